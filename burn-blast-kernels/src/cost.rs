@@ -1,0 +1,73 @@
+//! How much work a product is, and a first guess of when sparse beats dense.
+//!
+//! The guess serves [`Strategy::Auto`](crate::Strategy) until a device has been measured.
+
+use crate::{BlockPattern, BlockSize};
+
+/// Operations and bytes of one forward product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Multiplications and additions on kept blocks.
+    pub sparse_flops: f64,
+    /// Multiplications and additions of the dense product.
+    pub dense_flops: f64,
+    /// Bytes of packed values and indices.
+    pub sparse_bytes: f64,
+    /// Bytes of the dense weight.
+    pub dense_bytes: f64,
+}
+
+impl Cost {
+    /// Cost of `[m, d_input] x pattern` with elements of `element_bytes` bytes.
+    pub fn of(pattern: &BlockPattern, m: usize, element_bytes: usize) -> Self {
+        let area = pattern.shape().area() as f64;
+        Self {
+            sparse_flops: 2.0 * m as f64 * pattern.value_count() as f64,
+            dense_flops: 2.0 * m as f64 * area,
+            sparse_bytes: (pattern.value_count() * element_bytes + index_bytes(pattern)) as f64,
+            dense_bytes: area * element_bytes as f64,
+        }
+    }
+}
+
+/// Bytes of both index views of a pattern.
+pub fn index_bytes(pattern: &BlockPattern) -> usize {
+    let entries = pattern.col_ptr().len() + pattern.row_ptr().len() + 3 * pattern.nnz();
+    entries * size_of::<u32>()
+}
+
+/// Where a product runs, as far as the first guess cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// The host kernels of [`cpu`](crate::cpu).
+    Host,
+    /// The portable CubeCL kernels, without tensor cores.
+    Gpu,
+}
+
+/// Rate of the sparse kernel on kept blocks, relative to Burn's dense product on the same device.
+///
+/// Host: measured with `cargo bench -p blast-bench` on an AVX-512 Xeon against Burn's default (AVX2)
+/// dense, where the sparse kernel is faster per operation; taken as 1 so that a machine without
+/// AVX-512 is not promised more than it gives. Blocks of 8 fill half a register. Gpu: a guess, since
+/// Burn's dense product uses tensor cores where there are any and the portable kernel does not.
+pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
+    match (device, block.get()) {
+        (DeviceClass::Host, 8) => 0.4,
+        (DeviceClass::Host, 16) => 0.8,
+        (DeviceClass::Host, _) => 1.0,
+        (DeviceClass::Gpu, 8) => 0.1,
+        (DeviceClass::Gpu, 16) => 0.2,
+        (DeviceClass::Gpu, _) => 0.3,
+    }
+}
+
+/// Largest density at which the sparse product is expected to be at least as fast as the dense one.
+///
+/// Unpacking the weight for the dense product costs about one pass over it, which counts for more the
+/// fewer rows the input has.
+pub fn break_even_density(device: DeviceClass, block: BlockSize, m: usize) -> f64 {
+    // One element unpacked moves as many bytes as about this many multiply-adds take time. Guess.
+    const UNPACK_ROWS: f64 = 16.0;
+    (relative_rate(device, block) * (1.0 + UNPACK_ROWS / m.max(1) as f64)).min(1.0)
+}

@@ -1,0 +1,55 @@
+//! Block norms that pruning ranks by.
+
+use rayon::prelude::*;
+
+use super::HostFloat;
+use super::sddmm::Panels;
+use crate::BlockPattern;
+
+/// Frobenius norm of each block.
+///
+/// # Shapes
+/// - `values`: `[nnz, b, b]`
+/// - output: `[nnz]`
+///
+/// # Panics
+/// If `values` has another length.
+pub fn block_norms<T: HostFloat>(values: &[T], pattern: &BlockPattern) -> Vec<T> {
+    assert_eq!(values.len(), pattern.value_count(), "values must be [nnz, b, b]");
+    T::narrow(T::widen(values).par_chunks(pattern.block().area()).map(norm).collect())
+}
+
+/// Frobenius norm of every block of `xᵀ · dy`, kept or not. Holds one block of the product a thread.
+///
+/// # Shapes
+/// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
+/// - output: `[block_rows, block_cols]`
+///
+/// # Panics
+/// If a slice has another length.
+pub fn grad_block_norms<T: HostFloat>(
+    x: &[T],
+    dy: &[T],
+    pattern: &BlockPattern,
+    m: usize,
+) -> Vec<T> {
+    let operands = Panels::new(x, dy, pattern, m);
+    let (cols, area) = (pattern.block_cols(), pattern.block().area());
+    let norms = (0..pattern.block_count())
+        .into_par_iter()
+        .map_init(
+            || vec![0.0; area],
+            |product, at| {
+                operands.block_product(at / cols, at % cols, product);
+                norm(product)
+            },
+        )
+        .collect();
+    T::narrow(norms)
+}
+
+/// Summed in f64, so that the order of the elements cannot change a ranking.
+fn norm(block: &[f32]) -> f32 {
+    let squares: f64 = block.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+    squares.sqrt() as f32
+}

@@ -1,0 +1,59 @@
+//! One unit moves one element. There is nothing to pick on the host, hence no `base.rs`.
+
+use cubecl::prelude::*;
+
+use crate::cube::index::ABSENT;
+
+/// `values[slot, i, j] = dense[row·b + i, col·b + j]`, zero outside the weight.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn pack_kernel<F: Float>(
+    dense: &[F],
+    row_of_slot: &[u32],
+    col_of_slot: &[u32],
+    values: &mut [F],
+    rows: usize,
+    cols: usize,
+    count: usize,
+    #[comptime] block: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS >= count {
+        terminate!();
+    }
+    let slot = ABSOLUTE_POS / comptime!(block * block);
+    let inner = ABSOLUTE_POS % comptime!(block * block);
+    let row = row_of_slot[slot] as usize * block + inner / block;
+    let col = col_of_slot[slot] as usize * block + inner % block;
+    let mut value = F::new(0.0);
+    if row < rows && col < cols {
+        value = dense[row * cols + col];
+    }
+    values[ABSOLUTE_POS] = value;
+}
+
+/// `dense[row·b + i, col·b + j] = values[slot, i, j]`, zero where no block is kept.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn unpack_kernel<F: Float>(
+    values: &[F],
+    slot_of_block: &[u32],
+    dense: &mut [F],
+    cols: usize,
+    block_cols: usize,
+    count: usize,
+    #[comptime] block: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS >= count {
+        terminate!();
+    }
+    let row = ABSOLUTE_POS / cols;
+    let col = ABSOLUTE_POS % cols;
+    let slot = slot_of_block[(row / block) * block_cols + col / block];
+    let mut value = F::new(0.0);
+    if slot != ABSENT {
+        value = values[(slot as usize * block + row % block) * block + col % block];
+    }
+    dense[ABSOLUTE_POS] = value;
+}

@@ -1,0 +1,37 @@
+//! CubeCL kernels: one source for every GPU runtime.
+//!
+//! One folder per routine: `base.rs` picks the numbers on the host, `kernel.rs` is the loop nest,
+//! `launch.rs` checks the buffers and launches. All are plain register-tile kernels: no tensor cores, no
+//! plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU too.
+//!
+//! | routine | serves | one cube computes |
+//! |---|---|---|
+//! | [`spmm()`] | forward, with bias | rows of one block column of `y` |
+//! | [`spmm_t`] | input gradient | rows of one block row of `dx` |
+//! | [`sddmm()`] | weight gradient | one kept block, or a quarter of it at block 128 |
+//! | [`grad_block_norms`] | growth scores | one block of the grid |
+//! | [`block_norms`] | pruning scores | one kept block |
+//! | [`pack`], [`unpack`] | dense ⇄ packed | elements in a row |
+//!
+//! # Supported
+//! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns;
+//! zero rows. Sums are kept in f32 and rounded once, when stored. Nothing depends on the order in which
+//! cubes run, so every result is the same from launch to launch.
+//!
+//! # Refused, by [`CubeError`]
+//! Any other data type, and a type the device cannot store. Buffers of the wrong size are a bug of the
+//! caller and panic.
+
+mod call;
+mod gather;
+mod index;
+mod load;
+mod norm;
+mod sddmm;
+mod spmm;
+
+pub use call::{Call, CubeError};
+pub use gather::{pack, unpack};
+pub use norm::block_norms;
+pub use sddmm::{grad_block_norms, sddmm};
+pub use spmm::{spmm, spmm_t};

@@ -1,0 +1,7 @@
+//! `xᵀ · dy`: at the kept blocks, or as one norm per block of the grid.
+
+mod base;
+mod kernel;
+mod launch;
+
+pub use launch::{grad_block_norms, sddmm};

@@ -1,0 +1,7 @@
+//! `y = x · w + bias` and `dx = dy · wᵀ`.
+
+mod base;
+mod kernel;
+mod launch;
+
+pub use launch::{spmm, spmm_t};

@@ -1,0 +1,50 @@
+//! Patterns made from a recipe.
+
+use rand::SeedableRng;
+use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
+
+use super::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+
+impl BlockPattern {
+    /// Every block kept.
+    pub fn dense(shape: MatrixShape, block: BlockSize) -> Self {
+        Self::from_mask(&BlockMask::full(shape, block))
+    }
+
+    /// Exactly `round(density * blocks)` blocks, drawn without replacement from `seed`.
+    pub fn random(shape: MatrixShape, block: BlockSize, density: f64, seed: u64) -> Self {
+        let blocks = shape.block_rows(block) * shape.block_cols(block);
+        let kept = ((density.clamp(0.0, 1.0) * blocks as f64).round()) as usize;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let chosen = sample(&mut rng, blocks, kept);
+        Self::from_mask(&BlockMask::from_indices(shape, block, chosen))
+    }
+
+    /// The same number of blocks, `round(density * block_rows)`, in every block column.
+    pub fn random_balanced(shape: MatrixShape, block: BlockSize, density: f64, seed: u64) -> Self {
+        let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));
+        let kept = ((density.clamp(0.0, 1.0) * rows as f64).round()) as usize;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut mask = BlockMask::empty(shape, block);
+        for col in 0..cols {
+            for row in sample(&mut rng, rows, kept) {
+                mask.set(row, col, true);
+            }
+        }
+        Self::from_mask(&mask)
+    }
+
+    /// Blocks within `half_width` block rows of the diagonal stretched over the grid.
+    pub fn banded(shape: MatrixShape, block: BlockSize, half_width: usize) -> Self {
+        let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));
+        let mut mask = BlockMask::empty(shape, block);
+        for col in 0..cols {
+            let centre = col * rows / cols;
+            for row in centre.saturating_sub(half_width)..rows.min(centre + half_width + 1) {
+                mask.set(row, col, true);
+            }
+        }
+        Self::from_mask(&mask)
+    }
+}

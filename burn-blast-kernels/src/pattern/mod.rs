@@ -1,0 +1,33 @@
+//! Which blocks of a weight are kept.
+//!
+//! A weight `w` of `[d_input, d_output]` is cut into `b x b` blocks; the last block row and column
+//! may be ragged. Kept blocks are stored column by column, and inside a column by row:
+//!
+//! ```text
+//!            block column        values [nnz, b, b], in this order
+//!              0   1   2         ┌───┬───┬───┬───┐
+//!            ┌───┬───┬───┐       │ A │ B │ C │ D │
+//! block   0  │ A │   │ C │       └───┴───┴───┴───┘
+//! row     1  │   │   │   │  slot   0   1   2   3
+//!         2  │ B │   │ D │
+//!            └───┴───┴───┘       column view            row view
+//!                                col_ptr [0, 2, 2, 4]   row_ptr [0, 2, 2, 4]
+//!                                row_idx [0, 2, 0, 2]   col_idx [0, 2, 0, 2]
+//!                                                       slot    [0, 2, 1, 3]
+//! ```
+//!
+//! The column view drives the forward product, the row view the input gradient; both read the same
+//! values. Inside a block values are row-major, contraction (`d_input`) rows first. Parts of a ragged
+//! block that lie outside the weight are zero and stay zero.
+
+mod block;
+mod block_pattern;
+mod generate;
+mod mask;
+mod plan;
+
+pub use block::{BlockSize, MatrixShape};
+pub use block_pattern::{BlockPattern, PatternId};
+pub use mask::BlockMask;
+pub use plan::Plan;
+pub(crate) use plan::equal_work;

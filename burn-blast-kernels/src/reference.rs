@@ -1,0 +1,190 @@
+//! The f64 oracle every kernel is held against: slow on purpose, one plain loop per verb.
+//!
+//! Each element comes with `Σ|a·b|` and the number of terms, from which [`Rounding::limit`] derives how
+//! far a kernel may be off. The limit grows with the length of the sum, so a kernel that drops a block
+//! cannot hide behind a loose tolerance.
+
+use crate::{BlockPattern, pack};
+
+/// One exact element and what bounds the error of computing it in floating point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exact {
+    /// The sum in f64.
+    pub value: f64,
+    /// Sum of the absolute values of the terms.
+    pub abs_sum: f64,
+    /// Number of terms.
+    pub terms: usize,
+}
+
+impl Exact {
+    const ZERO: Self = Self { value: 0.0, abs_sum: 0.0, terms: 0 };
+
+    fn add(&mut self, term: f64) {
+        self.value += term;
+        self.abs_sum += term.abs();
+        self.terms += 1;
+    }
+}
+
+/// Unit roundoffs of the arithmetic actually run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounding {
+    /// Of each input on its way into the multiplier; 0 if inputs are read exactly.
+    pub input: f64,
+    /// Of the accumulator.
+    pub accumulate: f64,
+    /// Of the stored result.
+    pub output: f64,
+}
+
+impl Rounding {
+    /// Inputs and results in f32, sums in f32.
+    pub const F32: Self = Self { input: 0.0, accumulate: 6.0e-8, output: 6.0e-8 };
+    /// Inputs and results in f16, sums in f32.
+    pub const F16: Self = Self { input: 0.0, accumulate: 6.0e-8, output: 4.9e-4 };
+    /// Inputs and results in bf16, sums in f32.
+    pub const BF16: Self = Self { input: 0.0, accumulate: 6.0e-8, output: 3.95e-3 };
+
+    /// Largest allowed distance from `exact`.
+    pub fn limit(&self, exact: &Exact) -> f64 {
+        // Below f16's normal range the spacing is absolute, not relative.
+        let subnormal = if self.output > 1e-6 { 6.0e-8 } else { 1.2e-38 };
+        let accumulated = self.accumulate * (exact.terms + 2) as f64 * exact.abs_sum;
+        accumulated
+            + 2.0 * self.input * exact.abs_sum
+            + self.output * (exact.value.abs() + accumulated)
+            + subnormal
+    }
+
+    /// Checks a result against the oracle.
+    ///
+    /// # Errors
+    /// A sentence naming the first element that is off, or a length that differs.
+    pub fn check(&self, got: &[f32], want: &[Exact]) -> Result<(), String> {
+        if got.len() != want.len() {
+            return Err(format!("got {} elements, want {}", got.len(), want.len()));
+        }
+        for (at, (&got, want)) in got.iter().zip(want).enumerate() {
+            let limit = self.limit(want);
+            let off = (f64::from(got) - want.value).abs();
+            // A NaN distance must fail, so the test is not `off > limit`.
+            if !matches!(off.partial_cmp(&limit), Some(order) if order.is_le()) {
+                return Err(format!("element {at}: got {got}, want {} ± {limit:e}", want.value));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `y = x · w + bias`. Shapes: `x [m, d_input]`, result `[m, d_output]`.
+pub fn spmm(x: &[f32], values: &[f32], bias: Option<&[f32]>, pattern: &BlockPattern) -> Vec<Exact> {
+    let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+    let dense = pack::unpack(values, pattern);
+    let mut y = Vec::new();
+    for line in x.chunks_exact(rows) {
+        for n in 0..cols {
+            let mut sum = Exact::ZERO;
+            for (k, &x) in line.iter().enumerate() {
+                if kept(pattern, k, n) {
+                    sum.add(f64::from(x) * f64::from(dense[k * cols + n]));
+                }
+            }
+            if let Some(bias) = bias {
+                sum.add(f64::from(bias[n]));
+            }
+            y.push(sum);
+        }
+    }
+    y
+}
+
+/// `dx = dy · wᵀ`. Shapes: `dy [m, d_output]`, result `[m, d_input]`.
+pub fn spmm_t(dy: &[f32], values: &[f32], pattern: &BlockPattern) -> Vec<Exact> {
+    let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+    let dense = pack::unpack(values, pattern);
+    let mut dx = Vec::new();
+    for line in dy.chunks_exact(cols) {
+        for k in 0..rows {
+            let mut sum = Exact::ZERO;
+            for (n, &dy) in line.iter().enumerate() {
+                if kept(pattern, k, n) {
+                    sum.add(f64::from(dy) * f64::from(dense[k * cols + n]));
+                }
+            }
+            dx.push(sum);
+        }
+    }
+    dx
+}
+
+/// `xᵀ · dy` at the kept blocks. Result `[nnz, b, b]`.
+pub fn sddmm(x: &[f32], dy: &[f32], pattern: &BlockPattern) -> Vec<Exact> {
+    let b = pattern.block().get();
+    let mut values = Vec::with_capacity(pattern.value_count());
+    for (row, col) in pattern.blocks() {
+        for k in row * b..(row + 1) * b {
+            for n in col * b..(col + 1) * b {
+                values.push(gradient(x, dy, pattern, k, n));
+            }
+        }
+    }
+    values
+}
+
+/// Frobenius norm of each block. Result `[nnz]`.
+pub fn block_norms(values: &[f32], pattern: &BlockPattern) -> Vec<Exact> {
+    values
+        .chunks_exact(pattern.block().area())
+        .map(|block| {
+            norm(block.iter().map(|&value| Exact { value: f64::from(value), ..Exact::ZERO }))
+        })
+        .collect()
+}
+
+/// Frobenius norm of every block of `xᵀ · dy`. Result `[block_rows, block_cols]`.
+pub fn grad_block_norms(x: &[f32], dy: &[f32], pattern: &BlockPattern) -> Vec<Exact> {
+    let b = pattern.block().get();
+    let mut norms = Vec::with_capacity(pattern.block_count());
+    for row in 0..pattern.block_rows() {
+        for col in 0..pattern.block_cols() {
+            let cells =
+                (0..b * b).map(|at| gradient(x, dy, pattern, row * b + at / b, col * b + at % b));
+            norms.push(norm(cells));
+        }
+    }
+    norms
+}
+
+fn kept(pattern: &BlockPattern, k: usize, n: usize) -> bool {
+    let (row, col) = ((k / pattern.block().get()) as u32, n / pattern.block().get());
+    let column = pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize;
+    pattern.row_idx()[column].binary_search(&row).is_ok()
+}
+
+/// One element of `xᵀ · dy`, zero outside the weight.
+fn gradient(x: &[f32], dy: &[f32], pattern: &BlockPattern, k: usize, n: usize) -> Exact {
+    let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+    let mut sum = Exact::ZERO;
+    if k < rows && n < cols {
+        for (x, dy) in x.chunks_exact(rows).zip(dy.chunks_exact(cols)) {
+            sum.add(f64::from(x[k]) * f64::from(dy[n]));
+        }
+    }
+    sum
+}
+
+/// Norm of cells that carry their own error bound. By the triangle inequality the norm is off by at most
+/// the norm of what the cells are off, plus the rounding of summing the squares in any order.
+fn norm(cells: impl Iterator<Item = Exact>) -> Exact {
+    let (mut squares, mut abs_squares, mut terms, mut count) = (0.0, 0.0, 0, 0_usize);
+    for cell in cells {
+        squares += cell.value * cell.value;
+        abs_squares += cell.abs_sum.max(cell.value.abs()).powi(2);
+        terms = terms.max(cell.terms);
+        count += 1;
+    }
+    // Kernels sum squares in strides and trees: at most about `2 · side` roundings in a row.
+    let roundings = 2 * count.isqrt();
+    Exact { value: f64::sqrt(squares), abs_sum: f64::sqrt(abs_squares), terms: terms + roundings }
+}

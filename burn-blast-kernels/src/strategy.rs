@@ -1,0 +1,117 @@
+//! Which way a product is computed, and why.
+
+use std::fmt;
+
+use crate::BlockPattern;
+pub use crate::cost::DeviceClass as Device;
+use crate::cost::break_even_density;
+
+/// How a layer chooses between its kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// The path expected to be fastest: never slower than dense, as far as the cost model is right.
+    #[default]
+    Auto,
+    /// Always the block-sparse kernel.
+    Sparse,
+    /// Always Burn's dense product on the unpacked weight.
+    Dense,
+}
+
+/// A way to compute the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Path {
+    /// The block-sparse kernel on the packed values.
+    Sparse,
+    /// Burn's dense product on the unpacked weight.
+    Dense,
+}
+
+/// Why a path was taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reason {
+    /// The strategy asked for it.
+    Forced,
+    /// The cost model compared the density with its break-even point.
+    CostModel {
+        /// Largest density at which sparse is expected to win.
+        break_even: f64,
+    },
+}
+
+/// The path taken for one input size, with the figures behind it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// The path.
+    pub path: Path,
+    /// Why.
+    pub reason: Reason,
+    /// Share of blocks kept.
+    pub density: f64,
+    /// Rows of the input.
+    pub rows: usize,
+}
+
+impl Strategy {
+    /// Chooses the path for an input of `rows` rows.
+    pub fn choose(self, pattern: &BlockPattern, device: Device, rows: usize) -> Choice {
+        let density = pattern.density();
+        let (path, reason) = match self {
+            Strategy::Sparse => (Path::Sparse, Reason::Forced),
+            Strategy::Dense => (Path::Dense, Reason::Forced),
+            Strategy::Auto => {
+                let break_even = break_even_density(device, pattern.block(), rows);
+                let path = if density <= break_even { Path::Sparse } else { Path::Dense };
+                (path, Reason::CostModel { break_even })
+            }
+        };
+        Choice { path, reason, density, rows }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = match self.path {
+            Path::Sparse => "block-sparse kernel",
+            Path::Dense => "dense product on the unpacked weight",
+        };
+        write!(f, "{path}: {} rows, {:.1} % of blocks kept", self.rows, 100.0 * self.density)?;
+        match self.reason {
+            Reason::Forced => write!(f, "; asked for by the strategy"),
+            Reason::CostModel { break_even } => {
+                write!(f, "; by the cost model sparse pays up to {:.1} % kept", 100.0 * break_even)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockSize, MatrixShape};
+
+    fn choice(strategy: Strategy, device: Device, density: f64) -> Choice {
+        let shape = MatrixShape::new(512, 512).unwrap();
+        let pattern = BlockPattern::random(shape, BlockSize::new(32).unwrap(), density, 1);
+        strategy.choose(&pattern, device, 256)
+    }
+
+    #[test]
+    fn a_forced_strategy_is_obeyed() {
+        assert_eq!(choice(Strategy::Sparse, Device::Gpu, 1.0).path, Path::Sparse);
+        assert_eq!(choice(Strategy::Dense, Device::Host, 0.1).path, Path::Dense);
+    }
+
+    #[test]
+    fn auto_takes_dense_above_break_even_and_says_why() {
+        let dense = choice(Strategy::Auto, Device::Gpu, 0.9);
+        assert_eq!(dense.path, Path::Dense);
+        assert_eq!(
+            dense.to_string(),
+            "dense product on the unpacked weight: 256 rows, 89.8 % of blocks kept; \
+             by the cost model sparse pays up to 31.9 % kept"
+        );
+        assert_eq!(choice(Strategy::Auto, Device::Gpu, 0.1).path, Path::Sparse);
+        assert_eq!(choice(Strategy::Auto, Device::Host, 0.5).path, Path::Sparse);
+    }
+}

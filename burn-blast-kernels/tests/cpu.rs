@@ -1,0 +1,130 @@
+//! Host kernels against the f64 oracle: every block size, shape, pattern kind, row count and data type.
+
+mod common;
+
+use burn_blast_kernels::cpu::{self, HostFloat};
+use burn_blast_kernels::reference::{self, Rounding};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
+use common::{ROWS, numbers, patterns, values};
+use half::{bf16, f16};
+
+fn round<T: HostFloat>(numbers: Vec<f32>) -> (Vec<T>, Vec<f32>) {
+    let stored = T::narrow(numbers);
+    let exact = T::widen(&stored).into_owned();
+    (stored, exact)
+}
+
+fn check_all<T: HostFloat>(block: usize, rounding: Rounding) {
+    for (name, pattern) in patterns(block) {
+        for m in ROWS {
+            check(&format!("{name}, {m} rows"), &pattern, m, rounding, round::<T>);
+        }
+    }
+}
+
+fn check<T: HostFloat>(
+    case: &str,
+    pattern: &BlockPattern,
+    m: usize,
+    rounding: Rounding,
+    round: impl Fn(Vec<f32>) -> (Vec<T>, Vec<f32>),
+) {
+    let shape = pattern.shape();
+    let (x, x_exact) = round(numbers(m * shape.rows(), 3));
+    let (dy, dy_exact) = round(numbers(m * shape.cols(), 4));
+    let (w, w_exact) = round(values(pattern, 5));
+    let (bias, bias_exact) = round(numbers(shape.cols(), 6));
+    let expect = |verb: &str, got: Vec<T>, want: Vec<reference::Exact>| {
+        if let Err(message) = rounding.check(&T::widen(&got), &want) {
+            panic!("{verb}, {case}: {message}");
+        }
+    };
+    expect(
+        "spmm",
+        cpu::spmm(&x, &w, None, pattern, m),
+        reference::spmm(&x_exact, &w_exact, None, pattern),
+    );
+    expect(
+        "spmm + bias",
+        cpu::spmm(&x, &w, Some(&bias), pattern, m),
+        reference::spmm(&x_exact, &w_exact, Some(&bias_exact), pattern),
+    );
+    expect(
+        "spmm_t",
+        cpu::spmm_t(&dy, &w, pattern, m),
+        reference::spmm_t(&dy_exact, &w_exact, pattern),
+    );
+    expect(
+        "sddmm",
+        cpu::sddmm(&x, &dy, pattern, m),
+        reference::sddmm(&x_exact, &dy_exact, pattern),
+    );
+    expect("block_norms", cpu::block_norms(&w, pattern), reference::block_norms(&w_exact, pattern));
+    expect(
+        "grad_block_norms",
+        cpu::grad_block_norms(&x, &dy, pattern, m),
+        reference::grad_block_norms(&x_exact, &dy_exact, pattern),
+    );
+}
+
+macro_rules! grid {
+    ($($name:ident: $block:literal, $float:ty, $rounding:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            check_all::<$float>($block, Rounding::$rounding);
+        }
+    )*};
+}
+
+grid! {
+    every_verb_is_right_at_block_8: 8, f32, F32;
+    every_verb_is_right_at_block_16: 16, f32, F32;
+    every_verb_is_right_at_block_32: 32, f32, F32;
+    every_verb_is_right_at_block_64: 64, f32, F32;
+    every_verb_is_right_at_block_128: 128, f32, F32;
+    every_verb_is_right_in_f16: 16, f16, F16;
+    every_verb_is_right_in_bf16: 32, bf16, BF16;
+}
+
+fn large() -> BlockPattern {
+    let shape = MatrixShape::new(512, 1024).unwrap();
+    BlockPattern::random(shape, BlockSize::new(32).unwrap(), 0.2, 7)
+}
+
+#[test]
+fn a_large_product_is_right_on_many_threads() {
+    check::<f32>("large", &large(), 200, Rounding::F32, round::<f32>);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let pattern = large();
+    let (x, w) = (numbers(200 * 512, 1), values(&pattern, 2));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| cpu::spmm(&x, &w, None, &pattern, 200))
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_nan_input_reaches_every_output_it_feeds_and_no_other() {
+    let pattern =
+        BlockPattern::banded(MatrixShape::new(32, 32).unwrap(), BlockSize::new(16).unwrap(), 0);
+    let mut x = vec![1.0; 32];
+    x[0] = f32::NAN;
+    let y = cpu::spmm(&x, &vec![1.0; pattern.value_count()], None, &pattern, 1);
+    assert!(y[..16].iter().all(|y| y.is_nan()) && y[16..].iter().all(|y| y.is_finite()));
+}
+
+#[test]
+fn the_oracle_refuses_a_dropped_block() {
+    // A test of the tests: the bound must be tight enough to notice one missing block.
+    let pattern = large();
+    let (x, w) = (numbers(512, 1), values(&pattern, 2));
+    let mut dropped = w.clone();
+    dropped[..pattern.block().area()].fill(0.0);
+    let want = reference::spmm(&x, &w, None, &pattern);
+    let got = cpu::spmm(&x, &dropped, None, &pattern, 1);
+    assert!(Rounding::F32.check(&got, &want).is_err());
+}

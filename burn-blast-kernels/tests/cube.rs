@@ -1,0 +1,307 @@
+//! Every CubeCL routine against the f64 oracle, on whatever adapter wgpu finds (in CI a software one).
+//!
+//! Output buffers hold NaN before each launch, so an element that is not written fails its check.
+
+#![cfg(feature = "cube")]
+
+use burn_blast_kernels::cube::{self, Call, CubeError};
+use burn_blast_kernels::reference::{self, Exact, Rounding};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
+use cubecl::Device;
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+use half::f16;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const F32: ElemType = ElemType::Float(FloatKind::F32);
+const F16: ElemType = ElemType::Float(FloatKind::F16);
+
+/// A client of the plain `wgpu` runtime, which compiles to WGSL: the narrowest target there is.
+fn client() -> Option<Client> {
+    if Device::enumerate_all().is_empty() {
+        println!("skipped: wgpu found no adapter");
+        return None;
+    }
+    Some(Device::Wgpu(Default::default()).client())
+}
+
+/// Inputs of one problem, already rounded to the storage type.
+struct Problem {
+    client: Client,
+    dtype: ElemType,
+    pattern: BlockPattern,
+    m: usize,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    dense: Vec<f32>,
+    values: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Problem {
+    fn new(client: &Client, dtype: ElemType, pattern: BlockPattern, m: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut draw = |count: usize| -> Vec<f32> {
+            let exact =
+                |value: f32| if dtype == F16 { f16::from_f32(value).to_f32() } else { value };
+            (0..count).map(|_| exact(rng.random_range(-1.0..1.0))).collect()
+        };
+        let shape = pattern.shape();
+        let dense = draw(shape.area());
+        Self {
+            x: draw(m * shape.rows()),
+            dy: draw(m * shape.cols()),
+            bias: draw(shape.cols()),
+            values: pack::pack(&dense, &pattern),
+            dense,
+            client: client.clone(),
+            dtype,
+            pattern,
+            m,
+        }
+    }
+
+    fn random(client: &Client, dtype: ElemType, sizes: [usize; 3], m: usize, density: f64) -> Self {
+        let [rows, cols, block] = sizes;
+        let shape = MatrixShape::new(rows, cols).unwrap();
+        let pattern = BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, 11);
+        Self::new(client, dtype, pattern, m)
+    }
+
+    fn upload(&self, data: &[f32]) -> BufferArg {
+        let bytes = if self.dtype == F16 {
+            let halves: Vec<f16> = data.iter().map(|&value| f16::from_f32(value)).collect();
+            f16::as_bytes(&halves).to_vec()
+        } else {
+            f32::as_bytes(data).to_vec()
+        };
+        // SAFETY: the buffer was made from `data`.
+        unsafe { BufferArg::from_raw_parts(self.client.create_from_slice(&bytes), data.len()) }
+    }
+
+    /// Launches into a buffer full of NaN and checks what it holds afterwards.
+    fn check(&self, name: &str, want: &[Exact], launch: impl FnOnce(&Call, BufferArg)) {
+        let size = self.dtype.size();
+        let poison: Vec<u8> = match self.dtype {
+            F16 => f16::as_bytes(&vec![f16::NAN; want.len()]).to_vec(),
+            _ => f32::as_bytes(&vec![f32::NAN; want.len()]).to_vec(),
+        };
+        // A zero-sized buffer cannot be read back.
+        let handle =
+            self.client.create_from_slice(if want.is_empty() { &[0; 16] } else { &poison });
+        // SAFETY: the buffer holds at least that many elements.
+        let out = unsafe { BufferArg::from_raw_parts(handle.clone(), want.len()) };
+        let call = Call::new(&self.client, &self.pattern, self.dtype).unwrap();
+        launch(&call, out);
+        let bytes = self.client.read_one(handle).unwrap();
+        let bytes = &bytes[..want.len() * size];
+        let (got, rounding): (Vec<f32>, _) = match self.dtype {
+            F16 => {
+                (f16::from_bytes(bytes).iter().map(|value| value.to_f32()).collect(), Rounding::F16)
+            }
+            _ => (f32::from_bytes(bytes).to_vec(), Rounding::F32),
+        };
+        if let Err(error) = rounding.check(&got, want) {
+            panic!("{name}, {:?}, {:?}, m = {}: {error}", self.pattern, self.dtype, self.m);
+        }
+    }
+
+    fn check_spmm(&self) {
+        let want = reference::spmm(&self.x, &self.values, None, &self.pattern);
+        self.check("spmm", &want, |call, y| {
+            cube::spmm(call, self.upload(&self.x), self.upload(&self.values), None, y, self.m);
+        });
+        let want = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
+        self.check("spmm with bias", &want, |call, y| {
+            let bias = Some(self.upload(&self.bias));
+            cube::spmm(call, self.upload(&self.x), self.upload(&self.values), bias, y, self.m);
+        });
+    }
+
+    fn check_spmm_t(&self) {
+        let want = reference::spmm_t(&self.dy, &self.values, &self.pattern);
+        self.check("spmm_t", &want, |call, dx| {
+            cube::spmm_t(call, self.upload(&self.dy), self.upload(&self.values), dx, self.m);
+        });
+    }
+
+    fn check_sddmm(&self) {
+        let want = reference::sddmm(&self.x, &self.dy, &self.pattern);
+        self.check("sddmm", &want, |call, dw| {
+            cube::sddmm(call, self.upload(&self.x), self.upload(&self.dy), dw, self.m);
+        });
+        let want = reference::grad_block_norms(&self.x, &self.dy, &self.pattern);
+        self.check("grad_block_norms", &want, |call, norms| {
+            cube::grad_block_norms(
+                call,
+                self.upload(&self.x),
+                self.upload(&self.dy),
+                norms,
+                self.m,
+            );
+        });
+    }
+
+    fn check_layout(&self) {
+        let want = reference::block_norms(&self.values, &self.pattern);
+        self.check("block_norms", &want, |call, norms| {
+            cube::block_norms(call, self.upload(&self.values), norms);
+        });
+        self.check("pack", &copies(&self.values), |call, values| {
+            cube::pack(call, self.upload(&self.dense), values);
+        });
+        let want = copies(&pack::unpack(&self.values, &self.pattern));
+        self.check("unpack", &want, |call, dense| {
+            cube::unpack(call, self.upload(&self.values), dense);
+        });
+    }
+
+    fn check_all(&self) {
+        self.check_spmm();
+        self.check_spmm_t();
+        self.check_sddmm();
+        self.check_layout();
+    }
+}
+
+/// Elements that must arrive as they are.
+fn copies(data: &[f32]) -> Vec<Exact> {
+    data.iter().map(|&value| Exact { value: f64::from(value), abs_sum: 0.0, terms: 0 }).collect()
+}
+
+#[test]
+fn small_blocks_agree_with_the_oracle() {
+    let Some(client) = client() else { return };
+    for m in [1, 2, 15, 16, 17] {
+        // Both sides ragged, rows read four at a time.
+        Problem::random(&client, F32, [20, 28, 8], m, 0.5).check_all();
+    }
+    // Three rows of tiles.
+    Problem::random(&client, F32, [16, 32, 16], 260, 0.75).check_all();
+}
+
+#[test]
+fn ragged_sides_read_one_by_one_agree_with_the_oracle() {
+    let Some(client) = client() else { return };
+    Problem::random(&client, F32, [50, 37, 16], 33, 0.6).check_all();
+    Problem::random(&client, F32, [33, 64, 32], 5, 1.0).check_all();
+}
+
+#[test]
+fn wide_blocks_agree_with_the_oracle() {
+    let Some(client) = client() else { return };
+    Problem::random(&client, F32, [130, 192, 64], 70, 0.7).check_all();
+    Problem::random(&client, F32, [200, 260, 128], 3, 0.7).check_all();
+}
+
+#[test]
+fn half_precision_agrees_with_the_oracle() {
+    let Some(client) = client() else { return };
+    let shape = MatrixShape::new(8, 8).unwrap();
+    let pattern = BlockPattern::dense(shape, BlockSize::new(8).unwrap());
+    if let Err(error) = Call::new(&client, &pattern, F16) {
+        println!("skipped: {error}");
+        return;
+    }
+    Problem::random(&client, F16, [64, 96, 32], 21, 0.5).check_all();
+    Problem::random(&client, F16, [21, 30, 8], 4, 0.5).check_all();
+}
+
+#[test]
+fn an_empty_pattern_writes_zeros_and_the_bias() {
+    let Some(client) = client() else { return };
+    Problem::random(&client, F32, [48, 40, 16], 5, 0.0).check_all();
+}
+
+#[test]
+fn empty_block_rows_and_columns_are_written() {
+    let Some(client) = client() else { return };
+    let shape = MatrixShape::new(64, 80).unwrap();
+    let mut mask = BlockMask::empty(shape, BlockSize::new(16).unwrap());
+    for (row, col) in [(0, 1), (3, 1), (3, 4)] {
+        mask.set(row, col, true);
+    }
+    Problem::new(&client, F32, BlockPattern::from_mask(&mask), 19).check_all();
+}
+
+#[test]
+fn no_rows_give_a_zero_gradient() {
+    let Some(client) = client() else { return };
+    let problem = Problem::random(&client, F32, [32, 48, 16], 0, 0.5);
+    problem.check_spmm();
+    problem.check_spmm_t();
+    problem.check_sddmm();
+}
+
+#[test]
+fn padding_stays_zero_when_the_other_side_is_not_finite() {
+    let Some(client) = client() else { return };
+    let mut problem = Problem::random(&client, F32, [20, 28, 8], 3, 1.0);
+    problem.x.fill(f32::INFINITY);
+    let (pattern, call_client) = (problem.pattern.clone(), client.clone());
+    let handle = call_client.empty(pattern.value_count() * 4);
+    // SAFETY: the buffer was made with this length.
+    let out = unsafe { BufferArg::from_raw_parts(handle.clone(), pattern.value_count()) };
+    let call = Call::new(&client, &pattern, F32).unwrap();
+    cube::sddmm(&call, problem.upload(&problem.x), problem.upload(&problem.dy), out, 3);
+    let bytes = client.read_one(handle).unwrap();
+    let got = f32::from_bytes(&bytes);
+    let inside = pack::pack(&vec![1.0_f32; 20 * 28], &pattern);
+    for (at, (&got, &inside)) in got.iter().zip(&inside).enumerate() {
+        assert_eq!(got == 0.0, inside == 0.0, "element {at}: {got}");
+    }
+}
+
+#[test]
+fn a_zero_weight_does_not_hide_nan() {
+    let Some(client) = client() else { return };
+    let mut problem = Problem::random(&client, F32, [16, 16, 16], 2, 1.0);
+    problem.values.fill(0.0);
+    problem.x[3] = f32::NAN;
+    let handle = client.empty(2 * 16 * 4);
+    // SAFETY: the buffer was made with this length.
+    let out = unsafe { BufferArg::from_raw_parts(handle.clone(), 2 * 16) };
+    let call = Call::new(&client, &problem.pattern, F32).unwrap();
+    cube::spmm(&call, problem.upload(&problem.x), problem.upload(&problem.values), None, out, 2);
+    let bytes = client.read_one(handle).unwrap();
+    let got = f32::from_bytes(&bytes);
+    assert!(got[..16].iter().all(|value| value.is_nan()), "{got:?}");
+    assert!(got[16..].iter().all(|&value| value == 0.0), "{got:?}");
+}
+
+#[test]
+fn norms_are_the_same_from_run_to_run() {
+    let Some(client) = client() else { return };
+    let problem = Problem::random(&client, F32, [64, 64, 32], 1, 1.0);
+    let run = || {
+        let handle = client.empty(problem.pattern.nnz() * 4);
+        // SAFETY: the buffer was made with this length.
+        let out = unsafe { BufferArg::from_raw_parts(handle.clone(), problem.pattern.nnz()) };
+        let call = Call::new(&client, &problem.pattern, F32).unwrap();
+        cube::block_norms(&call, problem.upload(&problem.values), out);
+        f32::from_bytes(&client.read_one(handle).unwrap()).to_vec()
+    };
+    let first = run();
+    assert!((0..5).all(|_| run() == first));
+}
+
+#[test]
+fn more_blocks_than_one_grid_dimension_holds_are_all_reduced() {
+    let Some(client) = client() else { return };
+    let problem = Problem::random(&client, F32, [2048, 2056, 8], 0, 1.0);
+    assert!(problem.pattern.nnz() > 65535);
+    problem.check_layout();
+}
+
+#[test]
+fn other_types_are_refused_with_advice() {
+    let Some(client) = client() else { return };
+    let shape = MatrixShape::new(8, 8).unwrap();
+    let pattern = BlockPattern::dense(shape, BlockSize::new(8).unwrap());
+    let refuse = |kind| Call::new(&client, &pattern, ElemType::Float(kind)).err();
+    assert!(matches!(refuse(FloatKind::F64), Some(CubeError::DataType { .. })));
+    if let Some(error) = refuse(FloatKind::BF16) {
+        assert!(error.to_string().contains("cast the weight and its input to F32"), "{error}");
+    }
+}

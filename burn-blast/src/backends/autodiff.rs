@@ -1,0 +1,194 @@
+//! Backward rules. The verbs close under differentiation, so each rule is another verb:
+//!
+//! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
+//!   `dprobe = grad_block_norms(x, dy)`
+//! - `pack` and `unpack` are each other's rule
+//!
+//! `spmm_t`, `sddmm` and the norms appear only inside backward passes, which Burn does not differentiate
+//! again: they pass through untracked.
+
+use burn::backend::autodiff::Autodiff;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{AutodiffBackend, Backend};
+use burn::tensor::Shape;
+use burn_blast_kernels::BlockPattern;
+
+use crate::BlastOps;
+
+#[derive(Debug)]
+struct Spmm;
+
+/// What a product saves for its backward pass: input, values, pattern, which optional parents are there.
+type Saved<B> = (FloatTensor<B>, FloatTensor<B>, BlockPattern);
+
+fn backward_spmm<B: BlastOps, const N: usize>(
+    ops: Ops<Saved<B>, N>,
+    grads: &mut Gradients,
+    bias_at: Option<usize>,
+    probe_at: Option<usize>,
+) {
+    let (x, values, pattern) = ops.state;
+    let dy = grads.consume::<B>(&ops.node);
+    let parent = |at: Option<usize>| at.and_then(|at| ops.parents[at].clone());
+    if let Some(node) = parent(Some(0)) {
+        grads.register::<B>(node.id, B::spmm_t(dy.clone(), values, pattern.clone()));
+    }
+    if let Some(node) = parent(Some(1)) {
+        grads.register::<B>(node.id, B::sddmm(x.clone(), dy.clone(), pattern.clone()));
+    }
+    if let Some(node) = parent(bias_at) {
+        let sum = B::float_sum_dim(dy.clone(), 0);
+        let cols = pattern.shape().cols();
+        grads.register::<B>(node.id, B::float_reshape(sum, Shape::new([cols])));
+    }
+    if let Some(node) = parent(probe_at) {
+        grads.register::<B>(node.id, B::grad_block_norms(x, dy, pattern));
+    }
+}
+
+impl<B: BlastOps> Backward<B, 2> for Spmm {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Saved<B>, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        backward_spmm::<B, 2>(ops, grads, None, None);
+    }
+}
+
+#[derive(Debug)]
+struct SpmmBias;
+
+impl<B: BlastOps> Backward<B, 3> for SpmmBias {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Saved<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        backward_spmm::<B, 3>(ops, grads, Some(2), None);
+    }
+}
+
+#[derive(Debug)]
+struct SpmmProbed;
+
+impl<B: BlastOps> Backward<B, 3> for SpmmProbed {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Saved<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        backward_spmm::<B, 3>(ops, grads, None, Some(2));
+    }
+}
+
+/// Registers a product of the given parents with its rule.
+macro_rules! tracked {
+    ($rule:expr, [$($parent:expr),*], $x:expr, $values:expr, $pattern:expr, $product:expr) => {
+        match $rule.prepare::<C>([$($parent.node()),*]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let (x, values) = ($x.into_primitive(), $values.into_primitive());
+                let y = $product(x.clone(), values.clone(), $pattern.clone());
+                prep.finish((x, values, $pattern), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish($product($x.into_primitive(), $values.into_primitive(), $pattern))
+            }
+        }
+    };
+}
+
+#[derive(Debug)]
+struct Pack;
+
+impl<B: BlastOps> Backward<B, 1> for Pack {
+    type State = BlockPattern;
+
+    fn backward(self, ops: Ops<BlockPattern, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::unpack(grad, ops.state));
+    }
+}
+
+#[derive(Debug)]
+struct Unpack;
+
+impl<B: BlastOps> Backward<B, 1> for Unpack {
+    type State = BlockPattern;
+
+    fn backward(self, ops: Ops<BlockPattern, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::pack(grad, ops.state));
+    }
+}
+
+impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
+    fn spmm(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        tracked!(Spmm, [x, values], x, values, pattern, B::spmm)
+    }
+
+    fn spmm_bias(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let inner = bias.clone().into_primitive();
+        let product = |x, values, pattern| B::spmm_bias(x, values, inner, pattern);
+        tracked!(SpmmBias, [x, values, bias], x, values, pattern, product)
+    }
+
+    fn spmm_probed(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        probe: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        tracked!(SpmmProbed, [x, values, probe], x, values, pattern, B::spmm)
+    }
+
+    fn spmm_t(
+        dy: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::spmm_t(dy.into_primitive(), values.into_primitive(), pattern))
+    }
+
+    fn sddmm(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::sddmm(x.into_primitive(), dy.into_primitive(), pattern))
+    }
+
+    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        Self::from_inner(B::block_norms(values.into_primitive(), pattern))
+    }
+
+    fn grad_block_norms(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::grad_block_norms(x.into_primitive(), dy.into_primitive(), pattern))
+    }
+
+    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        match Pack.prepare::<C>([dense.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish(pattern.clone(), B::pack(dense.into_primitive(), pattern))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::pack(dense.into_primitive(), pattern)),
+        }
+    }
+
+    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        match Unpack.prepare::<C>([values.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                prep.finish(pattern.clone(), B::unpack(values.into_primitive(), pattern))
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::unpack(values.into_primitive(), pattern)),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! CUDA, ROCm, Metal, Vulkan and WebGPU, all through one CubeCL backend: contiguous buffers in, one launch.
+
+use burn::backend::TensorMetadata;
+use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::Shape;
+use burn_blast_kernels::BlockPattern;
+use burn_blast_kernels::cube::{self, Call};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+
+use crate::ops::{BlastOps, packed};
+
+impl BlastOps for CubeBackend {
+    fn spmm(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        product(x, values, None, pattern)
+    }
+
+    fn spmm_bias(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        product(x, values, Some(bias), pattern)
+    }
+
+    fn spmm_t(
+        dy: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = dy.shape()[0];
+        let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
+        cube::spmm_t(
+            &call(&dx, &pattern),
+            input(dy),
+            input(values),
+            dx.clone().into_buffer_arg(),
+            m,
+        );
+        dx
+    }
+
+    fn sddmm(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let dw = output_like(&x, packed(&pattern));
+        cube::sddmm(&call(&dw, &pattern), input(x), input(dy), dw.clone().into_buffer_arg(), m);
+        dw
+    }
+
+    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let norms = output_like(&values, Shape::new([pattern.nnz()]));
+        cube::block_norms(&call(&norms, &pattern), input(values), norms.clone().into_buffer_arg());
+        norms
+    }
+
+    fn grad_block_norms(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let norms = output_like(&x, Shape::new([pattern.block_rows(), pattern.block_cols()]));
+        let out = norms.clone().into_buffer_arg();
+        cube::grad_block_norms(&call(&norms, &pattern), input(x), input(dy), out, m);
+        norms
+    }
+
+    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let values = output_like(&dense, packed(&pattern));
+        cube::pack(&call(&values, &pattern), input(dense), values.clone().into_buffer_arg());
+        values
+    }
+
+    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
+        let dense = output_like(&values, shape);
+        cube::unpack(&call(&dense, &pattern), input(values), dense.clone().into_buffer_arg());
+        dense
+    }
+}
+
+fn product(
+    x: CubeTensor,
+    values: CubeTensor,
+    bias: Option<CubeTensor>,
+    pattern: BlockPattern,
+) -> CubeTensor {
+    let m = x.shape()[0];
+    let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
+    let out = y.clone().into_buffer_arg();
+    cube::spmm(&call(&y, &pattern), input(x), input(values), bias.map(input), out, m);
+    y
+}
+
+/// Recycled memory of the same type on the same device: kernels write every element.
+fn output_like(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
+    let (client, device) = (tensor.client.clone(), tensor.device.clone());
+    empty_device_contiguous_dtype(client, device, shape, tensor.dtype)
+}
+
+fn input(tensor: CubeTensor) -> cubecl::prelude::BufferArg {
+    into_contiguous(tensor).into_buffer_arg()
+}
+
+/// Panics, as Burn does at a tensor call, if the type has no kernel.
+fn call<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
+    Call::new(&output.client, pattern, dtype_to_elem_type(output.dtype))
+        .unwrap_or_else(|error| panic!("{error}"))
+}

@@ -1,0 +1,147 @@
+//! Burn's own CPU backend: borrowed slices in, owned buffers out, no copy for `f32`.
+
+use burn::backend::Flex;
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{DType, Element, Shape, bf16, f16};
+use burn_blast_kernels::cpu::{self, HostFloat};
+use burn_blast_kernels::{BlockPattern, pack};
+use burn_flex::{FlexTensor, Layout};
+
+use crate::BlastOps;
+use crate::ops::packed;
+
+/// Runs `$body` with `$float` bound to the storage type of `$tensor`.
+macro_rules! by_dtype {
+    ($tensor:expr, $float:ident => $body:expr) => {
+        match $tensor.dtype() {
+            DType::F32 | DType::Flex32 => {
+                type $float = f32;
+                $body
+            }
+            DType::F16 => {
+                type $float = f16;
+                $body
+            }
+            DType::BF16 => {
+                type $float = bf16;
+                $body
+            }
+            other => crate::functions::refuse_dtype(other),
+        }
+    };
+}
+
+/// A contiguous tensor of a known element type.
+struct Host(FlexTensor);
+
+impl Host {
+    fn new(tensor: FlexTensor) -> Self {
+        Self(tensor.to_contiguous())
+    }
+
+    fn slice<T: Element + bytemuck::Pod>(&self) -> &[T] {
+        self.0.as_slice().expect("a contiguous tensor of the matched data type")
+    }
+}
+
+fn own<T: HostFloat + Element + bytemuck::Pod>(data: Vec<T>, shape: Shape) -> FlexTensor {
+    let bytes = burn::tensor::Bytes::from_elems(data);
+    FlexTensor::new(bytes, Layout::contiguous(shape), T::dtype())
+}
+
+fn rows(tensor: &FlexTensor) -> usize {
+    tensor.shape()[0]
+}
+
+fn product(
+    x: FlexTensor,
+    values: FlexTensor,
+    bias: Option<FlexTensor>,
+    pattern: BlockPattern,
+) -> FlexTensor {
+    let (m, bias) = (rows(&x), bias.map(Host::new));
+    let (x, values) = (Host::new(x), Host::new(values));
+    by_dtype!(x.0, T => {
+        let bias = bias.as_ref().map(Host::slice::<T>);
+        let y = cpu::spmm(x.slice::<T>(), values.slice(), bias, &pattern, m);
+        own(y, Shape::new([m, pattern.shape().cols()]))
+    })
+}
+
+impl BlastOps for Flex {
+    fn spmm(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        product(x, values, None, pattern)
+    }
+
+    fn spmm_bias(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        product(x, values, Some(bias), pattern)
+    }
+
+    fn spmm_t(
+        dy: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = rows(&dy);
+        let (dy, values) = (Host::new(dy), Host::new(values));
+        by_dtype!(dy.0, T => {
+            let dx = cpu::spmm_t(dy.slice::<T>(), values.slice(), &pattern, m);
+            own(dx, Shape::new([m, pattern.shape().rows()]))
+        })
+    }
+
+    fn sddmm(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = rows(&x);
+        let (x, dy) = (Host::new(x), Host::new(dy));
+        by_dtype!(x.0, T => {
+            own(cpu::sddmm(x.slice::<T>(), dy.slice(), &pattern, m), packed(&pattern))
+        })
+    }
+
+    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let values = Host::new(values);
+        by_dtype!(values.0, T => {
+            own(cpu::block_norms(values.slice::<T>(), &pattern), Shape::new([pattern.nnz()]))
+        })
+    }
+
+    fn grad_block_norms(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = rows(&x);
+        let (x, dy) = (Host::new(x), Host::new(dy));
+        by_dtype!(x.0, T => {
+            let norms = cpu::grad_block_norms(x.slice::<T>(), dy.slice(), &pattern, m);
+            own(norms, Shape::new([pattern.block_rows(), pattern.block_cols()]))
+        })
+    }
+
+    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let dense = Host::new(dense);
+        by_dtype!(dense.0, T => own(pack::pack(dense.slice::<T>(), &pattern), packed(&pattern)))
+    }
+
+    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let values = Host::new(values);
+        by_dtype!(values.0, T => {
+            let dense = pack::unpack(values.slice::<T>(), &pattern);
+            own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! What each backend hands to the kernels crate: slices or handles, nothing else.
+
+mod autodiff;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "ndarray")]
+mod ndarray;

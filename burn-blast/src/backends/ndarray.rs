@@ -1,0 +1,89 @@
+//! The deprecated NdArray backend, `f32` only. Gone with Burn 0.23; nothing else depends on this file.
+#![allow(deprecated)]
+
+use burn::backend::NdArray;
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{Shape, TensorData};
+use burn_blast_kernels::{BlockPattern, cpu, pack};
+use burn_ndarray::NdArrayTensor;
+
+use crate::BlastOps;
+use crate::ops::packed;
+
+/// The elements in row-major order.
+fn host(tensor: NdArrayTensor) -> Vec<f32> {
+    match tensor {
+        NdArrayTensor::F32(storage) => storage.view().iter().copied().collect(),
+        other => crate::functions::refuse_dtype(other.dtype()),
+    }
+}
+
+fn own(data: Vec<f32>, shape: Shape) -> NdArrayTensor {
+    NdArrayTensor::from_data(TensorData::new(data, shape))
+}
+
+impl BlastOps for NdArray {
+    fn spmm(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let y = cpu::spmm(&host(x), &host(values), None, &pattern, m);
+        own(y, Shape::new([m, pattern.shape().cols()]))
+    }
+
+    fn spmm_bias(
+        x: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let y = cpu::spmm(&host(x), &host(values), Some(&host(bias)), &pattern, m);
+        own(y, Shape::new([m, pattern.shape().cols()]))
+    }
+
+    fn spmm_t(
+        dy: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = dy.shape()[0];
+        let dx = cpu::spmm_t(&host(dy), &host(values), &pattern, m);
+        own(dx, Shape::new([m, pattern.shape().rows()]))
+    }
+
+    fn sddmm(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        own(cpu::sddmm(&host(x), &host(dy), &pattern, m), packed(&pattern))
+    }
+
+    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        own(cpu::block_norms(&host(values), &pattern), Shape::new([pattern.nnz()]))
+    }
+
+    fn grad_block_norms(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let norms = cpu::grad_block_norms(&host(x), &host(dy), &pattern, m);
+        own(norms, Shape::new([pattern.block_rows(), pattern.block_cols()]))
+    }
+
+    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        own(pack::pack(&host(dense), &pattern), packed(&pattern))
+    }
+
+    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+        let dense = pack::unpack(&host(values), &pattern);
+        own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
+    }
+}

@@ -1,0 +1,260 @@
+//! The operations on [`Tensor`]s: shapes checked, leading axes flattened, quantised inputs dequantised.
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Tensor};
+use burn_blast_kernels::BlockPattern;
+
+use crate::BlastOps;
+use crate::weight::BlockSparseWeight;
+
+/// Multiplies `input` by a block-sparse weight.
+///
+/// # Shapes
+/// - `input`: `[.., d_input]`
+/// - `bias`: `[d_output]`
+/// - output: `[.., d_output]`
+///
+/// # Panics
+/// If the last axis of `input` is not `d_input`, `bias` is not `[d_output]`, or the data types differ.
+pub fn block_sparse_linear<const D: usize>(
+    input: Tensor<D>,
+    weight: &BlockSparseWeight,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    by_rows(input, weight.pattern(), |rows| {
+        let values = weight.values();
+        match weight.probe() {
+            Some(probe) if rows.device().is_autodiff() => {
+                let y = spmm_probed(rows, values, probe, weight.pattern());
+                match bias {
+                    Some(bias) => y + bias.unsqueeze(),
+                    None => y,
+                }
+            }
+            _ => spmm(rows, values, bias, weight.pattern()),
+        }
+    })
+}
+
+/// Applies `product` to `input` with its leading axes flattened, and restores them.
+pub(crate) fn by_rows<const D: usize>(
+    input: Tensor<D>,
+    pattern: &BlockPattern,
+    product: impl FnOnce(Tensor<2>) -> Tensor<2>,
+) -> Tensor<D> {
+    let mut dims = input.dims();
+    let d_input = pattern.shape().rows();
+    assert!(
+        dims[D - 1] == d_input,
+        "the last axis of the input is {}, but the layer has d_input {d_input}",
+        dims[D - 1]
+    );
+    let rows = dims[..D - 1].iter().product();
+    let output = product(input.reshape([rows, d_input]));
+    dims[D - 1] = pattern.shape().cols();
+    output.reshape(dims)
+}
+
+/// `y = x · w + bias`.
+///
+/// # Shapes
+/// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`
+/// - output: `[m, d_output]`
+///
+/// # Panics
+/// If a shape or data type does not fit.
+pub fn spmm(
+    x: Tensor<2>,
+    values: Tensor<3>,
+    bias: Option<Tensor<1>>,
+    pattern: &BlockPattern,
+) -> Tensor<2> {
+    let (x, values) = operands(x, values, pattern);
+    let (dtype, pattern) = (x.dtype(), pattern.clone());
+    let (x, values) = (x.into_dispatch(), values.into_dispatch());
+    Tensor::from_dispatch(match bias.map(plain) {
+        None => <Dispatch as BlastOps>::spmm(x, values, pattern),
+        Some(bias) => {
+            check_dims("bias", bias.dims(), [pattern.shape().cols()]);
+            check_dtypes(dtype, bias.dtype());
+            <Dispatch as BlastOps>::spmm_bias(x, values, bias.into_dispatch(), pattern)
+        }
+    })
+}
+
+/// [`spmm`] whose backward also gives `probe` a gradient: the norm of every block of the weight gradient.
+///
+/// # Shapes
+/// As [`spmm`]; `probe`: `[block_rows, block_cols]`, only its gradient matters.
+///
+/// # Panics
+/// If a shape or data type does not fit.
+pub fn spmm_probed(
+    x: Tensor<2>,
+    values: Tensor<3>,
+    probe: Tensor<2>,
+    pattern: &BlockPattern,
+) -> Tensor<2> {
+    let (x, values) = operands(x, values, pattern);
+    check_dims("probe", probe.dims(), [pattern.block_rows(), pattern.block_cols()]);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_probed(
+        x.into_dispatch(),
+        values.into_dispatch(),
+        probe.into_dispatch(),
+        pattern.clone(),
+    ))
+}
+
+/// `dx = dy · wᵀ`, the input gradient of [`spmm`].
+///
+/// # Shapes
+/// - `dy`: `[m, d_output]`, `values`: `[nnz, b, b]`
+/// - output: `[m, d_input]`
+///
+/// # Panics
+/// If a shape or data type does not fit.
+pub fn spmm_t(dy: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
+    let (dy, values) = (plain(dy), plain(values));
+    check_cols("dy", &dy, pattern.shape().cols());
+    check_values(&values, pattern);
+    check_dtypes(dy.dtype(), values.dtype());
+    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_t(
+        dy.into_dispatch(),
+        values.into_dispatch(),
+        pattern.clone(),
+    ))
+}
+
+/// `xᵀ · dy` at the kept blocks, the weight gradient of [`spmm`].
+///
+/// # Shapes
+/// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
+/// - output: `[nnz, b, b]`
+///
+/// # Panics
+/// If a shape or data type does not fit.
+pub fn sddmm(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
+    let (x, dy) = outer_operands(x, dy, pattern);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::sddmm(
+        x.into_dispatch(),
+        dy.into_dispatch(),
+        pattern.clone(),
+    ))
+}
+
+/// Frobenius norm of each block.
+///
+/// # Shapes
+/// - `values`: `[nnz, b, b]`
+/// - output: `[nnz]`
+///
+/// # Panics
+/// If `values` does not fit the pattern.
+pub fn block_norms(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<1> {
+    let values = plain(values);
+    check_values(&values, pattern);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::block_norms(
+        values.into_dispatch(),
+        pattern.clone(),
+    ))
+}
+
+/// Frobenius norm of every block of `xᵀ · dy`, kept or not.
+///
+/// # Shapes
+/// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
+/// - output: `[block_rows, block_cols]`
+///
+/// # Panics
+/// If a shape or data type does not fit.
+pub fn grad_block_norms(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<2> {
+    let (x, dy) = outer_operands(x, dy, pattern);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::grad_block_norms(
+        x.into_dispatch(),
+        dy.into_dispatch(),
+        pattern.clone(),
+    ))
+}
+
+/// Gathers the kept blocks of a dense weight.
+///
+/// # Shapes
+/// - `dense`: `[d_input, d_output]`
+/// - output: `[nnz, b, b]`
+///
+/// # Panics
+/// If `dense` does not have the pattern's shape.
+pub fn pack(dense: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
+    let dense = plain(dense);
+    check_dims("the dense weight", dense.dims(), [pattern.shape().rows(), pattern.shape().cols()]);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::pack(dense.into_dispatch(), pattern.clone()))
+}
+
+/// Scatters packed values into a dense weight, zero elsewhere.
+///
+/// # Shapes
+/// - `values`: `[nnz, b, b]`
+/// - output: `[d_input, d_output]`
+///
+/// # Panics
+/// If `values` does not fit the pattern.
+pub fn unpack(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
+    let values = plain(values);
+    check_values(&values, pattern);
+    Tensor::from_dispatch(<Dispatch as BlastOps>::unpack(values.into_dispatch(), pattern.clone()))
+}
+
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
+pub(crate) fn refuse_dtype(found: DType) -> ! {
+    panic!(
+        "block-sparse kernels do not support {found:?} on this backend: cast to F32 (F16 and BF16 where the device has them)"
+    )
+}
+
+fn operands(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> (Tensor<2>, Tensor<3>) {
+    let (x, values) = (plain(x), plain(values));
+    check_cols("x", &x, pattern.shape().rows());
+    check_values(&values, pattern);
+    check_dtypes(x.dtype(), values.dtype());
+    (x, values)
+}
+
+fn outer_operands(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> (Tensor<2>, Tensor<2>) {
+    let (x, dy) = (plain(x), plain(dy));
+    check_cols("x", &x, pattern.shape().rows());
+    check_cols("dy", &dy, pattern.shape().cols());
+    check_dtypes(x.dtype(), dy.dtype());
+    assert!(
+        x.dims()[0] == dy.dims()[0],
+        "x has {} rows and dy has {}: they must come from the same call",
+        x.dims()[0],
+        dy.dims()[0]
+    );
+    (x, dy)
+}
+
+/// The kernels read floats: a quantised tensor is dequantised first.
+fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dtype() {
+        DType::QFloat(_) => tensor.dequantize(),
+        _ => tensor,
+    }
+}
+
+fn check_cols(name: &str, tensor: &Tensor<2>, expected: usize) {
+    let found = tensor.dims()[1];
+    assert!(found == expected, "{name} has {found} columns, but the pattern needs {expected}");
+}
+
+fn check_values(values: &Tensor<3>, pattern: &BlockPattern) {
+    let b = pattern.block().get();
+    check_dims("the packed values", values.dims(), [pattern.nnz(), b, b]);
+}
+
+fn check_dims<const D: usize>(name: &str, found: [usize; D], expected: [usize; D]) {
+    assert!(found == expected, "{name} must have shape {expected:?}, but has {found:?}");
+}
+
+fn check_dtypes(a: DType, b: DType) {
+    assert!(a == b, "tensors of {a:?} and {b:?} cannot be multiplied: cast one of them");
+}

@@ -1,0 +1,182 @@
+//! A file's tensors, format aside, and reading and writing files whole.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::store::ModuleRecord;
+use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
+use burn_pack::{Reader, Writer};
+
+use super::IoError;
+
+/// One tensor of a file.
+pub(super) struct Entry {
+    pub(super) dtype: DType,
+    pub(super) shape: Shape,
+    pub(super) id: Option<u64>,
+    pub(super) bytes: Bytes,
+}
+
+/// Tensors by path.
+pub(super) type Entries = BTreeMap<String, Entry>;
+
+const BURNPACK: &str = "burnpack";
+
+/// Reads the tensors of a burnpack buffer, each with as many bytes as its shape needs.
+pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Entries, IoError> {
+    let refuse =
+        |error: burn_pack::Error| IoError::Format { format: BURNPACK, reason: error.to_string() };
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(refuse)?;
+    let mut entries = Entries::new();
+    for tensor in reader.into_tensors().map_err(refuse)? {
+        let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(refuse)?;
+        check_length(&name, dtype, &shape, bytes.len())?;
+        entries.insert(name, Entry { dtype, shape, id, bytes });
+    }
+    Ok(entries)
+}
+
+pub(super) fn check_length(
+    name: &str,
+    dtype: DType,
+    shape: &Shape,
+    found: usize,
+) -> Result<(), IoError> {
+    let count = shape.iter().try_fold(1_usize, |count, &dim| count.checked_mul(dim));
+    let expected = count.and_then(|count| count.checked_mul(dtype.size())).unwrap_or(usize::MAX);
+    if matches!(dtype, DType::QFloat(_)) || found == expected {
+        return Ok(());
+    }
+    Err(IoError::Length { name: name.to_string(), found, expected })
+}
+
+/// The record Burn loads, from checked tensors.
+pub(super) fn into_record(entries: Entries) -> Result<ModuleRecord, IoError> {
+    let tensors = entries
+        .into_iter()
+        .map(|(name, entry)| {
+            burn_pack::Tensor::new(name, entry.dtype, entry.shape, entry.id, entry.bytes)
+        })
+        .collect();
+    let bytes = Writer::new(tensors)
+        .into_bytes()
+        .map_err(|error| IoError::Format { format: BURNPACK, reason: error.to_string() })?;
+    Ok(ModuleRecord::from_bytes(bytes)?)
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, IoError> {
+    std::fs::read(path).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+}
+
+/// Writes a file whole: under a temporary name beside it, then renamed.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|source| IoError::File { path: path.to_path_buf(), source })
+}
+
+/// Checks that a file's tensors are exactly those of a model: names, shapes and kinds of number.
+pub(super) fn check<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
+    let mut checker = Checker { path: Vec::new(), entries, seen: 0, error: None };
+    model.visit(&mut checker);
+    if let Some(error) = checker.error {
+        return Err(error);
+    }
+    if checker.seen < entries.len() {
+        let known = names(model);
+        let unknown = entries.keys().find(|name| !known.contains(*name));
+        return Err(IoError::Unknown { name: unknown.cloned().unwrap_or_default() });
+    }
+    Ok(())
+}
+
+struct Checker<'a> {
+    path: Vec<String>,
+    entries: &'a Entries,
+    seen: usize,
+    error: Option<IoError>,
+}
+
+impl Checker<'_> {
+    fn check(&mut self, expected: Shape, kind: &'static str, fits: impl Fn(DType) -> bool) {
+        let name = self.path.join(".");
+        let error = match self.entries.get(&name) {
+            None => IoError::Missing { name },
+            Some(entry) if entry.shape != expected => {
+                IoError::Shape { name, found: entry.shape.to_vec(), expected: expected.to_vec() }
+            }
+            Some(entry) if !fits(entry.dtype) => {
+                IoError::Kind { name, found: format!("{:?}", entry.dtype), expected: kind }
+            }
+            Some(_) => {
+                self.seen += 1;
+                return;
+            }
+        };
+        self.error.get_or_insert(error);
+    }
+}
+
+impl ModuleVisitor for Checker<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // A parameter stored in another layout is recorded in the layout of its save mapper.
+        let shape = param.transform_for_save().lazy_shape();
+        self.check(shape, "floating-point", |dtype| dtype.is_float());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.check(param.lazy_shape(), "integer", |dtype| dtype.is_int() || dtype.is_uint());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.check(param.lazy_shape(), "boolean", |dtype| dtype.is_bool());
+    }
+}
+
+fn names<M: Module>(model: &M) -> Vec<String> {
+    #[derive(Default)]
+    struct Names {
+        path: Vec<String>,
+        names: Vec<String>,
+    }
+    impl ModuleVisitor for Names {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_string());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+            self.names.push(self.path.join("."));
+        }
+
+        fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
+            self.names.push(self.path.join("."));
+        }
+
+        fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
+            self.names.push(self.path.join("."));
+        }
+    }
+    let mut names = Names::default();
+    model.visit(&mut names);
+    names.names
+}

@@ -1,0 +1,94 @@
+//! What can be wrong with a file.
+
+use std::path::PathBuf;
+
+use crate::LayoutError;
+
+/// Why a file was not read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IoError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are not of this format.
+    #[error("this is not a readable {format} file: {reason}")]
+    Format {
+        /// Name of the format.
+        format: &'static str,
+        /// What the reader said.
+        reason: String,
+    },
+    /// The model needs a tensor the file does not have.
+    #[error("the file has no tensor \"{name}\": it was saved from another model")]
+    Missing {
+        /// Path of the parameter.
+        name: String,
+    },
+    /// The file has a tensor the model does not know.
+    #[error(
+        "the file has a tensor \"{name}\" that the model does not know: it was saved from another model"
+    )]
+    Unknown {
+        /// Name in the file.
+        name: String,
+    },
+    /// A tensor has the wrong shape.
+    #[error(
+        "tensor \"{name}\" has shape {found:?}, but the model needs {expected:?}: it was saved from a model of another size"
+    )]
+    Shape {
+        /// Path of the parameter.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape of the parameter.
+        expected: Vec<usize>,
+    },
+    /// A tensor has the wrong kind of number.
+    #[error("tensor \"{name}\" holds {found}, but the model needs {expected} numbers")]
+    Kind {
+        /// Path of the parameter.
+        name: String,
+        /// Data type in the file.
+        found: String,
+        /// What the parameter holds.
+        expected: &'static str,
+    },
+    /// A tensor's bytes do not fill its shape.
+    #[error(
+        "tensor \"{name}\" has {found} bytes, but its shape needs {expected}: the file is truncated or damaged"
+    )]
+    Length {
+        /// Name in the file.
+        name: String,
+        /// Bytes found.
+        found: usize,
+        /// Bytes needed.
+        expected: usize,
+    },
+    /// The recorded pattern of a layer is not valid.
+    #[error("layer \"{layer}\": {source}")]
+    Layout {
+        /// Path of the weight.
+        layer: String,
+        /// What is wrong.
+        source: LayoutError,
+    },
+    /// The optimizer file belongs to another model or another step.
+    #[error(
+        "the optimizer file holds state for a parameter ({name}) that the model does not have: load the model saved at the same step first"
+    )]
+    ForeignState {
+        /// Name of the entry.
+        name: String,
+    },
+    /// Burn refused the record.
+    #[error(transparent)]
+    Record(#[from] burn::store::RecordError),
+}

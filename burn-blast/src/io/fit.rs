@@ -1,0 +1,168 @@
+//! Giving a model the patterns of a file.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
+use burn_blast_kernels::{BlockMask, BlockPattern, pack};
+
+use super::IoError;
+use super::entries::{Entries, Entry};
+use crate::ops::packed;
+use crate::weight::{FORMAT_VERSION, parse};
+use crate::window::{self, Stage};
+
+/// What a file says about one weight.
+struct Stored {
+    pattern: BlockPattern,
+    armed: bool,
+    dtype: DType,
+}
+
+/// Packs dense weights in place, then gives every block-sparse weight of `model` the pattern the file has
+/// for it. Nothing of the model changes if a pattern is not valid.
+pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoError> {
+    let mut finder = Finder { path: Vec::new(), weights: Vec::new() };
+    model.visit(&mut finder);
+    let mut stored = BTreeMap::new();
+    for (path, pattern) in finder.weights {
+        if entries.contains_key(&path) {
+            pack_dense(&path, &pattern, entries)?;
+        }
+        let weight = read(&path, &pattern, entries)?;
+        stored.insert(path, weight);
+    }
+    Ok(model.map(&mut Sizer { path: Vec::new(), stored }))
+}
+
+/// Reads and checks the pattern of one weight.
+fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, IoError> {
+    let missing = |name: &str| IoError::Missing { name: name.to_string() };
+    let numbers = |leaf: &str| {
+        let name = format!("{path}.{leaf}");
+        let entry = entries.get(&name).ok_or_else(|| missing(&name))?;
+        if !(entry.dtype.is_int() || entry.dtype.is_uint()) {
+            let found = format!("{:?}", entry.dtype);
+            return Err(IoError::Kind { name, found, expected: "integer" });
+        }
+        let data = TensorData::from_bytes(entry.bytes.clone(), entry.shape.clone(), entry.dtype);
+        Ok(data.iter::<i64>().collect::<Vec<_>>())
+    };
+    let (layout, row_idx, col_ptr) = (numbers("layout")?, numbers("row_idx")?, numbers("col_ptr")?);
+    let (pattern, armed) = parse(&layout, &row_idx, &col_ptr)
+        .map_err(|source| IoError::Layout { layer: path.to_string(), source })?;
+    if pattern.shape() != model.shape() {
+        let dims = |pattern: &BlockPattern| vec![pattern.shape().rows(), pattern.shape().cols()];
+        return Err(IoError::Shape {
+            name: path.to_string(),
+            found: dims(&pattern),
+            expected: dims(model),
+        });
+    }
+    let name = format!("{path}.values");
+    let values = entries.get(&name).ok_or_else(|| missing(&name))?;
+    if !values.dtype.is_float() {
+        let found = format!("{:?}", values.dtype);
+        return Err(IoError::Kind { name, found, expected: "floating-point" });
+    }
+    Ok(Stored { pattern, armed, dtype: values.dtype })
+}
+
+/// Replaces a dense weight by its non-zero blocks.
+fn pack_dense(path: &str, model: &BlockPattern, entries: &mut Entries) -> Result<(), IoError> {
+    let (shape, block) = (model.shape(), model.block());
+    let Some(entry) = entries.remove(path) else { return Ok(()) };
+    let expected = vec![shape.rows(), shape.cols()];
+    if entry.shape.to_vec() != expected {
+        let found = entry.shape.to_vec();
+        return Err(IoError::Shape { name: path.to_string(), found, expected });
+    }
+    if !entry.dtype.is_float() {
+        let found = format!("{:?}", entry.dtype);
+        return Err(IoError::Kind { name: path.to_string(), found, expected: "floating-point" });
+    }
+    let dense: Vec<f32> =
+        TensorData::from_bytes(entry.bytes, entry.shape, entry.dtype).iter::<f32>().collect();
+    let mask: BlockMask = pack::nonzero_blocks(&dense, shape, block);
+    let pattern = BlockPattern::from_mask(&mask);
+    let values = TensorData::new(pack::pack(&dense, &pattern), packed(&pattern));
+    let values = values.convert_dtype(entry.dtype);
+    let sides = [FORMAT_VERSION as usize, block.get(), shape.rows(), shape.cols(), 0];
+    let index = |numbers: Vec<i32>| TensorData::new(numbers.clone(), [numbers.len()]);
+    let signed = |numbers: &[u32]| numbers.iter().map(|&number| number as i32).collect();
+    let tensors = [
+        ("values", values),
+        ("row_idx", index(signed(pattern.row_idx()))),
+        ("col_ptr", index(signed(pattern.col_ptr()))),
+        ("layout", index(sides.iter().map(|&side| side as i32).collect())),
+    ];
+    for (leaf, data) in tensors {
+        let (bytes, shape, dtype): (Bytes, Shape, DType) = data.into_parts();
+        let id = (leaf == "values").then_some(entry.id).flatten();
+        entries.insert(format!("{path}.{leaf}"), Entry { dtype, shape, id, bytes });
+    }
+    Ok(())
+}
+
+struct Finder {
+    path: Vec<String>,
+    weights: Vec<(String, BlockPattern)>,
+}
+
+impl ModuleVisitor for Finder {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+        window::with(|window| {
+            if window.stage == Stage::Values {
+                let weight = self.path[..self.path.len() - 1].join(".");
+                self.weights.push((weight, window.pattern.clone()));
+            }
+        });
+    }
+}
+
+struct Sizer {
+    path: Vec<String>,
+    stored: BTreeMap<String, Stored>,
+}
+
+impl ModuleMapper for Sizer {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let weight = self.path[..self.path.len().saturating_sub(1)].join(".");
+        let stored = window::with(|window| match window.stage {
+            Stage::Values => self.stored.remove(&weight),
+            Stage::Probe => None,
+        });
+        let Some(Some(stored)) = stored else { return param };
+        let shape = packed(&stored.pattern);
+        window::with(|window| {
+            window.changes.pattern = Some(stored.pattern);
+            window.changes.armed = Some(stored.armed);
+        });
+        resize(param, shape, stored.dtype)
+    }
+}
+
+/// Zeros of another size in place of a parameter, which keeps its id and whether it takes gradients.
+fn resize<const D: usize>(param: Param<Tensor<D>>, shape: Shape, dtype: DType) -> Param<Tensor<D>> {
+    let tensor = param.base();
+    let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), dtype))
+        .set_require_grad(tensor.is_require_grad());
+    let (id, _, mapper): (ParamId, _, _) = param.consume();
+    Param::from_mapped_value(id, zeros, mapper)
+}

@@ -1,0 +1,26 @@
+//! Block-sparse linear layers for Burn that train, prune, grow, save and serve on every backend, by the
+//! BLaST method ([arXiv 2507.03117](https://arxiv.org/abs/2507.03117)).
+
+mod backends;
+pub mod functions;
+pub mod io;
+pub mod module;
+mod ops;
+pub mod prune;
+pub mod report;
+#[cfg(feature = "train")]
+pub mod train;
+mod weight;
+mod window;
+
+pub use burn_blast_kernels::{
+    BlockMask, BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, PatternId, Reason,
+    Strategy, cost,
+};
+pub use module::{
+    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
+    BlockSparseMlp, BlockSparseMlpConfig, MlpActivation,
+};
+pub use ops::BlastOps;
+pub use prune::{Blast, BlastConfig, BlastError, Growth};
+pub use weight::{BlockSparseWeight, LayoutError};

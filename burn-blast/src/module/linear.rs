@@ -1,0 +1,231 @@
+//! The block-sparse twin of [`nn::Linear`](burn::nn::Linear).
+
+use burn::config::Config;
+use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
+use burn::nn::{Initializer, Linear};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor};
+use burn_blast_kernels::{
+    BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Strategy, strategy,
+};
+
+use crate::BlockSparseWeight;
+use crate::functions::block_sparse_linear;
+
+/// Configuration of a [`BlockSparseLinear`].
+#[derive(Config, Debug)]
+pub struct BlockSparseLinearConfig {
+    /// Size of the input features.
+    pub d_input: usize,
+    /// Size of the output features.
+    pub d_output: usize,
+    /// Side of a block: 8, 16, 32, 64 or 128.
+    #[config(default = 32)]
+    pub block_size: usize,
+    /// Share of blocks missing from the start, in `[0, 1]`. 0 starts dense.
+    #[config(default = 0.0)]
+    pub sparsity: f64,
+    /// Which blocks a layer that starts sparse keeps follows from this.
+    #[config(default = 0)]
+    pub seed: u64,
+    /// Whether a bias is added.
+    #[config(default = true)]
+    pub bias: bool,
+    /// How weight and bias are drawn.
+    #[config(
+        default = "Initializer::KaimingUniform { gain: 1.0 / f64::sqrt(3.0), fan_out_only: false }"
+    )]
+    pub initializer: Initializer,
+}
+
+impl BlockSparseLinearConfig {
+    /// Initialises a layer.
+    ///
+    /// # Panics
+    /// If a size, the block size or the sparsity is not valid; [`try_init`](Self::try_init) returns the
+    /// error instead.
+    pub fn init(&self, device: &Device) -> BlockSparseLinear {
+        self.try_init(device).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Initialises a layer as [`nn::Linear`](burn::nn::Linear) is initialised; for one that starts sparse
+    /// the fan-in counts the kept inputs only, so that outputs keep their size.
+    ///
+    /// # Errors
+    /// If a size or the block size is not valid.
+    pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, PatternError> {
+        let shape = MatrixShape::new(self.d_input, self.d_output)?;
+        let block = BlockSize::new(self.block_size)?;
+        let pattern = BlockPattern::random(shape, block, 1.0 - self.sparsity, self.seed);
+        let fan_in = ((self.d_input as f64 * pattern.density()).round() as usize).max(1);
+        let dims = [self.d_input, self.d_output];
+        let dense: Param<Tensor<2>> =
+            self.initializer.init_with(dims, Some(fan_in), Some(self.d_output), device);
+        let bias = self.bias.then(|| {
+            self.initializer.init_with(
+                [self.d_output],
+                Some(self.d_input),
+                Some(self.d_output),
+                device,
+            )
+        });
+        let weight = BlockSparseWeight::from_dense(dense.val(), pattern);
+        Ok(BlockSparseLinear { weight, bias, strategy: Strategy::Auto })
+    }
+}
+
+/// A linear layer that holds and multiplies by the kept blocks of its weight only.
+///
+/// `y = x · w + b`, with `w` of `[d_input, d_output]` cut into blocks. It holds the same things while it
+/// trains, in a file, and when it serves. [`Blast`](crate::prune::Blast) changes which blocks it keeps.
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_blast::BlockSparseLinearConfig;
+///
+/// let device = Device::flex();
+/// let layer = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);
+/// let y = layer.forward(Tensor::<3>::ones([2, 5, 64], &device));
+/// assert_eq!(y.dims(), [2, 5, 128]);
+/// assert_eq!(layer.sparsity(), 0.75);
+/// ```
+#[derive(Module, Debug)]
+#[module(custom_display)]
+pub struct BlockSparseLinear {
+    /// The kept blocks of `[d_input, d_output]`.
+    pub weight: BlockSparseWeight,
+    /// Bias of `[d_output]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    strategy: Strategy,
+}
+
+impl BlockSparseLinear {
+    /// A layer of given parts.
+    ///
+    /// # Panics
+    /// If the bias is not `[d_output]`.
+    pub fn new(weight: BlockSparseWeight, bias: Option<Param<Tensor<1>>>) -> Self {
+        if let Some(bias) = &bias {
+            let (found, expected) = (bias.lazy_shape()[0], weight.pattern().shape().cols());
+            assert!(found == expected, "the bias has {found} elements, but d_output is {expected}");
+        }
+        Self { weight, bias, strategy: Strategy::Auto }
+    }
+
+    /// Packs what a dense layer holds: every block that is not all zero.
+    ///
+    /// # Errors
+    /// If the block size is not supported.
+    pub fn from_linear(linear: &Linear, block: usize) -> Result<Self, PatternError> {
+        let weight = BlockSparseWeight::from_zeros(linear.weight.val(), block)?;
+        Ok(Self::new(weight, linear.bias.clone()))
+    }
+
+    /// A layer without bias of the kept blocks of a dense weight.
+    ///
+    /// # Shapes
+    /// - `dense`: `[d_input, d_output]`
+    ///
+    /// # Panics
+    /// If `dense` does not have the pattern's shape.
+    pub fn from_dense(dense: Tensor<2>, pattern: BlockPattern) -> Self {
+        Self::new(BlockSparseWeight::from_dense(dense, pattern), None)
+    }
+
+    /// The dense weight, zero where no block is kept.
+    ///
+    /// # Shapes
+    /// - output: `[d_input, d_output]`
+    pub fn to_dense(&self) -> Tensor<2> {
+        self.weight.to_dense()
+    }
+
+    /// The dense layer of the same function.
+    pub fn into_linear(self) -> Linear {
+        let weight = Param::from_tensor(self.to_dense().detach());
+        Linear { weight, bias: self.bias }
+    }
+
+    /// Chooses between kernels; the default is [`Strategy::Auto`].
+    pub fn with_strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Share of blocks removed, in `[0, 1]`.
+    pub fn sparsity(&self) -> f64 {
+        self.weight.sparsity()
+    }
+
+    /// Which blocks are kept.
+    pub fn pattern(&self) -> &BlockPattern {
+        self.weight.pattern()
+    }
+
+    /// Bytes of the weight: packed values and indices.
+    pub fn bytes(&self) -> usize {
+        self.weight.bytes()
+    }
+
+    /// Which path an input of `rows` rows takes, and why.
+    pub fn path(&self, rows: usize) -> Choice {
+        self.strategy.choose(self.pattern(), device_class(&self.weight.device()), rows)
+    }
+
+    /// Applies the layer.
+    ///
+    /// # Shapes
+    /// - `input`: `[.., d_input]`
+    /// - output: `[.., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let rows = input.dims()[..D - 1].iter().product();
+        // The gradient norms an armed weight asks for come out of the sparse product only.
+        let path = if self.weight.probe().is_some() { Path::Sparse } else { self.path(rows).path };
+        match path {
+            Path::Sparse => block_sparse_linear(input, &self.weight, bias),
+            Path::Dense => crate::functions::by_rows(input, self.pattern(), |rows| {
+                linear(rows, self.to_dense(), bias)
+            }),
+        }
+    }
+}
+
+/// What the cost model knows about a device.
+fn device_class(device: &Device) -> strategy::Device {
+    let device = device.clone().inner();
+    let mut host = false;
+    #[cfg(feature = "flex")]
+    {
+        host |= device == Device::flex();
+    }
+    #[cfg(feature = "ndarray")]
+    #[allow(deprecated)]
+    {
+        host |= device == Device::ndarray();
+    }
+    if host { strategy::Device::Host } else { strategy::Device::Gpu }
+}
+
+impl ModuleDisplay for BlockSparseLinear {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new().with_new_line_after_attribute(false).optional()
+    }
+
+    fn custom_content(&self, content: Content) -> Option<Content> {
+        let pattern = self.pattern();
+        content
+            .add("d_input", &pattern.shape().rows())
+            .add("d_output", &pattern.shape().cols())
+            .add("bias", &self.bias.is_some())
+            .add("block", &pattern.block().get())
+            .add("kept", &pattern.nnz())
+            .add("blocks", &pattern.block_count())
+            .optional()
+    }
+}

@@ -1,0 +1,91 @@
+//! The two-layer feed-forward block of GPT- and BERT-style models.
+
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::activation::{gelu, relu};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::{BlockSparseLinear, BlockSparseLinearConfig};
+
+/// Activation between the two layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MlpActivation {
+    /// Gaussian error linear unit, by the error function.
+    Gelu,
+    /// Rectified linear unit.
+    Relu,
+}
+
+/// Configuration of a [`BlockSparseMlp`].
+#[derive(Config, Debug)]
+pub struct BlockSparseMlpConfig {
+    /// Size of the model features.
+    pub d_model: usize,
+    /// Size of the hidden features.
+    pub d_ff: usize,
+    /// Side of a block: 8, 16, 32, 64 or 128.
+    #[config(default = 32)]
+    pub block_size: usize,
+    /// Share of blocks missing from the start.
+    #[config(default = 0.0)]
+    pub sparsity: f64,
+    /// Whether the two layers have a bias.
+    #[config(default = true)]
+    pub bias: bool,
+    /// Activation between the layers.
+    #[config(default = "MlpActivation::Gelu")]
+    pub activation: MlpActivation,
+    /// Which blocks a layer that starts sparse keeps follows from this.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl BlockSparseMlpConfig {
+    /// Initialises the block.
+    ///
+    /// # Panics
+    /// If a size or the block size is not valid.
+    pub fn init(&self, device: &Device) -> BlockSparseMlp {
+        let layer = |d_input, d_output, seed| {
+            BlockSparseLinearConfig::new(d_input, d_output)
+                .with_block_size(self.block_size)
+                .with_sparsity(self.sparsity)
+                .with_bias(self.bias)
+                .with_seed(self.seed.wrapping_add(seed))
+                .init(device)
+        };
+        BlockSparseMlp {
+            up: layer(self.d_model, self.d_ff, 0),
+            down: layer(self.d_ff, self.d_model, 1),
+            activation: self.activation,
+        }
+    }
+}
+
+/// `down(activation(up(x)))` with two block-sparse layers.
+#[derive(Module, Debug)]
+pub struct BlockSparseMlp {
+    /// `[d_model, d_ff]`.
+    pub up: BlockSparseLinear,
+    /// `[d_ff, d_model]`.
+    pub down: BlockSparseLinear,
+    #[module(skip)]
+    activation: MlpActivation,
+}
+
+impl BlockSparseMlp {
+    /// Applies the block.
+    ///
+    /// # Shapes
+    /// - `input`: `[.., d_model]`
+    /// - output: `[.., d_model]`
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let hidden = self.up.forward(input);
+        let hidden = match self.activation {
+            MlpActivation::Gelu => gelu(hidden),
+            MlpActivation::Relu => relu(hidden),
+        };
+        self.down.forward(hidden)
+    }
+}

@@ -1,0 +1,213 @@
+//! Settings of a pruning run.
+
+use burn::config::Config;
+use serde::{Deserialize, Serialize};
+
+use super::{BlastError, Budget, Schedule};
+
+/// What kept blocks are ranked by; the lowest go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Score {
+    /// Frobenius norm of the block.
+    Frobenius,
+    /// `Σ |w · g|` over the block, with the gradient of the update step.
+    Saliency,
+    /// `-Σ w · g` over the block, summed over all steps: how much training moved it away from zero.
+    Movement,
+}
+
+/// What absent blocks are ranked by; the highest come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Growth {
+    /// Norm of the block's gradient at the update step.
+    Gradient,
+    /// Chance, from the seed, the step and the layer.
+    Random,
+    /// None come back.
+    None,
+}
+
+/// How the two rankings become a mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeepRule {
+    /// The best of the kept blocks plus the best of the rest, exactly the count asked for.
+    Exact,
+    /// BLaST's rule: the union of the top k by score and the top k by gradient, so more than the count
+    /// asked for until the last update, which keeps the exact count.
+    Union,
+}
+
+/// A target of its own for some layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRule {
+    /// Path of a layer, or of a module that contains it.
+    pub path: String,
+    /// Final share of blocks removed.
+    pub sparsity: f64,
+}
+
+/// Plain [`nn::Linear`](burn::nn::Linear) layers to prune in place: exact zero blocks, dense speed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinearRule {
+    /// Path of a layer, or of a module that contains it.
+    pub path: String,
+    /// Side of a block.
+    pub block_size: usize,
+}
+
+/// Settings of [`Blast`](super::Blast). Steps are optimizer steps, whatever a batch or an epoch is.
+#[derive(Config, Debug)]
+pub struct BlastConfig {
+    /// Optimizer steps of the whole run.
+    pub total_steps: usize,
+    /// Final share of blocks removed, in `[0, 1)`.
+    #[config(default = 0.9)]
+    pub sparsity: f64,
+    /// Steps from one update of the pattern to the next.
+    #[config(default = 25)]
+    pub interval: usize,
+    /// Step of the first update; 0 means one interval after the start.
+    #[config(default = 0)]
+    pub start_step: usize,
+    /// Share of the steps after which the pattern stays fixed (the rest is BLaST's decay term).
+    #[config(default = 0.7)]
+    pub end_fraction: f64,
+    /// How sparsity rises from a layer's own start to its target.
+    #[config(default = "Schedule::Cubic")]
+    pub schedule: Schedule,
+    /// Ranking of the kept blocks.
+    #[config(default = "Score::Frobenius")]
+    pub score: Score,
+    /// Ranking of the absent blocks.
+    #[config(default = "Growth::Gradient")]
+    pub growth: Growth,
+    /// Share of the kept blocks exchanged at the first update, falling to none by half a cosine.
+    #[config(default = 0.3)]
+    pub growth_fraction: f64,
+    /// How both rankings become a mask.
+    #[config(default = "KeepRule::Exact")]
+    pub keep: KeepRule,
+    /// How the target is shared among layers.
+    #[config(default = "Budget::Uniform")]
+    pub budget: Budget,
+    /// Layers with a target of their own; the last match counts.
+    #[config(default = "Vec::new()")]
+    pub layers: Vec<LayerRule>,
+    /// Paths of layers, or of modules that contain them, kept as they are.
+    #[config(default = "Vec::new()")]
+    pub dense: Vec<String>,
+    /// The last layers, in the order of the model, kept as they are.
+    #[config(default = 0)]
+    pub dense_last: usize,
+    /// Plain linear layers pruned in place.
+    #[config(default = "Vec::new()")]
+    pub linear: Vec<LinearRule>,
+    /// Seed of random growth.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl BlastConfig {
+    /// Step of the first update.
+    pub fn first_update(&self) -> usize {
+        if self.start_step == 0 { self.interval } else { self.start_step }
+    }
+
+    /// Step of the last update.
+    pub fn last_update(&self) -> usize {
+        let end = (self.end_fraction * self.total_steps as f64).round() as usize;
+        end.max(self.first_update())
+    }
+
+    /// Whether the pattern may change at a step, counted from 1: every interval from the first update on, and
+    /// at the last, which is at least one interval after the one before.
+    pub fn is_update(&self, step: usize) -> bool {
+        let (first, last) = (self.first_update(), self.last_update());
+        let regular = step >= first && (step - first).is_multiple_of(self.interval);
+        match self.schedule {
+            Schedule::OneShot => step == first,
+            _ => step == last || (regular && step + self.interval <= last),
+        }
+    }
+
+    /// Sparsity asked for at a step of a layer that started at `start` and ends at `end`.
+    pub fn sparsity_at(&self, step: usize, start: f64, end: f64) -> f64 {
+        let (first, last) = (self.first_update(), self.last_update());
+        self.schedule.at(step, first, last, start, end)
+    }
+
+    /// Share of the kept blocks to exchange at a step.
+    pub fn growth_at(&self, step: usize) -> f64 {
+        let progress = (step as f64 / self.last_update() as f64).min(1.0);
+        self.growth_fraction * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// The first one out of range, with what is allowed.
+    pub fn validate(&self) -> Result<(), BlastError> {
+        let check = |fine: bool, name, found: String, expected| {
+            if fine { Ok(()) } else { Err(BlastError::Config { name, found, expected }) }
+        };
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        check(self.total_steps > 0, "total_steps", self.total_steps.to_string(), "at least 1")?;
+        check(self.interval > 0, "interval", self.interval.to_string(), "at least 1")?;
+        check(
+            (0.0..1.0).contains(&self.sparsity),
+            "sparsity",
+            self.sparsity.to_string(),
+            "at least 0 and below 1",
+        )?;
+        check(
+            share(self.end_fraction),
+            "end_fraction",
+            self.end_fraction.to_string(),
+            "between 0 and 1",
+        )?;
+        check(
+            self.last_update() <= self.total_steps,
+            "total_steps",
+            self.total_steps.to_string(),
+            "at least the step of the first update (start_step, else interval)",
+        )?;
+        check(
+            share(self.growth_fraction),
+            "growth_fraction",
+            self.growth_fraction.to_string(),
+            "between 0 and 1",
+        )?;
+        for rule in &self.layers {
+            check(
+                (0.0..1.0).contains(&rule.sparsity),
+                "layers.sparsity",
+                rule.sparsity.to_string(),
+                "at least 0 and below 1",
+            )?;
+        }
+        if let Schedule::Cyclic { cycles } = self.schedule {
+            check(cycles > 0, "schedule.cycles", cycles.to_string(), "at least 1")?;
+            check(
+                self.growth != Growth::None,
+                "growth",
+                format!("{:?}", self.growth),
+                "Gradient or Random with a cyclic schedule, which brings blocks back",
+            )?;
+        }
+        if let Budget::Global { min_density, max_density } = self.budget {
+            check(
+                share(min_density) && share(max_density) && min_density <= max_density,
+                "budget",
+                format!("{:?}", self.budget),
+                "min_density <= max_density, both between 0 and 1",
+            )?;
+            check(
+                self.interval >= 4 && self.first_update() >= 4,
+                "interval",
+                self.interval.to_string(),
+                "at least 4 with a global budget, which gathers all layers' scores three steps ahead",
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,49 @@
+//! What can be wrong with a pruning setup.
+
+use std::path::PathBuf;
+
+use burn_blast_kernels::PatternError;
+use thiserror::Error;
+
+/// Why a pruning setup was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BlastError {
+    /// A number of the configuration is out of range.
+    #[error("{name} is {found}, but must be {expected}")]
+    Config {
+        /// Field of [`BlastConfig`](super::BlastConfig).
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The model has nothing to prune.
+    #[error(
+        "the model has no BlockSparseLinear layer and no linear layer was selected: use the layer type, or BlastConfig::with_linear for plain nn::Linear"
+    )]
+    NothingToPrune,
+    /// A path filter matches no layer.
+    #[error("the path \"{filter}\" matches no layer; the layers are: {layers}")]
+    FilterMatchesNothing {
+        /// The filter.
+        filter: String,
+        /// Paths there are.
+        layers: String,
+    },
+    /// Every layer is exempt.
+    #[error("every layer is kept dense: there is nothing left to prune")]
+    AllDense,
+    /// A block size has no kernel.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The run ledger cannot be written.
+    #[error("the run ledger {path} cannot be written: {source}")]
+    Ledger {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,100 @@
+//! Plain linear weights: pruned in place, to exact zero blocks, at dense speed.
+//!
+//! [`BlockSparseLinear::from_linear`](crate::BlockSparseLinear::from_linear) packs what is left.
+
+use burn::optim::LearningRate;
+use burn::tensor::Tensor;
+use burn_blast_kernels::{BlockMask, BlockPattern};
+
+use super::optimizer::move_state;
+use super::shared::LayerPlan;
+use super::update::{contend, sources};
+use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
+use crate::functions::{block_norms, pack, unpack};
+use crate::ops::packed;
+
+impl<O: BlockOptimizer> Blast<O> {
+    /// One step of a plain weight, `[d_input, d_output]`.
+    pub(super) fn step_masked<const D: usize>(
+        &self,
+        lr: LearningRate,
+        weight: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<BlastState<O::State<D>>>,
+        layer: usize,
+    ) -> (Tensor<D>, BlastState<O::State<D>>) {
+        let config = &self.shared.config;
+        let plan = self.plan(layer);
+        let mut state = state.unwrap_or_else(|| BlastState::new(plan.blocks()));
+        self.count_step(&mut state);
+        let Some(target) = plan.target else {
+            let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
+            state.inner = inner;
+            return (weight, state);
+        };
+        let pattern = kept_pattern(&plan, state.kept.as_deref());
+        let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &plan), &pattern);
+        if config.score == Score::Movement {
+            let so_far = state.movement.take();
+            state.movement = Some(score::moved(so_far, blocks(&weight), blocks(&grad)));
+        }
+        let keep = mask_like(&weight, &pattern);
+        let inner = state.inner.take();
+        let (weight, inner) = self.inner.step(lr, weight, grad.clone() * keep.clone(), inner);
+        let mut weight = weight * keep;
+        state.inner = inner;
+
+        let scores = |movement: Option<&Tensor<1>>| {
+            score::by_slot(config.score, blocks(&weight), blocks(&grad), movement, &pattern)
+        };
+        if config.is_update(state.step) {
+            let scores = scores(state.movement.as_ref());
+            let gradients =
+                (config.growth == Growth::Gradient).then(|| gradient_norms(&grad, &plan));
+            let ranked = (scores.as_slice(), gradients.as_deref());
+            let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
+            let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
+            let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
+            move_state::<O, D>(&mut state, &weight, |tensor| tensor * survivors.clone());
+            let moved = sources(&pattern, &next);
+            state.movement = state.movement.map(|movement| super::update::gather(movement, &moved));
+            weight = weight * survivors;
+            state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
+        } else {
+            contend(&self.shared, layer, target, &mut state, scores);
+        }
+        (weight, state)
+    }
+}
+
+fn kept_pattern(plan: &LayerPlan, kept: Option<&[u32]>) -> BlockPattern {
+    match kept {
+        None => BlockPattern::dense(plan.shape, plan.block),
+        Some(kept) => {
+            let kept = kept.iter().map(|&at| at as usize);
+            BlockPattern::from_mask(&BlockMask::from_indices(plan.shape, plan.block, kept))
+        }
+    }
+}
+
+fn matrix<const D: usize>(tensor: &Tensor<D>, plan: &LayerPlan) -> Tensor<2> {
+    tensor.clone().reshape([plan.shape.rows(), plan.shape.cols()])
+}
+
+/// One where a block is kept, zero elsewhere, in the shape of `tensor`.
+fn mask_like<const D: usize>(tensor: &Tensor<D>, pattern: &BlockPattern) -> Tensor<D> {
+    let ones = Tensor::<3>::ones(packed(pattern), (&tensor.device(), tensor.dtype()));
+    unpack(ones, pattern).reshape(tensor.shape())
+}
+
+/// Norm of every block of the dense gradient, by block number.
+fn gradient_norms<const D: usize>(grad: &Tensor<D>, plan: &LayerPlan) -> Vec<f32> {
+    let full = BlockPattern::dense(plan.shape, plan.block);
+    let norms = block_norms(pack(matrix(grad, plan), &full), &full);
+    let by_slot: Vec<f32> = norms.into_data().iter::<f32>().collect();
+    let mut by_block = vec![0.0; by_slot.len()];
+    for ((row, col), norm) in full.blocks().zip(by_slot) {
+        by_block[row * full.block_cols() + col] = norm;
+    }
+    by_block
+}

@@ -1,0 +1,60 @@
+//! Prune and grow: which blocks a model keeps, and how that changes while it trains.
+//!
+//! Five parts, each on its own: a [`Schedule`] says how sparse a layer should be at a step, a [`Budget`]
+//! shares the total among layers, a [`Score`] ranks the kept blocks, a [`Growth`] rule ranks the absent
+//! ones, and the selection turns both rankings into a mask of the exact count. [`Blast`] runs them inside
+//! the optimizer step and moves values and optimizer moments to the new pattern.
+//!
+//! Method: blocked prune-and-grow of BLaST (arXiv 2507.03117, section 3); gradient growth after RigL (arXiv
+//! 1911.11134); the cubic schedule after Zhu and Gupta (arXiv 1710.01878); movement scores after Sanh et al.
+//! (arXiv 2005.07683). Where we differ: the kept count is exact at every step (BLaST keeps the union of two
+//! top-k sets, available as [`KeepRule::Union`]), and storage stays packed throughout.
+//!
+//! # In a custom loop
+//! ```
+//! use burn::module::Module;
+//! use burn::optim::{AdamWConfig, GradientsParams};
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn_blast::prune::{Blast, BlastConfig};
+//! use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig};
+//!
+//! let device = Device::flex().autodiff();
+//! // The first changed line: the layer type.
+//! let model = BlockSparseLinearConfig::new(64, 64).with_block_size(16).init(&device);
+//! // The second: the optimizer.
+//! let config = BlastConfig::new(40).with_sparsity(0.75).with_interval(5);
+//! let (mut model, mut optim) = Blast::new(AdamWConfig::new().build(), config).attach(model)?;
+//!
+//! for _ in 0..40 {
+//!     let x = Tensor::<2>::random([8, 64], Distribution::Default, &device);
+//!     let loss = (model.forward(x.clone()) - x).square().mean();
+//!     let grads = GradientsParams::from_grads(loss.backward(), &model);
+//!     model = optim.step(1e-3, model, grads);
+//! }
+//! assert_eq!(model.sparsity(), 0.75);
+//! # Ok::<(), burn_blast::prune::BlastError>(())
+//! ```
+
+mod attach;
+mod budget;
+mod config;
+mod error;
+mod masked;
+mod moments;
+mod optimizer;
+mod schedule;
+mod score;
+mod select;
+mod shared;
+mod state;
+mod update;
+
+pub use budget::Budget;
+pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};
+pub use error::BlastError;
+pub use moments::BlockOptimizer;
+pub use optimizer::Blast;
+pub use schedule::Schedule;
+pub use select::{Ranked, grow, keep_top};
+pub use shared::{LayerSnapshot, Monitor, Snapshot};
+pub use state::BlastState;

@@ -1,0 +1,207 @@
+//! The optimizer that prunes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::optim::{LearningRate, Optimizer};
+use burn::tensor::{Device, Tensor};
+use burn_blast_kernels::{BlockMask, BlockPattern};
+
+use super::select::Ranked;
+use super::shared::{LayerPlan, Shared};
+use super::update::{contend, counts, gather, next_mask, sources};
+use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
+use crate::ops::packed;
+use crate::report::Ledger;
+use crate::window::{self, Stage};
+
+/// Prune-and-grow around an optimizer.
+///
+/// It acts on each parameter inside the optimizer step, so it works unchanged in a custom loop, in
+/// `SupervisedTraining`, with gradient accumulation and with several devices. Parameters that are not
+/// block-sparse weights go to the wrapped optimizer as they are.
+///
+/// At an update step the wrapped optimizer steps first; then the layer takes its new pattern, kept blocks
+/// keep their values and moments, dropped ones are gone, new ones start at zero.
+///
+/// See [`prune`](super) for an example, and [`attach`](Self::attach) for how it meets a model.
+#[derive(Clone)]
+pub struct Blast<O> {
+    pub(super) inner: O,
+    pub(super) shared: Arc<Shared>,
+    /// Layer number, for a copy that serves one plain linear weight.
+    pub(super) masked: Option<usize>,
+}
+
+impl<O> std::fmt::Debug for Blast<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Burn's optimizers are not `Debug`.
+        f.debug_struct("Blast").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl<O: BlockOptimizer> Blast<O> {
+    /// Wraps an optimizer, for example `AdamWConfig::new().build()`.
+    pub fn new(inner: O, config: BlastConfig) -> Self {
+        Self { inner, shared: Arc::new(Shared::new(config)), masked: None }
+    }
+
+    /// Writes one JSON line per layer and update to a file: a [`LayerSnapshot`](super::LayerSnapshot) each.
+    /// A resumed run drops the lines of steps it takes again, then goes on.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
+    pub fn with_ledger(self, path: impl AsRef<Path>) -> Result<Self, BlastError> {
+        self.shared.lock().ledger = Some(Ledger::open(path.as_ref())?);
+        Ok(self)
+    }
+
+    /// A view of the run.
+    pub fn monitor(&self) -> Monitor {
+        Monitor(self.shared.clone())
+    }
+
+    /// One step of a packed weight, `[nnz, b, b]`.
+    fn step_packed<const D: usize>(
+        &self,
+        lr: LearningRate,
+        values: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<BlastState<O::State<D>>>,
+        view: View,
+    ) -> (Tensor<D>, BlastState<O::State<D>>) {
+        let View { pattern, layer, gradients } = view;
+        let config = &self.shared.config;
+        let plan = self.plan(layer);
+        let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
+        self.count_step(&mut state);
+        let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
+        if config.score == Score::Movement && plan.target.is_some() {
+            let so_far = state.movement.take();
+            state.movement = Some(score::moved(so_far, blocks(&values), blocks(&grad)));
+        }
+        let (mut values, inner) = self.inner.step(lr, values, grad.clone(), state.inner.take());
+        state.inner = inner;
+
+        let Some(target) = plan.target else { return (values, state) };
+        let scores = |movement: Option<&Tensor<1>>| {
+            score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
+        };
+        if config.is_update(state.step) {
+            let scores = scores(state.movement.as_ref());
+            let ranked = (scores.as_slice(), gradients.as_deref());
+            let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
+            if next != pattern {
+                let sources = sources(&pattern, &next);
+                move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
+                state.movement = state.movement.map(|movement| gather(movement, &sources));
+                values = gather(values, &sources);
+                window::with(|window| window.changes.pattern = Some(next));
+            }
+        } else {
+            contend(&self.shared, layer, target, &mut state, scores);
+        }
+        let armed = config.growth == Growth::Gradient && config.is_update(state.step + 1);
+        window::with(|window| window.changes.armed = Some(armed));
+        (values, state)
+    }
+
+    /// Chooses the pattern after an update and reports it. `ranked` holds scores by slot and gradient norms
+    /// by block number.
+    pub(super) fn choose<S>(
+        &self,
+        plan: &LayerPlan,
+        layer: usize,
+        target: f64,
+        state: &mut BlastState<S>,
+        pattern: &BlockPattern,
+        ranked: (&[f32], Option<&[f32]>),
+    ) -> BlockPattern {
+        let (by_slot, gradients) = ranked;
+        let mut scores = vec![0.0; pattern.block_count()];
+        for ((row, col), &score) in pattern.blocks().zip(by_slot) {
+            scores[row * pattern.block_cols() + col] = score;
+        }
+        let current = BlockMask::from(pattern);
+        let ranked = Ranked { current: &current, scores: &scores, gradients };
+        let mask = next_mask(&self.shared.config, plan, layer, state, &ranked, target);
+        let next = BlockPattern::from_mask(&mask);
+        self.shared.report(layer, counts(plan, state.step, &current, &next));
+        next
+    }
+
+    pub(super) fn plan(&self, layer: usize) -> LayerPlan {
+        self.shared.lock().plans[layer].clone()
+    }
+
+    pub(super) fn count_step<S>(&self, state: &mut BlastState<S>) {
+        state.step += 1;
+        self.shared.lock().step = state.step;
+    }
+}
+
+/// Applies `remap` to the wrapped optimizer's moments. `like` is the parameter before its own move.
+pub(super) fn move_state<O: BlockOptimizer, const D: usize>(
+    state: &mut BlastState<O::State<D>>,
+    like: &Tensor<D>,
+    remap: impl Fn(Tensor<D>) -> Tensor<D>,
+) {
+    state.inner = state.inner.take().map(|inner| O::remap(inner, like, remap));
+}
+
+/// What the window shows of a packed weight.
+struct View {
+    pattern: BlockPattern,
+    layer: usize,
+    gradients: Option<Vec<f32>>,
+}
+
+impl<O: BlockOptimizer> Optimizer for Blast<O> {
+    type State<const D: usize> = BlastState<O::State<D>>;
+
+    /// # Panics
+    /// If the parameter is of a block-sparse weight that was not attached.
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let view = window::with(|window| match window.stage {
+            Stage::Probe => {
+                window.grad_norms = Some(grad.to_data().iter::<f32>().collect());
+                None
+            }
+            Stage::Values => Some(View {
+                pattern: window.pattern.clone(),
+                layer: window.layer.expect(
+                    "this block-sparse weight is unknown to the optimizer: pass the model through \
+                     Blast::attach before training, after any layer is added",
+                ),
+                gradients: window.grad_norms.take(),
+            }),
+        });
+        match (view, self.masked) {
+            (Some(None), _) => (tensor, None),
+            (Some(Some(view)), _) => {
+                let (tensor, state) = self.step_packed(lr, tensor, grad, state, view);
+                (tensor, Some(state))
+            }
+            (None, Some(layer)) => {
+                let (tensor, state) = self.step_masked(lr, tensor, grad, state, layer);
+                (tensor, Some(state))
+            }
+            (None, None) => {
+                let mut state = state.unwrap_or_else(|| BlastState::new(0));
+                let (tensor, inner) = self.inner.step(lr, tensor, grad, state.inner.take());
+                state.inner = inner;
+                (tensor, Some(state))
+            }
+        }
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        state.to_device(device, |inner| O::to_device(inner, device))
+    }
+}

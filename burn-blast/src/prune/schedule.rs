@@ -1,0 +1,41 @@
+//! How sparse a layer should be at a step.
+
+use serde::{Deserialize, Serialize};
+
+/// Curve from a layer's starting sparsity to its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// Fast at first, slow near the target: `s_f + (s_0 - s_f)(1 - t)³` (BLaST; Zhu and Gupta).
+    Cubic,
+    /// In a straight line.
+    Linear,
+    /// At once, at the first update.
+    OneShot,
+    /// At the first update, then exchanging blocks at that sparsity (RigL, SET).
+    Constant,
+    /// Cubic several times over, each time from the start again.
+    Cyclic {
+        /// How many times.
+        cycles: usize,
+    },
+}
+
+impl Schedule {
+    /// Sparsity at a step; `first` and `last` are the steps of the first and last update.
+    pub(crate) fn at(self, step: usize, first: usize, last: usize, start: f64, end: f64) -> f64 {
+        if step < first {
+            return start;
+        }
+        if step >= last {
+            return end;
+        }
+        let progress = (step - first) as f64 / (last - first) as f64;
+        let cubic = |t: f64| end + (start - end) * (1.0 - t).powi(3);
+        match self {
+            Schedule::Cubic => cubic(progress),
+            Schedule::Linear => start + (end - start) * progress,
+            Schedule::OneShot | Schedule::Constant => end,
+            Schedule::Cyclic { cycles } => cubic((progress * cycles as f64).fract()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What the optimizers of one run share: the plan of each layer, the global ranking, counts for reports.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use burn_blast_kernels::{BlockSize, MatrixShape};
+use serde::{Deserialize, Serialize};
+
+use super::budget::{Contender, global};
+use super::{BlastConfig, Budget};
+use crate::report::Ledger;
+
+/// What is asked of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerPlan {
+    pub(crate) name: String,
+    pub(crate) shape: MatrixShape,
+    pub(crate) block: BlockSize,
+    /// Final sparsity; `None` keeps the layer as it is.
+    pub(crate) target: Option<f64>,
+}
+
+impl LayerPlan {
+    pub(crate) fn blocks(&self) -> usize {
+        self.shape.block_rows(self.block) * self.shape.block_cols(self.block)
+    }
+}
+
+/// State of one layer in a [`Snapshot`], and one line of the run ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerSnapshot {
+    /// Optimizer step of the update these counts are of; 0 before the first.
+    pub step: usize,
+    /// Path of the layer in the model.
+    pub name: String,
+    /// Whether the layer is exempt from pruning.
+    pub dense: bool,
+    /// Blocks of its grid.
+    pub blocks: usize,
+    /// Blocks kept.
+    pub kept: usize,
+    /// Blocks dropped by the latest update.
+    pub pruned: usize,
+    /// Blocks added by the latest update.
+    pub regrown: usize,
+    /// Blocks kept through the latest update.
+    pub survivors: usize,
+    /// Bytes of the kept values and their indices, at four bytes an element.
+    pub bytes: usize,
+    /// Bytes of the dense weight, at four bytes an element.
+    pub dense_bytes: usize,
+}
+
+/// Counts over all layers after the latest update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Optimizer steps taken.
+    pub step: usize,
+    /// Share of blocks removed from the layers that are pruned.
+    pub sparsity: f64,
+    /// Blocks dropped and added by the latest update, over the blocks kept.
+    pub churn: f64,
+    /// Bytes of all block-sparse weights and their indices.
+    pub weight_bytes: usize,
+    /// Bytes of the same weights dense.
+    pub dense_bytes: usize,
+    /// Every layer, in the order of the model.
+    pub layers: Vec<LayerSnapshot>,
+}
+
+/// A view of a run for progress bars, metrics and plots; cheap to clone, readable from any thread.
+#[derive(Debug, Clone)]
+pub struct Monitor(pub(crate) Arc<Shared>);
+
+impl Monitor {
+    /// The counts now.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.0.lock();
+        let pruned = || state.layers.iter().filter(|layer| !layer.dense);
+        let sum = |count: fn(&LayerSnapshot) -> usize| pruned().map(count).sum::<usize>() as f64;
+        let (kept, blocks) = (sum(|layer| layer.kept), sum(|layer| layer.blocks));
+        let moved = sum(|layer| layer.pruned + layer.regrown);
+        Snapshot {
+            step: state.step,
+            sparsity: if blocks > 0.0 { 1.0 - kept / blocks } else { 0.0 },
+            churn: if kept > 0.0 { moved / kept } else { 0.0 },
+            weight_bytes: state.layers.iter().map(|layer| layer.bytes).sum(),
+            dense_bytes: state.layers.iter().map(|layer| layer.dense_bytes).sum(),
+            layers: state.layers.clone(),
+        }
+    }
+}
+
+/// Shared by every clone of one [`Blast`](super::Blast).
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: BlastConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) step: usize,
+    pub(crate) plans: Vec<LayerPlan>,
+    pub(crate) layers: Vec<LayerSnapshot>,
+    pub(crate) ledger: Option<Ledger>,
+    /// Contenders of the coming global ranking, by layer; `None` until that layer has brought its scores.
+    contenders: Vec<Option<Contender>>,
+    /// Update the contenders are for.
+    contest: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(config: BlastConfig) -> Self {
+        Self { config, state: Mutex::default() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poison| poison.into_inner())
+    }
+
+    /// Brings a layer's scores to the global ranking of an update.
+    pub(crate) fn contend(&self, update: usize, layer: usize, contender: Contender) {
+        let mut state = self.lock();
+        if state.contest != update {
+            state.contest = update;
+            state.contenders = vec![None; state.plans.len()];
+        }
+        state.contenders[layer] = Some(contender);
+    }
+
+    /// Blocks a layer keeps by the global ranking of an update, once every pruned layer has contended.
+    pub(crate) fn settle(&self, update: usize, layer: usize) -> Option<usize> {
+        let Budget::Global { min_density, max_density } = self.config.budget else {
+            return None;
+        };
+        let state = self.lock();
+        if state.contest != update {
+            return None;
+        }
+        let pruned: Vec<usize> =
+            (0..state.plans.len()).filter(|&at| state.plans[at].target.is_some()).collect();
+        let contenders: Option<Vec<Contender>> =
+            pruned.iter().map(|&at| state.contenders[at].clone()).collect();
+        let kept = global(&contenders?, min_density, max_density);
+        pruned.iter().position(|&at| at == layer).map(|at| kept[at])
+    }
+
+    pub(crate) fn report(&self, layer: usize, line: LayerSnapshot) {
+        let mut state = self.lock();
+        if let Some(ledger) = &mut state.ledger {
+            ledger.write(&line);
+        }
+        state.layers[layer] = line;
+    }
+}

@@ -1,0 +1,283 @@
+//! SVG plots: curves over the steps of a run, and the kept blocks of a weight.
+//!
+//! Both functions write the file in one piece: to a temporary name in the same folder, then renamed.
+//!
+//! ```
+//! use burn_blast::report::plot::{Series, line_chart};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let loss = Series { name: "dense".into(), points: vec![(0.0, 5.5), (100.0, 3.1), (200.0, 2.4)] };
+//! line_chart(&folder.path().join("loss.svg"), "Loss", "step", "nats per byte", &[loss])?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::BlockPattern;
+
+/// Size of a line chart in pixels.
+const CHART_SIZE: (u32, u32) = (900, 540);
+
+/// Longer side of a pattern map in pixels, at most; a block is drawn no smaller than a pixel.
+const MAP_SIDE: usize = 900;
+
+/// Largest side of a drawn block in pixels.
+const LARGEST_BLOCK: usize = 24;
+
+/// Height of a map's title line.
+const TITLE_HEIGHT: usize = 36;
+
+/// Narrowest map, so that its title can be read.
+const NARROWEST_MAP: usize = 360;
+
+/// Empty border.
+const MARGIN: usize = 12;
+
+/// Colors that colour-blind readers tell apart (Okabe and Ito).
+const COLORS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// One curve of a [`line_chart`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Name in the legend.
+    pub name: String,
+    /// Points from left to right. A gap is drawn where a value is not finite.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Why a plot could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlotError {
+    /// There is nothing to draw.
+    #[error("the plot \"{title}\" has no finite point to draw: give at least one series with one")]
+    Empty {
+        /// Title of the plot.
+        title: String,
+    },
+    /// The picture could not be drawn.
+    #[error("the plot \"{title}\" could not be drawn: {reason}")]
+    Draw {
+        /// Title of the plot.
+        title: String,
+        /// What the drawing library says.
+        reason: String,
+    },
+    /// The file could not be written.
+    #[error("cannot write the plot {}: {source}; check that the folder exists and can be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Draws curves over a common x axis into an SVG file.
+///
+/// # Errors
+/// [`PlotError::Empty`] without a finite point, [`PlotError::Write`] if the file cannot be written.
+pub fn line_chart(
+    path: &Path,
+    title: &str,
+    x_label: &str,
+    y_label: &str,
+    series: &[Series],
+) -> Result<(), PlotError> {
+    let finite =
+        || series.iter().flat_map(|series| &series.points).filter(|point| is_finite(point));
+    let empty = || PlotError::Empty { title: title.to_owned() };
+    let x_range = range(finite().map(|point| point.0)).ok_or_else(empty)?;
+    let y_range = padded(range(finite().map(|point| point.1)).ok_or_else(empty)?);
+
+    let mut svg = String::new();
+    {
+        let area = SVGBackend::with_string(&mut svg, CHART_SIZE).into_drawing_area();
+        area.fill(&WHITE).map_err(|error| draw_error(title, error))?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(title, ("sans-serif", 24))
+            .margin(MARGIN as u32)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x_range, y_range)
+            .map_err(|error| draw_error(title, error))?;
+        chart
+            .configure_mesh()
+            .x_desc(x_label)
+            .y_desc(y_label)
+            .axis_desc_style(("sans-serif", 18))
+            .label_style(("sans-serif", 16))
+            .light_line_style(TRANSPARENT)
+            .draw()
+            .map_err(|error| draw_error(title, error))?;
+        for (index, series) in series.iter().enumerate() {
+            let style = COLORS[index % COLORS.len()].stroke_width(2);
+            let mut name = Some(series.name.as_str());
+            for run in series.points.split(|point| !is_finite(point)).filter(|run| !run.is_empty())
+            {
+                let line = LineSeries::new(run.iter().copied(), style);
+                let drawn = chart.draw_series(line).map_err(|error| draw_error(title, error))?;
+                if let Some(name) = name.take() {
+                    drawn
+                        .label(name)
+                        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+                }
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font(("sans-serif", 16))
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.4))
+            .draw()
+            .map_err(|error| draw_error(title, error))?;
+        area.present().map_err(|error| draw_error(title, error))?;
+    }
+    write(path, &svg)
+}
+
+/// Draws the kept blocks of a weight into an SVG file: rows are the weight's inputs, columns its outputs.
+///
+/// # Errors
+/// [`PlotError::Write`] if the file cannot be written.
+pub fn pattern_map(path: &Path, title: &str, pattern: &BlockPattern) -> Result<(), PlotError> {
+    let (rows, columns) = (pattern.block_rows(), pattern.block_cols());
+    let side = (MAP_SIDE / rows.max(columns).max(1)).clamp(1, LARGEST_BLOCK);
+    let width = (columns * side).max(NARROWEST_MAP) + 2 * MARGIN;
+    let height = rows * side + 2 * MARGIN + TITLE_HEIGHT;
+
+    let mut svg = String::new();
+    {
+        let area =
+            SVGBackend::with_string(&mut svg, (width as u32, height as u32)).into_drawing_area();
+        draw_map(&area, title, pattern, side).map_err(|error| draw_error(title, error))?;
+        area.present().map_err(|error| draw_error(title, error))?;
+    }
+    write(path, &svg)
+}
+
+/// Title, frame and one square for each kept block.
+fn draw_map<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    title: &str,
+    pattern: &BlockPattern,
+    side: usize,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    area.fill(&WHITE)?;
+    let font = ("sans-serif", 18).into_font();
+    area.draw(&Text::new(title, (MARGIN as i32, MARGIN as i32), font))?;
+    let at = |row: usize, column: usize| {
+        ((MARGIN + column * side) as i32, (MARGIN + TITLE_HEIGHT + row * side) as i32)
+    };
+    let corners = [at(0, 0), at(pattern.block_rows(), pattern.block_cols())];
+    area.draw(&Rectangle::new(corners, RGBColor(238, 238, 238).filled()))?;
+    for (row, column) in pattern.blocks() {
+        area.draw(&Rectangle::new([at(row, column), at(row + 1, column + 1)], COLORS[0].filled()))?;
+    }
+    area.draw(&Rectangle::new(corners, BLACK.mix(0.6)))
+}
+
+fn is_finite(point: &(f64, f64)) -> bool {
+    point.0.is_finite() && point.1.is_finite()
+}
+
+/// Smallest range that holds all values, never an empty one.
+fn range(values: impl Iterator<Item = f64>) -> Option<Range<f64>> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    match low.partial_cmp(&high)? {
+        std::cmp::Ordering::Greater => None,
+        std::cmp::Ordering::Equal => {
+            let around = low.abs().max(1.0) * 0.5;
+            Some(low - around..high + around)
+        }
+        std::cmp::Ordering::Less => Some(low..high),
+    }
+}
+
+/// A little room above and below.
+fn padded(range: Range<f64>) -> Range<f64> {
+    let room = 0.04 * (range.end - range.start);
+    range.start - room..range.end + room
+}
+
+fn draw_error(title: &str, error: impl Display) -> PlotError {
+    PlotError::Draw { title: title.to_owned(), reason: error.to_string() }
+}
+
+fn write(path: &Path, svg: &str) -> Result<(), PlotError> {
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(svg.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| PlotError::Write { path: path.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(points: &[(f64, f64)]) -> Series {
+        Series { name: "a < b".to_owned(), points: points.to_vec() }
+    }
+
+    #[test]
+    fn a_chart_holds_title_labels_and_legend() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chart.svg");
+        let curve = series(&[(0.0, 2.0), (1.0, f64::NAN), (2.0, 1.0), (3.0, 0.5)]);
+        line_chart(&path, "Loss curve", "step", "nats", &[curve, series(&[])]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        for text in ["Loss curve", "step", "nats", "a &lt; b"] {
+            assert!(svg.contains(text), "no {text} in {svg}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_constant_curve_can_be_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        line_chart(&folder.path().join("a.svg"), "Flat", "x", "y", &[series(&[(5.0, 0.0)])])
+            .unwrap();
+    }
+
+    #[test]
+    fn a_chart_without_points_is_refused() {
+        let error =
+            line_chart(Path::new("a.svg"), "Nothing", "x", "y", &[series(&[(0.0, f64::NAN)])])
+                .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the plot \"Nothing\" has no finite point to draw: give at least one series with one"
+        );
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let path = Path::new("no-such-folder/a.svg");
+        let error = line_chart(path, "Loss", "x", "y", &[series(&[(0.0, 1.0)])]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("cannot write the plot no-such-folder"), "{text}");
+        assert!(text.contains("check that the folder exists"), "{text}");
+    }
+}

@@ -1,0 +1,372 @@
+//! A block-sparse weight: packed values and their pattern, as one Burn module.
+
+use burn::module::{
+    Content, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor, Param, ParamId,
+};
+use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
+
+use crate::functions::{pack, unpack};
+use crate::ops::packed;
+use crate::window::{self, Stage, Window};
+
+/// Version of the recorded form, the first number of the `layout` tensor.
+pub(crate) const FORMAT_VERSION: i64 = 1;
+
+/// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
+pub(crate) const LAYOUT_LEN: usize = 5;
+
+/// Container name under which visitors and mappers meet a weight.
+const CONTAINER: &str = "Struct:BlockSparseWeight";
+
+/// The weight of a block-sparse layer.
+///
+/// It holds the kept blocks only, `values [nnz, b, b]`, and the [`BlockPattern`] they belong to; the
+/// format is drawn in [`burn_blast_kernels::pattern`]. Weight, gradient and optimizer moments therefore
+/// all shrink with the kept blocks.
+///
+/// In a record it appears as `values`, `row_idx [nnz]`, `col_ptr [block_cols + 1]` and `layout [5]`. While an
+/// update that grows by gradient is one step ahead it also has a `probe [block_rows, block_cols]`, whose
+/// gradient is the norm of every block's gradient; see [`functions::spmm_probed`](crate::functions::spmm_probed).
+#[derive(Debug, Clone)]
+pub struct BlockSparseWeight {
+    values: Param<Tensor<3>>,
+    probe: Option<Param<Tensor<2>>>,
+    pattern: BlockPattern,
+    index_ids: [ParamId; 3],
+    layer: Option<usize>,
+}
+
+impl BlockSparseWeight {
+    /// A weight of packed values.
+    ///
+    /// # Shapes
+    /// - `values`: `[nnz, b, b]`
+    ///
+    /// # Panics
+    /// If `values` does not fit the pattern.
+    pub fn new(values: Tensor<3>, pattern: BlockPattern) -> Self {
+        let values = Param::from_tensor(values.detach());
+        check_fit(&values, &pattern);
+        let index_ids = [ParamId::new(), ParamId::new(), ParamId::new()];
+        Self { values, probe: None, pattern, index_ids, layer: None }
+    }
+
+    /// The kept blocks of a dense weight.
+    ///
+    /// # Shapes
+    /// - `dense`: `[d_input, d_output]`
+    ///
+    /// # Panics
+    /// If `dense` does not have the pattern's shape.
+    pub fn from_dense(dense: Tensor<2>, pattern: BlockPattern) -> Self {
+        Self::new(pack(dense.detach(), &pattern), pattern)
+    }
+
+    /// The blocks of a dense weight that hold anything but zeros.
+    ///
+    /// # Shapes
+    /// - `dense`: `[d_input, d_output]`
+    ///
+    /// # Errors
+    /// If the block size is not supported.
+    pub fn from_zeros(dense: Tensor<2>, block: usize) -> Result<Self, PatternError> {
+        let [rows, cols] = dense.dims();
+        let (shape, block) = (MatrixShape::new(rows, cols)?, BlockSize::new(block)?);
+        let host = dense.to_data().convert::<f32>();
+        let host = host.as_slice::<f32>().expect("converted to f32 just above");
+        let mask = burn_blast_kernels::pack::nonzero_blocks(host, shape, block);
+        Ok(Self::from_dense(dense, BlockPattern::from_mask(&mask)))
+    }
+
+    /// The dense weight, zero where no block is kept. Differentiable.
+    ///
+    /// # Shapes
+    /// - output: `[d_input, d_output]`
+    pub fn to_dense(&self) -> Tensor<2> {
+        unpack(self.values(), &self.pattern)
+    }
+
+    /// The packed values, `[nnz, b, b]`.
+    pub fn values(&self) -> Tensor<3> {
+        self.values.val()
+    }
+
+    /// Which blocks are kept.
+    pub fn pattern(&self) -> &BlockPattern {
+        &self.pattern
+    }
+
+    /// Share of blocks removed, in `[0, 1]`.
+    pub fn sparsity(&self) -> f64 {
+        1.0 - self.pattern.density()
+    }
+
+    /// Where the values are.
+    pub fn device(&self) -> Device {
+        self.values.lazy_device()
+    }
+
+    /// Bytes held: values and both index views.
+    pub fn bytes(&self) -> usize {
+        self.pattern.value_count() * self.values().dtype().size()
+            + burn_blast_kernels::cost::index_bytes(&self.pattern)
+    }
+
+    /// Identifier of the values parameter, the key of their gradient.
+    pub fn id(&self) -> ParamId {
+        self.values.id
+    }
+
+    pub(crate) fn probe(&self) -> Option<Tensor<2>> {
+        self.probe.as_ref().map(Param::val)
+    }
+
+    fn arm(&mut self, armed: bool) {
+        self.probe = match (armed, self.probe.take()) {
+            (false, _) => None,
+            (true, Some(probe)) => Some(probe),
+            (true, None) => {
+                let shape = [self.pattern.block_rows(), self.pattern.block_cols()];
+                let values = self.values.val();
+                let zeros = Tensor::zeros(shape, (&values.device(), values.dtype()));
+                Some(Param::from_tensor(zeros))
+            }
+        };
+    }
+
+    /// The recorded indices, made only if a walk reads or replaces them.
+    fn indices(&self) -> [(&'static str, Param<Tensor<1, Int>>); 3] {
+        let layout = layout(&self.pattern, self.probe.is_some()).to_vec();
+        let row_idx = self.pattern.row_idx().iter().map(|&row| row as i32).collect();
+        let col_ptr = self.pattern.col_ptr().iter().map(|&at| at as i32).collect();
+        let device = self.device();
+        let lazy = |at: usize, numbers: Vec<i32>| {
+            let shape = Shape::new([numbers.len()]);
+            let make = move |device: &Device, _| {
+                let data = TensorData::new(numbers.clone(), [numbers.len()]);
+                Tensor::from_data(data, (device, DType::I32))
+            };
+            Param::uninitialized(self.index_ids[at], make, device.clone(), false, shape)
+        };
+        [("layout", lazy(0, layout)), ("row_idx", lazy(1, row_idx)), ("col_ptr", lazy(2, col_ptr))]
+    }
+
+    /// Takes over indices that a walk has replaced.
+    ///
+    /// # Panics
+    /// If they are not a pattern of this weight's size. [`io::load`](crate::io::load) checks a file before
+    /// it touches a model; this is reached only by other ways of loading.
+    fn adopt(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
+        // A record of another number of blocks replaces some of the three and reports an error for the rest:
+        // nothing of it is taken.
+        if indices.iter().any(|index| !index.is_initialized()) {
+            return;
+        }
+        self.index_ids = [indices[0].id, indices[1].id, indices[2].id];
+        let [layout, row_idx, col_ptr] = indices.map(|index| numbers(&index.val()));
+        let (pattern, armed) = parse(&layout, &row_idx, &col_ptr).unwrap_or_else(|error| {
+            panic!("the block pattern loaded into this weight is not valid: {error}")
+        });
+        assert!(
+            pattern.shape() == self.pattern.shape(),
+            "the record is of another weight: it has {pattern:?}, the layer {:?}",
+            self.pattern
+        );
+        if pattern != self.pattern {
+            self.pattern = pattern;
+        }
+        self.arm(armed);
+    }
+}
+
+/// Numbers of the `layout` tensor.
+fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
+    let (shape, block) = (pattern.shape(), pattern.block().get());
+    [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
+}
+
+/// Why recorded indices were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// The layout tensor has the wrong length.
+    #[error(
+        "the layout tensor has {found} numbers instead of {LAYOUT_LEN}: this is not a burn-blast weight"
+    )]
+    Length {
+        /// Numbers found.
+        found: usize,
+    },
+    /// The format is of another version.
+    #[error(
+        "the weight is stored in format version {found}, this burn-blast reads version {FORMAT_VERSION}: update burn-blast or save the model again"
+    )]
+    Version {
+        /// Version found.
+        found: i64,
+    },
+    /// A number is negative or too large.
+    #[error("{name} holds {found}, which is not an index: the file is damaged")]
+    Number {
+        /// Tensor it was found in.
+        name: &'static str,
+        /// The number.
+        found: i64,
+    },
+    /// The indices are not a pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+/// Checks recorded indices; the second result says whether a probe is recorded too.
+pub(crate) fn parse(
+    layout: &[i64],
+    row_idx: &[i64],
+    col_ptr: &[i64],
+) -> Result<(BlockPattern, bool), LayoutError> {
+    let &[version, block, rows, cols, armed] = layout else {
+        return Err(LayoutError::Length { found: layout.len() });
+    };
+    if version != FORMAT_VERSION {
+        return Err(LayoutError::Version { found: version });
+    }
+    let size = |found: i64| {
+        usize::try_from(found).map_err(|_| LayoutError::Number { name: "layout", found })
+    };
+    let (rows, cols, block) = (size(rows)?, size(cols)?, size(block)?);
+    let shape = MatrixShape::new(rows, cols)?;
+    let block = BlockSize::new(block)?;
+    let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, LayoutError> {
+        let index =
+            |&found: &i64| u32::try_from(found).map_err(|_| LayoutError::Number { name, found });
+        numbers.iter().map(index).collect()
+    };
+    let (col_ptr, row_idx) = (index("col_ptr", col_ptr)?, index("row_idx", row_idx)?);
+    Ok((BlockPattern::new(shape, block, col_ptr, row_idx)?, armed != 0))
+}
+
+fn numbers(tensor: &Tensor<1, Int>) -> Vec<i64> {
+    tensor.to_data().iter::<i64>().collect()
+}
+
+fn check_fit(values: &Param<Tensor<3>>, pattern: &BlockPattern) {
+    let (found, expected) = (values.lazy_shape(), packed(pattern));
+    assert!(
+        found == expected,
+        "the packed values must have shape {expected:?} for {pattern:?}, but have {found:?}: \
+         load files of another sparsity with burn_blast::io::load"
+    );
+}
+
+impl Module for BlockSparseWeight {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        let window = Window::new(self.pattern.clone(), self.layer);
+        window::open(window, || {
+            if let Some(probe) = &self.probe {
+                visitor.enter_module("probe", CONTAINER);
+                probe.visit(visitor);
+                visitor.exit_module("probe", CONTAINER);
+            }
+            window::with(|window| window.stage = Stage::Values);
+            visitor.enter_module("values", CONTAINER);
+            self.values.visit(visitor);
+            visitor.exit_module("values", CONTAINER);
+        });
+        for (name, index) in self.indices() {
+            visitor.enter_module(name, CONTAINER);
+            index.visit(visitor);
+            visitor.exit_module(name, CONTAINER);
+        }
+    }
+
+    /// Hands the parameters to the mapper, with the window open, then takes over what it changed: this is
+    /// where an optimizer step changes the number of blocks.
+    fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
+        let window = Window::new(self.pattern.clone(), self.layer);
+        let ((probe, values), changes) = window::open(window, || {
+            let probe = self.probe.take().map(|probe| {
+                mapper.enter_module("probe", CONTAINER);
+                let probe = Module::map(probe, mapper);
+                mapper.exit_module("probe", CONTAINER);
+                probe
+            });
+            window::with(|window| window.stage = Stage::Values);
+            mapper.enter_module("values", CONTAINER);
+            let values = Module::map(self.values, mapper);
+            mapper.exit_module("values", CONTAINER);
+            (probe, values)
+        });
+        let mut weight = Self { values, probe, ..self };
+        if let Some(pattern) = changes.pattern {
+            weight.pattern = pattern;
+        }
+        if let Some(armed) = changes.armed {
+            weight.arm(armed);
+        }
+        weight.layer = changes.layer.or(weight.layer);
+        let indices = weight.indices().map(|(name, index)| {
+            mapper.enter_module(name, CONTAINER);
+            let index = Module::map(index, mapper);
+            mapper.exit_module(name, CONTAINER);
+            index
+        });
+        weight.adopt(indices);
+        check_fit(&weight.values, &weight.pattern);
+        weight
+    }
+
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        self.values.collect_devices(devices)
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let values = self.values.to_device(device);
+        let probe = self.probe.map(|probe| probe.to_device(device));
+        Self { values, probe, ..self }
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        let values = self.values.fork(device);
+        let probe = self.probe.map(|probe| probe.fork(device));
+        Self { values, probe, ..self }
+    }
+
+    fn valid(&self) -> Self {
+        let values = self.values.valid();
+        let probe = self.probe.as_ref().map(Module::valid);
+        Self { values, probe, ..self.clone() }
+    }
+
+    fn train(self) -> Self {
+        let values = self.values.train();
+        let probe = self.probe.map(Module::train);
+        Self { values, probe, ..self }
+    }
+
+    fn materialize(self) -> Self {
+        Self { values: self.values.materialize(), ..self }
+    }
+}
+
+impl ModuleDisplayDefault for BlockSparseWeight {
+    fn content(&self, content: Content) -> Option<Content> {
+        content
+            .set_top_level_type("BlockSparseWeight")
+            .add("block", &self.pattern.block().get())
+            .add("kept", &self.pattern.nnz())
+            .add("blocks", &self.pattern.block_count())
+            .optional()
+    }
+
+    fn num_params(&self) -> usize {
+        Module::num_params(self)
+    }
+}
+
+impl ModuleDisplay for BlockSparseWeight {
+    fn custom_settings(&self) -> Option<DisplaySettings> {
+        DisplaySettings::new().with_new_line_after_attribute(false).optional()
+    }
+}

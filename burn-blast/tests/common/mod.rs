@@ -1,0 +1,100 @@
+//! The devices every test body runs on, and exact comparison.
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// A device and its name in messages.
+pub struct Engine {
+    pub name: &'static str,
+    pub device: Device,
+    /// Small grids only: the software GPU compiles every kernel variant for seconds.
+    pub slow: bool,
+}
+
+/// Every backend of the test build. A GPU that is not there is named and counted as skipped;
+/// `BURN_BLAST_REQUIRE_GPU=1` makes that a failure.
+#[allow(deprecated)]
+pub fn engines() -> Vec<Engine> {
+    let mut engines = vec![
+        Engine { name: "flex", device: Device::flex(), slow: false },
+        Engine { name: "ndarray", device: Device::ndarray(), slow: false },
+    ];
+    match wgpu() {
+        Some(device) => engines.push(Engine { name: "wgpu", device, slow: true }),
+        None => println!("SKIPPED wgpu: this machine has no WebGPU adapter"),
+    }
+    engines
+}
+
+fn wgpu() -> Option<Device> {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| {
+        let works = || {
+            let device = Device::wgpu(Default::default());
+            Tensor::<1>::ones([2], &device).into_data().iter::<f32>().sum::<f32>() == 2.0
+        };
+        let found = std::panic::catch_unwind(works).unwrap_or(false);
+        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(
+            found || !required,
+            "BURN_BLAST_REQUIRE_GPU is set, but there is no WebGPU adapter"
+        );
+        found
+    });
+    found.then(|| Device::wgpu(Default::default()))
+}
+
+/// Float types of a device that kernels must serve.
+pub fn dtypes(engine: &Engine) -> Vec<DType> {
+    let all = [
+        (FloatDType::F32, DType::F32),
+        (FloatDType::F16, DType::F16),
+        (FloatDType::BF16, DType::BF16),
+    ];
+    all.into_iter()
+        .filter(|&(float, _)| engine.device.supports_dtype(float))
+        .map(|(_, dtype)| dtype)
+        .collect()
+}
+
+pub fn pattern(rows: usize, cols: usize, block: usize, density: f64, seed: u64) -> BlockPattern {
+    let shape = MatrixShape::new(rows, cols).unwrap();
+    BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, seed)
+}
+
+/// Uniform numbers in `[-1, 1)`.
+pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+pub fn tensor<const D: usize>(
+    numbers: &[f32],
+    dims: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers.to_vec(), dims), (device, dtype))
+}
+
+pub fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Largest distance between two slices, relative to the largest element.
+pub fn distance(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let largest = a.iter().chain(b).fold(1e-6_f32, |max, x| max.max(x.abs()));
+    let off = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    off.fold(0.0, |max, off| if off.is_nan() { f32::NAN } else { max.max(off) }) / largest
+}
+
+/// Elements as bits, for bitwise comparison.
+pub fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
+    floats(tensor).into_iter().map(f32::to_bits).collect()
+}

@@ -1,0 +1,211 @@
+//! The layer as a module: its life in a user's model.
+
+mod common;
+
+use burn::module::{Module, Param};
+use burn::nn::{Initializer, Linear, LinearConfig};
+use burn::tensor::{DType, Device, Tensor};
+use burn_blast::report::summary;
+use burn_blast::{
+    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
+    BlockSparseMlpConfig, MlpActivation, Path, Strategy,
+};
+use common::{distance, engines, floats, numbers, tensor};
+
+#[derive(Module, Debug)]
+struct Net {
+    first: Linear,
+    mlp: BlockSparseGatedMlp,
+    last: Option<BlockSparseLinear>,
+}
+
+fn net(device: &Device) -> Net {
+    Net {
+        first: LinearConfig::new(24, 32).init(device),
+        mlp: BlockSparseGatedMlpConfig::new(32, 64)
+            .with_block_size(16)
+            .with_sparsity(0.5)
+            .init(device),
+        last: Some(BlockSparseLinearConfig::new(32, 10).with_block_size(8).init(device)),
+    }
+}
+
+impl Net {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = self.mlp.forward(self.first.forward(x));
+        self.last.as_ref().unwrap().forward(y)
+    }
+}
+
+#[test]
+fn a_layer_is_the_product_with_its_dense_weight() {
+    for engine in engines() {
+        let layer = BlockSparseLinearConfig::new(40, 24)
+            .with_block_size(16)
+            .with_sparsity(0.5)
+            .init(&engine.device);
+        let x = tensor::<3>(&numbers(2 * 3 * 40, 1), [2, 3, 40], &engine.device, DType::F32);
+        let y = layer.clone().with_strategy(Strategy::Sparse).forward(x.clone());
+        let dense = layer.clone().into_linear().forward(x.clone());
+        assert_eq!(y.dims(), [2, 3, 24]);
+        assert!(distance(&floats(y), &floats(dense.clone())) < 1e-5, "{}", engine.name);
+        let unpacked = layer.with_strategy(Strategy::Dense).forward(x);
+        assert!(distance(&floats(unpacked), &floats(dense)) < 1e-5, "{}", engine.name);
+    }
+}
+
+#[test]
+fn any_rank_from_one_up_is_taken() {
+    let device = Device::flex();
+    let layer = BlockSparseLinearConfig::new(8, 8).with_block_size(8).init(&device);
+    let flat = tensor::<1>(&numbers(8, 1), [8], &device, DType::F32);
+    let one = layer.forward(flat.clone());
+    let four = layer.forward(flat.reshape([1, 1, 1, 8]));
+    assert_eq!(floats(one), floats(four));
+}
+
+#[test]
+fn a_dense_start_is_drawn_like_a_linear_layer() {
+    let device = Device::flex();
+    let (d_input, d_output) = (300, 200);
+    device.seed(7);
+    let layer = BlockSparseLinearConfig::new(d_input, d_output).init(&device);
+    let bound = (1.0 / d_input as f32).sqrt();
+    let weight = floats(layer.to_dense());
+    let largest = weight.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+    assert!(largest <= bound && largest > 0.99 * bound, "{largest} against {bound}");
+    assert_eq!(layer.sparsity(), 0.0);
+}
+
+#[test]
+fn a_sparse_start_counts_the_kept_inputs_only() {
+    let device = Device::flex();
+    let layer = BlockSparseLinearConfig::new(256, 256).with_sparsity(0.75).init(&device);
+    let bound = (1.0 / (0.25 * 256.0_f32)).sqrt();
+    let weight = floats(layer.to_dense());
+    let largest = weight.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+    assert!(largest <= bound && largest > 0.99 * bound, "{largest} against {bound}");
+    assert_eq!(layer.pattern().nnz(), 16);
+}
+
+#[test]
+fn an_initializer_is_obeyed() {
+    let layer = BlockSparseLinearConfig::new(16, 16)
+        .with_initializer(Initializer::Constant { value: 0.5 })
+        .with_bias(false)
+        .init(&Device::flex());
+    assert!(layer.bias.is_none());
+    assert!(floats(layer.to_dense()).iter().all(|&w| w == 0.5));
+}
+
+#[test]
+fn a_pruned_linear_layer_is_packed_and_unpacked_without_loss() {
+    let device = Device::flex();
+    let mut linear = LinearConfig::new(48, 40).init(&device);
+    linear.weight = linear.weight.map(|w| w.slice_fill([0..16, 0..32], 0.0));
+    let dense = floats(linear.weight.val());
+    let layer = BlockSparseLinear::from_linear(&linear, 16).unwrap();
+    assert_eq!(layer.pattern().nnz(), 9 - 2);
+    assert_eq!(floats(layer.to_dense()), dense);
+    assert_eq!(floats(layer.into_linear().weight.val()), dense);
+    let error = BlockSparseLinear::from_linear(&linear, 20).unwrap_err();
+    assert_eq!(error.to_string(), "block size 20 is not supported: use 8, 16, 32, 64 or 128");
+}
+
+#[test]
+fn a_model_forks_moves_freezes_and_validates() {
+    for engine in engines() {
+        let train = engine.device.clone().autodiff();
+        let model = net(&train);
+        let x = tensor::<2>(&numbers(3 * 24, 1), [3, 24], &train, DType::F32);
+        let y = floats(model.forward(x.clone()));
+        let plain = x.clone().without_autodiff();
+
+        let valid = model.valid();
+        assert!(!valid.mlp.gate.weight.device().is_autodiff());
+        assert!(distance(&floats(valid.forward(plain)), &y) < 1e-6);
+        assert!(distance(&floats(model.clone().fork(&train).forward(x.clone())), &y) < 1e-6);
+        assert!(distance(&floats(model.clone().to_device(&train).forward(x.clone())), &y) < 1e-6);
+
+        let frozen = model.clone().freeze();
+        assert!(!frozen.mlp.gate.weight.values().is_require_grad());
+        assert!(model.mlp.gate.weight.values().is_require_grad());
+        let back = valid.train();
+        assert!(back.mlp.gate.weight.values().is_require_grad());
+        let grads = back.forward(x).sum().backward();
+        assert!(back.mlp.gate.weight.values().grad(&grads).is_some(), "{}", engine.name);
+    }
+}
+
+#[test]
+fn parameters_are_counted_as_held() {
+    let device = Device::flex();
+    let layer =
+        BlockSparseLinearConfig::new(64, 64).with_block_size(16).with_sparsity(0.75).init(&device);
+    assert_eq!(layer.num_params(), 4 * 256 + 64);
+    assert_eq!(layer.weight.bytes(), 4 * 256 * 4 + (2 * 5 + 3 * 4) * 4);
+}
+
+#[test]
+fn a_model_prints_its_blocks() {
+    let layer = BlockSparseLinearConfig::new(64, 32).with_sparsity(0.5).init(&Device::flex());
+    let text = format!("{layer}");
+    for part in ["d_input: 64", "d_output: 32", "block: 32", "kept: 1", "blocks: 2"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[test]
+fn a_summary_lists_every_layer_by_its_path() {
+    let model = net(&Device::flex());
+    let summary = summary(&model);
+    let names: Vec<&str> = summary.layers.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(names, ["mlp.gate", "mlp.up", "mlp.down", "last"]);
+    assert_eq!(summary.layers[0].pattern.nnz(), 4);
+    assert!(summary.to_string().contains("mlp.down"));
+    assert!(summary.to_string().contains("all 4 layers: "));
+}
+
+#[test]
+fn the_two_layer_block_is_its_layers_and_activation() {
+    let device = Device::flex();
+    for activation in [MlpActivation::Gelu, MlpActivation::Relu] {
+        let config =
+            BlockSparseMlpConfig::new(16, 32).with_block_size(8).with_activation(activation);
+        let mlp = config.init(&device);
+        let x = tensor::<2>(&numbers(5 * 16, 1), [5, 16], &device, DType::F32);
+        let hidden = mlp.up.forward(x.clone());
+        let hidden = match activation {
+            MlpActivation::Gelu => burn::tensor::activation::gelu(hidden),
+            MlpActivation::Relu => burn::tensor::activation::relu(hidden),
+        };
+        assert_eq!(floats(mlp.forward(x)), floats(mlp.down.forward(hidden)));
+    }
+}
+
+#[test]
+fn the_path_taken_is_told_with_its_reason() {
+    let layer = BlockSparseLinearConfig::new(256, 256).with_sparsity(0.9).init(&Device::flex());
+    let choice = layer.path(64);
+    assert_eq!(choice.path, Path::Sparse);
+    let text = choice.to_string();
+    assert!(text.starts_with("block-sparse kernel: 64 rows, 9.4 % of blocks kept"), "{text}");
+    let forced = layer.with_strategy(Strategy::Dense).path(64);
+    assert_eq!(forced.path, Path::Dense);
+}
+
+#[test]
+#[should_panic(expected = "the last axis of the input is 31, but the layer has d_input 32")]
+fn an_input_of_another_size_is_refused() {
+    let layer = BlockSparseLinearConfig::new(32, 32).init(&Device::flex());
+    layer.forward(Tensor::<2>::zeros([1, 31], &Device::flex()));
+}
+
+#[test]
+#[should_panic(expected = "the bias has 3 elements, but d_output is 32")]
+fn a_bias_of_another_size_is_refused() {
+    let device = Device::flex();
+    let layer = BlockSparseLinearConfig::new(32, 32).init(&device);
+    let bias = Param::from_tensor(Tensor::<1>::zeros([3], &device));
+    BlockSparseLinear::new(layer.weight, Some(bias));
+}

@@ -1,0 +1,196 @@
+//! Every operation on every backend against the f64 oracle.
+
+mod common;
+
+use burn::tensor::{DType, Tensor};
+use burn_blast::functions::{
+    self, block_norms, grad_block_norms, pack, sddmm, spmm, spmm_t, unpack,
+};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::pack as host;
+use burn_blast_kernels::reference::{self, Exact, Rounding};
+use common::{Engine, dtypes, engines, floats, numbers, tensor};
+
+fn rounding(dtype: DType) -> Rounding {
+    match dtype {
+        DType::F16 => Rounding::F16,
+        DType::BF16 => Rounding::BF16,
+        _ => Rounding::F32,
+    }
+}
+
+/// Patterns of one block size: whole and ragged, with none, one, some and all blocks.
+fn patterns(block: usize, slow: bool) -> Vec<BlockPattern> {
+    let size = BlockSize::new(block).unwrap();
+    let sides: &[(usize, usize)] = if slow {
+        &[(2 * block + 3, 2 * block - 1), (1, 1)]
+    } else {
+        &[
+            (2 * block, 3 * block),
+            (3 * block - 3, 2 * block + 5),
+            (block / 2 + 1, block + 1),
+            (1, 1),
+        ]
+    };
+    let mut patterns = Vec::new();
+    for &(rows, cols) in sides {
+        let shape = MatrixShape::new(rows, cols).unwrap();
+        for density in [0.0, 0.4, 1.0] {
+            patterns.push(BlockPattern::random(shape, size, density, 3));
+        }
+        // One block, in the last column: every other row and column is empty.
+        let mut col_ptr = vec![0; shape.block_cols(size) + 1];
+        *col_ptr.last_mut().unwrap() = 1;
+        patterns.push(BlockPattern::new(shape, size, col_ptr, vec![0]).unwrap());
+    }
+    patterns
+}
+
+fn check(engine: &Engine, pattern: &BlockPattern, m: usize, dtype: DType) {
+    let device = &engine.device;
+    let (rows, cols, b) = (pattern.shape().rows(), pattern.shape().cols(), pattern.block().get());
+    let dense = tensor(&numbers(rows * cols, 1), [rows, cols], device, dtype);
+    let values = pack(dense.clone(), pattern);
+    let x = tensor(&numbers(m * rows, 2), [m, rows], device, dtype);
+    let dy = tensor(&numbers(m * cols, 3), [m, cols], device, dtype);
+    let bias = tensor(&numbers(cols, 4), [cols], device, dtype);
+    // What the device holds after rounding to its data type.
+    let w = host::pack(&floats(dense), pattern);
+    let (hx, hdy, hbias) = (floats(x.clone()), floats(dy.clone()), floats(bias.clone()));
+    assert_eq!(floats(values.clone()), w, "pack");
+
+    let expect = |verb: &str, got: Vec<f32>, want: Vec<Exact>| {
+        if let Err(message) = rounding(dtype).check(&got, &want) {
+            panic!("{verb} on {}, {dtype:?}, {pattern:?}, {m} rows: {message}", engine.name);
+        }
+    };
+    let y = spmm(x.clone(), values.clone(), None, pattern);
+    expect("spmm", floats(y), reference::spmm(&hx, &w, None, pattern));
+    let y = spmm(x.clone(), values.clone(), Some(bias), pattern);
+    expect("spmm + bias", floats(y), reference::spmm(&hx, &w, Some(&hbias), pattern));
+    let dx = spmm_t(dy.clone(), values.clone(), pattern);
+    expect("spmm_t", floats(dx), reference::spmm_t(&hdy, &w, pattern));
+    let dw = sddmm(x.clone(), dy.clone(), pattern);
+    assert_eq!(dw.dims(), [pattern.nnz(), b, b]);
+    expect("sddmm", floats(dw), reference::sddmm(&hx, &hdy, pattern));
+    let norms = block_norms(values.clone(), pattern);
+    expect("block_norms", floats(norms), reference::block_norms(&w, pattern));
+    let norms = grad_block_norms(x, dy, pattern);
+    expect("grad_block_norms", floats(norms), reference::grad_block_norms(&hx, &hdy, pattern));
+    assert_eq!(floats(unpack(values, pattern)), host::unpack(&w, pattern), "unpack");
+}
+
+fn grid(block: usize) {
+    for engine in engines() {
+        let mut cases = 0;
+        for dtype in dtypes(&engine) {
+            for pattern in patterns(block, engine.slow) {
+                let rows: &[usize] = if engine.slow {
+                    &[1, 17, 33]
+                } else if dtype == DType::F32 {
+                    &[1, 2, 15, 16, 17, 33, 70]
+                } else {
+                    &[1, 17, 70]
+                };
+                for &m in rows {
+                    check(&engine, &pattern, m, dtype);
+                    cases += 1;
+                }
+            }
+        }
+        println!("block {block} on {}: {cases} cases", engine.name);
+        assert!(cases > 0, "no case ran on {}", engine.name);
+    }
+}
+
+#[test]
+fn every_operation_is_right_at_block_8() {
+    grid(8);
+}
+
+#[test]
+fn every_operation_is_right_at_block_16() {
+    grid(16);
+}
+
+#[test]
+fn every_operation_is_right_at_block_32() {
+    grid(32);
+}
+
+#[test]
+fn every_operation_is_right_at_block_64() {
+    grid(64);
+}
+
+#[test]
+fn every_operation_is_right_at_block_128() {
+    grid(128);
+}
+
+#[test]
+fn views_with_strides_are_read_as_what_they_show() {
+    for engine in engines() {
+        let pattern = common::pattern(32, 48, 16, 0.5, 1);
+        let device = &engine.device;
+        let turned = tensor::<2>(&numbers(32 * 5, 1), [32, 5], device, DType::F32).transpose();
+        let straight = tensor(&floats(turned.clone()), [5, 32], device, DType::F32);
+        let values =
+            tensor(&numbers(pattern.value_count(), 2), [pattern.nnz(), 16, 16], device, DType::F32);
+        let of_view = spmm(turned, values.clone(), None, &pattern);
+        assert_eq!(floats(of_view), floats(spmm(straight, values, None, &pattern)));
+    }
+}
+
+#[test]
+fn no_rows_give_no_rows() {
+    for engine in engines() {
+        let pattern = common::pattern(32, 48, 16, 0.5, 1);
+        let device = &engine.device;
+        let values =
+            tensor(&numbers(pattern.value_count(), 2), [pattern.nnz(), 16, 16], device, DType::F32);
+        let none = Tensor::<2>::zeros([0, 32], device);
+        let y = spmm(none, values, None, &pattern);
+        assert_eq!(y.dims(), [0, 48]);
+    }
+}
+
+/// The message of a panic.
+fn message(run: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    let panic = std::panic::catch_unwind(run).unwrap_err();
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[test]
+fn every_misuse_says_what_is_wrong() {
+    let device = burn::tensor::Device::flex();
+    let pattern = common::pattern(32, 48, 16, 1.0, 1);
+    let values = || Tensor::<3>::zeros([6, 16, 16], &burn::tensor::Device::flex());
+    let call = |x: Tensor<2>, values: Tensor<3>, bias: Option<Tensor<1>>| {
+        let pattern = pattern.clone();
+        message(std::panic::AssertUnwindSafe(move || {
+            functions::spmm(x, values, bias, &pattern);
+        }))
+    };
+    let x = Tensor::<2>::zeros([4, 32], &device);
+    assert_eq!(
+        call(Tensor::zeros([4, 31], &device), values(), None),
+        "x has 31 columns, but the pattern needs 32"
+    );
+    assert_eq!(
+        call(x.clone(), Tensor::zeros([5, 16, 16], &device), None),
+        "the packed values must have shape [6, 16, 16], but has [5, 16, 16]"
+    );
+    assert_eq!(
+        call(x.clone(), values(), Some(Tensor::zeros([47], &device))),
+        "bias must have shape [48], but has [47]"
+    );
+    assert_eq!(
+        call(x.cast(DType::F16), values(), None),
+        "tensors of F16 and F32 cannot be multiplied: cast one of them"
+    );
+    assert_eq!(
+        call(Tensor::zeros([4, 32], (&device, DType::F64)), values().cast(DType::F64), None),
+        "block-sparse kernels do not support F64 on this backend: cast to F32 (F16 and BF16 where the device has them)"
+    );
+}

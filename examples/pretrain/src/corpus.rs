@@ -1,0 +1,308 @@
+//! The text the model learns: by default the Rust sources of this project's own dependencies.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+/// Size the default corpus is cut to. 20 times what the default run reads, so no part is seen often.
+const DEFAULT_BYTES: usize = 8 << 20;
+
+/// Largest file taken from a dependency: bigger ones are nearly always generated tables.
+const LARGEST_SOURCE: u64 = 128 << 10;
+
+/// One document in this many is for validation.
+const VALIDATION_SHARE: usize = 10;
+
+/// Fewest sequences a corpus must hold for training.
+const FEWEST_SEQUENCES: usize = 16;
+
+/// A text, split into a part to train on and a part to validate on.
+#[derive(Debug)]
+pub struct Corpus {
+    /// Bytes to train on.
+    pub train: Vec<u8>,
+    /// Bytes to validate on, of other files.
+    pub valid: Vec<u8>,
+    /// Where the text came from, for the report.
+    pub source: String,
+}
+
+/// One file of the corpus under a name that is the same on every machine.
+#[derive(Debug)]
+struct Document {
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Corpus {
+    /// Reads `path`, or the dependencies' sources without one.
+    ///
+    /// # Errors
+    /// If nothing can be read, or if it is too short for sequences of `context` bytes.
+    pub fn load(path: Option<&Path>, context: usize) -> Result<Self> {
+        let (documents, source) = match path {
+            Some(path) => (read_path(path)?, path.display().to_string()),
+            None => {
+                let documents = read_dependencies().context(
+                    "the default corpus, the Rust sources of this project's dependencies, is not to be had: \
+                     name a text file or folder with --corpus",
+                )?;
+                (documents, "Rust sources of the project's dependencies".to_owned())
+            }
+        };
+        let corpus = split(documents, source);
+        let fewest = FEWEST_SEQUENCES * (context + 1);
+        ensure!(
+            corpus.train.len() >= fewest && corpus.valid.len() > context,
+            "the corpus ({}) is too small: {} bytes to train on and {} to validate on, where --context {context} \
+             needs {fewest} and {}; give a larger --corpus or a shorter --context",
+            corpus.source,
+            corpus.train.len(),
+            corpus.valid.len(),
+            context + 1
+        );
+        Ok(corpus)
+    }
+
+    /// A number that changes with any byte, so a resumed run can tell that its corpus is still the same.
+    pub fn fingerprint(&self) -> u64 {
+        hash(&self.train) ^ hash(&self.valid).rotate_left(1)
+    }
+}
+
+/// Every tenth document by name hash validates; too few documents are cut by bytes instead.
+fn split(documents: Vec<Document>, source: String) -> Corpus {
+    if documents.len() < VALIDATION_SHARE {
+        let mut train: Vec<u8> =
+            documents.into_iter().flat_map(|document| document.bytes).collect();
+        let valid = train.split_off(train.len() - train.len() / VALIDATION_SHARE);
+        return Corpus { train, valid, source };
+    }
+    let (mut train, mut valid) = (Vec::new(), Vec::new());
+    for document in documents {
+        let validates = hash(document.name.as_bytes()).is_multiple_of(VALIDATION_SHARE as u64);
+        if validates { &mut valid } else { &mut train }.extend(document.bytes);
+    }
+    Corpus { train, valid, source }
+}
+
+/// Text files at or under `path`, sorted by name. Files with a zero byte are no text and left out.
+fn read_path(path: &Path) -> Result<Vec<Document>> {
+    if path.is_file() {
+        let bytes = fs::read(path)
+            .with_context(|| format!("cannot read the corpus file {}", path.display()))?;
+        return Ok(vec![Document { name: String::new(), bytes }]);
+    }
+    let mut documents = Vec::new();
+    for file in files_under(path)
+        .with_context(|| format!("cannot read the corpus folder {}", path.display()))?
+    {
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        if !bytes.contains(&0) {
+            documents.push(Document { name: relative_name(&file, path), bytes });
+        }
+    }
+    documents.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(documents)
+}
+
+/// What is read of `cargo metadata`.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+/// One package of the dependency tree.
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+    /// Missing for this workspace's own packages.
+    source: Option<String>,
+    manifest_path: PathBuf,
+}
+
+/// Sources of all dependencies, a fixed pseudo-random choice of [`DEFAULT_BYTES`], sorted by name.
+fn read_dependencies() -> Result<Vec<Document>> {
+    let mut files = Vec::new();
+    for package in metadata()?.packages.into_iter().filter(|package| package.source.is_some()) {
+        let folder = package.manifest_path.with_file_name("src");
+        let prefix = format!("{}-{}", package.name, package.version);
+        // A package without a `src` folder has nothing to add.
+        for file in files_under(&folder).unwrap_or_default() {
+            if file.extension() == Some(OsStr::new("rs")) {
+                files.push((format!("{prefix}/{}", relative_name(&file, &folder)), file));
+            }
+        }
+    }
+    choose(files, DEFAULT_BYTES)
+}
+
+/// Takes files in the order of their names' hashes until `limit` bytes are there. Equal contents count once.
+fn choose(mut files: Vec<(String, PathBuf)>, limit: usize) -> Result<Vec<Document>> {
+    files.sort_by_cached_key(|(name, _)| (hash(name.as_bytes()), name.clone()));
+    let (mut documents, mut seen, mut total) = (Vec::new(), HashSet::new(), 0);
+    for (name, path) in files {
+        if total >= limit {
+            break;
+        }
+        let size =
+            fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        if size > LARGEST_SOURCE {
+            continue;
+        }
+        let mut bytes =
+            fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if seen.insert(hash(&bytes)) {
+            bytes.truncate(limit - total);
+            total += bytes.len();
+            documents.push(Document { name, bytes });
+        }
+    }
+    documents.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(documents)
+}
+
+/// The dependency tree for this machine: offline first, and with the network only where packages are not there yet.
+fn metadata() -> Result<Metadata> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let version = output(Command::new(&cargo).arg("-vV"))?;
+    let version = String::from_utf8_lossy(&version);
+    let host = version
+        .lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("cargo does not say which machine it builds for")?;
+    let ask = |offline: bool| {
+        let mut command = Command::new(&cargo);
+        command.args(["metadata", "--format-version", "1", "--locked", "--filter-platform", host]);
+        command.args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        if offline {
+            command.arg("--offline");
+        }
+        output(&mut command)
+    };
+    let json = match ask(true) {
+        Ok(json) => json,
+        Err(offline_error) => {
+            eprintln!("Some dependencies' sources are not here yet; cargo is asked to fetch them.");
+            ask(false).map_err(|_| offline_error)?
+        }
+    };
+    serde_json::from_slice(&json)
+        .context("cargo metadata answered with something that is not its JSON")
+}
+
+/// Standard output of a command that must succeed.
+fn output(command: &mut Command) -> Result<Vec<u8>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let result =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
+    if !result.status.success() {
+        let text = String::from_utf8_lossy(&result.stderr);
+        bail!("{name} failed: {}", text.trim());
+    }
+    Ok(result.stdout)
+}
+
+/// All files under a folder, leaving out hidden ones and links.
+fn files_under(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Path below `folder` with `/` on every system.
+fn relative_name(file: &Path, folder: &Path) -> String {
+    let below = file.strip_prefix(folder).unwrap_or(file);
+    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    parts.join("/")
+}
+
+/// FNV-1a, because the standard library's hash may change between Rust versions.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: usize) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("inner")).unwrap();
+        for file in 0..files {
+            let path = dir.path().join(format!("inner/{file}.txt"));
+            fs::write(path, format!("document number {file}\n").repeat(20)).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn the_same_folder_gives_the_same_split_by_file() {
+        let dir = folder(60);
+        let one = Corpus::load(Some(dir.path()), 16).unwrap();
+        let two = Corpus::load(Some(dir.path()), 16).unwrap();
+        assert_eq!((&one.train, &one.valid), (&two.train, &two.valid));
+        assert_eq!(one.fingerprint(), two.fingerprint());
+        let valid = String::from_utf8(one.valid).unwrap();
+        let train = String::from_utf8(one.train).unwrap();
+        assert!(valid.lines().all(|line| !train.contains(&format!("{line}\n"))));
+    }
+
+    #[test]
+    fn a_single_file_is_cut_into_nine_tenths_and_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("text");
+        fs::write(&file, vec![b'a'; 1000]).unwrap();
+        let corpus = Corpus::load(Some(&file), 16).unwrap();
+        assert_eq!((corpus.train.len(), corpus.valid.len()), (900, 100));
+    }
+
+    #[test]
+    fn a_short_corpus_is_refused_with_the_sizes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("text");
+        fs::write(&file, "short").unwrap();
+        let error = Corpus::load(Some(&file), 128).unwrap_err().to_string();
+        assert!(error.contains("too small") && error.contains("--context 128"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_corpus_is_named() {
+        let error = Corpus::load(Some(Path::new("no-such-folder")), 8).unwrap_err().to_string();
+        assert!(error.contains("no-such-folder"), "{error}");
+    }
+
+    #[test]
+    fn choosing_stops_at_the_limit_and_drops_copies() {
+        let dir = folder(30);
+        fs::copy(dir.path().join("inner/1.txt"), dir.path().join("inner/copy.txt")).unwrap();
+        let files = |_| -> Vec<(String, PathBuf)> {
+            let paths = files_under(dir.path()).unwrap().into_iter();
+            paths.map(|path| (relative_name(&path, dir.path()), path)).collect()
+        };
+        assert_eq!(choose(files(()), 1 << 20).unwrap().len(), 30);
+        let cut = choose(files(()), 1000).unwrap();
+        assert_eq!(cut.iter().map(|document| document.bytes.len()).sum::<usize>(), 1000);
+    }
+}

@@ -1,0 +1,30 @@
+//! Trains a byte-level language model twice, dense and block-sparse, and compares the two.
+//!
+//! Start with `run.rs`: it holds the whole experiment in order.
+
+mod args;
+mod checkpoint;
+mod corpus;
+mod data;
+mod device;
+mod generate;
+mod memory;
+mod model;
+mod report;
+mod run;
+mod schedule;
+mod table;
+mod timing;
+mod training;
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+
+use clap::CommandFactory;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let matches = args::Args::command().get_matches();
+    let request = args::Request::from_matches(&matches)?;
+    let stop = run::stop_on_ctrl_c()?;
+    run::run(request, &|| stop.load(Ordering::SeqCst))
+}

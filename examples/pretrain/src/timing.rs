@@ -1,0 +1,153 @@
+//! Times dense and sparse work side by side.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor};
+use serde::Serialize;
+
+use crate::args::Config;
+use crate::checkpoint::{Phase, State};
+use crate::data;
+use crate::model::Llama;
+use crate::schedule::learning_rate;
+use crate::training::{Session, Trainee};
+
+/// Rounds before measuring, in which caches fill and kernels are compiled and tuned.
+const WARM_UP_ROUNDS: usize = 3;
+
+/// Measured rounds of the MLP's forward pass: short, so many.
+const MLP_ROUNDS: usize = 41;
+
+/// Measured rounds of a whole training step.
+const STEP_ROUNDS: usize = 11;
+
+/// Milliseconds over the measured rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timing {
+    /// The middle one.
+    pub median_ms: f64,
+    /// A quarter was faster.
+    pub lower_quartile_ms: f64,
+    /// A quarter was slower.
+    pub upper_quartile_ms: f64,
+}
+
+/// The same work done dense and sparse.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// With plain Burn layers.
+    pub dense: Timing,
+    /// With block-sparse layers.
+    pub sparse: Timing,
+}
+
+impl Comparison {
+    /// How many times faster sparse is.
+    pub fn speedup(&self) -> f64 {
+        self.dense.median_ms / self.sparse.median_ms
+    }
+}
+
+/// Times the first layer's MLP, forward only, on as many rows as a training step has.
+///
+/// # Errors
+/// If the device fails.
+pub fn mlp_forward(
+    dense: &Llama,
+    sparse: &Llama,
+    config: &Config,
+    device: &Device,
+) -> Result<Comparison> {
+    let (dense, sparse) = (dense.valid(), sparse.valid());
+    let shape = [config.batch, config.context, config.d_model];
+    let input = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
+    let forward = |model: &Llama| {
+        let output = model.layers[0].mlp.forward(input.clone());
+        finish(device, output)
+    };
+    interleave(MLP_ROUNDS, || forward(&dense), || forward(&sparse))
+}
+
+/// Times whole training steps of the trained models: forward, backward and optimizer.
+///
+/// # Errors
+/// If a checkpoint cannot be read or the device fails.
+pub fn training_step(session: &Session, state: &State) -> Result<Comparison> {
+    let config = session.config;
+    let mut dense = Some(session.trainee(Phase::Dense, &state.dense, None)?);
+    let mut sparse = Some(session.trainee(Phase::Sparse, &state.sparse, None)?);
+    let batch = data::training_batch(&session.corpus.train, config, config.steps, &session.device);
+    let lr = learning_rate(config.steps, config);
+    let step = |slot: &mut Option<Trainee>| {
+        let (trained, loss) =
+            slot.take().expect("each step puts the trainee back").step(&batch, lr);
+        *slot = Some(trained);
+        finish(&session.device, loss)
+    };
+    interleave(STEP_ROUNDS, || step(&mut dense), || step(&mut sparse))
+}
+
+/// Waits until the device is done with everything behind `output`.
+fn finish<const D: usize>(device: &Device, output: Tensor<D>) -> Result<()> {
+    device
+        .sync()
+        .map_err(|error| anyhow::anyhow!("the device failed while it was timed: {error:?}"))?;
+    drop(output);
+    Ok(())
+}
+
+/// Runs both by turns, so a change of the machine's speed meets both.
+fn interleave(
+    rounds: usize,
+    mut dense: impl FnMut() -> Result<()>,
+    mut sparse: impl FnMut() -> Result<()>,
+) -> Result<Comparison> {
+    let (mut dense_ms, mut sparse_ms) = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP_ROUNDS + rounds {
+        let pair = (milliseconds(&mut dense)?, milliseconds(&mut sparse)?);
+        if round >= WARM_UP_ROUNDS {
+            dense_ms.push(pair.0);
+            sparse_ms.push(pair.1);
+        }
+    }
+    Ok(Comparison { dense: quartiles(dense_ms), sparse: quartiles(sparse_ms) })
+}
+
+fn milliseconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {
+    let clock = Instant::now();
+    work()?;
+    Ok(clock.elapsed().as_secs_f64() * 1e3)
+}
+
+fn quartiles(mut values: Vec<f64>) -> Timing {
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    Timing { median_ms: at(0.5), lower_quartile_ms: at(0.25), upper_quartile_ms: at(0.75) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_are_taken_from_the_sorted_values() {
+        let timing = quartiles(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!(
+            (timing.lower_quartile_ms, timing.median_ms, timing.upper_quartile_ms),
+            (2.0, 3.0, 4.0)
+        );
+    }
+
+    #[test]
+    fn both_sides_run_in_every_round() {
+        let (mut dense, mut sparse) = (0, 0);
+        let count = |counter: &mut usize| {
+            *counter += 1;
+            Ok(())
+        };
+        interleave(5, || count(&mut dense), || count(&mut sparse)).unwrap();
+        assert_eq!((dense, sparse), (5 + WARM_UP_ROUNDS, 5 + WARM_UP_ROUNDS));
+    }
+}
