@@ -143,7 +143,7 @@ fn a_learner_prunes_and_its_checkpoint_resumes_bitwise() {
     let checkpoint = folder.path().join("checkpoint/model-11.bpk");
     let fresh = io::size_to(Net::new(&device, 2), checkpoint).unwrap();
     let (resumed, _) = fit(folder.path(), fresh, Some(11));
-    assert_eq!(content(&unbroken), content(&resumed));
+    assert!(content(&unbroken) == content(&resumed));
 }
 
 #[test]

@@ -367,15 +367,15 @@ fn resumes_bitwise(config: BlastConfig, save_at: usize) {
         (model, _) = step(model, &mut optim, at, 3e-3, &device);
     }
     let resumed = fingerprint(&model, &optim);
-    assert_eq!(unbroken.0, resumed.0, "weights or pattern, saved at {save_at}");
+    assert!(unbroken.0 == resumed.0, "weights or pattern, saved at {save_at}");
     assert!(unbroken.1 == resumed.1, "optimizer state, saved at {save_at}");
 }
 
 #[test]
 fn a_resumed_run_is_bitwise_the_unbroken_one() {
     let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
-    // 29 and 39 are one step ahead of an update: the armed probe must survive.
-    for save_at in [33, 29, 39, 40] {
+    // 29 and 41 are one step ahead of an update: the armed probe must survive.
+    for save_at in [33, 29, 30, 41] {
         resumes_bitwise(config.clone(), save_at);
     }
 }
@@ -390,7 +390,8 @@ fn a_resumed_run_with_movement_scores_is_bitwise_the_unbroken_one() {
 fn a_resumed_run_with_a_global_budget_is_bitwise_the_unbroken_one() {
     let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
     let config = config.with_budget(Budget::Global { min_density: 0.1, max_density: 0.9 });
-    for save_at in [33, 36, 37, 38, 39] {
+    // 39 is where the scores of the update at 42 are gathered.
+    for save_at in [33, 38, 39, 40, 41] {
         resumes_bitwise(config.clone(), save_at);
     }
 }

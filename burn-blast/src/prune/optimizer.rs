@@ -202,6 +202,6 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        state.to_device(device, |inner| O::to_device(inner, device))
+        state.moved_to(device, |inner| O::to_device(inner, device))
     }
 }

@@ -35,7 +35,7 @@ impl<S> BlastState<S> {
         }
     }
 
-    pub(crate) fn to_device(mut self, device: &Device, inner: impl FnOnce(S) -> S) -> Self {
+    pub(crate) fn moved_to(mut self, device: &Device, inner: impl FnOnce(S) -> S) -> Self {
         self.inner = self.inner.map(inner);
         self.movement = self.movement.map(|movement| movement.to_device(device));
         self

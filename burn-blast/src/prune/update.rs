@@ -41,17 +41,18 @@ pub(crate) fn contend<S>(
     let Some(update) = (step + 1..=step + GATHER_AHEAD).find(|&step| config.is_update(step)) else {
         return;
     };
-    if update == step + GATHER_AHEAD || (state.gathered.is_none() && state.next_keep.is_none()) {
+    if update == step + GATHER_AHEAD || state.gathered.is_none() {
         state.gathered = Some(scores(state.movement.as_ref()));
         state.next_keep = None;
     }
-    let Some(gathered) = state.gathered.clone().filter(|_| state.next_keep.is_none()) else {
-        return;
-    };
+    let Some(gathered) = state.gathered.clone() else { return };
     let plan = shared.lock().plans[layer].clone();
     let share = own_share(config, &plan, state, update, target);
+    // A layer that has settled goes on contending: in a resumed run others may still wait for it.
     shared.contend(update, layer, Contender { scores: gathered, blocks: plan.blocks(), share });
-    state.next_keep = shared.settle(update, layer);
+    if state.next_keep.is_none() {
+        state.next_keep = shared.settle(update, layer);
+    }
 }
 
 /// The blocks to keep from now on.
