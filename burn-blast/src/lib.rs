@@ -24,3 +24,7 @@ pub use module::{
 pub use ops::BlastOps;
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
 pub use weight::{BlockSparseWeight, LayoutError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
