@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Why a block pattern, block size or matrix shape was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum PatternError {
     /// The block size has no kernel.
@@ -11,6 +11,12 @@ pub enum PatternError {
     BlockSize {
         /// The size asked for.
         found: usize,
+    },
+    /// A sparsity is not a share.
+    #[error("sparsity {found} is not supported: use a share between 0 and 1")]
+    Sparsity {
+        /// The share asked for.
+        found: f64,
     },
     /// A matrix side is zero or too large to index.
     #[error(

@@ -43,3 +43,7 @@ pub mod strategy;
 pub use error::PatternError;
 pub use pattern::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternId, Plan};
 pub use strategy::{Choice, Device, Path, Reason, Strategy};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

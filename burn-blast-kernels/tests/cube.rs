@@ -20,6 +20,8 @@ const F16: ElemType = ElemType::Float(FloatKind::F16);
 /// A client of the plain `wgpu` runtime, which compiles to WGSL: the narrowest target there is.
 fn client() -> Option<Client> {
     if Device::enumerate_all().is_empty() {
+        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(!required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
         println!("skipped: wgpu found no adapter");
         return None;
     }

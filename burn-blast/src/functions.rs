@@ -105,7 +105,7 @@ pub fn spmm_probed(
     ))
 }
 
-/// `dx = dy · wᵀ`, the input gradient of [`spmm`].
+/// `dx = dy · wᵀ`, the input gradient of [`spmm`]. Not differentiable itself.
 ///
 /// # Shapes
 /// - `dy`: `[m, d_output]`, `values`: `[nnz, b, b]`
@@ -125,7 +125,7 @@ pub fn spmm_t(dy: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tenso
     ))
 }
 
-/// `xᵀ · dy` at the kept blocks, the weight gradient of [`spmm`].
+/// `xᵀ · dy` at the kept blocks, the weight gradient of [`spmm`]. Not differentiable itself.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
@@ -142,7 +142,7 @@ pub fn sddmm(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
     ))
 }
 
-/// Frobenius norm of each block.
+/// Frobenius norm of each block. Not differentiable.
 ///
 /// # Shapes
 /// - `values`: `[nnz, b, b]`
@@ -159,7 +159,7 @@ pub fn block_norms(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<1> {
     ))
 }
 
-/// Frobenius norm of every block of `xᵀ · dy`, kept or not.
+/// Frobenius norm of every block of `xᵀ · dy`, kept or not. Not differentiable.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`

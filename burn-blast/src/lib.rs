@@ -25,6 +25,20 @@ pub use ops::BlastOps;
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
 pub use weight::{BlockSparseWeight, LayoutError};
 
+/// The code in READMEs and in the book is compiled with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod book {
+    macro_rules! page {
+        ($($name:ident: $path:literal),* $(,)?) => {
+            $(#[doc = include_str!($path)] struct $name;)*
+        };
+    }
+    page! {
+        Readme: "../../README.md",
+        CrateReadme: "../README.md",
+        QuickStart: "../../docs/src/quick-start.md",
+        Training: "../../docs/src/training.md",
+        Files: "../../docs/src/files.md",
+        WhenItPays: "../../docs/src/when-it-pays.md",
+    }
+}

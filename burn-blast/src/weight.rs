@@ -26,6 +26,10 @@ const CONTAINER: &str = "Struct:BlockSparseWeight";
 /// format is drawn in [`burn_blast_kernels::pattern`]. Weight, gradient and optimizer moments therefore
 /// all shrink with the kept blocks.
 ///
+/// Load files with [`io::load`](crate::io::load), which checks everything first. Burn's own loading accepts only
+/// records with the same number of blocks, and panics on indices that are no pattern of this weight, since a
+/// module walk cannot return an error.
+///
 /// In a record it appears as `values`, `row_idx [nnz]`, `col_ptr [block_cols + 1]` and `layout [5]`. While an
 /// update that grows by gradient is one step ahead it also has a `probe [block_rows, block_cols]`, whose
 /// gradient is the norm of every block's gradient; see [`functions::spmm_probed`](crate::functions::spmm_probed).
@@ -33,6 +37,8 @@ const CONTAINER: &str = "Struct:BlockSparseWeight";
 pub struct BlockSparseWeight {
     values: Param<Tensor<3>>,
     probe: Option<Param<Tensor<2>>>,
+    /// Fixed, so that replicas of the weight arm the same parameter.
+    probe_id: ParamId,
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
     layer: Option<usize>,
@@ -50,7 +56,7 @@ impl BlockSparseWeight {
         let values = Param::from_tensor(values.detach());
         check_fit(&values, &pattern);
         let index_ids = [ParamId::new(), ParamId::new(), ParamId::new()];
-        Self { values, probe: None, pattern, index_ids, layer: None }
+        Self { values, probe: None, probe_id: ParamId::new(), pattern, index_ids, layer: None }
     }
 
     /// The kept blocks of a dense weight.
@@ -130,8 +136,11 @@ impl BlockSparseWeight {
             (true, None) => {
                 let shape = [self.pattern.block_rows(), self.pattern.block_cols()];
                 let values = self.values.val();
-                let zeros = Tensor::zeros(shape, (&values.device(), values.dtype()));
-                Some(Param::from_tensor(zeros))
+                let mut zeros = Tensor::zeros(shape, (&values.device(), values.dtype()));
+                if values.device().is_autodiff() && values.is_distributed() {
+                    zeros = zeros.set_distributed(self.probe_id.val().into());
+                }
+                Some(Param::initialized(self.probe_id, zeros).set_require_grad(true))
             }
         };
     }
@@ -156,8 +165,7 @@ impl BlockSparseWeight {
     /// Takes over indices that a walk has replaced.
     ///
     /// # Panics
-    /// If they are not a pattern of this weight's size. [`io::load`](crate::io::load) checks a file before
-    /// it touches a model; this is reached only by other ways of loading.
+    /// If they are not a pattern of this weight's size: a walk cannot return an error.
     fn adopt(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
         // A record of another number of blocks replaces some of the three and reports an error for the rest:
         // nothing of it is taken.
@@ -166,14 +174,10 @@ impl BlockSparseWeight {
         }
         self.index_ids = [indices[0].id, indices[1].id, indices[2].id];
         let [layout, row_idx, col_ptr] = indices.map(|index| numbers(&index.val()));
-        let (pattern, armed) = parse(&layout, &row_idx, &col_ptr).unwrap_or_else(|error| {
+        let shape = self.pattern.shape();
+        let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, shape).unwrap_or_else(|error| {
             panic!("the block pattern loaded into this weight is not valid: {error}")
         });
-        assert!(
-            pattern.shape() == self.pattern.shape(),
-            "the record is of another weight: it has {pattern:?}, the layer {:?}",
-            self.pattern
-        );
         if pattern != self.pattern {
             self.pattern = pattern;
         }
@@ -182,13 +186,13 @@ impl BlockSparseWeight {
 }
 
 /// Numbers of the `layout` tensor.
-fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
+pub(crate) fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
     let (shape, block) = (pattern.shape(), pattern.block().get());
     [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
 }
 
 /// Why recorded indices were refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
     /// The layout tensor has the wrong length.
@@ -207,6 +211,16 @@ pub enum LayoutError {
         /// Version found.
         found: i64,
     },
+    /// The weight has another size.
+    #[error(
+        "the weight is {found:?}, but the model's is {expected:?}: the file was saved from a model of another size"
+    )]
+    Size {
+        /// `d_input` and `d_output` in the file.
+        found: [usize; 2],
+        /// Those of the model.
+        expected: [usize; 2],
+    },
     /// A number is negative or too large.
     #[error("{name} holds {found}, which is not an index: the file is damaged")]
     Number {
@@ -220,11 +234,13 @@ pub enum LayoutError {
     Pattern(#[from] PatternError),
 }
 
-/// Checks recorded indices; the second result says whether a probe is recorded too.
+/// Checks recorded indices of a weight of the given size; the second result says whether a probe is
+/// recorded too.
 pub(crate) fn parse(
     layout: &[i64],
     row_idx: &[i64],
     col_ptr: &[i64],
+    shape: MatrixShape,
 ) -> Result<(BlockPattern, bool), LayoutError> {
     let &[version, block, rows, cols, armed] = layout else {
         return Err(LayoutError::Length { found: layout.len() });
@@ -236,7 +252,11 @@ pub(crate) fn parse(
         usize::try_from(found).map_err(|_| LayoutError::Number { name: "layout", found })
     };
     let (rows, cols, block) = (size(rows)?, size(cols)?, size(block)?);
-    let shape = MatrixShape::new(rows, cols)?;
+    // Before anything of the file's size is allocated.
+    let (found, expected) = ([rows, cols], [shape.rows(), shape.cols()]);
+    if found != expected {
+        return Err(LayoutError::Size { found, expected });
+    }
     let block = BlockSize::new(block)?;
     let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, LayoutError> {
         let index =

@@ -209,3 +209,13 @@ fn a_bias_of_another_size_is_refused() {
     let bias = Param::from_tensor(Tensor::<1>::zeros([3], &device));
     BlockSparseLinear::new(layer.weight, Some(bias));
 }
+
+#[test]
+fn a_sparsity_that_is_no_share_is_refused() {
+    for sparsity in [90.0, -0.1, f64::NAN] {
+        let config = BlockSparseLinearConfig::new(32, 32).with_sparsity(sparsity);
+        let error = config.try_init(&Device::flex()).unwrap_err().to_string();
+        let want = format!("sparsity {sparsity} is not supported: use a share between 0 and 1");
+        assert_eq!(error, want);
+    }
+}

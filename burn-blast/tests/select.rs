@@ -172,8 +172,18 @@ fn every_bad_setting_is_named() {
             "growth is None, but must be Gradient or Random with a cyclic schedule, which brings blocks back",
         ),
         (
-            config().with_budget(Budget::Global { min_density: 0.5, max_density: 0.1 }),
-            "budget is Global { min_density: 0.5, max_density: 0.1 }, but must be min_density <= max_density, both between 0 and 1",
+            config().with_budget(Budget::Global { min_density: 0.2, max_density: 0.5 }),
+            "budget is Global { min_density: 0.2, max_density: 0.5 }, but must be min_density <= 1 - sparsity <= max_density, with min_density at least 0",
+        ),
+        (
+            config()
+                .with_schedule(Schedule::Cyclic { cycles: 2 })
+                .with_budget(Budget::Global { min_density: 0.0, max_density: 1.0 }),
+            "schedule is Cyclic { cycles: 2 }, but must be one that never brings blocks back with a global budget, which ranks kept blocks only",
+        ),
+        (
+            config().with_keep(KeepRule::Union).with_growth(Growth::Random),
+            "keep is Union, but must be Exact without growth by gradient: a union needs both rankings",
         ),
         (
             config()

@@ -2,12 +2,12 @@
 
 mod common;
 
+use burn::backend::BackendTypes;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::BackendTypes;
 use burn::tensor::{DType, Device, TensorData};
-use burn_blast::functions::{block_norms, grad_block_norms, sddmm, spmm, spmm_t, unpack};
 use burn_blast::BlastOps;
+use burn_blast::functions::{block_norms, grad_block_norms, sddmm, spmm, spmm_t, unpack};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -36,16 +36,14 @@ fn fusion_changes_no_bit() {
     let (x, dy, bias) = (numbers(m * rows, 2), numbers(m * cols, 3), numbers(cols, 4));
     let values_dims = [pattern.nnz(), b, b];
     let fused = || {
-        let of = |numbers: &[f32], width: usize| {
-            tensor::<2>(numbers, [m, width], &device, DType::F32)
-        };
+        let of =
+            |numbers: &[f32], width: usize| tensor::<2>(numbers, [m, width], &device, DType::F32);
         let values = tensor::<3>(&w, values_dims, &device, DType::F32);
         let bias = tensor::<1>(&bias, [cols], &device, DType::F32);
         (of(&x, rows), of(&dy, cols), values, bias)
     };
-    let unfused = || {
-        (raw(&x, [m, rows]), raw(&dy, [m, cols]), raw(&w, values_dims), raw(&bias, [cols]))
-    };
+    let unfused =
+        || (raw(&x, [m, rows]), raw(&dy, [m, cols]), raw(&w, values_dims), raw(&bias, [cols]));
     let (fx, fdy, fv, fb) = fused();
     let (rx, rdy, rv, rb) = unfused();
     let p = || pattern.clone();
@@ -62,7 +60,10 @@ fn fusion_changes_no_bit() {
             floats(sddmm(fx.clone(), fdy.clone(), &pattern)),
             read(CubeBackend::sddmm(rx.clone(), rdy.clone(), p())),
         ),
-        (floats(block_norms(fv.clone(), &pattern)), read(CubeBackend::block_norms(rv.clone(), p()))),
+        (
+            floats(block_norms(fv.clone(), &pattern)),
+            read(CubeBackend::block_norms(rv.clone(), p())),
+        ),
         (
             floats(grad_block_norms(fx, fdy, &pattern)),
             read(CubeBackend::grad_block_norms(rx, rdy, p())),

@@ -4,7 +4,7 @@
 //! storage; arithmetic is `f32` throughout. Refuses nothing but slices of the wrong length, by panic.
 //!
 //! Results do not depend on the number of threads: every output element is one sum in a fixed order.
-//! Loop order and tile sizes follow the measurements summarised in `docs/`.
+//! Loop order and tile sizes were chosen by measurement on an AVX-512 Xeon.
 
 mod element;
 mod norm;

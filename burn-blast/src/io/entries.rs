@@ -1,13 +1,12 @@
 //! A file's tensors, format aside, and reading and writing files whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::store::ModuleRecord;
 use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
-use burn_pack::{Reader, Writer};
+use burn_pack::Reader;
 
 use super::IoError;
 
@@ -33,6 +32,9 @@ pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Entries, IoError> {
     for tensor in reader.into_tensors().map_err(refuse)? {
         let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(refuse)?;
         check_length(&name, dtype, &shape, bytes.len())?;
+        // Views into a damaged file may start anywhere; elements must not.
+        let aligned = bytes.as_ptr().align_offset(size_of::<u64>()) == 0;
+        let bytes = if aligned { bytes } else { Bytes::from_bytes_vec(bytes.to_vec()) };
         entries.insert(name, Entry { dtype, shape, id, bytes });
     }
     Ok(entries)
@@ -52,56 +54,45 @@ pub(super) fn check_length(
     Err(IoError::Length { name: name.to_string(), found, expected })
 }
 
-/// The record Burn loads, from checked tensors.
-pub(super) fn into_record(entries: Entries) -> Result<ModuleRecord, IoError> {
-    let tensors = entries
-        .into_iter()
-        .map(|(name, entry)| {
-            burn_pack::Tensor::new(name, entry.dtype, entry.shape, entry.id, entry.bytes)
-        })
-        .collect();
-    let bytes = Writer::new(tensors)
-        .into_bytes()
-        .map_err(|error| IoError::Format { format: BURNPACK, reason: error.to_string() })?;
-    Ok(ModuleRecord::from_bytes(bytes)?)
-}
-
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, IoError> {
     std::fs::read(path).map_err(|source| IoError::File { path: path.to_path_buf(), source })
 }
 
-/// Writes a file whole: under a temporary name beside it, then renamed.
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    replace_file(path, bytes).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+}
+
+/// Writes a file whole: under a temporary name beside it, then renamed.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
-    };
-    write().map_err(|source| IoError::File { path: path.to_path_buf(), source })
+    let mut builder = tempfile::Builder::new();
+    // As for any new file: the umask decides, not the secrecy of temporary files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Checks that a file's tensors are exactly those of a model: names, shapes and kinds of number.
 pub(super) fn check<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
-    let mut checker = Checker { path: Vec::new(), entries, seen: 0, error: None };
+    let mut checker = Checker { path: Vec::new(), entries, seen: HashSet::new(), error: None };
     model.visit(&mut checker);
     if let Some(error) = checker.error {
         return Err(error);
     }
-    if checker.seen < entries.len() {
-        let known = names(model);
-        let unknown = entries.keys().find(|name| !known.contains(*name));
-        return Err(IoError::Unknown { name: unknown.cloned().unwrap_or_default() });
+    match entries.keys().find(|name| !checker.seen.contains(*name)) {
+        Some(name) => Err(IoError::Unknown { name: name.clone() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 struct Checker<'a> {
     path: Vec<String>,
     entries: &'a Entries,
-    seen: usize,
+    seen: HashSet<String>,
     error: Option<IoError>,
 }
 
@@ -117,7 +108,7 @@ impl Checker<'_> {
                 IoError::Kind { name, found: format!("{:?}", entry.dtype), expected: kind }
             }
             Some(_) => {
-                self.seen += 1;
+                self.seen.insert(name);
                 return;
             }
         };
@@ -135,8 +126,12 @@ impl ModuleVisitor for Checker<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // A parameter stored in another layout is recorded in the layout of its save mapper.
-        let shape = param.transform_for_save().lazy_shape();
+        // A parameter held in another layout is recorded in that of its save mapper; until it is drawn, that
+        // is the shape it reports, and asking for more would draw it.
+        let shape = match param.is_initialized() {
+            true => param.transform_for_save().lazy_shape(),
+            false => param.lazy_shape(),
+        };
         self.check(shape, "floating-point", |dtype| dtype.is_float());
     }
 
@@ -147,36 +142,4 @@ impl ModuleVisitor for Checker<'_> {
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
         self.check(param.lazy_shape(), "boolean", |dtype| dtype.is_bool());
     }
-}
-
-fn names<M: Module>(model: &M) -> Vec<String> {
-    #[derive(Default)]
-    struct Names {
-        path: Vec<String>,
-        names: Vec<String>,
-    }
-    impl ModuleVisitor for Names {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
-        }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-
-        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-            self.names.push(self.path.join("."));
-        }
-
-        fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
-            self.names.push(self.path.join("."));
-        }
-
-        fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
-            self.names.push(self.path.join("."));
-        }
-    }
-    let mut names = Names::default();
-    model.visit(&mut names);
-    names.names
 }

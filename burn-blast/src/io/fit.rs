@@ -9,23 +9,20 @@ use burn_blast_kernels::{BlockMask, BlockPattern, pack};
 use super::IoError;
 use super::entries::{Entries, Entry};
 use crate::ops::packed;
-use crate::weight::{FORMAT_VERSION, parse};
+use crate::weight::{layout, parse};
 use crate::window::{self, Stage};
 
 /// What a file says about one weight.
 struct Stored {
     pattern: BlockPattern,
     armed: bool,
-    dtype: DType,
 }
 
 /// Packs dense weights in place, then gives every block-sparse weight of `model` the pattern the file has
 /// for it. Nothing of the model changes if a pattern is not valid.
 pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoError> {
-    let mut finder = Finder { path: Vec::new(), weights: Vec::new() };
-    model.visit(&mut finder);
     let mut stored = BTreeMap::new();
-    for (path, pattern) in finder.weights {
+    for (path, pattern) in weights(&model) {
         if entries.contains_key(&path) {
             pack_dense(&path, &pattern, entries)?;
         }
@@ -33,6 +30,21 @@ pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoErr
         stored.insert(path, weight);
     }
     Ok(model.map(&mut Sizer { path: Vec::new(), stored }))
+}
+
+/// Refuses a file that holds a dense weight where the model has a block-sparse one.
+pub(super) fn refuse_dense<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
+    match weights(model).into_iter().find(|(path, _)| entries.contains_key(path)) {
+        Some((path, _)) => Err(IoError::Missing { name: format!("{path}.values") }),
+        None => Ok(()),
+    }
+}
+
+/// Path and pattern of every block-sparse weight.
+pub(super) fn weights<M: Module>(model: &M) -> Vec<(String, BlockPattern)> {
+    let mut finder = Finder { path: Vec::new(), weights: Vec::new() };
+    model.visit(&mut finder);
+    finder.weights
 }
 
 /// Reads and checks the pattern of one weight.
@@ -49,23 +61,15 @@ fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, I
         Ok(data.iter::<i64>().collect::<Vec<_>>())
     };
     let (layout, row_idx, col_ptr) = (numbers("layout")?, numbers("row_idx")?, numbers("col_ptr")?);
-    let (pattern, armed) = parse(&layout, &row_idx, &col_ptr)
+    let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, model.shape())
         .map_err(|source| IoError::Layout { layer: path.to_string(), source })?;
-    if pattern.shape() != model.shape() {
-        let dims = |pattern: &BlockPattern| vec![pattern.shape().rows(), pattern.shape().cols()];
-        return Err(IoError::Shape {
-            name: path.to_string(),
-            found: dims(&pattern),
-            expected: dims(model),
-        });
-    }
     let name = format!("{path}.values");
     let values = entries.get(&name).ok_or_else(|| missing(&name))?;
     if !values.dtype.is_float() {
         let found = format!("{:?}", values.dtype);
         return Err(IoError::Kind { name, found, expected: "floating-point" });
     }
-    Ok(Stored { pattern, armed, dtype: values.dtype })
+    Ok(Stored { pattern, armed })
 }
 
 /// Replaces a dense weight by its non-zero blocks.
@@ -87,14 +91,13 @@ fn pack_dense(path: &str, model: &BlockPattern, entries: &mut Entries) -> Result
     let pattern = BlockPattern::from_mask(&mask);
     let values = TensorData::new(pack::pack(&dense, &pattern), packed(&pattern));
     let values = values.convert_dtype(entry.dtype);
-    let sides = [FORMAT_VERSION as usize, block.get(), shape.rows(), shape.cols(), 0];
     let index = |numbers: Vec<i32>| TensorData::new(numbers.clone(), [numbers.len()]);
     let signed = |numbers: &[u32]| numbers.iter().map(|&number| number as i32).collect();
     let tensors = [
         ("values", values),
         ("row_idx", index(signed(pattern.row_idx()))),
         ("col_ptr", index(signed(pattern.col_ptr()))),
-        ("layout", index(sides.iter().map(|&side| side as i32).collect())),
+        ("layout", index(layout(&pattern, false).to_vec())),
     ];
     for (leaf, data) in tensors {
         let (bytes, shape, dtype): (Bytes, Shape, DType) = data.into_parts();
@@ -154,14 +157,14 @@ impl ModuleMapper for Sizer {
             window.changes.pattern = Some(stored.pattern);
             window.changes.armed = Some(stored.armed);
         });
-        resize(param, shape, stored.dtype)
+        resize(param, shape)
     }
 }
 
 /// Zeros of another size in place of a parameter, which keeps its id and whether it takes gradients.
-fn resize<const D: usize>(param: Param<Tensor<D>>, shape: Shape, dtype: DType) -> Param<Tensor<D>> {
+fn resize<const D: usize>(param: Param<Tensor<D>>, shape: Shape) -> Param<Tensor<D>> {
     let tensor = param.base();
-    let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), dtype))
+    let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), tensor.dtype()))
         .set_require_grad(tensor.is_require_grad());
     let (id, _, mapper): (ParamId, _, _) = param.consume();
     Param::from_mapped_value(id, zeros, mapper)

@@ -19,12 +19,14 @@
 
 mod entries;
 mod error;
+mod fill;
 mod fit;
 mod optimizer;
 mod record;
 #[cfg(feature = "safetensors")]
 mod safetensors;
 
+pub(crate) use entries::replace_file;
 pub use error::IoError;
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use record::{from_bytes, load, save, size_to, to_bytes};

@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Bytes, Shape, Tensor};
+use burn_pack::Reader;
 
 use super::IoError;
 use super::entries::{read_burnpack, read_file, write_file};
@@ -31,14 +32,29 @@ pub fn load_optimizer<M: Module>(
     let bytes = read_file(path.as_ref())?;
     let mut parameters = Parameters::default();
     model.visit(&mut parameters);
+    let refuse =
+        |error: burn_pack::Error| IoError::Format { format: "burnpack", reason: error.to_string() };
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes.clone())).map_err(refuse)?;
+    for (name, value) in reader.scalars() {
+        let shape = parameters.of(name)?;
+        let rank = name.ends_with("__rank").then(|| usize::try_from(*value).ok());
+        if rank.is_some_and(|rank| rank != Some(shape.num_dims())) {
+            return Err(IoError::ForeignState { name: name.clone() });
+        }
+    }
     for (name, entry) in read_burnpack(bytes.clone())? {
-        let parameter = entry.id.and_then(|id| parameters.0.get(&id));
-        let Some(expected) = parameter else {
+        if entry.id.map(|id| id.to_string()).as_deref() != name.split('.').next() {
             return Err(IoError::ForeignState { name });
+        }
+        let expected = match name.rsplit('.').next() {
+            // As many as the blocks, however many that is.
+            Some("blast_kept" | "blast_gathered") => entry.shape.clone(),
+            Some("blast_movement") => Shape::new([parameters.of(&name)?[0]]),
+            _ => parameters.of(&name)?.clone(),
         };
-        let own = name.rsplit('.').next().is_some_and(|leaf| leaf.starts_with("blast_"));
-        let same_rank = entry.shape.num_dims() == expected.num_dims();
-        if !own && same_rank && entry.shape != *expected {
+        // A plain linear weight has as many movements as kept blocks, which its shape does not tell.
+        let masked = name.ends_with("blast_movement") && parameters.of(&name)?.num_dims() == 2;
+        if !masked && entry.shape != expected {
             let (found, expected) = (entry.shape.to_vec(), expected.to_vec());
             return Err(IoError::Shape { name, found, expected });
         }
@@ -49,6 +65,15 @@ pub fn load_optimizer<M: Module>(
 /// Shape of every parameter, by id.
 #[derive(Default)]
 struct Parameters(HashMap<u64, Shape>);
+
+impl Parameters {
+    /// Shape of the parameter an entry belongs to: entries are called `<parameter id>.<leaf>`.
+    fn of(&self, entry: &str) -> Result<&Shape, IoError> {
+        let id = entry.split('.').next().and_then(|id| id.parse().ok());
+        let foreign = || IoError::ForeignState { name: entry.to_string() };
+        id.and_then(|id: u64| self.0.get(&id)).ok_or_else(foreign)
+    }
+}
 
 impl ModuleVisitor for Parameters {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {

@@ -5,8 +5,9 @@ use std::path::Path;
 use burn::module::Module;
 
 use super::IoError;
-use super::entries::{check, into_record, read_burnpack, read_file, write_file};
-use super::fit::fit;
+use super::entries::{check, read_burnpack, read_file, write_file};
+use super::fill::fill;
+use super::fit::{fit, refuse_dense};
 
 /// Saves a model to a burnpack file.
 ///
@@ -60,19 +61,12 @@ pub fn from_bytes<M: Module>(model: M, bytes: Vec<u8>) -> Result<M, IoError> {
 /// as the checkpoints of a `Learner`, accepts the file. [`load`] needs no such step.
 ///
 /// # Errors
-/// If the file cannot be read, is damaged, or belongs to another model.
+/// If the file cannot be read, is damaged, belongs to another model, or holds dense weights, which only [`load`]
+/// packs.
 pub fn size_to<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
     let mut entries = read_burnpack(read_file(path.as_ref())?)?;
+    refuse_dense(&model, &entries)?;
     let model = fit(model, &mut entries)?;
     check(&model, &entries)?;
     Ok(model)
-}
-
-pub(super) fn fill<M: Module>(
-    model: M,
-    mut entries: super::entries::Entries,
-) -> Result<M, IoError> {
-    let model = fit(model, &mut entries)?;
-    check(&model, &entries)?;
-    Ok(model.try_load_record(into_record(entries)?)?)
 }

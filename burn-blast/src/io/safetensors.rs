@@ -10,7 +10,8 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::IoError;
 use super::entries::{Entries, Entry, check_length, read_burnpack, read_file, write_file};
-use super::record::{fill, to_bytes};
+use super::fill::fill;
+use super::record::to_bytes;
 use crate::weight::FORMAT_VERSION;
 
 /// Saves a model to a safetensors file. The header's metadata holds `burn_blast` with the format version.
@@ -29,7 +30,8 @@ pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<
     write_file(path.as_ref(), &bytes)
 }
 
-/// Loads a safetensors file into a model of the same architecture, whatever blocks either keeps.
+/// Loads a safetensors file into a model of the same architecture, whatever blocks either keeps. The format has
+/// no place for the identity of a parameter: to resume training, use [`load`](super::load).
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model.

@@ -52,10 +52,13 @@ impl BlockSparseLinearConfig {
     /// the fan-in counts the kept inputs only, so that outputs keep their size.
     ///
     /// # Errors
-    /// If a size or the block size is not valid.
+    /// If a size, the block size or the sparsity is not valid.
     pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, PatternError> {
         let shape = MatrixShape::new(self.d_input, self.d_output)?;
         let block = BlockSize::new(self.block_size)?;
+        if !(0.0..=1.0).contains(&self.sparsity) {
+            return Err(PatternError::Sparsity { found: self.sparsity });
+        }
         let pattern = BlockPattern::random(shape, block, 1.0 - self.sparsity, self.seed);
         let fan_in = ((self.d_input as f64 * pattern.density()).round() as usize).max(1);
         let dims = [self.d_input, self.d_output];
@@ -186,7 +189,8 @@ impl BlockSparseLinear {
         let bias = self.bias.as_ref().map(Param::val);
         let rows = input.dims()[..D - 1].iter().product();
         // The gradient norms an armed weight asks for come out of the sparse product only.
-        let path = if self.weight.probe().is_some() { Path::Sparse } else { self.path(rows).path };
+        let armed = self.weight.probe().is_some() && input.device().is_autodiff();
+        let path = if armed { Path::Sparse } else { self.path(rows).path };
         match path {
             Path::Sparse => block_sparse_linear(input, &self.weight, bias),
             Path::Dense => crate::functions::by_rows(input, self.pattern(), |rows| {

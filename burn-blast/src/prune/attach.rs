@@ -8,12 +8,15 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use super::budget::erdos_renyi;
 use super::shared::LayerPlan;
 use super::update::counts;
-use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget};
+use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth};
 use crate::window;
 
 /// A layer found in the model.
 struct Found {
+    /// What a user calls it.
     path: String,
+    /// Path of its weight, or of its values.
+    parameter: String,
     shape: MatrixShape,
     block: BlockSize,
     pattern: BlockPattern,
@@ -48,6 +51,9 @@ impl<O: BlockOptimizer> Blast<O> {
         let plans = plan(&config, &found)?;
         {
             let mut state = self.shared.lock();
+            if !state.plans.is_empty() {
+                return Err(BlastError::AlreadyAttached);
+            }
             state.layers = plans
                 .iter()
                 .zip(&found)
@@ -55,14 +61,35 @@ impl<O: BlockOptimizer> Blast<O> {
                 .collect();
             state.plans = plans;
         }
-        let model = model.map(&mut Numberer { next: 0, found: &found });
+        // The step before an update arms it; before the first step there is none.
+        let armed = config.growth == Growth::Gradient && config.is_update(1);
+        let model = model.map(&mut Numberer { next: 0, found: &found, armed });
         let mut optimizer = ModuleOptimizer::from(self.clone());
-        for (layer, found) in found.iter().enumerate().filter(|(_, found)| found.masked) {
-            let group = ParamGroup::from_path(&found.path);
-            let masked = Blast { masked: Some(layer), ..self.clone() };
-            optimizer = optimizer.with_group(group, masked, None);
+        if let Some(clipping) = &self.clipping {
+            optimizer = optimizer.with_grad_clipping(clipping.clone());
+        }
+        for (layer, found) in found.iter().enumerate() {
+            optimizer = if found.masked {
+                let masked = Blast { masked: Some(layer), ..self.clone() };
+                let group = ParamGroup::from_path(&found.parameter);
+                optimizer.with_group(group, masked, self.clipping.clone())
+            } else {
+                // Clipping elements would make ties of the norms that growth ranks by.
+                let probe = found.parameter.replace("values", "probe");
+                optimizer.with_group(ParamGroup::from_path(probe), self.clone(), None)
+            };
         }
         Ok((model, optimizer))
+    }
+}
+
+/// The layer a parameter belongs to: what a user knows, not the tensor inside it. A layer that is the whole
+/// model has no path.
+pub(crate) fn layer_name(parameter: &str, leaf: &str) -> String {
+    match parameter.strip_suffix(leaf) {
+        Some("") => "model".to_string(),
+        Some(layer) => layer.trim_end_matches('.').to_string(),
+        None => parameter.to_string(),
     }
 }
 
@@ -102,18 +129,21 @@ fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastEr
         Budget::ErdosRenyi => erdos_renyi(&grids, 1.0 - config.sparsity),
         Budget::Uniform | Budget::Global { .. } => vec![1.0 - config.sparsity; grids.len()],
     };
-    let mut targets = vec![None; found.len()];
-    for (&at, density) in pruned.iter().zip(shares) {
-        let own = config.layers.iter().rev().find(|rule| inside(&found[at].path, &rule.path));
-        targets[at] = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
-    }
-    let plan = |(layer, target): (&Found, Option<f64>)| LayerPlan {
+    let plan = |layer: &Found| LayerPlan {
         name: layer.path.clone(),
         shape: layer.shape,
         block: layer.block,
-        target,
+        target: None,
+        fixed: false,
+        masked: layer.masked,
     };
-    Ok(found.iter().zip(targets).map(plan).collect())
+    let mut plans: Vec<LayerPlan> = found.iter().map(plan).collect();
+    for (&at, density) in pruned.iter().zip(shares) {
+        let own = config.layers.iter().rev().find(|rule| inside(&found[at].path, &rule.path));
+        plans[at].fixed = own.is_some();
+        plans[at].target = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
+    }
+    Ok(plans)
 }
 
 /// Collects block-sparse weights, and the plain linear weights the configuration names.
@@ -132,11 +162,17 @@ impl Finder<'_> {
         Some(rule.block_size)
     }
 
-    fn add_linear(&mut self, path: String, dims: &[usize], block: usize) -> Result<(), BlastError> {
+    fn add_linear(
+        &mut self,
+        parameter: String,
+        dims: &[usize],
+        block: usize,
+    ) -> Result<(), BlastError> {
+        let path = layer_name(&parameter, "weight");
         let shape = MatrixShape::new(dims[0], dims[1])?;
         let block = BlockSize::new(block)?;
         let pattern = BlockPattern::dense(shape, block);
-        self.found.push(Found { path, shape, block, pattern, masked: true });
+        self.found.push(Found { path, parameter, shape, block, pattern, masked: true });
         Ok(())
     }
 }
@@ -159,15 +195,21 @@ impl ModuleVisitor for Finder<'_> {
         };
         match window::with(values) {
             Some(Some(pattern)) => {
-                // The layer is what a user knows, not the tensor inside it.
-                let path = path.strip_suffix(".weight.values").unwrap_or(&path).to_string();
                 let (shape, block) = (pattern.shape(), pattern.block());
-                self.found.push(Found { path, shape, block, pattern, masked: false });
+                let (name, parameter) = (layer_name(&path, "weight.values"), path);
+                self.found.push(Found {
+                    path: name,
+                    parameter,
+                    shape,
+                    block,
+                    pattern,
+                    masked: false,
+                });
             }
             Some(None) => {}
             None if D == 2 && self.linear.last() == Some(&true) => {
                 if let Some(block) = self.linear_rule(&path)
-                    && let Err(error) = self.add_linear(path, &param.lazy_shape(), block)
+                    && let Err(error) = self.add_linear(path, &param.base().dims(), block)
                 {
                     self.error.get_or_insert(error);
                 }
@@ -181,6 +223,7 @@ impl ModuleVisitor for Finder<'_> {
 struct Numberer<'a> {
     next: usize,
     found: &'a [Found],
+    armed: bool,
 }
 
 impl ModuleMapper for Numberer<'_> {
@@ -191,6 +234,9 @@ impl ModuleMapper for Numberer<'_> {
                     self.next += 1;
                 }
                 window.changes.layer = Some(self.next);
+                if self.armed {
+                    window.changes.armed = Some(true);
+                }
                 self.next += 1;
             }
         });

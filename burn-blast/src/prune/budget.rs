@@ -71,7 +71,10 @@ pub(crate) fn global(contenders: &[Contender], min_density: f64, max_density: f6
         .iter()
         .map(|layer| bound(min_density, layer).max(1).min(layer.scores.len()))
         .collect();
-    let ceiling: Vec<usize> = contenders.iter().map(|layer| bound(max_density, layer)).collect();
+    // While a layer is still on its way down, its ceiling is where the schedule has it.
+    let ceiling =
+        |layer: &Contender| bound(max_density, layer).max(layer.share.min(layer.scores.len()));
+    let ceiling: Vec<usize> = contenders.iter().map(ceiling).collect();
 
     // Every block beyond its layer's floor and within its ceiling competes.
     let mut open = Vec::new();
@@ -110,6 +113,8 @@ mod tests {
         let weak = layer((0..8).map(|at| at as f32 / 8.0).collect(), 4);
         assert_eq!(global(&[strong.clone(), weak.clone()], 0.0, 1.0), [7, 1]);
         assert_eq!(global(&[strong.clone(), weak.clone()], 0.25, 1.0), [6, 2]);
-        assert_eq!(global(&[strong, weak], 0.0, 0.75), [6, 2]);
+        assert_eq!(global(&[strong.clone(), weak.clone()], 0.0, 0.75), [6, 2]);
+        // Both still keep more than the ceiling: it does not bind before the schedule gets there.
+        assert_eq!(global(&[strong, weak], 0.0, 0.25), [4, 4]);
     }
 }

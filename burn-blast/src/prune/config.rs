@@ -115,6 +115,9 @@ impl BlastConfig {
 
     /// Step of the last update.
     pub fn last_update(&self) -> usize {
+        if self.schedule == Schedule::OneShot {
+            return self.first_update();
+        }
         let end = (self.end_fraction * self.total_steps as f64).round() as usize;
         end.max(self.first_update())
     }
@@ -124,10 +127,7 @@ impl BlastConfig {
     pub fn is_update(&self, step: usize) -> bool {
         let (first, last) = (self.first_update(), self.last_update());
         let regular = step >= first && (step - first).is_multiple_of(self.interval);
-        match self.schedule {
-            Schedule::OneShot => step == first,
-            _ => step == last || (regular && step + self.interval <= last),
-        }
+        step == last || (regular && step + self.interval <= last)
     }
 
     /// Sparsity asked for at a step of a layer that started at `start` and ends at `end`.
@@ -194,12 +194,25 @@ impl BlastConfig {
                 "Gradient or Random with a cyclic schedule, which brings blocks back",
             )?;
         }
+        check(
+            self.keep == KeepRule::Exact || self.growth == Growth::Gradient,
+            "keep",
+            format!("{:?}", self.keep),
+            "Exact without growth by gradient: a union needs both rankings",
+        )?;
         if let Budget::Global { min_density, max_density } = self.budget {
+            let density = 1.0 - self.sparsity;
             check(
-                share(min_density) && share(max_density) && min_density <= max_density,
+                min_density >= 0.0 && min_density <= density && density <= max_density,
                 "budget",
                 format!("{:?}", self.budget),
-                "min_density <= max_density, both between 0 and 1",
+                "min_density <= 1 - sparsity <= max_density, with min_density at least 0",
+            )?;
+            check(
+                !matches!(self.schedule, Schedule::Cyclic { .. }),
+                "schedule",
+                format!("{:?}", self.schedule),
+                "one that never brings blocks back with a global budget, which ranks kept blocks only",
             )?;
             check(
                 self.interval >= 4 && self.first_update() >= 4,

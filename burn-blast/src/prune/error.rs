@@ -32,6 +32,11 @@ pub enum BlastError {
         /// Paths there are.
         layers: String,
     },
+    /// The optimizer serves another model already.
+    #[error(
+        "this Blast, or one it was cloned from, is attached to a model already: build one for each model"
+    )]
+    AlreadyAttached,
     /// Every layer is exempt.
     #[error("every layer is kept dense: there is nothing left to prune")]
     AllDense,

@@ -8,7 +8,7 @@ use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::optimizer::move_state;
 use super::shared::LayerPlan;
-use super::update::{contend, sources};
+use super::update::{contend, counts, gather, sources};
 use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
 use crate::functions::{block_norms, pack, unpack};
 use crate::ops::packed;
@@ -26,22 +26,30 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(plan.blocks()));
-        self.count_step(&mut state);
+        state.step = self.shared.count_step(state.step);
         let Some(target) = plan.target else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             state.inner = inner;
             return (weight, state);
         };
         let pattern = kept_pattern(&plan, state.kept.as_deref());
+        self.shared.recount(layer, || counts(&plan, 0, &BlockMask::from(&pattern), &pattern));
         let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &plan), &pattern);
         if config.score == Score::Movement {
             let so_far = state.movement.take();
             state.movement = Some(score::moved(so_far, blocks(&weight), blocks(&grad)));
         }
-        let keep = mask_like(&weight, &pattern);
         let inner = state.inner.take();
-        let (weight, inner) = self.inner.step(lr, weight, grad.clone() * keep.clone(), inner);
-        let mut weight = weight * keep;
+        let (mut weight, inner) = match &state.kept {
+            // Nothing is dropped yet.
+            None => self.inner.step(lr, weight, grad.clone(), inner),
+            Some(_) => {
+                let keep = mask_like(&weight, &pattern);
+                let masked = grad.clone() * keep.clone();
+                let (weight, inner) = self.inner.step(lr, weight, masked, inner);
+                (weight * keep, inner)
+            }
+        };
         state.inner = inner;
 
         let scores = |movement: Option<&Tensor<1>>| {
@@ -57,7 +65,7 @@ impl<O: BlockOptimizer> Blast<O> {
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
             move_state::<O, D>(&mut state, &weight, |tensor| tensor * survivors.clone());
             let moved = sources(&pattern, &next);
-            state.movement = state.movement.map(|movement| super::update::gather(movement, &moved));
+            state.movement = state.movement.map(|movement| gather(movement, &moved));
             weight = weight * survivors;
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
@@ -71,7 +79,8 @@ fn kept_pattern(plan: &LayerPlan, kept: Option<&[u32]>) -> BlockPattern {
     match kept {
         None => BlockPattern::dense(plan.shape, plan.block),
         Some(kept) => {
-            let kept = kept.iter().map(|&at| at as usize);
+            // Recorded state is checked when it is used: only here is the size of the grid known.
+            let kept = kept.iter().map(|&at| at as usize).filter(|&at| at < plan.blocks());
             BlockPattern::from_mask(&BlockMask::from_indices(plan.shape, plan.block, kept))
         }
     }

@@ -49,6 +49,7 @@ mod shared;
 mod state;
 mod update;
 
+pub(crate) use attach::layer_name;
 pub use budget::Budget;
 pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};
 pub use error::BlastError;

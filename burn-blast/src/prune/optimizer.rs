@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::grad_clipping::{GradientClipping, GradientClippingConfig};
 use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
 use burn_blast_kernels::{BlockMask, BlockPattern};
@@ -19,7 +20,10 @@ use crate::window::{self, Stage};
 ///
 /// It acts on each parameter inside the optimizer step, so it works unchanged in a custom loop, in
 /// `SupervisedTraining`, with gradient accumulation and with several devices. Parameters that are not
-/// block-sparse weights go to the wrapped optimizer as they are.
+/// block-sparse weights go to the wrapped optimizer as they are. When gradients are accumulated, or a layer is
+/// used several times in one pass, growth ranks by the sum of the norms of the parts.
+///
+/// One `Blast` serves one model: build another for another.
 ///
 /// At an update step the wrapped optimizer steps first; then the layer takes its new pattern, kept blocks
 /// keep their values and moments, dropped ones are gone, new ones start at zero.
@@ -31,6 +35,7 @@ pub struct Blast<O> {
     pub(super) shared: Arc<Shared>,
     /// Layer number, for a copy that serves one plain linear weight.
     pub(super) masked: Option<usize>,
+    pub(super) clipping: Option<GradientClipping>,
 }
 
 impl<O> std::fmt::Debug for Blast<O> {
@@ -43,7 +48,7 @@ impl<O> std::fmt::Debug for Blast<O> {
 impl<O: BlockOptimizer> Blast<O> {
     /// Wraps an optimizer, for example `AdamWConfig::new().build()`.
     pub fn new(inner: O, config: BlastConfig) -> Self {
-        Self { inner, shared: Arc::new(Shared::new(config)), masked: None }
+        Self { inner, shared: Arc::new(Shared::new(config)), masked: None, clipping: None }
     }
 
     /// Writes one JSON line per layer and update to a file: a [`LayerSnapshot`](super::LayerSnapshot) each.
@@ -54,6 +59,15 @@ impl<O: BlockOptimizer> Blast<O> {
     pub fn with_ledger(self, path: impl AsRef<Path>) -> Result<Self, BlastError> {
         self.shared.lock().ledger = Some(Ledger::open(path.as_ref())?);
         Ok(self)
+    }
+
+    /// Clips the gradient of every parameter.
+    ///
+    /// Set it here rather than on the optimizer that [`attach`](Self::attach) returns: that one would miss plain
+    /// linear layers pruned in place. The gradient norms growth ranks by are never clipped.
+    pub fn with_grad_clipping(mut self, clipping: &GradientClippingConfig) -> Self {
+        self.clipping = Some(clipping.init());
+        self
     }
 
     /// A view of the run.
@@ -74,7 +88,8 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        self.count_step(&mut state);
+        state.step = self.shared.count_step(state.step);
+        self.shared.recount(layer, || counts(&plan, 0, &BlockMask::from(&pattern), &pattern));
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
         if config.score == Score::Movement && plan.target.is_some() {
             let so_far = state.movement.take();
@@ -88,6 +103,9 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
+            if config.growth == Growth::Gradient && gradients.is_none() {
+                log::warn!("{}: no gradient norms at this update, nothing grows", plan.name);
+            }
             let scores = scores(state.movement.as_ref());
             let ranked = (scores.as_slice(), gradients.as_deref());
             let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
@@ -132,11 +150,6 @@ impl<O: BlockOptimizer> Blast<O> {
 
     pub(super) fn plan(&self, layer: usize) -> LayerPlan {
         self.shared.lock().plans[layer].clone()
-    }
-
-    pub(super) fn count_step<S>(&self, state: &mut BlastState<S>) {
-        state.step += 1;
-        self.shared.lock().step = state.step;
     }
 }
 

@@ -35,9 +35,9 @@ pub(crate) fn by_slot(
         return Vec::new();
     }
     let scores = match (score, movement) {
-        (Score::Frobenius, _) => block_norms(values, pattern),
-        (Score::Saliency, _) | (Score::Movement, None) => product_sums(values, grad, true),
         (Score::Movement, Some(movement)) => movement.clone(),
+        (Score::Saliency, _) => product_sums(values, grad, true),
+        (Score::Frobenius | Score::Movement, _) => block_norms(values, pattern),
     };
     scores.into_data().iter::<f32>().collect()
 }

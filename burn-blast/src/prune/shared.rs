@@ -17,6 +17,10 @@ pub(crate) struct LayerPlan {
     pub(crate) block: BlockSize,
     /// Final sparsity; `None` keeps the layer as it is.
     pub(crate) target: Option<f64>,
+    /// The target is the layer's own: it takes no part in a global ranking.
+    pub(crate) fixed: bool,
+    /// A plain linear weight, pruned in place.
+    pub(crate) masked: bool,
 }
 
 impl LayerPlan {
@@ -137,19 +141,41 @@ impl Shared {
         if state.contest != update {
             return None;
         }
-        let pruned: Vec<usize> =
-            (0..state.plans.len()).filter(|&at| state.plans[at].target.is_some()).collect();
+        let ranked = |at: &usize| state.plans[*at].target.is_some() && !state.plans[*at].fixed;
+        let pruned: Vec<usize> = (0..state.plans.len()).filter(ranked).collect();
         let contenders: Option<Vec<Contender>> =
             pruned.iter().map(|&at| state.contenders[at].clone()).collect();
         let kept = global(&contenders?, min_density, max_density);
         pruned.iter().position(|&at| at == layer).map(|at| kept[at])
     }
 
+    /// Counts a step of one layer and returns its number. A layer that took no part in some steps catches up.
+    pub(crate) fn count_step(&self, layer_steps: usize) -> usize {
+        let mut state = self.lock();
+        let first = state.step == 0;
+        state.step = state.step.max(layer_steps + 1);
+        let step = state.step;
+        if first && let Some(ledger) = &mut state.ledger {
+            ledger.resume_at(step);
+        }
+        step
+    }
+
     pub(crate) fn report(&self, layer: usize, line: LayerSnapshot) {
         let mut state = self.lock();
-        if let Some(ledger) = &mut state.ledger {
+        // Replicas of a layer report the same update.
+        let news = state.layers[layer].step < line.step;
+        if news && let Some(ledger) = &state.ledger {
             ledger.write(&line);
         }
         state.layers[layer] = line;
+    }
+
+    /// Corrects the counts of a layer whose optimizer state was loaded.
+    pub(crate) fn recount(&self, layer: usize, line: impl FnOnce() -> LayerSnapshot) {
+        let mut state = self.lock();
+        if state.layers[layer].step == 0 {
+            state.layers[layer] = line();
+        }
     }
 }

@@ -67,6 +67,13 @@ impl<S: RecordState> RecordState for BlastState<S> {
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
+        // Burn loads on the default device and moves on the next step. A host backend spares a GPU that may not
+        // even be there.
+        #[cfg(feature = "flex")]
+        let device = {
+            let _ = device;
+            &Device::flex()
+        };
         let number = |src: &mut StateSource, leaf: &str| {
             src.take_scalar(prefix, leaf).and_then(|scalar| usize::try_from(scalar).ok())
         };

@@ -36,7 +36,10 @@ pub(crate) fn contend<S>(
     scores: impl FnOnce(Option<&Tensor<1>>) -> Vec<f32>,
 ) {
     let config = &shared.config;
-    let Budget::Global { .. } = config.budget else { return };
+    let plan = shared.lock().plans[layer].clone();
+    if plan.fixed || !matches!(config.budget, Budget::Global { .. }) {
+        return;
+    }
     let step = state.step;
     let Some(update) = (step + 1..=step + GATHER_AHEAD).find(|&step| config.is_update(step)) else {
         return;
@@ -46,7 +49,6 @@ pub(crate) fn contend<S>(
         state.next_keep = None;
     }
     let Some(gathered) = state.gathered.clone() else { return };
-    let plan = shared.lock().plans[layer].clone();
     let share = own_share(config, &plan, state, update, target);
     // A layer that has settled goes on contending: in a resumed run others may still wait for it.
     shared.contend(update, layer, Contender { scores: gathered, blocks: plan.blocks(), share });
@@ -66,7 +68,8 @@ pub(crate) fn next_mask<S>(
 ) -> BlockMask {
     let step = state.step;
     let own = own_share(config, plan, state, step, target);
-    if matches!(config.budget, Budget::Global { .. }) && state.next_keep.is_none() {
+    let ranked_globally = matches!(config.budget, Budget::Global { .. }) && !plan.fixed;
+    if ranked_globally && state.next_keep.is_none() {
         log::warn!(
             "{}: the global ranking is not complete, the layer keeps its own share",
             plan.name
@@ -116,6 +119,8 @@ pub(crate) fn counts(
 ) -> LayerSnapshot {
     let mask = BlockMask::from(new);
     let survivors = old.intersection(&mask).count();
+    let dense_bytes = plan.shape.area() * size_of::<f32>();
+    let packed = new.value_count() * size_of::<f32>() + burn_blast_kernels::cost::index_bytes(new);
     LayerSnapshot {
         step,
         name: plan.name.clone(),
@@ -125,7 +130,7 @@ pub(crate) fn counts(
         pruned: old.count() - survivors,
         regrown: new.nnz() - survivors,
         survivors,
-        bytes: new.value_count() * size_of::<f32>() + burn_blast_kernels::cost::index_bytes(new),
-        dense_bytes: plan.shape.area() * size_of::<f32>(),
+        bytes: if plan.masked { dense_bytes } else { packed },
+        dense_bytes,
     }
 }

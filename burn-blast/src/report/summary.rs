@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn_blast_kernels::BlockPattern;
 
+use crate::prune::layer_name;
 use crate::window::{self, Stage};
 
 /// One block-sparse layer of a model.
@@ -75,10 +76,9 @@ impl ModuleVisitor for Summarizer {
             (window.stage == Stage::Values).then(|| window.pattern.clone())
         };
         if let Some(Some(pattern)) = window::with(values) {
-            let path = self.path.join(".");
             let size = param.val().dtype().size();
             self.layers.push(LayerSummary {
-                name: path.strip_suffix(".weight.values").unwrap_or(&path).to_string(),
+                name: layer_name(&self.path.join("."), "weight.values"),
                 bytes: pattern.value_count() * size
                     + burn_blast_kernels::cost::index_bytes(&pattern),
                 dense_bytes: pattern.shape().area() * size,

@@ -59,11 +59,11 @@ pub struct Config {
     pub block: usize,
 
     /// Optimizer steps of each of the two runs
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 300)]
     pub steps: usize,
 
     /// Sequences in a batch
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     pub batch: usize,
 
     /// Bytes in a sequence

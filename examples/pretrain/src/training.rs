@@ -115,6 +115,7 @@ impl<'a> Session<'a> {
             }
             _ => (model, ModuleOptimizer::from(adamw().build()), None),
         };
+        // On the first of the optimizer's groups: the others, the probes of the pruned layers, are no weights.
         let mut optimizer =
             optimizer.with_grad_clipping(GradientClippingConfig::Norm(GRADIENT_NORM).init());
         if let Some(checkpoint) = &log.checkpoint {

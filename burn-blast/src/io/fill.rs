@@ -1,0 +1,78 @@
+//! Filling a model with a file's tensors, once both are known to fit.
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
+
+use super::IoError;
+use super::entries::{Entries, Entry, check};
+use super::fit::{fit, weights};
+
+/// Fits the model to the file, checks every tensor, then fills the model. Parameters take the identity the
+/// file records; without one they keep their own.
+pub(super) fn fill<M: Module>(model: M, mut entries: Entries) -> Result<M, IoError> {
+    let model = fit(model, &mut entries)?;
+    check(&model, &entries)?;
+    // The indices were taken over when the model was fitted.
+    for (path, _) in weights(&model) {
+        for leaf in ["layout", "row_idx", "col_ptr"] {
+            entries.remove(&format!("{path}.{leaf}"));
+        }
+    }
+    Ok(model.map(&mut Filler { path: Vec::new(), entries }))
+}
+
+struct Filler {
+    path: Vec<String>,
+    entries: Entries,
+}
+
+impl Filler {
+    fn take(&mut self, own: ParamId) -> Option<(TensorData, ParamId)> {
+        let Entry { dtype, shape, id, bytes } = self.entries.remove(&self.path.join("."))?;
+        let id = id.map_or(own, ParamId::from);
+        Some((TensorData::from_bytes(bytes, shape, dtype), id))
+    }
+}
+
+/// The file's own precision where device and kernels have it, else single.
+fn float_dtype(found: DType, device: &Device) -> DType {
+    let supported = match found {
+        DType::F16 => device.supports_dtype(FloatDType::F16),
+        DType::BF16 => device.supports_dtype(FloatDType::BF16),
+        _ => false,
+    };
+    if supported { found } else { DType::F32 }
+}
+
+impl ModuleMapper for Filler {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((data, id)) = self.take(param.id) else { return param };
+        let device = param.lazy_device();
+        let dtype = float_dtype(data.dtype(), &device);
+        param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let Some((data, id)) = self.take(param.id) else { return param };
+        let device = param.lazy_device();
+        let dtype = data.dtype();
+        param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let Some((data, id)) = self.take(param.id) else { return param };
+        let device = param.lazy_device();
+        param.transform_for_load(Tensor::from_data(data, &device), id)
+    }
+}
