@@ -5,8 +5,46 @@ mod common;
 use burn_blast_kernels::cpu::{self, HostFloat};
 use burn_blast_kernels::reference::{self, Rounding};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
-use common::{ROWS, numbers, patterns, values};
+use common::{numbers, values};
 use half::{bf16, f16};
+
+/// Rows of the input: one, two, and around the widths of vectors and tiles.
+const ROWS: [usize; 8] = [1, 2, 15, 16, 17, 33, 64, 131];
+
+/// Patterns of every kind for one block size: whole and ragged sizes; none, one, some and all blocks;
+/// empty rows and columns.
+fn patterns(block: usize) -> Vec<(String, BlockPattern)> {
+    let size = BlockSize::new(block).unwrap();
+    let sides = [
+        (2 * block, 3 * block),
+        (3 * block - 3, 2 * block + 5),
+        (block / 2 + 1, block + 1),
+        (1, 1),
+    ];
+    let mut cases = Vec::new();
+    for (rows, cols) in sides {
+        let shape = MatrixShape::new(rows, cols).unwrap();
+        let one = BlockPattern::new(shape, size, one_block(shape, size), vec![0]).unwrap();
+        let kinds = [
+            ("nnz 0", BlockPattern::random(shape, size, 0.0, 1)),
+            ("one block", one),
+            ("half", BlockPattern::random(shape, size, 0.5, 2)),
+            ("band", BlockPattern::banded(shape, size, 0)),
+            ("full", BlockPattern::dense(shape, size)),
+        ];
+        for (kind, pattern) in kinds {
+            cases.push((format!("block {block}, {rows} x {cols}, {kind}"), pattern));
+        }
+    }
+    cases
+}
+
+/// Column pointers of a pattern whose only block is in the last column.
+fn one_block(shape: MatrixShape, size: BlockSize) -> Vec<u32> {
+    let mut col_ptr = vec![0; shape.block_cols(size) + 1];
+    *col_ptr.last_mut().unwrap() = 1;
+    col_ptr
+}
 
 fn round<T: HostFloat>(numbers: Vec<f32>) -> (Vec<T>, Vec<f32>) {
     let stored = T::narrow(numbers);

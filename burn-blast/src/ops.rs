@@ -62,7 +62,7 @@ pub trait BlastOps: Backend {
 
     /// `xᵀ · dy` at the kept blocks, the weight gradient. Shapes: `x [m, d_input]`,
     /// `dy [m, d_output]`, result `[nnz, b, b]`.
-    #[fusion(dtype = x, shape = packed(&pattern))]
+    #[fusion(dtype = x, shape = packed(pattern))]
     fn sddmm(
         x: FloatTensor<Self>,
         dy: FloatTensor<Self>,
@@ -84,7 +84,7 @@ pub trait BlastOps: Backend {
 
     /// Gathers the kept blocks of a dense weight. Shapes: `dense [d_input, d_output]`, result
     /// `[nnz, b, b]`, zero outside the weight.
-    #[fusion(dtype = dense, shape = packed(&pattern))]
+    #[fusion(dtype = dense, shape = packed(pattern))]
     fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
 
     /// Scatters packed values into a dense weight, zero elsewhere. Shapes: `values [nnz, b, b]`,

@@ -42,11 +42,11 @@ use burn::train::metric::{
     SerializedEntry,
 };
 
-use crate::prune::{Monitor, Snapshot};
+use crate::prune::Monitor;
 
 /// Declares a metric that reads one number off a run's monitor.
 macro_rules! monitor_metric {
-    ($(#[$doc:meta])* $name:ident, $title:literal, $unit:literal, $value:expr) => {
+    ($(#[$doc:meta])* $name:ident, $title:literal, $unit:literal, |$snapshot:ident| $value:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone)]
         pub struct $name {
@@ -78,8 +78,8 @@ macro_rules! monitor_metric {
                 _item: &(),
                 _metadata: &MetricMetadata,
             ) -> Result<SerializedEntry, TensorReadError> {
-                let value: fn(&Snapshot) -> f64 = $value;
-                self.current = value(&self.monitor.snapshot());
+                let $snapshot = self.monitor.snapshot();
+                self.current = $value;
                 self.compute()
             }
 

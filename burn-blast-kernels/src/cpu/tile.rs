@@ -80,7 +80,7 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
             // SAFETY: within the caller's bounds.
             let vector = unsafe { load::<S, HALF>(bias.add(v * used_lanes::<S, HALF>())) };
             for sums in &mut self.0 {
-                sums[v] = sums[v] + vector;
+                sums[v] += vector;
             }
         }
     }
@@ -95,7 +95,7 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         for (m, sums) in self.0.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: within the caller's bounds.
-                *sum = *sum + unsafe { load::<S, HALF>(out.add(m * stride + v * lanes)) };
+                *sum += unsafe { load::<S, HALF>(out.add(m * stride + v * lanes)) };
             }
         }
     }

@@ -12,7 +12,7 @@
 //! ```
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -221,15 +221,8 @@ fn draw_error(title: &str, error: impl Display) -> PlotError {
 }
 
 fn write(path: &Path, svg: &str) -> Result<(), PlotError> {
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(svg.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|source| PlotError::Write { path: path.to_path_buf(), source })
+    crate::io::replace_file(path, svg.as_bytes())
+        .map_err(|source| PlotError::Write { path: path.to_path_buf(), source })
 }
 
 #[cfg(test)]
