@@ -1,4 +1,4 @@
-//! Pruning in a training loop: curves, counts, moments, resume, and finding a hidden mask.
+//! Pruning in a training loop: curves, counts, moments, exemptions, refusals, the ledger.
 
 mod common;
 
@@ -8,87 +8,13 @@ use burn::optim::{
     AdaGradConfig, AdamConfig, AdamWConfig, AdanConfig, GradientsParams, LambConfig, LionConfig,
     ModuleOptimizer, RmsPropConfig, SgdConfig, momentum::MomentumConfig,
 };
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::Device;
 use burn_blast::prune::{
-    Blast, BlastConfig, BlockOptimizer, Budget, Growth, KeepRule, LayerRule, LinearRule, Monitor,
-    Schedule, Score,
+    Blast, BlastConfig, Budget, Growth, KeepRule, LayerRule, LinearRule, Monitor, Schedule, Score,
 };
-use burn_blast::{BlockMask, BlockSparseLinear, BlockSparseLinearConfig, Strategy, io};
-use common::{bits, engines, floats, numbers, tensor};
-
-const D: usize = 64;
-const BLOCK: usize = 8;
-
-#[derive(Module, Debug)]
-struct Net {
-    a: BlockSparseLinear,
-    b: BlockSparseLinear,
-}
-
-impl Net {
-    fn new(device: &Device) -> Self {
-        device.seed(11);
-        let layer = || {
-            BlockSparseLinearConfig::new(D, D)
-                .with_block_size(BLOCK)
-                .init(device)
-                .with_strategy(Strategy::Sparse)
-        };
-        Self { a: layer(), b: layer() }
-    }
-
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.b.forward(self.a.forward(x).tanh())
-    }
-}
-
-/// Inputs and targets of a step: a pure function of the step.
-fn batch(step: usize, device: &Device) -> (Tensor<2>, Tensor<2>) {
-    let x = numbers(16 * D, step as u64);
-    // A target with structure: a rotation of the inputs, so that some blocks matter more.
-    let y: Vec<f32> = (0..16 * D).map(|at| 0.8 * x[at / D * D + (at * 3 + 1) % D]).collect();
-    (tensor(&x, [16, D], device, DType::F32), tensor(&y, [16, D], device, DType::F32))
-}
-
-fn step(
-    model: Net,
-    optim: &mut ModuleOptimizer,
-    at: usize,
-    lr: f64,
-    device: &Device,
-) -> (Net, f32) {
-    let (x, y) = batch(at, device);
-    let loss = (model.forward(x) - y).square().mean();
-    let value = loss.clone().into_scalar::<f32>();
-    let grads = GradientsParams::from_grads(loss.backward(), &model);
-    (optim.step(lr, model, grads), value)
-}
-
-fn config(steps: usize) -> BlastConfig {
-    BlastConfig::new(steps).with_sparsity(0.75).with_interval(5).with_end_fraction(0.8)
-}
-
-fn train(model: Net, optim: &mut ModuleOptimizer, steps: usize, device: &Device) -> (Net, f32) {
-    let mut last = 0.0;
-    let mut model = model;
-    for at in 1..=steps {
-        (model, last) = step(model, optim, at, 3e-3, device);
-    }
-    (model, last)
-}
-
-fn run<O: BlockOptimizer>(
-    inner: O,
-    config: BlastConfig,
-    steps: usize,
-    device: &Device,
-) -> (Net, Monitor, f32) {
-    let blast = Blast::new(inner, config);
-    let monitor = blast.monitor();
-    let (model, mut optim) = blast.attach(Net::new(device)).unwrap();
-    let (model, loss) = train(model, &mut optim, steps, device);
-    (model, monitor, loss)
-}
+use burn_blast::{BlockMask, BlockSparseLinear, io};
+use common::toy::{BLOCK, D, Net, batch, config, run, step, train};
+use common::{engines, floats};
 
 #[test]
 fn at_no_sparsity_training_is_that_of_linear_layers() {
@@ -437,81 +363,6 @@ fn a_plain_linear_layer_is_pruned_in_place() {
     }
 }
 
-/// Everything that decides how training goes on, as bits.
-fn fingerprint(model: &Net, optim: &ModuleOptimizer) -> (Vec<Vec<u32>>, Vec<String>) {
-    let mut all = Vec::new();
-    for layer in [&model.a, &model.b] {
-        all.push(bits(layer.weight.values()));
-        all.push(bits(layer.bias.as_ref().unwrap().val()));
-        all.push(layer.pattern().row_idx().to_vec());
-        all.push(layer.pattern().col_ptr().to_vec());
-    }
-    // The order of entries in an optimizer file is not fixed.
-    let reader = burn_pack::Reader::from_bytes(optim.into_bytes().unwrap()).unwrap();
-    let scalars = reader.scalars().iter().map(|(name, value)| format!("{name} = {value:?}"));
-    let mut state: Vec<String> = scalars.collect();
-    for tensor in reader.into_tensors().unwrap() {
-        let (name, dtype, shape, _, bytes) = tensor.into_parts().unwrap();
-        state.push(format!("{name} {dtype:?} {shape:?} {:?}", &bytes[..]));
-    }
-    state.sort_unstable();
-    (all, state)
-}
-
-fn resumes_bitwise(config: BlastConfig, save_at: usize) {
-    let device = Device::flex().autodiff();
-    let blast = || Blast::new(AdamWConfig::new().build(), config.clone());
-    let folder = tempfile::tempdir().unwrap();
-    let (model_file, optim_file) =
-        (folder.path().join("model.bpk"), folder.path().join("optim.bpk"));
-
-    let (mut model, mut optim) = blast().attach(Net::new(&device)).unwrap();
-    for at in 1..=60 {
-        (model, _) = step(model, &mut optim, at, 3e-3, &device);
-        if at == save_at {
-            io::save(&model, &model_file).unwrap();
-            io::save_optimizer(&optim, &optim_file).unwrap();
-        }
-    }
-    let unbroken = fingerprint(&model, &optim);
-
-    device.seed(99);
-    let fresh = io::load(Net::new(&device), &model_file).unwrap();
-    let (mut model, optim) = blast().attach(fresh).unwrap();
-    let mut optim = io::load_optimizer(optim, &model, &optim_file).unwrap();
-    for at in save_at + 1..=60 {
-        (model, _) = step(model, &mut optim, at, 3e-3, &device);
-    }
-    let resumed = fingerprint(&model, &optim);
-    assert!(unbroken.0 == resumed.0, "weights or pattern, saved at {save_at}");
-    assert!(unbroken.1 == resumed.1, "optimizer state, saved at {save_at}");
-}
-
-#[test]
-fn a_resumed_run_is_bitwise_the_unbroken_one() {
-    let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
-    // 29 and 41 are one step ahead of an update: the armed probe must survive.
-    for save_at in [33, 29, 30, 41] {
-        resumes_bitwise(config.clone(), save_at);
-    }
-}
-
-#[test]
-fn a_resumed_run_with_movement_scores_is_bitwise_the_unbroken_one() {
-    let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
-    resumes_bitwise(config.with_score(Score::Movement), 33);
-}
-
-#[test]
-fn a_resumed_run_with_a_global_budget_is_bitwise_the_unbroken_one() {
-    let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
-    let config = config.with_budget(Budget::Global { min_density: 0.1, max_density: 0.9 });
-    // 39 is where the scores of the update at 42 are gathered.
-    for save_at in [33, 38, 39, 40, 41] {
-        resumes_bitwise(config.clone(), save_at);
-    }
-}
-
 #[test]
 fn the_ledger_has_a_line_for_every_layer_and_update() {
     let device = Device::flex().autodiff();
@@ -539,47 +390,4 @@ fn the_ledger_has_a_line_for_every_layer_and_update() {
     let blast = Blast::new(AdamWConfig::new().build(), config.clone());
     let error = blast.with_ledger(folder.path().join("no/run.jsonl")).unwrap_err().to_string();
     assert!(error.starts_with("the run ledger ") && error.contains("cannot be written"), "{error}");
-}
-
-/// A student with growth must find which blocks a sparse teacher has.
-fn found(growth: Growth) -> f64 {
-    let device = Device::flex().autodiff();
-    let teacher = BlockSparseLinearConfig::new(128, 128)
-        .with_block_size(16)
-        .with_sparsity(0.75)
-        .with_seed(5)
-        .with_bias(false)
-        .init(&device);
-    let hidden = BlockMask::from(teacher.pattern());
-    // The student starts sparse too, on other blocks: without growth it can only stay there.
-    let student = BlockSparseLinearConfig::new(128, 128)
-        .with_block_size(16)
-        .with_sparsity(0.75)
-        .with_seed(6)
-        .with_bias(false)
-        .init(&device);
-    let config = BlastConfig::new(300)
-        .with_sparsity(0.75)
-        .with_schedule(Schedule::Constant)
-        .with_interval(10)
-        .with_growth(growth);
-    let (mut student, mut optim) =
-        Blast::new(AdamWConfig::new().build(), config).attach(student).unwrap();
-    for at in 0..300 {
-        let x = tensor::<2>(&numbers(64 * 128, 1000 + at), [64, 128], &device, DType::F32);
-        let target = teacher.forward(x.clone()).detach();
-        let loss = (student.forward(x) - target).square().mean();
-        let grads = GradientsParams::from_grads(loss.backward(), &student);
-        student = optim.step(1e-2, student, grads);
-    }
-    let kept = BlockMask::from(student.pattern());
-    kept.intersection(&hidden).count() as f64 / hidden.count() as f64
-}
-
-#[test]
-fn growth_finds_the_hidden_mask_of_a_teacher() {
-    let (with, without) = (found(Growth::Gradient), found(Growth::None));
-    println!("blocks of the teacher found: {with} with growth, {without} without");
-    assert!(with >= 0.95, "{with}");
-    assert!(with > without);
 }

@@ -1,5 +1,8 @@
 //! The devices every test body runs on, and exact comparison.
+// Each test file uses its own part.
 #![allow(dead_code)]
+
+pub mod toy;
 
 use std::sync::OnceLock;
 

@@ -1,0 +1,83 @@
+//! Two small layers, a task with structure, and a training loop.
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Tensor};
+use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Monitor};
+use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, Strategy};
+
+use super::{numbers, tensor};
+
+pub const D: usize = 64;
+pub const BLOCK: usize = 8;
+
+#[derive(Module, Debug)]
+pub struct Net {
+    pub a: BlockSparseLinear,
+    pub b: BlockSparseLinear,
+}
+
+impl Net {
+    pub fn new(device: &Device) -> Self {
+        device.seed(11);
+        let layer = || {
+            BlockSparseLinearConfig::new(D, D)
+                .with_block_size(BLOCK)
+                .init(device)
+                .with_strategy(Strategy::Sparse)
+        };
+        Self { a: layer(), b: layer() }
+    }
+
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.b.forward(self.a.forward(x).tanh())
+    }
+}
+
+/// Inputs and targets of a step: a pure function of the step.
+pub fn batch(step: usize, device: &Device) -> (Tensor<2>, Tensor<2>) {
+    let x = numbers(16 * D, step as u64);
+    // A target with structure: a rotation of the inputs, so that some blocks matter more.
+    let y: Vec<f32> = (0..16 * D).map(|at| 0.8 * x[at / D * D + (at * 3 + 1) % D]).collect();
+    (tensor(&x, [16, D], device, DType::F32), tensor(&y, [16, D], device, DType::F32))
+}
+
+pub fn step(
+    model: Net,
+    optim: &mut ModuleOptimizer,
+    at: usize,
+    lr: f64,
+    device: &Device,
+) -> (Net, f32) {
+    let (x, y) = batch(at, device);
+    let loss = (model.forward(x) - y).square().mean();
+    let value = loss.clone().into_scalar::<f32>();
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    (optim.step(lr, model, grads), value)
+}
+
+pub fn config(steps: usize) -> BlastConfig {
+    BlastConfig::new(steps).with_sparsity(0.75).with_interval(5).with_end_fraction(0.8)
+}
+
+pub fn train(model: Net, optim: &mut ModuleOptimizer, steps: usize, device: &Device) -> (Net, f32) {
+    let mut last = 0.0;
+    let mut model = model;
+    for at in 1..=steps {
+        (model, last) = step(model, optim, at, 3e-3, device);
+    }
+    (model, last)
+}
+
+pub fn run<O: BlockOptimizer>(
+    inner: O,
+    config: BlastConfig,
+    steps: usize,
+    device: &Device,
+) -> (Net, Monitor, f32) {
+    let blast = Blast::new(inner, config);
+    let monitor = blast.monitor();
+    let (model, mut optim) = blast.attach(Net::new(device)).unwrap();
+    let (model, loss) = train(model, &mut optim, steps, device);
+    (model, monitor, loss)
+}
