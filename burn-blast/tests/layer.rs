@@ -219,3 +219,22 @@ fn a_sparsity_that_is_no_share_is_refused() {
         assert_eq!(error, want);
     }
 }
+
+#[test]
+fn layers_that_do_not_follow_each_other_are_refused() {
+    let device = Device::flex();
+    let layer = |d_input, d_output| BlockSparseLinearConfig::new(d_input, d_output).init(&device);
+    let message = |gate: (usize, usize), up: (usize, usize), down: (usize, usize)| {
+        let layers = [gate, up, down].map(|(d_input, d_output)| layer(d_input, d_output));
+        let [gate, up, down] = layers;
+        let build = std::panic::AssertUnwindSafe(|| BlockSparseGatedMlp::new(gate, up, down));
+        let panic = std::panic::catch_unwind(build).unwrap_err();
+        let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap()
+    };
+    assert_eq!(message((8, 16), (8, 17), (16, 8)), "gate and up must have the same size");
+    assert_eq!(
+        message((8, 16), (8, 16), (17, 8)),
+        "down must take what gate gives: 16 features, not 17"
+    );
+}

@@ -60,18 +60,6 @@ pub enum IoError {
         /// What the parameter holds.
         expected: &'static str,
     },
-    /// A tensor's bytes do not fill its shape.
-    #[error(
-        "tensor \"{name}\" has {found} bytes, but its shape needs {expected}: the file is truncated or damaged"
-    )]
-    Length {
-        /// Name in the file.
-        name: String,
-        /// Bytes found.
-        found: usize,
-        /// Bytes needed.
-        expected: usize,
-    },
     /// The recorded pattern of a layer is not valid.
     #[error("layer \"{layer}\": {source}")]
     Layout {

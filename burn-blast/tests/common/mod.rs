@@ -2,6 +2,7 @@
 // Each test file uses its own part.
 #![allow(dead_code)]
 
+pub mod saved;
 pub mod toy;
 
 use std::sync::OnceLock;
