@@ -2,12 +2,23 @@
 
 mod common;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor};
 use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
-use common::saved::{Net, content, formats, net};
+use common::saved::{content, formats, net};
 use common::{engines, floats};
+
+/// The model with every float parameter in another precision.
+fn cast<M: Module>(model: M, dtype: DType) -> M {
+    struct Cast(DType);
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+    model.map(&mut Cast(dtype))
+}
 
 #[test]
 fn a_model_loads_into_one_that_keeps_other_blocks() {
@@ -40,19 +51,7 @@ fn burnpack_keeps_identities_so_that_an_optimizer_still_fits() {
 #[test]
 fn half_precision_stays_half_precision() {
     let device = Device::flex();
-    let cast = |model: Net| {
-        struct Cast;
-        impl burn::module::ModuleMapper for Cast {
-            fn map_float<const D: usize>(
-                &mut self,
-                param: burn::module::Param<burn::tensor::Tensor<D>>,
-            ) -> burn::module::Param<burn::tensor::Tensor<D>> {
-                param.map(|tensor| tensor.cast(DType::BF16))
-            }
-        }
-        model.map(&mut Cast)
-    };
-    let model = cast(net(0.5, 1, &device));
+    let model = cast(net(0.5, 1, &device), DType::BF16);
     for (format, save, load) in formats() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
@@ -131,16 +130,7 @@ fn a_linear_layer_in_column_layout_loads() {
 fn double_precision_is_loaded_as_single() {
     let device = Device::flex();
     let model = LinearConfig::new(16, 16).init(&device);
-    struct Cast;
-    impl burn::module::ModuleMapper for Cast {
-        fn map_float<const D: usize>(
-            &mut self,
-            param: burn::module::Param<burn::tensor::Tensor<D>>,
-        ) -> burn::module::Param<burn::tensor::Tensor<D>> {
-            param.map(|tensor| tensor.cast(DType::F64))
-        }
-    }
-    let bytes = io::to_bytes(&model.clone().map(&mut Cast)).unwrap();
+    let bytes = io::to_bytes(&cast(model.clone(), DType::F64)).unwrap();
     let fresh = BlockSparseLinearConfig::new(16, 16).with_block_size(8).init(&device);
     let loaded = io::from_bytes(fresh, bytes).unwrap();
     assert_eq!(loaded.weight.values().dtype(), DType::F32);

@@ -32,7 +32,7 @@ impl BlockSparseGatedMlpConfig {
     /// Initialises the block.
     ///
     /// # Panics
-    /// If a size or the block size is not valid.
+    /// If a size, the block size or the sparsity is not valid.
     pub fn init(&self, device: &Device) -> BlockSparseGatedMlp {
         let layer = |d_input, d_output, seed| {
             BlockSparseLinearConfig::new(d_input, d_output)

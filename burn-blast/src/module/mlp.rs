@@ -45,7 +45,7 @@ impl BlockSparseMlpConfig {
     /// Initialises the block.
     ///
     /// # Panics
-    /// If a size or the block size is not valid.
+    /// If a size, the block size or the sparsity is not valid.
     pub fn init(&self, device: &Device) -> BlockSparseMlp {
         let layer = |d_input, d_output, seed| {
             BlockSparseLinearConfig::new(d_input, d_output)

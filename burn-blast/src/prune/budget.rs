@@ -13,6 +13,8 @@ pub enum Budget {
     /// keep more (SET, RigL).
     ErdosRenyi,
     /// All blocks compete, by score, whatever their layer; every layer keeps a density within bounds.
+    /// Layers with a target of their own take no part. Every other layer must: while one is frozen or gets no
+    /// gradient, all keep their uniform share, and the log says so.
     Global {
         /// Least density of a layer.
         min_density: f64,
