@@ -2,7 +2,9 @@
 
 mod common;
 
-use burn_blast_kernels::cpu::{self, HostFloat};
+use std::mem::MaybeUninit;
+
+use burn_blast_kernels::cpu::{self, Activation, Epilogue, HostFloat, Values};
 use burn_blast_kernels::reference::{self, Rounding};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use common::{numbers, values};
@@ -165,4 +167,68 @@ fn the_oracle_refuses_a_dropped_block() {
     let want = reference::spmm(&x, &w, None, &pattern);
     let got = cpu::spmm(&x, &dropped, None, &pattern, 1);
     assert!(Rounding::F32.check(&got, &want).is_err());
+}
+
+/// Values of other types than the input, NaN in the output before, and what follows the product.
+#[test]
+fn weights_of_every_type_multiply_f32_and_every_epilogue_is_applied() {
+    for block in [8, 16, 32, 64, 128] {
+        for (name, pattern) in patterns(block) {
+            for m in [1, 5, 33, 131] {
+                mixed(&format!("{name}, {m} rows"), &pattern, m);
+            }
+        }
+    }
+}
+
+fn mixed(case: &str, pattern: &BlockPattern, m: usize) {
+    let shape = pattern.shape();
+    let x = numbers(m * shape.rows(), 3);
+    let bias = numbers(shape.cols(), 6);
+    let (half, half_exact) = round::<f16>(values(pattern, 5));
+    let (brain, brain_exact) = round::<bf16>(values(pattern, 5));
+    let whole: Vec<i8> = values(pattern, 5).iter().map(|v| (v * 127.0) as i8).collect();
+    let scales: Vec<f32> = (0..pattern.nnz()).map(|at| 0.01 + 0.001 * at as f32).collect();
+    let area = pattern.block().area();
+    let whole_exact: Vec<f32> =
+        whole.iter().enumerate().map(|(at, &v)| f32::from(v) * scales[at / area]).collect();
+    let kinds = [
+        ("f16", Values::F16(&half), half_exact),
+        ("bf16", Values::Bf16(&brain), brain_exact),
+        ("int8", Values::Int8 { values: &whole, scales: &scales }, whole_exact),
+    ];
+    for (kind, stored, exact) in kinds {
+        for bias in [None, Some(&bias[..])] {
+            let mut out = vec![MaybeUninit::new(f32::NAN); m * shape.cols()];
+            let epilogue = Epilogue { bias, activation: Some(Activation::Relu) };
+            cpu::spmm_into(&x, stored, epilogue, pattern, &mut out);
+            // SAFETY: it was initialised with NaN.
+            let got: Vec<f32> = out.into_iter().map(|y| unsafe { y.assume_init() }).collect();
+            let mut want = reference::spmm(&x, &exact, bias, pattern);
+            want.iter_mut().for_each(|want| want.value = want.value.max(0.0));
+            if let Err(message) = Rounding::F32.check(&got, &want) {
+                panic!("{kind}, {case}: {message}");
+            }
+        }
+    }
+}
+
+/// Large enough to be written past the caches, at and beside the start of a cache line.
+#[test]
+fn a_large_output_is_right_wherever_it_starts() {
+    let shape = MatrixShape::new(64, 4096).unwrap();
+    let pattern = BlockPattern::random(shape, BlockSize::new(32).unwrap(), 0.4, 8);
+    let (m, w) = (300, values(&pattern, 5));
+    let (x, bias) = (numbers(m * 64, 1), numbers(4096, 2));
+    let want = reference::spmm(&x, &w, Some(&bias), &pattern);
+    for offset in 0..17 {
+        let mut out = vec![MaybeUninit::new(f32::NAN); m * 4096 + 32];
+        let epilogue = Epilogue { bias: Some(&bias[..]), activation: None };
+        let to = &mut out[offset..offset + m * 4096];
+        cpu::spmm_into(&x, Values::F32(&w), epilogue, &pattern, to);
+        // SAFETY: it was initialised with NaN.
+        let got: Vec<f32> = out.into_iter().map(|y| unsafe { y.assume_init() }).collect();
+        Rounding::F32.check(&got[offset..offset + m * 4096], &want).unwrap();
+        assert!(got[..offset].iter().chain(&got[offset + m * 4096..]).all(|y| y.is_nan()));
+    }
 }

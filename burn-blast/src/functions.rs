@@ -4,8 +4,8 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 use burn_blast_kernels::BlockPattern;
 
-use crate::BlastOps;
 use crate::weight::BlockSparseWeight;
+use crate::{BlastOps, GatedPatterns};
 
 /// Multiplies `input` by a block-sparse weight.
 ///
@@ -21,7 +21,8 @@ pub fn block_sparse_linear<const D: usize>(
     weight: &BlockSparseWeight,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    by_rows(input, weight.pattern(), |rows| {
+    let shape = weight.pattern().shape();
+    by_rows(input, shape.rows(), shape.cols(), |rows| {
         let values = weight.values();
         match weight.probe() {
             Some(probe) if rows.device().is_autodiff() => {
@@ -39,11 +40,11 @@ pub fn block_sparse_linear<const D: usize>(
 /// Applies `product` to `input` with its leading axes flattened, and restores them.
 pub(crate) fn by_rows<const D: usize>(
     input: Tensor<D>,
-    pattern: &BlockPattern,
+    d_input: usize,
+    d_output: usize,
     product: impl FnOnce(Tensor<2>) -> Tensor<2>,
 ) -> Tensor<D> {
     let mut dims = input.dims();
-    let d_input = pattern.shape().rows();
     assert!(
         dims[D - 1] == d_input,
         "the last axis of the input is {}, but the layer has d_input {d_input}",
@@ -51,7 +52,7 @@ pub(crate) fn by_rows<const D: usize>(
     );
     let rows = dims[..D - 1].iter().product();
     let output = product(input.reshape([rows, d_input]));
-    dims[D - 1] = pattern.shape().cols();
+    dims[D - 1] = d_output;
     output.reshape(dims)
 }
 
@@ -102,6 +103,44 @@ pub fn spmm_probed(
         values.into_dispatch(),
         probe.into_dispatch(),
         pattern.clone(),
+    ))
+}
+
+/// `down(silu(gate(x)) · up(x))` of packed values, without bias. Keeps nothing for the backward pass but `x`.
+///
+/// # Shapes
+/// - `x`: `[m, d_model]`; `gate`, `up`, `down`: `[nnz, b, b]` of their patterns
+/// - output: `[m, d_output]`
+///
+/// # Panics
+/// If a shape or data type does not fit, or the block sizes differ.
+pub fn gated_mlp(
+    x: Tensor<2>,
+    gate: Tensor<3>,
+    up: Tensor<3>,
+    down: Tensor<3>,
+    patterns: &GatedPatterns,
+) -> Tensor<2> {
+    let GatedPatterns { gate: first, up: second, down: last } = patterns;
+    let (x, gate) = operands(x, gate, first);
+    let (x, up) = operands(x, up, second);
+    let down = plain(down);
+    check_values(&down, last);
+    check_dtypes(x.dtype(), down.dtype());
+    assert!(
+        first.shape() == second.shape() && first.shape().cols() == last.shape().rows(),
+        "gate and up must have one size, and down must take what they give"
+    );
+    assert!(
+        first.block() == second.block() && first.block() == last.block(),
+        "the three layers must have one block size: call them one by one"
+    );
+    Tensor::from_dispatch(<Dispatch as BlastOps>::gated_mlp(
+        x.into_dispatch(),
+        gate.into_dispatch(),
+        up.into_dispatch(),
+        down.into_dispatch(),
+        patterns.clone(),
     ))
 }
 

@@ -21,7 +21,7 @@ pub use module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
     BlockSparseMlp, BlockSparseMlpConfig, MlpActivation,
 };
-pub use ops::BlastOps;
+pub use ops::{BlastOps, GatedPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
 pub use weight::{BlockSparseWeight, LayoutError};
 

@@ -91,6 +91,64 @@ pub trait BlastOps: Backend {
     /// result `[d_input, d_output]`.
     #[fusion(dtype = values, shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]))]
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
+
+    /// `down(silu(gate(x)) · up(x))`, which keeps no hidden features. Shapes: `x [m, d_model]`, result
+    /// `[m, d_output]`; the values as their patterns say.
+    #[fusion(default)]
+    fn gated_mlp(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> FloatTensor<Self> {
+        let gate = Self::spmm(x.clone(), gate, patterns.gate);
+        let up = Self::spmm(x, up, patterns.up);
+        let silu = Self::float_mul(gate.clone(), Self::sigmoid(gate));
+        Self::spmm(Self::float_mul(silu, up), down, patterns.down)
+    }
+
+    /// Gradients of [`gated_mlp`](Self::gated_mlp) for `x`, `gate`, `up` and `down`, in this order, from the
+    /// gradient `dy` of its result. The hidden features are computed again.
+    #[fusion(default)]
+    fn gated_mlp_backward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let g = Self::spmm(x.clone(), gate.clone(), patterns.gate.clone());
+        let u = Self::spmm(x.clone(), up.clone(), patterns.up.clone());
+        let s = Self::sigmoid(g.clone());
+        let silu = Self::float_mul(g.clone(), s.clone());
+        let h = Self::float_mul(silu.clone(), u.clone());
+        let dh = Self::spmm_t(dy.clone(), down, patterns.down.clone());
+        let du = Self::float_mul(dh.clone(), silu.clone());
+        // silu' = s + silu (1 - s)
+        let slope =
+            Self::float_add(s.clone(), Self::float_sub(silu.clone(), Self::float_mul(silu, s)));
+        let dg = Self::float_mul(Self::float_mul(dh, u), slope);
+        let dx = Self::float_add(
+            Self::spmm_t(dg.clone(), gate, patterns.gate.clone()),
+            Self::spmm_t(du.clone(), up, patterns.up.clone()),
+        );
+        let dgate = Self::sddmm(x.clone(), dg, patterns.gate);
+        let dup = Self::sddmm(x, du, patterns.up);
+        (dx, dgate, dup, Self::sddmm(h, dy, patterns.down))
+    }
+}
+
+/// Patterns of the three layers of a gated feed-forward block.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatedPatterns {
+    /// Of `[d_model, d_ff]`, through the activation.
+    pub gate: BlockPattern,
+    /// Of `[d_model, d_ff]`.
+    pub up: BlockPattern,
+    /// Of `[d_ff, d_output]`.
+    pub down: BlockPattern,
 }
 
 /// Shape of packed values.

@@ -1,8 +1,13 @@
 //! Storage types of the host kernels.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
+
+use super::{Values, scratch};
 
 /// A float a weight or activation may be stored in. Arithmetic is always `f32`.
 pub trait HostFloat: Copy + Default + Send + Sync + 'static {
@@ -10,6 +15,10 @@ pub trait HostFloat: Copy + Default + Send + Sync + 'static {
     fn widen(slice: &[Self]) -> Cow<'_, [f32]>;
     /// A result rounded to the storage type, without a copy where that is `f32`.
     fn narrow(result: Vec<f32>) -> Vec<Self>;
+    /// Lets `fill` write every element as `f32`, and rounds to the storage type.
+    fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>]));
+    /// The slice as packed values.
+    fn values(slice: &[Self]) -> Values<'_>;
 }
 
 impl HostFloat for f32 {
@@ -20,20 +29,44 @@ impl HostFloat for f32 {
     fn narrow(result: Vec<f32>) -> Vec<Self> {
         result
     }
+
+    fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>])) {
+        fill(out);
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::F32(slice)
+    }
 }
 
 macro_rules! half_float {
-    ($($float:ty),*) => {$(
+    ($($float:ty => $values:ident),*) => {$(
         impl HostFloat for $float {
             fn widen(slice: &[Self]) -> Cow<'_, [f32]> {
-                Cow::Owned(slice.iter().map(|value| value.to_f32()).collect())
+                Cow::Owned(slice.to_f32_vec())
             }
 
             fn narrow(result: Vec<f32>) -> Vec<Self> {
-                result.into_iter().map(<$float>::from_f32).collect()
+                Vec::from_f32_slice(&result)
+            }
+
+            fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>])) {
+                scratch::with(out.len(), |wide| {
+                    // SAFETY: the same memory; `fill` writes every element.
+                    fill(unsafe {
+                        std::slice::from_raw_parts_mut(wide.as_mut_ptr().cast(), wide.len())
+                    });
+                    for (out, &wide) in out.iter_mut().zip(wide.iter()) {
+                        out.write(<$float>::from_f32(wide));
+                    }
+                });
+            }
+
+            fn values(slice: &[Self]) -> Values<'_> {
+                Values::$values(slice)
             }
         }
     )*};
 }
 
-half_float!(f16, bf16);
+half_float!(f16 => F16, bf16 => Bf16);

@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use super::HostFloat;
-use super::sddmm::Panels;
+use super::sddmm::each_column;
+use super::spmm::filled;
+use super::tasks::{SharedOut, threads_for};
 use crate::BlockPattern;
 
 /// Frobenius norm of each block.
@@ -33,18 +35,20 @@ pub fn grad_block_norms<T: HostFloat>(
     pattern: &BlockPattern,
     m: usize,
 ) -> Vec<T> {
-    let operands = Panels::new(x, dy, pattern, m);
-    let (cols, area) = (pattern.block_cols(), pattern.block().area());
-    let norms = (0..pattern.block_count())
-        .into_par_iter()
-        .map_init(
-            || vec![0.0; area],
-            |product, at| {
-                operands.block_product(at / cols, at % cols, product);
-                norm(product)
-            },
-        )
-        .collect();
+    let (rows, cols) = (pattern.block_rows(), pattern.block_cols());
+    let threads = threads_for(m * pattern.shape().area());
+    let norms = filled(rows * cols, |out| {
+        let out = SharedOut::new(out);
+        each_column(x, dy, pattern, m, threads, |operands, col| {
+            super::scratch::with(pattern.block().area(), |block| {
+                for row in 0..rows {
+                    operands.block(row, block.as_mut_ptr(), false);
+                    // SAFETY: each column of the norms belongs to one task.
+                    unsafe { out.at(row * cols + col).write(norm(block)) };
+                }
+            });
+        });
+    });
     T::narrow(norms)
 }
 

@@ -1,16 +1,21 @@
-//! Weight gradient at kept blocks, and the tile product it shares with the gradient norms.
+//! Weight gradient at kept blocks, and the block product it shares with the gradient norms.
 
-use macerator::{AutoArch, Scalar, Simd, WithSimd};
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
-use super::HostFloat;
-use super::panel::pack_columns;
-use super::tile::{Left, Tile, used_lanes};
+use macerator::{AutoArch, Simd, WithSimd};
+
+use super::factor::by_block;
+use super::panel::{Panels, pack, pack_all, panel_len};
+use super::spmm::filled;
+use super::tasks::{SharedOut, each, ranges_for, threads_for};
+use super::tile::{Strides, Tile, used_lanes};
+use super::{HostFloat, scratch};
 use crate::BlockPattern;
+use crate::pattern::equal_work;
 
 /// Rows summed before the tiles of a block move on: two panels of this height fit the first-level cache
 /// at a block of 32, the second-level cache at any block.
-const ROWS_PER_PASS: usize = 256;
+const ROWS_PER_PASS: usize = 128;
 
 /// `xᵀ · dy` at the kept blocks.
 ///
@@ -21,90 +26,167 @@ const ROWS_PER_PASS: usize = 256;
 /// # Panics
 /// If a slice has another length.
 pub fn sddmm<T: HostFloat>(x: &[T], dy: &[T], pattern: &BlockPattern, m: usize) -> Vec<T> {
-    let operands = Panels::new(x, dy, pattern, m);
-    let mut values = vec![0.0; pattern.value_count()];
-    let blocks: Vec<(usize, usize)> = pattern.blocks().collect();
-    values.par_chunks_mut(pattern.block().area()).zip(blocks).for_each(|(out, (row, col))| {
-        operands.block_product(row, col, out);
-    });
-    T::narrow(values)
+    filled(pattern.value_count(), |out| sddmm_into(x, dy, pattern, m, out))
 }
 
-/// Both operands of `xᵀ · dy`, regrouped by block column.
-pub(super) struct Panels {
-    x: Vec<f32>,
-    dy: Vec<f32>,
+/// [`sddmm`] written to `out`, `[nnz, b, b]`, all of it.
+///
+/// # Panics
+/// If a slice has another length.
+pub fn sddmm_into<T: HostFloat>(
+    x: &[T],
+    dy: &[T],
+    pattern: &BlockPattern,
     m: usize,
-    b: usize,
-}
-
-impl Panels {
-    pub(super) fn new<T: HostFloat>(x: &[T], dy: &[T], pattern: &BlockPattern, m: usize) -> Self {
-        let (shape, b) = (pattern.shape(), pattern.block().get());
-        assert_eq!(x.len(), m * shape.rows(), "x must be [m, d_input]");
-        assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
-        if m == 0 {
-            return Self { x: Vec::new(), dy: Vec::new(), m, b };
-        }
-        let x = pack_columns(&T::widen(x), m, shape.rows(), b);
-        let dy = pack_columns(&T::widen(dy), m, shape.cols(), b);
-        Self { x, dy, m, b }
-    }
-
-    /// Writes one `[b, b]` block of the product into `out`.
-    pub(super) fn block_product(&self, row: usize, col: usize, out: &mut [f32]) {
-        let panel = self.m * self.b;
-        let x = &self.x[row * panel..(row + 1) * panel];
-        let dy = &self.dy[col * panel..(col + 1) * panel];
-        AutoArch::new().dispatch(BlockProduct { x, dy, out, b: self.b });
-    }
-}
-
-struct BlockProduct<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    out: &'a mut [f32],
-    b: usize,
-}
-
-impl BlockProduct<'_> {
-    #[inline(always)]
-    fn tiles<S: Simd, const MR: usize, const NV: usize, const HALF: bool>(self) {
-        let (b, width) = (self.b, NV * used_lanes::<S, HALF>());
-        self.out.fill(0.0);
-        let pass = ROWS_PER_PASS * b;
-        for (x, dy) in self.x.chunks(pass).zip(self.dy.chunks(pass)) {
-            for k in (0..b).step_by(MR) {
-                for n in (0..b).step_by(width) {
-                    // SAFETY: `MR` and `width` divide `b`, so every tile lies inside the block, and both
-                    // panels hold `x.len() / b` rows of `b`.
-                    unsafe {
-                        let left = Left { ptr: x.as_ptr().add(k), row_stride: 1, k_stride: b };
-                        let to = self.out.as_mut_ptr().add(k * b + n);
-                        let mut tile = Tile::<S, MR, NV, HALF>::zero();
-                        tile.accumulate(left, dy.as_ptr().add(n), b, x.len() / b);
-                        tile.add(to, b);
-                        tile.store(to, b);
-                    }
-                }
+    out: &mut [MaybeUninit<T>],
+) {
+    assert_eq!(out.len(), pattern.value_count(), "out must be [nnz, b, b]");
+    let threads = threads_for(m * pattern.value_count());
+    let area = pattern.block().area();
+    let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
+    T::store(out, |out| {
+        let out = SharedOut::new(out);
+        each_column(x, dy, pattern, m, threads, |operands, col| {
+            let entries = ptr[col] as usize..ptr[col + 1] as usize;
+            for (entry, &row) in entries.clone().zip(&idx[entries]) {
+                // SAFETY: each block belongs to one column, each column to one task.
+                let block = unsafe { out.at(entry * area) };
+                operands.block(row as usize, block, false);
             }
-        }
+        });
+    });
+}
+
+/// Runs `work` for every block column, with `x` and that column of `dy` regrouped.
+pub(super) fn each_column<T: HostFloat>(
+    x: &[T],
+    dy: &[T],
+    pattern: &BlockPattern,
+    m: usize,
+    threads: usize,
+    work: impl Fn(Operands, usize) + Send + Sync,
+) {
+    let (shape, b) = (pattern.shape(), pattern.block().get());
+    assert_eq!(x.len(), m * shape.rows(), "x must be [m, d_input]");
+    assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
+    let (x, dy) = (T::widen(x), T::widen(dy));
+    scratch::with(panel_len(m, shape.rows(), b), |panels| {
+        pack_all(&x, shape.rows(), 0..m, b, panels, threads);
+        let left = Panels::new(panels, m);
+        each(equal_work(pattern.col_ptr(), ranges_for(threads)), threads, |cols| {
+            scratch::with(m * b, |panel| {
+                for col in cols {
+                    panel.fill(0.0);
+                    pack(&dy, shape.cols(), 0..m, col..col + 1, b, panel);
+                    work(Operands { left, right: Panels::new(panel, m), b }, col);
+                }
+            });
+        });
+    });
+}
+
+/// Both operands of `xᵀ · dy`, the second as one panel.
+#[derive(Clone, Copy)]
+pub(super) struct Operands {
+    pub(super) left: Panels,
+    pub(super) right: Panels,
+    pub(super) b: usize,
+}
+
+impl Operands {
+    /// Writes the `[b, b]` block of the product that belongs to inner block `row`, or adds it.
+    pub(super) fn block(self, row: usize, out: *mut f32, add: bool) {
+        AutoArch::new().dispatch(BlockProduct { operands: self, row, out, add });
     }
 }
 
-impl WithSimd for BlockProduct<'_> {
+struct BlockProduct {
+    operands: Operands,
+    row: usize,
+    out: *mut f32,
+    add: bool,
+}
+
+impl WithSimd for BlockProduct {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        match (f32::lanes::<S>(), self.b) {
-            (16, 8) => self.tiles::<S, 8, 1, true>(),
-            (16, 16) => self.tiles::<S, 16, 1, false>(),
-            (16, 32) => self.tiles::<S, 8, 2, false>(),
-            (16, _) => self.tiles::<S, 4, 4, false>(),
-            (8, 8) => self.tiles::<S, 8, 1, false>(),
-            (1, _) => self.tiles::<S, 2, 8, false>(),
-            _ => self.tiles::<S, 4, 2, false>(),
+        by_block!(S, self.operands.b, block_product(&self));
+    }
+}
+
+#[inline(always)]
+fn block_product<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+    product: &BlockProduct,
+) {
+    let Operands { left, right, .. } = product.operands;
+    let rows = left.rows();
+    let mut start = 0;
+    loop {
+        let depth = ROWS_PER_PASS.min(rows - start);
+        // SAFETY: the panels hold `rows` rows of `B`.
+        let (x, dy) = unsafe { (left.at(product.row, start, B), right.at(0, start, B)) };
+        let pass = Pass { x, dy, depth, out: product.out, add: product.add || start > 0 };
+        let mut k = 0;
+        // SAFETY: `k` plus the height of a tile stays within `B`.
+        unsafe {
+            // Eight left over are two of four rather than six and two.
+            while B - k >= MR && (MR == 8 || B - k != 8) {
+                pass.tiles::<S, B, MR, NV, HALF>(k);
+                k += MR;
+            }
+            while MR > 8 && B - k >= 8 {
+                pass.tiles::<S, B, 8, NV, HALF>(k);
+                k += 8;
+            }
+            while B - k >= 4 {
+                pass.tiles::<S, B, 4, NV, HALF>(k);
+                k += 4;
+            }
+            while B - k >= 2 {
+                pass.tiles::<S, B, 2, NV, HALF>(k);
+                k += 2;
+            }
+        }
+        start += depth;
+        if start >= rows {
+            return;
+        }
+    }
+}
+
+/// Some rows of both panels.
+struct Pass {
+    x: *const f32,
+    dy: *const f32,
+    depth: usize,
+    out: *mut f32,
+    add: bool,
+}
+
+impl Pass {
+    /// Rows `k..k + MR` of the block.
+    ///
+    /// # Safety
+    /// `k + MR <= B`, and the pointers hold what the pass says.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+        &self,
+        k: usize,
+    ) {
+        for n in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
+            let mut tile = Tile::<S, MR, NV, HALF>::zero();
+            // SAFETY: the caller's.
+            unsafe {
+                let to = self.out.add(k * B + n);
+                if self.add {
+                    tile.add(to, B);
+                }
+                let strides = Strides::<1, B, B>;
+                tile.accumulate(strides, self.x.add(k), self.dy.add(n), self.depth);
+                tile.store(to, B);
+            }
         }
     }
 }

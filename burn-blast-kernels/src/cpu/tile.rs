@@ -1,15 +1,19 @@
 //! The register tile all host products are made of.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_mm256_stream_ps, _mm512_stream_ps};
+#[cfg(target_arch = "x86_64")]
+use std::mem::transmute_copy;
+
 use macerator::{Scalar, Simd, VMulAdd, Vector};
 use macerator::{vload_low, vload_unaligned, vstore_low, vstore_unaligned};
 
-/// Where the scalar operand of a tile lies: element `(row, k)` is at `row * row_stride + k * k_stride`.
-#[derive(Clone, Copy)]
-pub(super) struct Left {
-    pub(super) ptr: *const f32,
-    pub(super) row_stride: usize,
-    pub(super) k_stride: usize,
-}
+/// Steps of the inner loop written out, so that its counter costs nothing.
+const UNROLL: usize = 4;
+
+/// Strides of the scalar operand of a tile: element `(row, k)` is at `row * ROW + k * STEP`, and row `k` of
+/// the vector operand at `k * RIGHT`. All are known when compiled, so that addresses are.
+pub(super) struct Strides<const ROW: usize, const STEP: usize, const RIGHT: usize>;
 
 /// `MR` rows by `NV` vectors of sums kept in registers. With `HALF` only the lower half of each vector
 /// is read and written: a block of 8 on a machine with 16 lanes.
@@ -31,6 +35,14 @@ unsafe fn load<S: Simd, const HALF: bool>(ptr: *const f32) -> Vector<S, f32> {
     unsafe { if HALF { vload_low(ptr) } else { vload_unaligned(ptr) } }
 }
 
+/// # Safety
+/// `used_lanes` elements must be writable at `ptr`.
+#[inline(always)]
+unsafe fn store<S: Simd, const HALF: bool>(ptr: *mut f32, vector: Vector<S, f32>) {
+    // SAFETY: the caller's.
+    unsafe { if HALF { vstore_low(ptr, vector) } else { vstore_unaligned(ptr, vector) } }
+}
+
 impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV, HALF> {
     #[inline(always)]
     pub(super) fn zero() -> Self {
@@ -40,47 +52,70 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
     /// Adds `Σ_k left[row, k] · right[k, ..]` over `depth` steps.
     ///
     /// # Safety
-    /// `left` must hold `MR` rows of `depth` elements, `right` `depth` rows, `right_stride` apart, of
-    /// `NV` vectors.
+    /// `left` must hold `MR` rows of `depth` elements, `right` `depth` rows of `NV` vectors.
     #[inline(always)]
-    pub(super) unsafe fn accumulate(
+    pub(super) unsafe fn accumulate<const ROW: usize, const STEP: usize, const RIGHT: usize>(
         &mut self,
-        left: Left,
+        _: Strides<ROW, STEP, RIGHT>,
+        left: *const f32,
         right: *const f32,
-        right_stride: usize,
         depth: usize,
     ) {
-        let lanes = used_lanes::<S, HALF>();
-        for k in 0..depth {
-            // SAFETY: within the caller's bounds.
-            unsafe {
-                let row = right.add(k * right_stride);
-                let mut vectors = [0.0_f32.splat::<S>(); NV];
-                for (v, vector) in vectors.iter_mut().enumerate() {
-                    *vector = load::<S, HALF>(row.add(v * lanes));
+        let whole = depth - depth % UNROLL;
+        let mut k = 0;
+        // SAFETY: within the caller's bounds.
+        unsafe {
+            while k < whole {
+                for step in k..k + UNROLL {
+                    self.step::<ROW>(left.add(step * STEP), right.add(step * RIGHT));
                 }
-                let column = left.ptr.add(k * left.k_stride);
-                for (m, sums) in self.0.iter_mut().enumerate() {
-                    let scalar = (*column.add(m * left.row_stride)).splat::<S>();
-                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                        *sum = f32::vmul_add(scalar, vector, *sum);
-                    }
+                k += UNROLL;
+            }
+            while k < depth {
+                self.step::<ROW>(left.add(k * STEP), right.add(k * RIGHT));
+                k += 1;
+            }
+        }
+    }
+
+    /// As [`accumulate`](Self::accumulate) of rows of `B`, and copies what it reads of `right` to `copy`.
+    ///
+    /// # Safety
+    /// As there; `copy` must have the room of `right`.
+    #[inline(always)]
+    pub(super) unsafe fn accumulate_copying<const B: usize>(
+        &mut self,
+        left: *const f32,
+        right: *const f32,
+        copy: *mut f32,
+        depth: usize,
+    ) {
+        for k in 0..depth {
+            // SAFETY: the caller's.
+            unsafe {
+                self.step::<B>(left.add(k), right.add(k * B));
+                for v in 0..NV {
+                    let at = k * B + v * used_lanes::<S, HALF>();
+                    store::<S, HALF>(copy.add(at), load::<S, HALF>(right.add(at)));
                 }
             }
         }
     }
 
-    /// Adds `bias` to every row.
-    ///
     /// # Safety
-    /// `bias` must hold `NV` vectors.
+    /// As [`accumulate`](Self::accumulate), for one step.
     #[inline(always)]
-    pub(super) unsafe fn add_bias(&mut self, bias: *const f32) {
-        for v in 0..NV {
-            // SAFETY: within the caller's bounds.
-            let vector = unsafe { load::<S, HALF>(bias.add(v * used_lanes::<S, HALF>())) };
-            for sums in &mut self.0 {
-                sums[v] += vector;
+    unsafe fn step<const ROW: usize>(&mut self, left: *const f32, right: *const f32) {
+        let mut vectors = [0.0_f32.splat::<S>(); NV];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *vector = unsafe { load::<S, HALF>(right.add(v * used_lanes::<S, HALF>())) };
+        }
+        for (m, sums) in self.0.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            let scalar = unsafe { (*left.add(m * ROW)).splat::<S>() };
+            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                *sum = f32::vmul_add(scalar, vector, *sum);
             }
         }
     }
@@ -110,9 +145,62 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         for (m, sums) in self.0.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: within the caller's bounds.
-                let to = unsafe { out.add(m * stride + v * lanes) };
-                unsafe { if HALF { vstore_low(to, sum) } else { vstore_unaligned(to, sum) } };
+                unsafe { store::<S, HALF>(out.add(m * stride + v * lanes), sum) };
             }
         }
+    }
+
+    /// Adds `bias` to every row.
+    ///
+    /// # Safety
+    /// `bias` must hold `NV` vectors.
+    #[inline(always)]
+    pub(super) unsafe fn add_bias(&mut self, bias: *const f32) {
+        for v in 0..NV {
+            // SAFETY: within the caller's bounds.
+            let vector = unsafe { load::<S, HALF>(bias.add(v * used_lanes::<S, HALF>())) };
+            for sums in &mut self.0 {
+                sums[v] += vector;
+            }
+        }
+    }
+
+    /// Writes the sums past the caches, where the machine can: an output larger than them would first be read
+    /// into them, and push out what is needed.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store), with `out` and `stride` at multiples of a cache line, and a
+    /// [fence](stream_fence) before another thread reads.
+    #[inline(always)]
+    pub(super) unsafe fn stream(self, out: *mut f32, stride: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if !HALF && f32::lanes::<S>() >= 8 {
+            let lanes = f32::lanes::<S>();
+            for (m, sums) in self.0.into_iter().enumerate() {
+                for (v, sum) in sums.into_iter().enumerate() {
+                    // SAFETY: the caller's; a vector of so many lanes is that register.
+                    unsafe {
+                        let to = out.add(m * stride + v * lanes);
+                        if lanes == 16 {
+                            _mm512_stream_ps(to, transmute_copy(&sum));
+                        } else {
+                            _mm256_stream_ps(to, transmute_copy(&sum));
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        // SAFETY: the caller's.
+        unsafe { self.store(out, stride) };
+    }
+}
+
+/// Waits until what [`Tile::stream`] wrote is visible to other threads.
+pub(super) fn stream_fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }

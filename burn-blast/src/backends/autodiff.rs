@@ -2,6 +2,7 @@
 //!
 //! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
 //!   `dprobe = grad_block_norms(x, dy)`
+//! - `gated_mlp`: its own backward verb, which computes the hidden features again
 //! - `pack` and `unpack` are each other's rule
 //!
 //! `spmm_t`, `sddmm` and the norms appear only inside backward passes, which Burn does not differentiate
@@ -16,7 +17,7 @@ use burn::backend::{AutodiffBackend, Backend};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
-use crate::BlastOps;
+use crate::{BlastOps, GatedPatterns};
 
 #[derive(Debug)]
 struct Spmm;
@@ -93,6 +94,25 @@ macro_rules! tracked {
             }
         }
     };
+}
+
+#[derive(Debug)]
+struct GatedMlp;
+
+impl<B: BlastOps> Backward<B, 4> for GatedMlp {
+    /// Input, the values of the three layers, and their patterns.
+    type State = ([FloatTensor<B>; 4], GatedPatterns);
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([x, gate, up, down], patterns) = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let (dx, dgate, dup, ddown) = B::gated_mlp_backward(x, gate, up, down, dy, patterns);
+        for (parent, gradient) in ops.parents.into_iter().zip([dx, dgate, dup, ddown]) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -189,6 +209,25 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
                 prep.finish(pattern.clone(), B::unpack(values.into_primitive(), pattern))
             }
             OpsKind::UnTracked(prep) => prep.finish(B::unpack(values.into_primitive(), pattern)),
+        }
+    }
+
+    fn gated_mlp(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), gate.node(), up.node(), down.node()];
+        let [x, gate, up, down] = [x, gate, up, down].map(|tensor| tensor.into_primitive());
+        let product = |x, gate, up, down| B::gated_mlp(x, gate, up, down, patterns.clone());
+        match GatedMlp.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = product(x.clone(), gate.clone(), up.clone(), down.clone());
+                prep.finish(([x, gate, up, down], patterns), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(product(x, gate, up, down)),
         }
     }
 }

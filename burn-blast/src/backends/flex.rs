@@ -4,12 +4,13 @@ use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Element, Shape, bf16, f16};
-use burn_blast_kernels::cpu::{self, HostFloat};
+use burn_blast_kernels::cpu::{self, Activation, Epilogue, HostFloat, Layer, Mlp};
 use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
-use crate::BlastOps;
+use super::lines;
 use crate::ops::packed;
+use crate::{BlastOps, GatedPatterns};
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
 macro_rules! by_dtype {
@@ -63,9 +64,11 @@ fn product(
     let (m, bias) = (rows(&x), bias.map(Host::new));
     let (x, values) = (Host::new(x), Host::new(values));
     by_dtype!(x.0, T => {
-        let bias = bias.as_ref().map(Host::slice::<T>);
-        let y = cpu::spmm(x.slice::<T>(), values.slice(), bias, &pattern, m);
-        own(y, Shape::new([m, pattern.shape().cols()]))
+        let epilogue = Epilogue { bias: bias.as_ref().map(Host::slice::<T>), activation: None };
+        let values = T::values(values.slice());
+        lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
+            cpu::spmm_into(x.slice::<T>(), values, epilogue, &pattern, y);
+        })
     })
 }
 
@@ -95,8 +98,10 @@ impl BlastOps for Flex {
         let m = rows(&dy);
         let (dy, values) = (Host::new(dy), Host::new(values));
         by_dtype!(dy.0, T => {
-            let dx = cpu::spmm_t(dy.slice::<T>(), values.slice(), &pattern, m);
-            own(dx, Shape::new([m, pattern.shape().rows()]))
+            let values = T::values(values.slice());
+            lines::tensor(Shape::new([m, pattern.shape().rows()]), |dx| {
+                cpu::spmm_t_into(dy.slice::<T>(), values, &pattern, dx);
+            })
         })
     }
 
@@ -108,7 +113,9 @@ impl BlastOps for Flex {
         let m = rows(&x);
         let (x, dy) = (Host::new(x), Host::new(dy));
         by_dtype!(x.0, T => {
-            own(cpu::sddmm(x.slice::<T>(), dy.slice(), &pattern, m), packed(&pattern))
+            lines::tensor(packed(&pattern), |dw| {
+                cpu::sddmm_into(x.slice::<T>(), dy.slice(), &pattern, m, dw);
+            })
         })
     }
 
@@ -143,5 +150,60 @@ impl BlastOps for Flex {
             let dense = pack::unpack(values.slice::<T>(), &pattern);
             own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
         })
+    }
+
+    fn gated_mlp(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> FloatTensor<Self> {
+        let m = rows(&x);
+        let [x, gate, up, down] = [x, gate, up, down].map(Host::new);
+        by_dtype!(x.0, T => {
+            let mlp = mlp::<T>(&gate, &up, &down, &patterns);
+            lines::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
+                cpu::mlp_into(x.slice::<T>(), &mlp, y);
+            })
+        })
+    }
+
+    fn gated_mlp_backward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let m = rows(&x);
+        let [x, gate, up, down, dy] = [x, gate, up, down, dy].map(Host::new);
+        by_dtype!(x.0, T => {
+            let mlp = mlp::<T>(&gate, &up, &down, &patterns);
+            let gradients = cpu::mlp_backward(x.slice::<T>(), dy.slice(), &mlp, m);
+            let dx = own(gradients.input, Shape::new([m, patterns.gate.shape().rows()]));
+            let dup = gradients.up.expect("a gated block has up");
+            let values = |values, pattern| own(values, packed(pattern));
+            let dgate = values(gradients.gate, &patterns.gate);
+            (dx, dgate, values(dup, &patterns.up), values(gradients.down, &patterns.down))
+        })
+    }
+}
+
+fn mlp<'a, T: HostFloat + Element + bytemuck::Pod>(
+    gate: &'a Host,
+    up: &'a Host,
+    down: &'a Host,
+    patterns: &'a GatedPatterns,
+) -> Mlp<'a> {
+    let layer = |values: &'a Host, pattern| Layer { values: T::values(values.slice()), pattern };
+    Mlp {
+        gate: layer(gate, &patterns.gate),
+        up: Some(layer(up, &patterns.up)),
+        down: layer(down, &patterns.down),
+        activation: Activation::Silu,
+        gate_bias: None,
+        down_bias: None,
     }
 }

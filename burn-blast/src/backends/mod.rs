@@ -5,5 +5,7 @@ mod autodiff;
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+#[cfg(feature = "flex")]
+mod lines;
 #[cfg(feature = "ndarray")]
 mod ndarray;

@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use crate::{BlockSparseLinear, BlockSparseLinearConfig};
+use super::linear::is_host;
+use crate::functions::{by_rows, gated_mlp};
+use crate::{BlockSparseLinear, BlockSparseLinearConfig, GatedPatterns, Path};
 
 /// Configuration of a [`BlockSparseGatedMlp`].
 #[derive(Config, Debug)]
@@ -84,7 +86,34 @@ impl BlockSparseGatedMlp {
     /// - `input`: `[.., d_model]`
     /// - output: `[.., d_model]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let gate = silu(self.gate.forward(input.clone()));
-        self.down.forward(gate * self.up.forward(input))
+        if !self.fuses(&input) {
+            let gate = silu(self.gate.forward(input.clone()));
+            return self.down.forward(gate * self.up.forward(input));
+        }
+        let patterns = GatedPatterns {
+            gate: self.gate.pattern().clone(),
+            up: self.up.pattern().clone(),
+            down: self.down.pattern().clone(),
+        };
+        let values = |layer: &BlockSparseLinear| layer.weight.values();
+        let (gate, up, down) = (values(&self.gate), values(&self.up), values(&self.down));
+        by_rows(input, patterns.gate.shape().rows(), patterns.down.shape().cols(), |rows| {
+            gated_mlp(rows, gate, up, down, &patterns)
+        })
+    }
+
+    /// Whether the three products can be one: on a CPU, all of them sparse, of one block size, without bias, and
+    /// none asking for the gradient norms that only a product of its own gives.
+    fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        let rows = input.dims()[..D - 1].iter().product();
+        let layers = [&self.gate, &self.up, &self.down];
+        let block = self.gate.pattern().block();
+        is_host(&input.device())
+            && layers.iter().all(|layer| {
+                layer.bias.is_none()
+                    && layer.pattern().block() == block
+                    && layer.path_of(input, rows) == Path::Sparse
+                    && !layer.is_probed(input)
+            })
     }
 }

@@ -10,7 +10,7 @@ use burn_blast_kernels::{
 };
 
 use crate::BlockSparseWeight;
-use crate::functions::block_sparse_linear;
+use crate::functions::{block_sparse_linear, by_rows};
 
 /// Configuration of a [`BlockSparseLinear`].
 #[derive(Config, Debug)]
@@ -188,20 +188,35 @@ impl BlockSparseLinear {
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         let rows = input.dims()[..D - 1].iter().product();
-        // The gradient norms an armed weight asks for come out of the sparse product only.
-        let armed = self.weight.probe().is_some() && input.device().is_autodiff();
-        let path = if armed { Path::Sparse } else { self.path(rows).path };
-        match path {
+        match self.path_of(&input, rows) {
             Path::Sparse => block_sparse_linear(input, &self.weight, bias),
-            Path::Dense => crate::functions::by_rows(input, self.pattern(), |rows| {
-                linear(rows, self.to_dense(), bias)
-            }),
+            Path::Dense => {
+                let (d_input, d_output) =
+                    (self.pattern().shape().rows(), self.pattern().shape().cols());
+                by_rows(input, d_input, d_output, |rows| linear(rows, self.to_dense(), bias))
+            }
         }
+    }
+
+    /// The path of this input, which has `rows` rows.
+    pub(crate) fn path_of<const D: usize>(&self, input: &Tensor<D>, rows: usize) -> Path {
+        // The gradient norms an armed weight asks for come out of the sparse product only.
+        if self.is_probed(input) { Path::Sparse } else { self.path(rows).path }
+    }
+
+    /// Whether the backward pass of this input gives gradient norms.
+    pub(crate) fn is_probed<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        self.weight.probe().is_some() && input.device().is_autodiff()
     }
 }
 
 /// What the cost model knows about a device.
 fn device_class(device: &Device) -> strategy::Device {
+    if is_host(device) { strategy::Device::Host } else { strategy::Device::Gpu }
+}
+
+/// Whether the host kernels run on a device.
+pub(crate) fn is_host(device: &Device) -> bool {
     let device = device.clone().inner();
     let mut host = false;
     #[cfg(feature = "flex")]
@@ -213,7 +228,7 @@ fn device_class(device: &Device) -> strategy::Device {
     {
         host |= device == Device::ndarray();
     }
-    if host { strategy::Device::Host } else { strategy::Device::Gpu }
+    host
 }
 
 impl ModuleDisplay for BlockSparseLinear {

@@ -1,0 +1,175 @@
+//! The host kernels behind a C ABI, so that `peers.py` can time them beside other libraries in one process.
+//!
+//! Pointers are trusted: lengths follow from the sizes of the pattern and `m`.
+
+use std::mem::MaybeUninit;
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+
+use burn_blast_kernels::cpu::{self, Epilogue, Values};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
+use half::bf16;
+
+/// A pattern made from a block-column view; null if the indices are not valid.
+///
+/// # Safety
+/// `col_ptr` holds `n / block + 1` numbers, `row_idx` as many as its last.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_pattern(
+    k: usize,
+    n: usize,
+    block: usize,
+    col_ptr: *const u32,
+    row_idx: *const u32,
+) -> *mut BlockPattern {
+    let build = || {
+        let (shape, block) = (MatrixShape::new(k, n).ok()?, BlockSize::new(block).ok()?);
+        // SAFETY: the caller's.
+        let (col_ptr, row_idx) = unsafe {
+            let col_ptr = from_raw_parts(col_ptr, n.div_ceil(block.get()) + 1);
+            let nnz = *col_ptr.last()? as usize;
+            (col_ptr, from_raw_parts(row_idx, nnz))
+        };
+        BlockPattern::new(shape, block, col_ptr.to_vec(), row_idx.to_vec()).ok()
+    };
+    build().map_or(std::ptr::null_mut(), |pattern| Box::into_raw(Box::new(pattern)))
+}
+
+/// Frees a pattern.
+///
+/// # Safety
+/// `pattern` came from [`blast_pattern`] and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_pattern_free(pattern: *mut BlockPattern) {
+    // SAFETY: the caller's.
+    drop(unsafe { Box::from_raw(pattern) });
+}
+
+/// # Safety
+/// `len` elements must be readable at `ptr`.
+unsafe fn view<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
+    // SAFETY: the caller's.
+    unsafe { from_raw_parts(ptr, len) }
+}
+
+/// # Safety
+/// `len` elements must be writable at `ptr`.
+unsafe fn room<'a>(ptr: *mut f32, len: usize) -> &'a mut [MaybeUninit<f32>] {
+    // SAFETY: the caller's.
+    unsafe { from_raw_parts_mut(ptr.cast(), len) }
+}
+
+/// # Safety
+/// As the exported functions.
+unsafe fn forward(
+    pattern: &BlockPattern,
+    x: *const f32,
+    values: Values<'_>,
+    y: *mut f32,
+    m: usize,
+) {
+    let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
+    // SAFETY: the caller's.
+    let (x, y) = unsafe { (view(x, m * k), room(y, m * n)) };
+    cpu::spmm_into(x, values, Epilogue::default(), pattern, y);
+}
+
+/// `y = x · w` in f32.
+///
+/// # Safety
+/// `x` holds `m · k` floats, `values` those of the kept blocks, `y` has room for `m · n`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_spmm_f32(
+    pattern: *const BlockPattern,
+    x: *const f32,
+    values: *const f32,
+    y: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = Values::F32(view(values, (*pattern).value_count()));
+        forward(&*pattern, x, values, y, m);
+    }
+}
+
+/// `y = x · w` with weights in bf16.
+///
+/// # Safety
+/// As [`blast_spmm_f32`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_spmm_bf16w(
+    pattern: *const BlockPattern,
+    x: *const f32,
+    values: *const bf16,
+    y: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = Values::Bf16(view(values, (*pattern).value_count()));
+        forward(&*pattern, x, values, y, m);
+    }
+}
+
+/// `y = x · w` with weights in int8, one scale a block.
+///
+/// # Safety
+/// As [`blast_spmm_f32`]; `scales` holds one float a block.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_spmm_int8(
+    pattern: *const BlockPattern,
+    x: *const f32,
+    values: *const i8,
+    scales: *const f32,
+    y: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = view(values, (*pattern).value_count());
+        let values = Values::Int8 { values, scales: view(scales, (*pattern).nnz()) };
+        forward(&*pattern, x, values, y, m);
+    }
+}
+
+/// `dx = dy · wᵀ`.
+///
+/// # Safety
+/// `dy` holds `m · n` floats, `values` those of the kept blocks, `dx` has room for `m · k`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_spmm_t_f32(
+    pattern: *const BlockPattern,
+    dy: *const f32,
+    values: *const f32,
+    dx: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let pattern = &*pattern;
+        let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
+        let values = Values::F32(view(values, pattern.value_count()));
+        cpu::spmm_t_into(view(dy, m * n), values, pattern, room(dx, m * k));
+    }
+}
+
+/// `dw = xᵀ · dy` at the kept blocks.
+///
+/// # Safety
+/// `x` holds `m · k` floats, `dy` `m · n`, `dw` has room for the kept blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_sddmm_f32(
+    pattern: *const BlockPattern,
+    x: *const f32,
+    dy: *const f32,
+    dw: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let pattern = &*pattern;
+        let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
+        let dw = room(dw, pattern.value_count());
+        cpu::sddmm_into(view(x, m * k), view(dy, m * n), pattern, m, dw);
+    }
+}

@@ -1,0 +1,356 @@
+//! The block-sparse factor of a product, as the loop over its output block columns reads it.
+
+use std::slice::from_raw_parts_mut;
+
+use macerator::{AutoArch, Simd, WithSimd};
+
+use super::panel::Panels;
+use super::tile::{Strides, Tile, used_lanes};
+use super::transpose::turn;
+use super::values::Values;
+use crate::BlockPattern;
+
+/// Bytes of a cache line.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// Blocks in the order of the output block columns: entries `ptr[j]..ptr[j + 1]` of column `j` multiply inner
+/// block `idx[e]` by value block `e`, or, of a transposed weight, by the turned value block `slot[e]`.
+#[derive(Clone, Copy)]
+pub(super) struct Factor<'a> {
+    values: Values<'a>,
+    ptr: &'a [u32],
+    idx: &'a [u32],
+    slot: Option<&'a [u32]>,
+    b: usize,
+    inner: usize,
+    outer: usize,
+}
+
+impl<'a> Factor<'a> {
+    /// The weight itself.
+    pub(super) fn forward(values: Values<'a>, pattern: &'a BlockPattern) -> Self {
+        Self {
+            values,
+            ptr: pattern.col_ptr(),
+            idx: pattern.row_idx(),
+            slot: None,
+            b: pattern.block().get(),
+            inner: pattern.shape().rows(),
+            outer: pattern.shape().cols(),
+        }
+    }
+
+    /// The transposed weight.
+    pub(super) fn transposed(values: Values<'a>, pattern: &'a BlockPattern) -> Self {
+        Self {
+            values,
+            ptr: pattern.row_ptr(),
+            idx: pattern.col_idx(),
+            slot: Some(pattern.slot()),
+            b: pattern.block().get(),
+            inner: pattern.shape().cols(),
+            outer: pattern.shape().rows(),
+        }
+    }
+
+    pub(super) fn ptr(&self) -> &'a [u32] {
+        self.ptr
+    }
+
+    /// Block columns of the output.
+    pub(super) fn columns(&self) -> usize {
+        self.ptr.len() - 1
+    }
+
+    pub(super) fn b(&self) -> usize {
+        self.b
+    }
+
+    pub(super) fn inner(&self) -> usize {
+        self.inner
+    }
+
+    pub(super) fn outer(&self) -> usize {
+        self.outer
+    }
+
+    /// Kept blocks.
+    pub(super) fn nnz(&self) -> usize {
+        self.idx.len()
+    }
+
+    /// Floats that [`column`] may need to convert values.
+    pub(super) fn scratch_len(&self) -> usize {
+        let longest = self.ptr.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
+        // One more to convert a block before it is turned.
+        (longest as usize + 1) * self.b * self.b
+    }
+
+    /// Where the blocks of a column are as `f32`, from its first entry on. `reused` says whether they are read
+    /// more than once.
+    ///
+    /// # Safety
+    /// `scratch` must have room for [`scratch_len`](Self::scratch_len) floats.
+    #[inline(always)]
+    unsafe fn blocks(&self, col: usize, reused: bool, scratch: *mut f32) -> Blocks {
+        let area = self.b * self.b;
+        let entries = self.ptr[col] as usize..self.ptr[col + 1] as usize;
+        // SAFETY: the caller's: no column is longer, and there is room for one block more.
+        let room = |at: usize| unsafe { from_raw_parts_mut(scratch.add(at * area), area) };
+        if let Some(slot) = self.slot {
+            for (at, entry) in entries.clone().enumerate() {
+                let slot = slot[entry] as usize;
+                if let Values::F32(values) = self.values {
+                    turn(&values[slot * area..(slot + 1) * area], room(at), self.b);
+                } else {
+                    let wide = room(entries.len());
+                    self.values.widen(slot, wide);
+                    turn(wide, room(at), self.b);
+                }
+            }
+            return Blocks::Ready(scratch);
+        }
+        match self.values {
+            Values::F32(values) => {
+                let from = values[entries.start * area..].as_ptr();
+                let aligned = from.addr().is_multiple_of(LINE_BYTES);
+                if aligned || !reused { Blocks::Ready(from) } else { Blocks::Copied(from, scratch) }
+            }
+            _ if reused => {
+                for (at, entry) in entries.enumerate() {
+                    self.values.widen(entry, room(at));
+                }
+                Blocks::Ready(scratch)
+            }
+            _ => Blocks::Each(scratch),
+        }
+    }
+}
+
+/// How a tile reads the blocks of its column.
+#[derive(Clone, Copy)]
+enum Blocks {
+    /// In place.
+    Ready(*const f32),
+    /// In place, by the first tile, which leaves a copy that is aligned for those that follow: a vector that
+    /// crosses cache lines costs two loads.
+    Copied(*const f32, *mut f32),
+    /// Converted when it is read, to this room for one block.
+    Each(*mut f32),
+}
+
+/// One product of a sum of products that share their output.
+#[derive(Clone, Copy)]
+pub(super) struct Term<'a> {
+    pub(super) left: Panels,
+    pub(super) right: Factor<'a>,
+}
+
+/// Where a block column of the output goes: `rows` rows of `b` elements, `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) ptr: *mut f32,
+    pub(super) stride: usize,
+    /// Added to every row, `b` elements.
+    pub(super) bias: Option<&'a [f32]>,
+    /// Write past the caches; needs whole lines.
+    pub(super) stream: bool,
+}
+
+impl Target<'_> {
+    /// A panel of its own.
+    #[inline(always)]
+    pub(super) fn panel(panel: &mut [f32], b: usize) -> Self {
+        Self { ptr: panel.as_mut_ptr(), stride: b, bias: None, stream: false }
+    }
+}
+
+/// Writes block column `col` of the sum of `terms` for all rows of their panels.
+///
+/// The only place that is compiled for every instruction set and block: everything that multiplies calls it.
+///
+/// # Safety
+/// `to` has room for whole blocks, all panels have the same rows, fit their factor, and `scratch` has the
+/// [`scratch_len`](Factor::scratch_len) of every factor. All factors have one block.
+pub(super) unsafe fn column(terms: &[Term<'_>], col: usize, to: Target<'_>, scratch: &mut [f32]) {
+    AutoArch::new().dispatch(Column { terms, col, to, scratch: scratch.as_mut_ptr() });
+}
+
+struct Column<'a> {
+    terms: &'a [Term<'a>],
+    col: usize,
+    to: Target<'a>,
+    scratch: *mut f32,
+}
+
+impl WithSimd for Column<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self) {
+        let b = self.terms[0].right.b;
+        // SAFETY: the caller's of `column`.
+        unsafe { by_block!(S, b, tiles(&self)) }
+    }
+}
+
+/// # Safety
+/// As [`column`]; `B` is the block of every factor, and the width of a tile divides it.
+#[inline(always)]
+unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+    column: &Column<'_>,
+) {
+    let &Column { terms, col, to, scratch } = column;
+    let rows = terms[0].left.rows();
+    let width = NV * used_lanes::<S, HALF>();
+    for (at, term) in terms.iter().enumerate() {
+        let reused = rows > MR || B > width;
+        // SAFETY: the caller's.
+        let blocks = unsafe { term.right.blocks(col, reused, scratch) };
+        for part in (0..B).step_by(width) {
+            let last = at + 1 == terms.len();
+            let mut run = Run { term, col, part, add: at > 0, to, last, blocks };
+            let mut row = 0;
+            // SAFETY: the caller's; rows stay below `rows`.
+            unsafe {
+                if rows >= MR {
+                    run.tile::<S, B, MR, NV, HALF, true>(0);
+                    run.after_first();
+                    row = MR;
+                }
+                while row + MR <= rows {
+                    run.tile::<S, B, MR, NV, HALF, false>(row);
+                    row += MR;
+                }
+                while MR > 8 && row + 8 <= rows {
+                    run.tile::<S, B, 8, NV, HALF, false>(row);
+                    row += 8;
+                }
+                while MR > 4 && row + 4 <= rows {
+                    run.tile::<S, B, 4, NV, HALF, false>(row);
+                    row += 4;
+                }
+                while MR > 2 && row + 2 <= rows {
+                    run.tile::<S, B, 2, NV, HALF, false>(row);
+                    row += 2;
+                }
+                while row < rows {
+                    run.tile::<S, B, 1, NV, HALF, false>(row);
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+/// One part of one output block column.
+struct Run<'a> {
+    term: &'a Term<'a>,
+    col: usize,
+    part: usize,
+    add: bool,
+    to: Target<'a>,
+    last: bool,
+    blocks: Blocks,
+}
+
+impl Run<'_> {
+    /// `MR` rows over all blocks of the column.
+    ///
+    /// # Safety
+    /// As [`column`], with `row + MR` at most the rows of the panels.
+    #[inline(always)]
+    unsafe fn tile<
+        S: Simd,
+        const B: usize,
+        const MR: usize,
+        const NV: usize,
+        const HALF: bool,
+        const FIRST: bool,
+    >(
+        &self,
+        row: usize,
+    ) {
+        let Factor { values, ptr, idx, inner, .. } = self.term.right;
+        let entries = ptr[self.col] as usize..ptr[self.col + 1] as usize;
+        let mut tile = Tile::<S, MR, NV, HALF>::zero();
+        // SAFETY: indices are those of a checked pattern, and the target is the caller's.
+        unsafe {
+            let to = self.to.ptr.add(row * self.to.stride + self.part);
+            if self.add {
+                tile.add(to, self.to.stride);
+            }
+            for (at, entry) in entries.enumerate() {
+                let block = *idx.get_unchecked(entry) as usize;
+                // The last inner block may be ragged: what lies beyond it is not read.
+                let depth = B.min(inner - block * B);
+                let left = self.term.left.at(block, row, B);
+                let offset = at * B * B + self.part;
+                let right = match self.blocks {
+                    // Only the first of several whole tiles leaves a copy.
+                    Blocks::Copied(first, copy) if FIRST => {
+                        tile.accumulate_copying::<B>(
+                            left,
+                            first.add(offset),
+                            copy.add(offset),
+                            depth,
+                        );
+                        continue;
+                    }
+                    Blocks::Ready(first) | Blocks::Copied(first, _) => first.add(offset),
+                    Blocks::Each(room) => {
+                        values.widen(entry, from_raw_parts_mut(room, B * B));
+                        room.cast_const().add(self.part)
+                    }
+                };
+                tile.accumulate(Strides::<B, 1, B>, left, right, depth);
+            }
+            if let (true, Some(bias)) = (self.last, self.to.bias) {
+                tile.add_bias(bias.as_ptr().add(self.part));
+            }
+            if self.last && self.to.stream {
+                tile.stream(to, self.to.stride);
+            } else {
+                tile.store(to, self.to.stride);
+            }
+        }
+    }
+
+    /// The copy of the first tile is there.
+    #[inline(always)]
+    fn after_first(&mut self) {
+        if let Blocks::Copied(_, copy) = self.blocks {
+            self.blocks = Blocks::Ready(copy);
+        }
+    }
+}
+
+/// Tile shapes by lanes and block: as many independent sums as hide the latency of a multiply-add and still
+/// fit the registers (32 with 16 lanes and on NEON, 16 elsewhere).
+macro_rules! by_block {
+    ($simd:ident, $b:expr, $function:ident $arguments:tt) => {
+        match (<f32 as macerator::Scalar>::lanes::<$simd>(), $b) {
+            (16, 8) => $function::<$simd, 8, 16, 1, true> $arguments,
+            (16, 16) => $function::<$simd, 16, 16, 1, false> $arguments,
+            (16, 32) => $function::<$simd, 32, 12, 2, false> $arguments,
+            (16, 64) => $function::<$simd, 64, 6, 4, false> $arguments,
+            (16, _) => $function::<$simd, 128, 6, 4, false> $arguments,
+            (8, 8) => $function::<$simd, 8, 8, 1, false> $arguments,
+            (8, 16) => $function::<$simd, 16, 6, 2, false> $arguments,
+            (8, 32) => $function::<$simd, 32, 6, 2, false> $arguments,
+            (8, 64) => $function::<$simd, 64, 6, 2, false> $arguments,
+            (8, _) => $function::<$simd, 128, 6, 2, false> $arguments,
+            (4, 8) => $function::<$simd, 8, 8, 2, false> $arguments,
+            (4, 16) => $function::<$simd, 16, 6, 4, false> $arguments,
+            (4, 32) => $function::<$simd, 32, 6, 4, false> $arguments,
+            (4, 64) => $function::<$simd, 64, 6, 4, false> $arguments,
+            (4, _) => $function::<$simd, 128, 6, 4, false> $arguments,
+            (_, 8) => $function::<$simd, 8, 2, 8, false> $arguments,
+            (_, 16) => $function::<$simd, 16, 2, 8, false> $arguments,
+            (_, 32) => $function::<$simd, 32, 2, 8, false> $arguments,
+            (_, 64) => $function::<$simd, 64, 2, 8, false> $arguments,
+            (_, _) => $function::<$simd, 128, 2, 8, false> $arguments,
+        }
+    };
+}
+pub(super) use by_block;

@@ -1,0 +1,227 @@
+//! Backward pass of the feed-forward block. It keeps nothing of the forward pass but the input.
+
+use std::ops::Range;
+
+use super::factor::{Target, Term, column};
+use super::mlp::{Layer, Mlp, add_bias};
+use super::output::{Epilogue, Output};
+use super::panel::{Panels, pack_all, panel_len};
+use super::sddmm::Operands;
+use super::spmm::filled;
+use super::tasks::{SharedOut, each, ranges_for, threads_for};
+use super::{HostFloat, scratch};
+use crate::BlockPattern;
+use crate::pattern::equal_work;
+
+/// Rows whose hidden features exist at once. Fewer would add to the weight gradients more often.
+const CHUNK_ROWS: usize = 256;
+
+/// What [`mlp_backward`] gives.
+#[derive(Debug, Clone)]
+pub struct MlpGradients<T> {
+    /// Of the input, `[m, d_model]`.
+    pub input: Vec<T>,
+    /// Of the values of the gate.
+    pub gate: Vec<T>,
+    /// Of the values of up, where the block has it.
+    pub up: Option<Vec<T>>,
+    /// Of the values of down.
+    pub down: Vec<T>,
+    /// Of the gate's bias, `[d_ff]`, where it has one. That of down is the sum of `dy` over its rows.
+    pub gate_bias: Option<Vec<T>>,
+}
+
+/// Gradients of the block from `dy`, the gradient of its output.
+///
+/// # Shapes
+/// - `x`: `[m, d_model]`, `dy`: `[m, d_output]`
+///
+/// # Panics
+/// If a slice has another length, sizes do not follow each other, or blocks differ.
+pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) -> MlpGradients<T> {
+    mlp.check();
+    assert_eq!(x.len(), m * mlp.d_input(), "x must be [m, d_model]");
+    assert_eq!(dy.len(), m * mlp.d_output(), "dy must be [m, d_output]");
+    let (x, dy) = (T::widen(x), T::widen(dy));
+    // Later chunks add to the first one's sums; without rows there is none, and the sums are zero.
+    let zeros = |layer: &Layer<'_>| vec![0.0; layer.pattern.value_count()];
+    let mut gate = zeros(&mlp.gate);
+    let mut up = mlp.up.as_ref().map(zeros);
+    let mut down = zeros(&mlp.down);
+    let mut bias = mlp.gate_bias.map(|bias| vec![0.0; bias.len().next_multiple_of(mlp.b())]);
+    let input = filled(x.len(), |out| {
+        let backward = Backward {
+            mlp,
+            x: &x,
+            dy: &dy,
+            m,
+            threads: threads_for(3 * m * mlp.value_count()),
+            dx: SharedOut::new(out),
+            gate: SharedOut::of(&mut gate),
+            up: up.as_mut().map(|up| SharedOut::of(up)),
+            down: SharedOut::of(&mut down),
+            bias: bias.as_mut().map(|bias| SharedOut::of(bias)),
+        };
+        for start in (0..m).step_by(CHUNK_ROWS) {
+            backward.chunk(start..m.min(start + CHUNK_ROWS));
+        }
+    });
+    MlpGradients {
+        input: T::narrow(input),
+        gate: T::narrow(gate),
+        up: up.map(T::narrow),
+        down: T::narrow(down),
+        gate_bias: bias.map(|mut bias| {
+            bias.truncate(mlp.d_ff());
+            T::narrow(bias)
+        }),
+    }
+}
+
+struct Backward<'a> {
+    mlp: &'a Mlp<'a>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    m: usize,
+    threads: usize,
+    dx: SharedOut,
+    gate: SharedOut,
+    up: Option<SharedOut>,
+    down: SharedOut,
+    bias: Option<SharedOut>,
+}
+
+impl Backward<'_> {
+    fn chunk(&self, rows: Range<usize>) {
+        let (mlp, count, b) = (self.mlp, rows.len(), self.mlp.b());
+        let x_len = panel_len(count, mlp.d_input(), b);
+        let dy_len = panel_len(count, mlp.d_output(), b);
+        let ff_len = panel_len(count, mlp.d_ff(), b);
+        let up_len = if mlp.up.is_some() { ff_len } else { 0 };
+        scratch::with(x_len + dy_len + 2 * ff_len + up_len, |buffer| {
+            let (x, buffer) = buffer.split_at_mut(x_len);
+            let (dy, buffer) = buffer.split_at_mut(dy_len);
+            let (gate, buffer) = buffer.split_at_mut(ff_len);
+            let (hidden, up) = buffer.split_at_mut(ff_len);
+            pack_all(self.x, mlp.d_input(), rows.clone(), b, x, self.threads);
+            pack_all(self.dy, mlp.d_output(), rows.clone(), b, dy, self.threads);
+            let (x, dy) = (Panels::new(x, count), Panels::new(dy, count));
+            let to = [SharedOut::of(gate), SharedOut::of(up), SharedOut::of(hidden)];
+            each(equal_work(mlp.gate.pattern.col_ptr(), self.ranges()), self.threads, |cols| {
+                self.hidden_columns(x, dy, cols, to);
+            });
+            let panels = |buffer: &[f32]| Panels::new(buffer, count);
+            let (gate, hidden) = (panels(gate), panels(hidden));
+            let up = mlp.up.as_ref().map(|layer| (layer, panels(up)));
+            let add = rows.start > 0;
+            self.weight_gradient(x, gate, mlp.gate.pattern, self.gate, add);
+            if let (Some((layer, up)), Some(out)) = (up, self.up) {
+                self.weight_gradient(x, up, layer.pattern, out, add);
+            }
+            self.weight_gradient(hidden, dy, mlp.down.pattern, self.down, add);
+            self.input_gradient(rows, gate, up);
+        });
+    }
+
+    fn ranges(&self) -> usize {
+        ranges_for(self.threads)
+    }
+
+    /// The panels `cols` of the gradients of gate and up, and of the hidden features, to `to` in this order.
+    fn hidden_columns(&self, x: Panels, dy: Panels, cols: Range<usize>, to: [SharedOut; 3]) {
+        let gate = Term { left: x, right: self.mlp.gate.factor() };
+        let up = self.mlp.up.as_ref().map(|up| Term { left: x, right: up.factor() });
+        let down = self.mlp.down;
+        let back = down.turned(dy);
+        let terms = [Some(gate), up, Some(back)].into_iter().flatten();
+        let len = terms.map(|term| term.right.scratch_len()).max().unwrap_or(0);
+        scratch::with(len, |convert| {
+            let task = HiddenBackward { backward: self, gate, up, back, cols, to, convert };
+            task.run();
+        });
+    }
+
+    fn weight_gradient(
+        &self,
+        left: Panels,
+        right: Panels,
+        pattern: &BlockPattern,
+        out: SharedOut,
+        add: bool,
+    ) {
+        let (b, area) = (pattern.block().get(), pattern.block().area());
+        let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
+        each(equal_work(ptr, self.ranges()), self.threads, |cols| {
+            for col in cols {
+                let operands = Operands { left, right: right.panel(col, b), b };
+                let entries = ptr[col] as usize..ptr[col + 1] as usize;
+                for (entry, &row) in entries.clone().zip(&idx[entries]) {
+                    // SAFETY: each block belongs to one column, each column to one task.
+                    let block = unsafe { out.at(entry * area) };
+                    operands.block(row as usize, block, add);
+                }
+            }
+        });
+    }
+
+    fn input_gradient(&self, rows: Range<usize>, gate: Panels, up: Option<(&Layer<'_>, Panels)>) {
+        let gate = self.mlp.gate.turned(gate);
+        let terms = match up {
+            Some((layer, up)) => &[gate, layer.turned(up)][..],
+            None => &[gate][..],
+        };
+        let output = Output::new(self.dx, self.m, self.mlp.d_input(), Epilogue::default());
+        let ptr = self.mlp.gate.pattern.row_ptr();
+        each(equal_work(ptr, self.ranges()), self.threads, |cols| {
+            output.columns(terms, rows.clone(), cols);
+        });
+    }
+}
+
+struct HiddenBackward<'a> {
+    backward: &'a Backward<'a>,
+    gate: Term<'a>,
+    up: Option<Term<'a>>,
+    back: Term<'a>,
+    cols: Range<usize>,
+    to: [SharedOut; 3],
+    convert: &'a mut [f32],
+}
+
+impl HiddenBackward<'_> {
+    fn run(self) {
+        let mlp = self.backward.mlp;
+        let (b, rows) = (mlp.b(), self.gate.left.rows());
+        let len = rows * b;
+        for col in self.cols {
+            let at = col * len;
+            // SAFETY: each panel belongs to one task; `up` is there if the block has it.
+            let (gate, dh) = unsafe { (self.to[0].slice(at, len), self.to[2].slice(at, len)) };
+            // SAFETY: a panel has room for its rows of a whole block.
+            unsafe {
+                let (gate, dh) = (Target::panel(gate, b), Target::panel(dh, b));
+                column(&[self.gate], col, gate, self.convert);
+                column(&[self.back], col, dh, self.convert);
+            }
+            add_bias(gate, mlp.gate_bias, col, b);
+            match self.up {
+                Some(term) => {
+                    // SAFETY: as above.
+                    let up = unsafe { self.to[1].slice(at, len) };
+                    let target = Target::panel(up, b);
+                    // SAFETY: as above.
+                    unsafe { column(&[term], col, target, self.convert) };
+                    mlp.activation.gate_backward(gate, up, dh);
+                }
+                None => mlp.activation.backward(gate, dh),
+            }
+            if let Some(bias) = self.backward.bias {
+                // SAFETY: each column of the bias belongs to one task.
+                let sums = unsafe { bias.slice(col * b, b) };
+                for line in gate.chunks_exact(b) {
+                    sums.iter_mut().zip(line).for_each(|(sum, gradient)| *sum += gradient);
+                }
+            }
+        }
+    }
+}

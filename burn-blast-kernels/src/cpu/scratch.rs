@@ -1,0 +1,44 @@
+//! Buffers that outlive a call, one stack of them a thread.
+
+use std::cell::RefCell;
+
+/// Most floats a thread keeps between calls: 64 MiB. Guess.
+const MAX_KEPT: usize = 16 << 20;
+
+thread_local! {
+    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Floats of a cache line. A vector that crosses lines costs two loads.
+const LINE: usize = 16;
+
+/// Runs `work` on a buffer of `len` floats of unspecified content, aligned to a cache line.
+///
+/// A task that rayon runs on this thread while `work` waits gets another buffer.
+pub(super) fn with<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < len + LINE {
+        buffer.clear();
+        buffer.resize(len + LINE, 0.0);
+    }
+    let bytes = buffer.as_ptr().addr();
+    let start = (bytes.next_multiple_of(LINE * size_of::<f32>()) - bytes) / size_of::<f32>();
+    let result = work(&mut buffer[start..start + len]);
+    if buffer.capacity() <= MAX_KEPT {
+        BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_and_never_twice_at_once() {
+        let first = with(100, |a| with(50, |b| (a.as_ptr() as usize, b.as_ptr() as usize)));
+        assert_ne!(first.0, first.1);
+        let second = with(10, |a| a.as_ptr() as usize);
+        assert!(second == first.0 || second == first.1);
+    }
+}

@@ -1,0 +1,103 @@
+//! How a call is cut into tasks.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+/// Fewest multiply-adds for which a call is spread over threads: about 50 µs of one core, several
+/// times the cost of waking the others. Guess.
+const MIN_PARALLEL_WORK: usize = 1 << 21;
+
+/// Floats of the panels of one chunk of rows: most of a second-level cache of 1 to 2 MB.
+const CHUNK_FLOATS: usize = 192 << 10;
+
+/// Fewest rows of a chunk: below, weights are read from memory too often.
+const MIN_CHUNK_ROWS: usize = 192;
+
+/// A multiple of every tile height, so that only the last chunk has odd rows.
+const CHUNK_STEP: usize = 12;
+
+/// Threads worth using for so many multiply-adds.
+pub(super) fn threads_for(work: usize) -> usize {
+    if work < MIN_PARALLEL_WORK { 1 } else { rayon::current_num_threads() }
+}
+
+/// Ranges of equal work for so many threads: several each, so that one slow core does not hold up the rest.
+pub(super) fn ranges_for(threads: usize) -> usize {
+    if threads == 1 { 1 } else { 8 * threads }
+}
+
+/// Chunks of `m` rows of `width` floats for tasks of their own, or `None` if there are too few rows for that.
+///
+/// The chunks are a multiple of the threads, or so many that it does not matter.
+pub(super) fn chunks(m: usize, width: usize, threads: usize) -> Option<Vec<Range<usize>>> {
+    if m < MIN_CHUNK_ROWS * threads {
+        return None;
+    }
+    let fitting = (CHUNK_FLOATS / width).max(MIN_CHUNK_ROWS);
+    let count = m.div_ceil(fitting).next_multiple_of(threads);
+    let rows = m.div_ceil(count).next_multiple_of(CHUNK_STEP);
+    Some((0..m).step_by(rows).map(|start| start..m.min(start + rows)).collect())
+}
+
+/// Runs every task, on this thread if it is the only one.
+pub(super) fn each<T: Send>(tasks: Vec<T>, threads: usize, run: impl Fn(T) + Send + Sync) {
+    if threads == 1 {
+        tasks.into_iter().for_each(run);
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each(run);
+    }
+}
+
+/// A raw output pointer that tasks writing disjoint parts may share.
+#[derive(Clone, Copy)]
+pub(super) struct SharedOut(*mut f32);
+
+// SAFETY: every user hands each task a disjoint set of elements and joins before the buffer is read.
+unsafe impl Send for SharedOut {}
+unsafe impl Sync for SharedOut {}
+
+impl SharedOut {
+    pub(super) fn new(out: &mut [MaybeUninit<f32>]) -> Self {
+        Self(out.as_mut_ptr().cast())
+    }
+
+    pub(super) fn of(out: &mut [f32]) -> Self {
+        Self(out.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// The range must be inside the buffer, initialised, and used by this task only.
+    pub(super) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [f32] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
+    }
+
+    /// # Safety
+    /// `at` must be inside the buffer the pointer was made from.
+    pub(super) unsafe fn at(self, at: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.0.add(at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_cover_every_row_once() {
+        for threads in [1, 2, 3, 16] {
+            for m in [1, 47, 96, 100, 257, 1024, 5000] {
+                let Some(chunks) = chunks(m, 2048, threads) else {
+                    assert!(m < MIN_CHUNK_ROWS * threads);
+                    continue;
+                };
+                assert!(chunks.iter().all(|rows| !rows.is_empty()));
+                let covered: Vec<usize> = chunks.into_iter().flatten().collect();
+                assert_eq!(covered, (0..m).collect::<Vec<_>>(), "{m} rows, {threads} threads");
+            }
+        }
+    }
+}
