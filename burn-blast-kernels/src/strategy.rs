@@ -37,6 +37,13 @@ pub enum Reason {
         /// Largest density at which sparse is expected to win.
         break_even: f64,
     },
+    /// A measurement on this device gave the break-even point.
+    Measured {
+        /// Largest density at which sparse won.
+        break_even: f64,
+        /// `d_input`, `d_output` and rows of what was measured, the nearest to this product.
+        size: [usize; 3],
+    },
 }
 
 /// The path taken for one input size, with the figures behind it.
@@ -53,16 +60,34 @@ pub struct Choice {
 }
 
 impl Strategy {
-    /// Chooses the path for an input of `rows` rows.
+    /// Chooses the path for an input of `rows` rows by the cost model.
     pub fn choose(self, pattern: &BlockPattern, device: Device, rows: usize) -> Choice {
+        self.choose_by(pattern, rows, || {
+            let break_even = break_even_density(device, pattern.block(), rows);
+            Reason::CostModel { break_even }
+        })
+    }
+
+    /// Chooses the path for an input of `rows` rows; `Auto` compares with the break-even point of `reason`.
+    pub fn choose_by(
+        self,
+        pattern: &BlockPattern,
+        rows: usize,
+        reason: impl FnOnce() -> Reason,
+    ) -> Choice {
         let density = pattern.density();
         let (path, reason) = match self {
             Strategy::Sparse => (Path::Sparse, Reason::Forced),
             Strategy::Dense => (Path::Dense, Reason::Forced),
             Strategy::Auto => {
-                let break_even = break_even_density(device, pattern.block(), rows);
-                let path = if density <= break_even { Path::Sparse } else { Path::Dense };
-                (path, Reason::CostModel { break_even })
+                let reason = reason();
+                let wins = match reason {
+                    Reason::Forced => true,
+                    Reason::CostModel { break_even } | Reason::Measured { break_even, .. } => {
+                        density <= break_even
+                    }
+                };
+                (if wins { Path::Sparse } else { Path::Dense }, reason)
             }
         };
         Choice { path, reason, density, rows }
@@ -81,6 +106,11 @@ impl fmt::Display for Choice {
             Reason::CostModel { break_even } => {
                 write!(f, "; by the cost model sparse pays up to {:.1} % kept", 100.0 * break_even)
             }
+            Reason::Measured { break_even, size: [d_input, d_output, rows] } => write!(
+                f,
+                "; as measured at {d_input} x {d_output} and {rows} rows, sparse pays up to {:.1} % kept",
+                100.0 * break_even
+            ),
         }
     }
 }

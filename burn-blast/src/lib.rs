@@ -1,6 +1,7 @@
 //! Block-sparse linear layers for Burn that train, prune, grow, save and serve on every backend, by the
 //! BLaST method ([arXiv 2507.03117](https://arxiv.org/abs/2507.03117)).
 
+pub mod advice;
 mod backends;
 pub mod functions;
 pub mod io;

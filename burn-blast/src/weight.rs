@@ -114,9 +114,14 @@ impl BlockSparseWeight {
         self.values.lazy_device()
     }
 
+    /// Type of the values.
+    pub fn dtype(&self) -> DType {
+        self.values().dtype()
+    }
+
     /// Bytes held: values and both index views.
     pub fn bytes(&self) -> usize {
-        self.pattern.value_count() * self.values().dtype().size()
+        self.pattern.value_count() * self.dtype().size()
             + burn_blast_kernels::cost::index_bytes(&self.pattern)
     }
 

@@ -9,8 +9,8 @@ use burn_blast_kernels::{
     BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Strategy, strategy,
 };
 
-use crate::BlockSparseWeight;
 use crate::functions::{block_sparse_linear, by_rows};
+use crate::{BlockSparseWeight, advice};
 
 /// Configuration of a [`BlockSparseLinear`].
 #[derive(Config, Debug)]
@@ -174,7 +174,11 @@ impl BlockSparseLinear {
 
     /// Which path an input of `rows` rows takes, and why.
     pub fn path(&self, rows: usize) -> Choice {
-        self.strategy.choose(self.pattern(), device_class(&self.weight.device()), rows)
+        let (pattern, device) = (self.pattern(), self.weight.device());
+        match advice::measured(&device, pattern, self.weight.dtype(), rows) {
+            Some(reason) => self.strategy.choose_by(pattern, rows, || reason),
+            None => self.strategy.choose(pattern, device_class(&device), rows),
+        }
     }
 
     /// Applies the layer.

@@ -1,0 +1,52 @@
+"""The kernels of burn-blast for `cpu_peers.py --plugin`: build them first with `cargo build --release -p blast-abi`.
+
+BLAST_ABI names the library if it is not in the target folder of this checkout.
+"""
+import ctypes as C
+import os
+import pathlib
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+lib = C.CDLL(os.environ.get("BLAST_ABI", str(TARGET / "release" / "libblast_abi.so")))
+lib.blast_pattern.restype = C.c_void_p
+size = C.c_size_t
+
+
+def ptr(array):
+    return C.c_void_p(array.ctypes.data)
+
+
+def lines(shape):
+    """Floats that start at a cache line, as those of the Flex backend do."""
+    count = int(np.prod(shape))
+    raw = np.empty(count + 16, np.float32)
+    start = (-raw.ctypes.data % 64) // 4
+    return raw[start : start + count].reshape(shape)
+
+
+def peers(ctx):
+    m, k, n, b = ctx.m, ctx.k, ctx.n, ctx.block
+    col_ptr = np.zeros(n // b + 1, np.int64)
+    np.add.at(col_ptr, ctx.bcol.astype(np.int64) + 1, 1)
+    col_ptr = np.cumsum(col_ptr).astype(np.uint32)
+    row_idx = ctx.brow.astype(np.uint32)
+    pattern = C.c_void_p(lib.blast_pattern(size(k), size(n), size(b), ptr(col_ptr), ptr(row_idx)))
+    assert pattern.value, "the indices are no pattern"
+    y, dx, dw = lines((m, n)), lines((m, k)), lines(ctx.vals.shape)
+    bf16 = (ctx.vals.view(np.uint32) >> 16).astype(np.uint16)
+    scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
+    int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
+    # Kept alive as long as the calls below.
+    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, y, dx, dw)
+    x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
+    call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
+    return [
+        ("blast", "f32", "fwd", call(lib.blast_spmm_f32, x, values, ptr(y)), lambda: y),
+        ("blast-bf16w", "bf16", "fwd", call(lib.blast_spmm_bf16w, x, ptr(bf16), ptr(y)), lambda: y),
+        ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
+        ("blast", "f32", "dx", call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx)), None),
+        ("blast", "f32", "dw", call(lib.blast_sddmm_f32, x, ptr(ctx.dy), ptr(dw)), None),
+    ]
