@@ -31,7 +31,12 @@ impl Output {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let file = NamedTempFile::new_in(folder)
+        let mut builder = tempfile::Builder::new();
+        // A temporary file is its owner's alone unless told otherwise; results are to be shared.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder
+            .tempfile_in(folder)
             .with_context(|| format!("cannot write to the folder {}", folder.display()))?;
         Ok(Self { file, path: path.to_owned(), force })
     }
