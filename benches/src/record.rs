@@ -43,6 +43,20 @@ pub struct Machine {
     pub date: String,
     /// The command line.
     pub command: String,
+    /// What the seconds were read from.
+    #[serde(default)]
+    pub clock: Clock,
+}
+
+/// What seconds are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clock {
+    /// The host's clock, until the device is done.
+    #[default]
+    Wall,
+    /// The device's own time stamps, without what the host does before and after.
+    Device,
 }
 
 /// A limit of the device.

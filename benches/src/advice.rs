@@ -1,0 +1,184 @@
+//! What the measurements say about when to be sparse.
+//!
+//! The time of the sparse product grows about linearly with the share of blocks kept, that of the dense one is
+//! constant. So the share at which they meet is found on a straight line of sparse over dense seconds between
+//! the two measured shares around it. Nothing is said beyond what was measured.
+
+use serde::{Deserialize, Serialize};
+
+use crate::file::Run;
+use crate::record::{Measured, Verb};
+
+/// Version of the form below.
+pub const VERSION: u32 = 1;
+
+/// Advice for every device that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Advice {
+    /// [`VERSION`].
+    pub version: u32,
+    /// One for each device, backend and set of features.
+    pub devices: Vec<DeviceAdvice>,
+}
+
+/// Advice for one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceAdvice {
+    /// Name of the processor or GPU.
+    pub device: String,
+    /// Burn's backend.
+    pub backend: String,
+    /// Features that change what is compared.
+    pub features: Vec<String>,
+    /// One for each size, block, type and number of rows.
+    pub entries: Vec<Entry>,
+}
+
+/// Where one size breaks even.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Side of a block.
+    pub block: usize,
+    /// Storage type.
+    pub dtype: String,
+    /// Contraction size.
+    pub d_input: usize,
+    /// Output size.
+    pub d_output: usize,
+    /// Rows of the input.
+    pub rows: usize,
+    /// Largest share of blocks kept at which the sparse product is as fast as the dense one: 1 if it wins with
+    /// every block kept, 0 if it never wins.
+    pub break_even_density: f64,
+}
+
+/// The advice that the forward products of some runs give. Of a problem that stands in several, the last
+/// counts; where one was timed with empty caches and with full ones, the empty ones count, since a layer is
+/// not called twice in a row.
+pub fn advise(runs: &[Run]) -> Advice {
+    let mut devices: Vec<(DeviceAdvice, Vec<Curve>)> = Vec::new();
+    for Run { machine, results, .. } in runs {
+        let advice = DeviceAdvice {
+            device: machine.device.clone(),
+            backend: machine.backend.clone(),
+            features: machine.features.clone(),
+            entries: Vec::new(),
+        };
+        let at = devices.iter().position(|(known, _)| *known == advice).unwrap_or_else(|| {
+            devices.push((advice, Vec::new()));
+            devices.len() - 1
+        });
+        let forward = results.iter().filter(|result| result.problem.verb == Verb::Forward);
+        forward.for_each(|result| add(&mut devices[at].1, result));
+    }
+    let devices = devices.into_iter().map(|(device, curves)| {
+        let entries = curves.into_iter().map(Curve::entry).collect();
+        DeviceAdvice { entries, ..device }
+    });
+    Advice { version: VERSION, devices: devices.collect() }
+}
+
+/// One size at every share it was measured at.
+struct Curve {
+    entry: Entry,
+    cold: bool,
+    /// Share kept, and sparse over dense seconds.
+    points: Vec<(f64, f64)>,
+}
+
+fn add(curves: &mut Vec<Curve>, result: &Measured) {
+    let problem = &result.problem;
+    let entry = Entry {
+        block: problem.block,
+        dtype: problem.dtype.clone(),
+        d_input: problem.d_input,
+        d_output: problem.d_output,
+        rows: problem.rows,
+        break_even_density: 0.0,
+    };
+    let cold = problem.cold;
+    let at = curves.iter().position(|curve| curve.entry == entry).unwrap_or_else(|| {
+        curves.push(Curve { entry, cold, points: Vec::new() });
+        curves.len() - 1
+    });
+    let curve = &mut curves[at];
+    if cold && !curve.cold {
+        (curve.cold, curve.points) = (true, Vec::new());
+    }
+    if cold == curve.cold {
+        // Per cent have two digits, and 1 - 0.9 is not 0.1.
+        let density = ((1.0 - problem.sparsity) * 1e6).round() / 1e6;
+        curve.points.retain(|point| point.0 != density);
+        curve.points.push((density, 1.0 / result.speedup.median));
+    }
+}
+
+impl Curve {
+    fn entry(mut self) -> Entry {
+        self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Entry { break_even_density: break_even(&self.points), ..self.entry }
+    }
+}
+
+/// Largest share kept at which sparse over dense seconds is at most 1; `points` rise in the share.
+fn break_even(points: &[(f64, f64)]) -> f64 {
+    let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return 0.0 };
+    let (density, ratio) = points[last];
+    match points.get(last + 1) {
+        None => density,
+        Some(&(above, slower)) => density + (above - density) * (1.0 - ratio) / (slower - ratio),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn run(results: Vec<Measured>) -> Run {
+        Run { machine: sample::machine(), peaks: Vec::new(), results }
+    }
+
+    fn density(results: Vec<Measured>) -> f64 {
+        advise(&[run(results)]).devices[0].entries[0].break_even_density
+    }
+
+    #[test]
+    fn the_crossing_lies_on_the_line_between_its_neighbours() {
+        // Sparse takes 0.5 and 1.5 of the dense time at 20 and 50 % kept.
+        let found = density(vec![sample::measured(0.5, 1.0 / 1.5), sample::measured(0.8, 2.0)]);
+        assert!((found - 0.35).abs() < 1e-6, "{found}");
+    }
+
+    #[test]
+    fn nothing_is_said_beyond_what_was_measured() {
+        assert_eq!(density(vec![sample::measured(0.9, 3.0), sample::measured(0.5, 1.2)]), 0.5);
+        assert_eq!(density(vec![sample::measured(0.9, 9.0), sample::measured(0.0, 1.1)]), 1.0);
+        assert_eq!(density(vec![sample::measured(0.9, 0.9), sample::measured(0.95, 0.99)]), 0.0);
+    }
+
+    #[test]
+    fn the_last_measurement_counts_and_empty_caches_before_full_ones() {
+        let cold = |mut result: Measured| {
+            result.problem.cold = true;
+            result
+        };
+        assert_eq!(density(vec![sample::measured(0.9, 0.5), sample::measured(0.9, 2.0)]), 0.1);
+        let both = vec![cold(sample::measured(0.9, 0.5)), sample::measured(0.9, 2.0)];
+        assert_eq!(density(both), 0.0);
+        let both = vec![sample::measured(0.9, 0.5), cold(sample::measured(0.9, 2.0))];
+        assert_eq!(density(both), 0.1);
+    }
+
+    #[test]
+    fn devices_and_sizes_are_kept_apart() {
+        let mut other = run(vec![sample::measured(0.9, 2.0)]);
+        other.machine.features.push("x86-v4".to_owned());
+        let mut wide = sample::measured(0.9, 2.0);
+        wide.problem.rows = 1024;
+        let first = run(vec![sample::measured(0.9, 2.0), wide]);
+        let advice = advise(&[first.clone(), other, first]);
+        let entries: Vec<usize> = advice.devices.iter().map(|one| one.entries.len()).collect();
+        assert_eq!(entries, [2, 1]);
+    }
+}

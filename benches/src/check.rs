@@ -1,0 +1,169 @@
+//! Results held against products of single elements, computed in f64 on the host.
+//!
+//! Small results are looked at whole. Of a big one all elements must be finite, and a sample of rows and
+//! columns must be right: enough to see a missing block, a swapped index or a wrong edge, which never come
+//! alone.
+
+use anyhow::{Result, ensure};
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn_blast_kernels::reference::Exact;
+
+use crate::numbers::hash;
+
+/// Products of two numbers that a check may cost: about a tenth of a second.
+const TERMS: usize = 20_000_000;
+
+/// Fewest elements of a sample, and most.
+const ELEMENTS: [usize; 2] = [64, 4096];
+
+/// Most rows of a sample, which are copied whole.
+const SAMPLED_ROWS: usize = 16;
+
+/// Elements of a result that are looked at.
+pub struct Sample<'a> {
+    result: &'a Tensor<2>,
+    rows: Vec<usize>,
+    /// As many of each row; `None` for all of them.
+    columns: Option<usize>,
+}
+
+impl<'a> Sample<'a> {
+    /// The sample of a result whose elements are sums of up to `terms` products. It depends on the shape and
+    /// on `terms` only.
+    pub fn of(result: &'a Tensor<2>, terms: usize) -> Self {
+        let [rows, cols] = result.dims();
+        if rows * cols * terms.max(1) <= TERMS {
+            return Self { result, rows: (0..rows).collect(), columns: None };
+        }
+        let elements = (TERMS / terms.max(1)).clamp(ELEMENTS[0], ELEMENTS[1]);
+        // One row where an element costs as much as a row does.
+        let most = if terms >= TERMS / ELEMENTS[0] { 2 } else { SAMPLED_ROWS };
+        let picked = rows.min(most);
+        let mut all: Vec<usize> = (0..picked).map(|at| spread(at, picked, rows)).collect();
+        all.dedup();
+        let columns = elements.div_ceil(all.len()).min(cols);
+        Self { result, rows: all, columns: Some(columns) }
+    }
+
+    /// Positions looked at, row by row.
+    fn points(&self) -> Vec<(usize, usize)> {
+        let cols = self.result.dims()[1];
+        let columns = |row: usize| match self.columns {
+            None => (0..cols).collect::<Vec<_>>(),
+            Some(count) => (0..count)
+                .map(|at| match at {
+                    0 => 0,
+                    1 => cols - 1,
+                    _ => (hash((row * count + at) as u64) % cols as u64) as usize,
+                })
+                .collect(),
+        };
+        let point = |&row: &usize| columns(row).into_iter().map(move |col| (row, col));
+        self.rows.iter().flat_map(point).collect()
+    }
+
+    /// The numbers at these positions.
+    ///
+    /// # Errors
+    /// If any element of the result, looked at or not, is not finite.
+    pub fn numbers(&self) -> Result<Vec<f32>> {
+        let finite =
+            self.result.clone().is_finite().all().into_data().iter::<bool>().all(|all| all);
+        ensure!(finite, "the result holds NaN or infinity");
+        let [all_rows, cols] = self.result.dims();
+        let device = self.result.device();
+        let part = if self.rows.len() == all_rows {
+            self.result.clone()
+        } else {
+            let index: Vec<i32> = self.rows.iter().map(|&row| row as i32).collect();
+            let data = TensorData::new(index, [self.rows.len()]);
+            self.result.clone().select(0, Tensor::<1, Int>::from_data(data, (&device, DType::I32)))
+        };
+        let part: Vec<f32> = part.into_data().iter::<f32>().collect();
+        let line = |row: usize| self.rows.binary_search(&row).expect("points are in these rows");
+        Ok(self.points().into_iter().map(|(row, col)| part[line(row) * cols + col]).collect())
+    }
+
+    /// Compares every element looked at with `want`: the exact value, and how far off it may be. The answer is
+    /// the largest distance over its bound.
+    ///
+    /// # Errors
+    /// If an element is further off, or one is not finite.
+    pub fn compare(&self, mut want: impl FnMut(usize, usize) -> (f64, f64)) -> Result<f64> {
+        let mut worst = 0.0_f64;
+        for ((row, col), got) in self.points().into_iter().zip(self.numbers()?) {
+            let (value, limit) = want(row, col);
+            let share = (f64::from(got) - value).abs() / limit;
+            // Written so that NaN fails.
+            let right = share <= 1.0;
+            ensure!(right, "element [{row}, {col}] is {got}, but must be {value} ± {limit:.1e}");
+            worst = worst.max(share);
+        }
+        Ok(worst)
+    }
+}
+
+/// The `at`-th of `count` rows spread from the first to the last.
+fn spread(at: usize, count: usize, rows: usize) -> usize {
+    if at + 1 == count {
+        return rows - 1;
+    }
+    // Off the regular grid, so that no tile size hides behind it.
+    let (start, end) = (at * rows / count, (at + 1) * rows / count);
+    if at == 0 { 0 } else { start + (hash(at as u64) % (end - start).max(1) as u64) as usize }
+}
+
+/// Sum of products with what bounds its error.
+pub fn dot(terms: impl Iterator<Item = (f64, f64)>) -> Exact {
+    let mut sum = Exact { value: 0.0, abs_sum: 0.0, terms: 0 };
+    for (a, b) in terms {
+        sum.value += a * b;
+        sum.abs_sum += (a * b).abs();
+        sum.terms += 1;
+    }
+    sum
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn matrix(rows: usize, cols: usize) -> Tensor<2> {
+        Tensor::zeros([rows, cols], &Device::flex())
+    }
+
+    #[test]
+    fn a_small_result_is_looked_at_whole() {
+        let result = matrix(3, 5);
+        assert_eq!(Sample::of(&result, 100).points().len(), 15);
+    }
+
+    #[test]
+    fn a_sample_of_a_big_result_has_its_corners() {
+        let result = matrix(2000, 300);
+        let sample = Sample::of(&result, 4096);
+        let points = sample.points();
+        for corner in [(0, 0), (0, 299), (1999, 0), (1999, 299)] {
+            assert!(points.contains(&corner), "{corner:?}");
+        }
+        assert!(points.len() < 5000 && sample.rows.len() == SAMPLED_ROWS, "{}", points.len());
+        assert_eq!(sample.numbers().unwrap().len(), points.len());
+    }
+
+    #[test]
+    fn one_wrong_element_is_named() {
+        let result = matrix(3, 5).slice_assign([1..2, 2..3], Tensor::ones([1, 1], &Device::flex()));
+        let error = Sample::of(&result, 1).compare(|_, _| (0.0, 1e-3)).unwrap_err().to_string();
+        assert_eq!(error, "element [1, 2] is 1, but must be 0 ± 1.0e-3");
+        assert_eq!(Sample::of(&result, 1).compare(|_, _| (0.0, 2.0)).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn a_number_that_is_none_fails_wherever_it_is() {
+        let result = matrix(2000, 300)
+            .slice_assign([77..78, 7..8], Tensor::full([1, 1], f32::NAN, &Device::flex()));
+        let error = Sample::of(&result, 4096).compare(|_, _| (0.0, 1.0)).unwrap_err();
+        assert_eq!(error.to_string(), "the result holds NaN or infinity");
+    }
+}

@@ -1,0 +1,90 @@
+//! Data types that problems are timed in.
+
+use burn::tensor::{DType, Device, FloatDType, bf16, f16};
+use burn_blast_kernels::reference::Rounding;
+use clap::ValueEnum;
+
+/// A storage type of weights and inputs.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[value(rename_all = "lowercase")]
+pub enum Element {
+    /// 32 bits.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an `f32`.
+    Bf16,
+}
+
+impl Element {
+    /// Every type, in the order of the catalogue.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// Its name in files and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The type of a [`name`](Self::name), if there is one.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|element| element.name() == name)
+    }
+
+    /// Burn's name of it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Whether `device` computes in it.
+    pub fn runs_on(self, device: &Device) -> bool {
+        device.supports_dtype(match self {
+            Self::F32 => FloatDType::F32,
+            Self::F16 => FloatDType::F16,
+            Self::Bf16 => FloatDType::BF16,
+        })
+    }
+
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        self.dtype().size()
+    }
+
+    /// Roundings of a kernel that reads and writes it.
+    pub fn rounding(self) -> Rounding {
+        match self {
+            Self::F32 => Rounding::F32,
+            Self::F16 => Rounding::F16,
+            Self::Bf16 => Rounding::BF16,
+        }
+    }
+
+    /// The nearest number that can be stored.
+    pub fn round(self, number: f32) -> f32 {
+        match self {
+            Self::F32 => number,
+            Self::F16 => f16::from_f32(number).to_f32(),
+            Self::Bf16 => bf16::from_f32(number).to_f32(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_is_found_by_its_name() {
+        for element in Element::ALL {
+            assert_eq!(Element::of(element.name()), Some(element));
+        }
+        assert_eq!(Element::of("int8"), None);
+    }
+}

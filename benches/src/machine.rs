@@ -1,0 +1,211 @@
+//! Where a run is made: everything a reader of its numbers must know.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use burn::tensor::Device;
+
+use crate::backend::Backend;
+use crate::record::{Clock, Machine, VERSION};
+
+/// Memory assumed where the system does not tell.
+const UNKNOWN_MEMORY: f64 = 8.0 * GIB;
+
+/// Share of the free memory a problem may take.
+const MEMORY_SHARE: f64 = 0.7;
+
+/// Bytes.
+const GIB: f64 = (1_u64 << 30) as f64;
+
+/// Cargo features that change what is compared, whether they are on, and whether they matter on a host.
+const FEATURES: [(&str, bool, bool); 3] = [
+    ("x86-v4", cfg!(feature = "x86-v4"), true),
+    ("fusion", cfg!(feature = "gpu"), false),
+    ("autotune", cfg!(feature = "gpu"), false),
+];
+
+/// Describes this machine.
+pub fn describe(
+    backend: Backend,
+    device: &Device,
+    clock: Clock,
+    driver: Option<String>,
+) -> Machine {
+    let host = backend.is_host();
+    let name = if host { processor() } else { gpu(device) };
+    let name = name.unwrap_or_else(|| "unknown".to_owned());
+    let driver = driver.or_else(|| if host { None } else { gpu_driver(&name) });
+    let features = FEATURES.iter().filter(|(_, on, on_host)| *on && *on_host == host);
+    Machine {
+        version: VERSION,
+        device: name,
+        driver: driver.unwrap_or_default(),
+        backend: backend.name().to_owned(),
+        simd: if host { simd() } else { Vec::new() },
+        threads: rayon::current_num_threads(),
+        commit: commit().unwrap_or_default(),
+        features: features.map(|(name, ..)| (*name).to_owned()).collect(),
+        date: date(SystemTime::now()),
+        command: command(),
+        clock,
+    }
+}
+
+/// Bytes that problems may take on this machine.
+pub fn memory(backend: Backend) -> f64 {
+    let bytes =
+        if backend.is_host() { host_memory() } else { nvidia("memory.total").and_then(mebibytes) };
+    bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_SHARE
+}
+
+fn processor() -> Option<String> {
+    let linux = || {
+        let info = fs::read_to_string("/proc/cpuinfo").ok()?;
+        let line = info.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    linux().or_else(|| output("sysctl", &["-n", "machdep.cpu.brand_string"]))
+}
+
+#[cfg(feature = "gpu")]
+fn gpu(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpu(_device: &Device) -> Option<String> {
+    None
+}
+
+/// Version of the driver, by the tools that come with it.
+fn gpu_driver(name: &str) -> Option<String> {
+    let nvidia = || Some(format!("nvidia {}", nvidia("driver_version")?));
+    let vulkan = || vulkan_driver(&output("vulkaninfo", &["--summary"])?, name);
+    let apple = || Some(format!("macOS {}", output("sw_vers", &["-productVersion"])?));
+    if name.to_lowercase().contains("nvidia") {
+        nvidia().or_else(vulkan)
+    } else {
+        vulkan().or_else(apple)
+    }
+}
+
+/// The driver of the device `name` in what `vulkaninfo --summary` prints.
+fn vulkan_driver(summary: &str, name: &str) -> Option<String> {
+    let device = summary.split("GPU").find(|part| part.contains(name))?;
+    let field = |field: &str| {
+        let line = device.lines().find(|line| line.trim_start().starts_with(field))?;
+        Some(line.split_once('=')?.1.trim().to_owned())
+    };
+    Some(format!("{} {}", field("driverName")?, field("driverInfo")?))
+}
+
+fn nvidia(field: &str) -> Option<String> {
+    let query = format!("--query-gpu={field}");
+    let text = output("nvidia-smi", &[&query, "--format=csv,noheader,nounits"])?;
+    text.lines().next().map(|line| line.trim().to_owned())
+}
+
+fn mebibytes(text: String) -> Option<f64> {
+    Some(text.parse::<f64>().ok()? * GIB / 1024.0)
+}
+
+fn host_memory() -> Option<f64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn simd() -> Vec<String> {
+    let sets = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+        ("avx512fp16", is_x86_feature_detected!("avx512fp16")),
+    ];
+    sets.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn simd() -> Vec<String> {
+    let sets = [
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ("sve", std::arch::is_aarch64_feature_detected!("sve")),
+    ];
+    sets.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn simd() -> Vec<String> {
+    Vec::new()
+}
+
+/// The commit checked out where this program was built, since it is run from there.
+fn commit() -> Option<String> {
+    let git = |words: &[&str]| {
+        let all = [&["-C", env!("CARGO_MANIFEST_DIR")], words].concat();
+        output("git", &all)
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"]).filter(|commit| !commit.is_empty())?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
+}
+
+fn command() -> String {
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().map(|name| name.to_string_lossy().into_owned());
+    let all: Vec<String> = name.into_iter().chain(words).collect();
+    all.join(" ")
+}
+
+/// What a program prints, if it is there and succeeds.
+fn output(program: &str, words: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(words).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The day in UTC as `YYYY-MM-DD`.
+fn date(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // Howard Hinnant's `civil_from_days`: years begin in March, so that the leap day is the last.
+    let days = seconds / 86_400 + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn days_are_counted_with_leap_years() {
+        let day = |days: u64| date(UNIX_EPOCH + Duration::from_secs(days * 86_400 + 86_399));
+        assert_eq!(day(0), "1970-01-01");
+        assert_eq!(day(11_016), "2000-02-29");
+        assert_eq!(day(20_453), "2025-12-31");
+        assert_eq!(day(20_454), "2026-01-01");
+    }
+
+    #[test]
+    fn the_driver_is_that_of_the_device() {
+        let summary = "GPU0:\n\tdeviceName = Radeon\n\tdriverName = radv\n\tdriverInfo = Mesa 25.0\n\
+                       GPU1:\n\tdeviceName = llvmpipe (LLVM 19)\n\tdriverName = llvmpipe\n\tdriverInfo = Mesa 24.1\n";
+        assert_eq!(vulkan_driver(summary, "Radeon").unwrap(), "radv Mesa 25.0");
+        assert_eq!(vulkan_driver(summary, "llvmpipe (LLVM 19)").unwrap(), "llvmpipe Mesa 24.1");
+        assert_eq!(vulkan_driver(summary, "Arc"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! The gated block of Llama-style models.
+
+use anyhow::Result;
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+use burn_blast::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight, Path, Strategy};
+use burn_blast_kernels::reference::{Exact, Rounding};
+
+use super::{Case, Input, Weight, Work, hold};
+use crate::check::{Sample, dot};
+use crate::record::Problem;
+
+/// Roundings to the storage type between the two products: `silu` is an exponential, a sum, a quotient and a
+/// product, and the gate is one product more; some devices compute the quotient by logarithm and exponential.
+const ACTIVATION_ROUNDINGS: f64 = 16.0;
+
+/// Steepest slope of `silu`, rounded up.
+const SILU_SLOPE: f64 = 1.1;
+
+/// `down(silu(gate(x)) · up(x))`, every layer block-sparse or none.
+pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
+    let weights = Weights::new(problem)?;
+    let input = Input::new([problem.rows, problem.d_input], 4, problem)?;
+    let x = input.tensor(device);
+    let dense = weights.dense(device);
+    let sparse = weights.sparse(device, Strategy::Sparse);
+    let auto = with_strategy(sparse.clone(), Strategy::Auto);
+    let layers = [&auto.gate, &auto.up, &auto.down];
+    let all_sparse = layers.iter().all(|layer| layer.path(problem.rows).path == Path::Sparse);
+    let path = if all_sparse { Path::Sparse } else { Path::Dense };
+    let work = weights.work(problem.rows);
+    let (rounding, rows) = (super::element(problem)?.rounding(), problem.rows);
+    let (checked, x_dense, x_auto, x_check) = (sparse.clone(), x.clone(), x.clone(), x.clone());
+    Ok(Case {
+        sparse: Box::new(move || hold(sparse.forward(x.clone()))),
+        dense: Box::new(move || hold(dense.forward(x_dense.clone()))),
+        auto: Some((Box::new(move || hold(auto.forward(x_auto.clone()))), path)),
+        work,
+        check: Box::new(move || {
+            let y = checked.forward(x_check);
+            let mut oracle = Oracle { weights, input, rounding, hidden: vec![Vec::new(); rows] };
+            // One element costs a row of the hidden layer, so few rows are looked at.
+            let terms = oracle.weights.gate.pattern.value_count();
+            Sample::of(&y, terms).compare(|m, n| oracle.element(m, n))
+        }),
+    })
+}
+
+struct Weights {
+    gate: Weight,
+    up: Weight,
+    down: Weight,
+}
+
+/// The dense rival.
+struct Dense {
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Dense {
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = silu(self.gate.forward(x.clone()));
+        self.down.forward(gate * self.up.forward(x))
+    }
+}
+
+impl Weights {
+    fn new(problem: &Problem) -> Result<Self> {
+        let (d_model, d_ff) = (problem.d_input, problem.d_output);
+        Ok(Self {
+            gate: Weight::new([d_model, d_ff], 1, problem)?,
+            up: Weight::new([d_model, d_ff], 2, problem)?,
+            down: Weight::new([d_ff, d_model], 3, problem)?,
+        })
+    }
+
+    fn dense(&self, device: &Device) -> Dense {
+        let linear = |weight: &Weight| Linear {
+            weight: Param::from_tensor(weight.dense(device)),
+            bias: None,
+        };
+        Dense { gate: linear(&self.gate), up: linear(&self.up), down: linear(&self.down) }
+    }
+
+    fn sparse(&self, device: &Device, strategy: Strategy) -> BlockSparseGatedMlp {
+        let layer = |weight: &Weight| {
+            let packed = BlockSparseWeight::new(weight.values(device), weight.pattern.clone());
+            BlockSparseLinear::new(packed, None).with_strategy(strategy)
+        };
+        BlockSparseGatedMlp::new(layer(&self.gate), layer(&self.up), layer(&self.down))
+    }
+
+    fn work(&self, rows: usize) -> Work {
+        let all = [&self.gate, &self.up, &self.down].map(|weight| weight.work(rows));
+        let sum = |part: fn(&Work) -> f64| all.iter().map(part).sum();
+        Work {
+            kept_flops: sum(|work| work.kept_flops),
+            dense_flops: sum(|work| work.dense_flops),
+            weight_bytes: sum(|work| work.weight_bytes),
+        }
+    }
+}
+
+fn with_strategy(mlp: BlockSparseGatedMlp, strategy: Strategy) -> BlockSparseGatedMlp {
+    let BlockSparseGatedMlp { gate, up, down } = mlp;
+    BlockSparseGatedMlp::new(
+        gate.with_strategy(strategy),
+        up.with_strategy(strategy),
+        down.with_strategy(strategy),
+    )
+}
+
+struct Oracle {
+    weights: Weights,
+    input: Input,
+    rounding: Rounding,
+    /// Value and bound of the hidden layer, row by row as they are asked for.
+    hidden: Vec<Vec<(f64, f64)>>,
+}
+
+impl Oracle {
+    /// An element of the output and how far off it may be.
+    fn element(&mut self, m: usize, n: usize) -> (f64, f64) {
+        if self.hidden[m].is_empty() {
+            let d_ff = self.weights.gate.pattern.shape().cols();
+            self.hidden[m] = (0..d_ff).map(|h| self.hidden(m, h)).collect();
+        }
+        let hidden = &self.hidden[m];
+        let exact = dot(self.weights.down.column(n).map(|(h, w)| (hidden[h].0, w)));
+        let inherited: f64 = self.weights.down.column(n).map(|(h, w)| hidden[h].1 * w.abs()).sum();
+        // The sum is over what the hidden layer may have come out as.
+        let exact = Exact { abs_sum: exact.abs_sum + inherited, ..exact };
+        (exact.value, inherited + self.rounding.limit(&exact))
+    }
+
+    /// An element of the hidden layer and how far off it may be: what the two products may be off by, carried
+    /// through `silu` and the product, and the roundings on the way.
+    fn hidden(&self, m: usize, h: usize) -> (f64, f64) {
+        let product = |weight: &Weight| {
+            let exact = dot(weight.column(h).map(|(k, w)| (self.input.at(m, k), w)));
+            (exact.value, self.rounding.limit(&exact))
+        };
+        let ((gate, gate_off), (up, up_off)) =
+            (product(&self.weights.gate), product(&self.weights.up));
+        let active = gate / (1.0 + (-gate).exp());
+        let active_off =
+            SILU_SLOPE * gate_off + ACTIVATION_ROUNDINGS * self.rounding.output * active.abs();
+        let value = active * up;
+        let off = active_off * (up.abs() + up_off) + active.abs() * up_off;
+        (value, off + self.rounding.limit(&Exact { value, abs_sum: 0.0, terms: 0 }))
+    }
+}

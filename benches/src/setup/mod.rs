@@ -1,0 +1,231 @@
+//! A problem made ready: the sparse call, its dense rival, and what the sparse result must be.
+
+mod gated;
+mod product;
+mod step;
+
+use std::any::Any;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor, TensorData};
+use burn_blast::cost::Cost;
+use burn_blast::{BlockPattern, BlockSize, MatrixShape, Path, functions};
+use rayon::prelude::*;
+
+use crate::element::Element;
+use crate::numbers::Numbers;
+use crate::record::{Problem, Verb};
+
+/// One call of what is timed; the result is kept until the device is done.
+pub type Call = Box<dyn FnMut() -> Held + Send>;
+
+/// A result nobody reads.
+pub type Held = Box<dyn Any + Send>;
+
+/// Runs the sparse call once and holds it against the oracle.
+///
+/// The answer is the largest error over its bound.
+pub type Check = Box<dyn FnOnce() -> Result<f64>>;
+
+/// A problem ready to be checked and timed.
+pub struct Case {
+    /// The block-sparse kernel.
+    pub sparse: Call,
+    /// Burn's dense layers on the unpacked weight.
+    pub dense: Call,
+    /// The layer by `Strategy::Auto` and the path it takes, where the verb has a choice.
+    pub auto: Option<(Call, Path)>,
+    /// Work of one call.
+    pub work: Work,
+    /// To be called before anything is timed.
+    pub check: Check,
+}
+
+/// Work of one call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// Multiplications and additions on kept blocks.
+    pub kept_flops: f64,
+    /// The same for the dense weight.
+    pub dense_flops: f64,
+    /// Bytes of packed values and indices.
+    pub weight_bytes: f64,
+}
+
+/// Makes `problem` ready on `device`.
+///
+/// # Errors
+/// If the problem is not one of the catalogue's.
+pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
+    match problem.verb {
+        Verb::Forward => product::forward(problem, device),
+        Verb::InputGradient => product::input_gradient(problem, device),
+        Verb::WeightGradient => product::weight_gradient(problem, device),
+        Verb::GatedMlp => gated::case(problem, device),
+        Verb::Step => step::case(problem, device),
+    }
+}
+
+/// Bytes that [`case`] and its calls hold at their worst, on the device and while it is filled.
+pub fn bytes(problem: &Problem) -> f64 {
+    let element = Element::of(&problem.dtype).map_or(4.0, |element| element.bytes() as f64);
+    let area = problem.d_input as f64 * problem.d_output as f64;
+    let packed = area * (1.0 - problem.sparsity);
+    let rows = problem.rows as f64;
+    let (input, output) = (rows * problem.d_input as f64, rows * problem.d_output as f64);
+    let held = match problem.verb {
+        // A weight and its rival, input, and two outputs while one is replaced.
+        Verb::Forward => area + packed + input + 2.0 * output,
+        Verb::InputGradient => area + packed + output + 2.0 * input,
+        // The result is as large as the weight.
+        Verb::WeightGradient => 2.0 * (area + packed) + input + output,
+        Verb::GatedMlp => 3.0 * (area + packed) + 3.0 * input + 4.0 * output,
+        // Weight, gradient, two moments, and what replaces them.
+        Verb::Step => 7.0 * (area + packed) + 4.0 * (input + output),
+    };
+    // Values are made in f32 on the host first; `Auto` may unpack once more.
+    held * element + 4.0 * packed.max(input) + area * element
+}
+
+/// Multiplications and additions of one dense call.
+pub fn dense_flops(problem: &Problem) -> f64 {
+    let one = 2.0 * problem.rows as f64 * problem.d_input as f64 * problem.d_output as f64;
+    match problem.verb {
+        Verb::Forward | Verb::InputGradient | Verb::WeightGradient => one,
+        Verb::GatedMlp | Verb::Step => 3.0 * one,
+    }
+}
+
+/// A block-sparse weight of which every number can be made again.
+#[derive(Clone)]
+pub struct Weight {
+    /// Which blocks it keeps.
+    pub pattern: BlockPattern,
+    numbers: Numbers,
+    element: Element,
+}
+
+impl Weight {
+    /// A weight of random blocks, scaled so that outputs are about as large as inputs.
+    pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
+        let element = element(problem)?;
+        let matrix = MatrixShape::new(shape[0], shape[1])?;
+        let block = BlockSize::new(problem.block)?;
+        let pattern = BlockPattern::random(matrix, block, 1.0 - problem.sparsity, seed);
+        let kept = (shape[0] as f64 * pattern.density()).max(1.0);
+        let numbers = Numbers::new(seed, f64::sqrt(3.0 / kept) as f32, element);
+        Ok(Self { pattern, numbers, element })
+    }
+
+    /// The weight at `[k, n]`, if the block is kept.
+    pub fn at(&self, k: usize, n: usize) -> f64 {
+        f64::from(self.number(k, n))
+    }
+
+    /// The packed values on `device`.
+    pub fn values(&self, device: &Device) -> Tensor<3> {
+        let (shape, b) = (self.pattern.shape(), self.pattern.block().get());
+        let blocks: Vec<(usize, usize)> = self.pattern.blocks().collect();
+        let mut values = vec![0.0; self.pattern.value_count()];
+        values.par_chunks_exact_mut(b * b).zip(blocks).for_each(|(block, (row, col))| {
+            for (at, value) in block.iter_mut().enumerate() {
+                let (k, n) = (row * b + at / b, col * b + at % b);
+                // Outside the weight a block holds zeros.
+                if k < shape.rows() && n < shape.cols() {
+                    *value = self.number(k, n);
+                }
+            }
+        });
+        upload(values, [self.pattern.nnz(), b, b], self.element, device)
+    }
+
+    /// The dense weight on `device`.
+    pub fn dense(&self, device: &Device) -> Tensor<2> {
+        functions::unpack(self.values(device), &self.pattern)
+    }
+
+    /// `(k, w[k, n])` of the kept blocks of a column.
+    pub fn column(&self, n: usize) -> impl Iterator<Item = (usize, f64)> {
+        let (b, col) = (self.pattern.block().get(), n / self.pattern.block().get());
+        let slots = self.pattern.col_ptr()[col] as usize..self.pattern.col_ptr()[col + 1] as usize;
+        let rows = self.pattern.shape().rows();
+        let ks = self.pattern.row_idx()[slots].iter().flat_map(move |&row| span(row, b, rows));
+        ks.map(move |k| (k, self.at(k, n)))
+    }
+
+    /// `(n, w[k, n])` of the kept blocks of a row.
+    pub fn row(&self, k: usize) -> impl Iterator<Item = (usize, f64)> {
+        let (b, row) = (self.pattern.block().get(), k / self.pattern.block().get());
+        let blocks = self.pattern.row_ptr()[row] as usize..self.pattern.row_ptr()[row + 1] as usize;
+        let cols = self.pattern.shape().cols();
+        let ns = self.pattern.col_idx()[blocks].iter().flat_map(move |&col| span(col, b, cols));
+        ns.map(move |n| (n, self.at(k, n)))
+    }
+
+    /// Work of a product of `rows` rows by it.
+    pub fn work(&self, rows: usize) -> Work {
+        let cost = Cost::of(&self.pattern, rows, self.element.bytes());
+        Work {
+            kept_flops: cost.sparse_flops,
+            dense_flops: cost.dense_flops,
+            weight_bytes: cost.sparse_bytes,
+        }
+    }
+
+    fn number(&self, k: usize, n: usize) -> f32 {
+        self.numbers.at(k * self.pattern.shape().cols() + n)
+    }
+}
+
+/// A dense input of which every number can be made again.
+#[derive(Clone, Copy)]
+pub struct Input {
+    shape: [usize; 2],
+    numbers: Numbers,
+    element: Element,
+}
+
+impl Input {
+    /// Numbers between -1 and 1.
+    pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
+        let element = element(problem)?;
+        Ok(Self { shape, numbers: Numbers::new(seed, 1.0, element), element })
+    }
+
+    /// The element at `[row, col]`.
+    pub fn at(&self, row: usize, col: usize) -> f64 {
+        f64::from(self.numbers.at(row * self.shape[1] + col))
+    }
+
+    /// The input on `device`.
+    pub fn tensor(&self, device: &Device) -> Tensor<2> {
+        let count = self.shape[0] * self.shape[1];
+        let numbers = (0..count).into_par_iter().map(|at| self.numbers.at(at)).collect();
+        upload(numbers, self.shape, self.element, device)
+    }
+}
+
+/// Keeps a result until the device is done.
+pub fn hold<T: Any + Send>(result: T) -> Held {
+    Box::new(result)
+}
+
+fn element(problem: &Problem) -> Result<Element> {
+    Element::of(&problem.dtype)
+        .with_context(|| format!("{} is no data type of this benchmark", problem.dtype))
+}
+
+fn upload<const D: usize>(
+    numbers: Vec<f32>,
+    dims: [usize; D],
+    element: Element,
+    device: &Device,
+) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers, dims), (device, element.dtype()))
+}
+
+/// Rows or columns of a block, as far as they lie inside the weight.
+fn span(block: u32, b: usize, end: usize) -> std::ops::Range<usize> {
+    let start = block as usize * b;
+    start..end.min(start + b)
+}

@@ -1,0 +1,145 @@
+//! A whole training step of one layer.
+
+use anyhow::{Context, Result};
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Tensor};
+use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy};
+use burn_blast_kernels::reference::Rounding;
+
+use super::product::{Places, by_slot};
+use super::{Call, Case, Input, Weight, Work, hold};
+use crate::check::{Sample, dot};
+use crate::record::Problem;
+
+/// Large enough that the check sees every step, small enough that hundreds of them change nothing.
+const LEARNING_RATE: f64 = 1e-3;
+
+/// Defaults of Burn's AdamW.
+const WEIGHT_DECAY: f64 = 1e-4;
+const EPSILON: f64 = 1e-5;
+
+/// Forward, both gradients and an AdamW step. The loss is the sum of the outputs.
+pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
+    let device = device.clone().autodiff();
+    let weight = Weight::new([problem.d_input, problem.d_output], 1, problem)?;
+    let input = Input::new([problem.rows, problem.d_input], 2, problem)?;
+    let x = input.tensor(&device).require_grad();
+    let packed = BlockSparseWeight::new(weight.values(&device), weight.pattern.clone());
+    let sparse = BlockSparseLinear::new(packed, None).with_strategy(Strategy::Sparse);
+    let auto = sparse.clone().with_strategy(Strategy::Auto);
+    let path = auto.path(problem.rows).path;
+    let dense = Linear { weight: Param::from_tensor(weight.dense(&device).detach()), bias: None };
+    let one = weight.work(problem.rows);
+    // Three products; the weight is counted once.
+    let work = Work { kept_flops: 3.0 * one.kept_flops, dense_flops: 3.0 * one.dense_flops, ..one };
+    let (checked, x_check, rows) = (sparse.clone(), x.clone(), problem.rows);
+    let rounding = super::element(problem)?.rounding();
+    Ok(Case {
+        sparse: sparse_call(sparse, x.clone()),
+        auto: Some((sparse_call(auto, x.clone()), path)),
+        dense: dense_call(dense, x),
+        work,
+        check: Box::new(move || {
+            let oracle = Oracle { weight, input, rows, rounding };
+            oracle.check(checked, x_check)
+        }),
+    })
+}
+
+fn sparse_call(layer: BlockSparseLinear, x: Tensor<2>) -> Call {
+    let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
+    Box::new(move || {
+        let layer = slot.take().expect("every step puts the layer back");
+        let loss = layer.forward(x.clone()).sum();
+        let (layer, dx) = update(&mut optimizer, layer, loss, &x);
+        slot = Some(layer);
+        hold(dx)
+    })
+}
+
+fn dense_call(layer: Linear, x: Tensor<2>) -> Call {
+    let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
+    Box::new(move || {
+        let layer = slot.take().expect("every step puts the layer back");
+        let loss = layer.forward(x.clone()).sum();
+        let (layer, dx) = update(&mut optimizer, layer, loss, &x);
+        slot = Some(layer);
+        hold(dx)
+    })
+}
+
+fn update<M: burn::module::Module>(
+    optimizer: &mut ModuleOptimizer,
+    layer: M,
+    loss: Tensor<1>,
+    x: &Tensor<2>,
+) -> (M, Option<Tensor<2>>) {
+    let mut grads = loss.backward();
+    let dx = x.grad_remove(&mut grads);
+    let grads = GradientsParams::from_grads(grads, &layer);
+    (optimizer.step(LEARNING_RATE, layer, grads), dx)
+}
+
+struct Oracle {
+    weight: Weight,
+    input: Input,
+    rows: usize,
+    rounding: Rounding,
+}
+
+impl Oracle {
+    /// One step from the start: both gradients against the oracle, then the values after the first update
+    /// against what AdamW makes of that gradient.
+    fn check(&self, layer: BlockSparseLinear, x: Tensor<2>) -> Result<f64> {
+        let values = layer.weight.values();
+        let mut grads = layer.forward(x.clone()).sum().backward();
+        let dx = x.grad_remove(&mut grads).context("the input has no gradient")?;
+        let dv = by_slot(values.grad(&grads).context("the weight has no gradient")?);
+        let grads = GradientsParams::from_grads(grads, &layer);
+        let stepped = AdamWConfig::new().init().step(LEARNING_RATE, layer, grads);
+        let after = by_slot(stepped.weight.values().inner());
+        let worst =
+            [self.input_gradient(&dx)?, self.weight_gradient(&dv)?, self.values(&dv, &after)?];
+        Ok(worst.into_iter().fold(0.0, f64::max))
+    }
+
+    /// The gradient of the sum of the outputs is 1 everywhere.
+    fn input_gradient(&self, dx: &Tensor<2>) -> Result<f64> {
+        let sample = Sample::of(dx, self.weight.pattern.shape().cols());
+        let worst = sample.compare(|_, k| {
+            let exact = dot(self.weight.row(k).map(|(_, w)| (1.0, w)));
+            (exact.value, self.rounding.limit(&exact))
+        });
+        worst.context("the input gradient is wrong")
+    }
+
+    fn weight_gradient(&self, dv: &Tensor<2>) -> Result<f64> {
+        let places = Places::of(&self.weight);
+        let worst = Sample::of(dv, self.rows).compare(|slot, at| {
+            let exact = match places.inside(slot, at) {
+                Some((k, _)) => dot((0..self.rows).map(|m| (self.input.at(m, k), 1.0))),
+                None => dot(std::iter::empty()),
+            };
+            (exact.value, self.rounding.limit(&exact))
+        });
+        worst.context("the weight gradient is wrong")
+    }
+
+    /// In its first step AdamW moves against the gradient by `g / (|g| + ε)`, and decays the weight.
+    fn values(&self, dv: &Tensor<2>, after: &Tensor<2>) -> Result<f64> {
+        let places = Places::of(&self.weight);
+        // The same shape and number of terms give the same elements.
+        let mut gradients = Sample::of(dv, self.rows).numbers()?.into_iter();
+        let worst = Sample::of(after, self.rows).compare(|slot, at| {
+            let g = gradients.next().map_or(f64::NAN, f64::from);
+            let w = places.inside(slot, at).map_or(0.0, |(k, n)| self.weight.at(k, n));
+            let delta = LEARNING_RATE * g / (g.abs() + EPSILON);
+            let value = w - LEARNING_RATE * WEIGHT_DECAY * w - delta;
+            // About ten roundings, some of them of the update and some of the weight.
+            (value, 16.0 * self.rounding.output * (w.abs() + delta.abs()) + 1e-30)
+        });
+        worst.context("the updated weight is wrong")
+    }
+}

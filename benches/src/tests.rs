@@ -1,0 +1,144 @@
+//! Tiny problems of every kind, checked and timed for real on Flex.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+
+use crate::catalogue::{VERBS, describe};
+use crate::cli::{Cli, Command, RunArgs};
+use crate::file;
+use crate::record::{Clock, Problem, Verb};
+use crate::run::Bench;
+use crate::setup::{Input, Weight, case};
+use crate::time::Stopwatch;
+
+fn problem(verb: Verb, dtype: &str) -> Problem {
+    Problem {
+        model: "tiny".to_owned(),
+        verb,
+        rows: 5,
+        // The last block of either axis hangs over the edge.
+        d_input: 56,
+        d_output: 40,
+        block: 16,
+        sparsity: 0.5,
+        dtype: dtype.to_owned(),
+        cold: false,
+    }
+}
+
+fn bench(words: &[&str], memory: f64) -> Bench {
+    let args = args(words);
+    let device = Device::flex();
+    let watch = Stopwatch::new(device.clone(), Some(Clock::Wall)).unwrap();
+    Bench::new(&args, device, watch, &[], memory, Instant::now())
+}
+
+fn args(words: &[&str]) -> RunArgs {
+    let words = ["blast-bench", "run"].iter().chain(words);
+    match Cli::try_parse_from(words).unwrap().command {
+        Command::Run(args) => args,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_verb_is_right_and_timed_in_every_type() {
+    let problems: Vec<Problem> = VERBS
+        .into_iter()
+        .flat_map(|verb| ["f32", "f16", "bf16"].map(|dtype| problem(verb, dtype)))
+        .filter(|problem| problem.verb != Verb::Step || problem.dtype == "f32")
+        .collect();
+    let outcome = bench(&["--rounds", "2"], 1e9).all(&problems).unwrap();
+    assert!(outcome.skipped.is_empty());
+    assert_eq!(outcome.results.len(), problems.len());
+    for result in outcome.results {
+        let name = describe(&result.problem);
+        assert_eq!(result.rounds, 2, "{name}");
+        assert!(result.sparse.median > 0.0 && result.speedup.median > 0.0, "{name}");
+        assert!((0.0..=1.0).contains(&result.error), "{name}");
+        assert!(result.kept_flops < result.dense_flops, "{name}");
+        let chooses = !matches!(result.problem.verb, Verb::InputGradient | Verb::WeightGradient);
+        assert_eq!(
+            (result.auto.is_some(), result.auto_path.is_some()),
+            (chooses, chooses),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn weights_of_no_blocks_and_of_all_blocks_are_right() {
+    for verb in VERBS {
+        for sparsity in [0.0, 1.0] {
+            let problem = Problem { sparsity, ..problem(verb, "f32") };
+            let case = case(&problem, &Device::flex()).unwrap();
+            assert!((case.check)().unwrap() <= 1.0, "{}", describe(&problem));
+        }
+    }
+}
+
+/// A rival of another weight would make the ratio worthless.
+#[test]
+fn the_dense_rival_computes_the_same_function() {
+    for verb in [Verb::Forward, Verb::InputGradient, Verb::GatedMlp, Verb::Step] {
+        let mut case = case(&problem(verb, "f32"), &Device::flex()).unwrap();
+        let result = |held: crate::setup::Held| -> Tensor<2> {
+            match held.downcast::<Tensor<2>>() {
+                Ok(result) => *result,
+                Err(held) => held.downcast::<Option<Tensor<2>>>().unwrap().unwrap(),
+            }
+        };
+        let (sparse, dense) = (result((case.sparse)()), result((case.dense)()));
+        assert!(sparse.all_close(dense, Some(1e-4), Some(1e-5)), "{verb:?}");
+    }
+}
+
+#[test]
+fn the_oracle_reads_the_weight_that_the_device_holds() {
+    let device = Device::flex();
+    let problem = problem(Verb::Forward, "bf16");
+    let weight = Weight::new([problem.d_input, problem.d_output], 1, &problem).unwrap();
+    let dense: Vec<f32> = weight.dense(&device).into_data().iter::<f32>().collect();
+    let mut expected = vec![0.0; dense.len()];
+    for n in 0..problem.d_output {
+        weight.column(n).for_each(|(k, w)| expected[k * problem.d_output + n] = w as f32);
+    }
+    assert_eq!(dense, expected);
+    for k in 0..problem.d_input {
+        weight.row(k).for_each(|(n, w)| expected[k * problem.d_output + n] -= w as f32);
+    }
+    assert!(expected.iter().all(|&left| left == 0.0));
+    let input = Input::new([2, 3], 2, &problem).unwrap();
+    let x: Vec<f64> = input.tensor(&device).into_data().iter::<f64>().collect();
+    assert_eq!(x[4], input.at(1, 1));
+}
+
+#[test]
+fn what_is_left_out_is_counted_with_its_reason() {
+    let problems = [problem(Verb::Forward, "f32"), problem(Verb::InputGradient, "f32")];
+    let small = bench(&["--rounds", "1"], 1e3).all(&problems).unwrap();
+    let reasons: Vec<(&String, &usize)> = small.skipped.iter().collect();
+    assert!(reasons[0].0.contains("--memory") && *reasons[0].1 == 2, "{reasons:?}");
+    let late = bench(&["--rounds", "1", "--time-limit", "0"], 1e9).all(&problems).unwrap();
+    assert!(late.skipped.keys().all(|reason| reason.contains("time limit")));
+    assert!(late.results.is_empty());
+}
+
+#[test]
+fn a_wrong_setup_names_the_problem() {
+    let error = bench(&[], 1e9).all(&[Problem { block: 7, ..problem(Verb::Forward, "f32") }]);
+    let error = format!("{:#}", error.err().expect("7 is no block size"));
+    assert!(error.contains("tiny fwd m=5 56x40 b=7"), "{error}");
+}
+
+#[test]
+fn an_existing_file_stops_a_run_before_it_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    std::fs::write(&path, "precious").unwrap();
+    let error = crate::run::run(&args(&["--quick", "--out", path.to_str().unwrap()])).unwrap_err();
+    assert!(error.to_string().contains("--force"), "{error}");
+    assert!(file::read(&path).is_err());
+}
