@@ -4,53 +4,10 @@
 //! constant. So the share at which they meet is found on a straight line of sparse over dense seconds between
 //! the two measured shares around it. Nothing is said beyond what was measured.
 
-use serde::{Deserialize, Serialize};
+use burn_blast::advice::{Advice, DeviceAdvice, Entry, VERSION};
 
-use crate::file::Run;
 use crate::record::{Measured, Verb};
-
-/// Version of the form below.
-pub const VERSION: u32 = 1;
-
-/// Advice for every device that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Advice {
-    /// [`VERSION`].
-    pub version: u32,
-    /// One for each device, backend and set of features.
-    pub devices: Vec<DeviceAdvice>,
-}
-
-/// Advice for one device.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DeviceAdvice {
-    /// Name of the processor or GPU.
-    pub device: String,
-    /// Burn's backend.
-    pub backend: String,
-    /// Features that change what is compared.
-    pub features: Vec<String>,
-    /// One for each size, block, type and number of rows.
-    pub entries: Vec<Entry>,
-}
-
-/// Where one size breaks even.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Side of a block.
-    pub block: usize,
-    /// Storage type.
-    pub dtype: String,
-    /// Contraction size.
-    pub d_input: usize,
-    /// Output size.
-    pub d_output: usize,
-    /// Rows of the input.
-    pub rows: usize,
-    /// Largest share of blocks kept at which the sparse product is as fast as the dense one: 1 if it wins with
-    /// every block kept, 0 if it never wins.
-    pub break_even_density: f64,
-}
+use crate::report::Run;
 
 /// The advice that the forward products of some runs give. Of a problem that stands in several, the last
 /// counts; where one was timed with empty caches and with full ones, the empty ones count, since a layer is
@@ -95,6 +52,7 @@ fn add(curves: &mut Vec<Curve>, result: &Measured) {
         d_output: problem.d_output,
         rows: problem.rows,
         break_even_density: 0.0,
+        at_least: false,
     };
     let cold = problem.cold;
     let at = curves.iter().position(|curve| curve.entry == entry).unwrap_or_else(|| {
@@ -116,17 +74,21 @@ fn add(curves: &mut Vec<Curve>, result: &Measured) {
 impl Curve {
     fn entry(mut self) -> Entry {
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Entry { break_even_density: break_even(&self.points), ..self.entry }
+        let (break_even_density, at_least) = break_even(&self.points);
+        Entry { break_even_density, at_least, ..self.entry }
     }
 }
 
-/// Largest share kept at which sparse over dense seconds is at most 1; `points` rise in the share.
-fn break_even(points: &[(f64, f64)]) -> f64 {
-    let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return 0.0 };
+/// Largest share kept at which sparse over dense seconds is at most 1, and whether nothing above it was measured;
+/// `points` rise in the share.
+fn break_even(points: &[(f64, f64)]) -> (f64, bool) {
+    let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return (0.0, false) };
     let (density, ratio) = points[last];
     match points.get(last + 1) {
-        None => density,
-        Some(&(above, slower)) => density + (above - density) * (1.0 - ratio) / (slower - ratio),
+        None => (density, density < 1.0),
+        Some(&(above, slower)) => {
+            (density + (above - density) * (1.0 - ratio) / (slower - ratio), false)
+        }
     }
 }
 
@@ -155,6 +117,10 @@ mod tests {
         assert_eq!(density(vec![sample::measured(0.9, 3.0), sample::measured(0.5, 1.2)]), 0.5);
         assert_eq!(density(vec![sample::measured(0.9, 9.0), sample::measured(0.0, 1.1)]), 1.0);
         assert_eq!(density(vec![sample::measured(0.9, 0.9), sample::measured(0.95, 0.99)]), 0.0);
+        let bounds = |results| advise(&[run(results)]).devices[0].entries[0].at_least;
+        assert!(bounds(vec![sample::measured(0.9, 3.0)]), "more may be kept than was measured");
+        assert!(!bounds(vec![sample::measured(0.0, 1.1)]));
+        assert!(!bounds(vec![sample::measured(0.9, 2.0), sample::measured(0.5, 0.5)]));
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Command {
     Run(RunArgs),
     /// Show the problems that the same flags would run
     List(Select),
+    /// Lay out the files of runs as a page
+    Report(FromFiles),
     /// Say from which share of kept blocks on dense is faster, by the files of runs
     Advise(FromFiles),
 }

@@ -1,4 +1,4 @@
-//! Times block-sparse layers beside Burn's dense ones on any device, and turns the files into advice.
+//! Times block-sparse layers beside Burn's dense ones on any device, and turns the files into a page and advice.
 //!
 //! A problem of the `catalogue` is made ready by `setup`, held against the oracle by `check`, timed by `time`,
 //! and written down in the form of `record`; `run` holds the order of it all.
@@ -16,6 +16,7 @@ mod models;
 mod numbers;
 mod peak;
 mod record;
+mod report;
 mod run;
 #[cfg(test)]
 mod sample;
@@ -31,12 +32,14 @@ use anyhow::Result;
 use clap::Parser;
 
 use cli::{Cli, Command, FromFiles, Select};
-use file::{Output, Run};
+use file::Output;
+use report::Run;
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::List(select) => list(&select),
+        Command::Report(args) => write(&args, &report::page(&read(&args.files)?)),
         Command::Advise(args) => advise(&args),
     }
 }
@@ -56,7 +59,7 @@ fn advise(args: &FromFiles) -> Result<()> {
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<Run>> {
-    files.iter().map(|path| file::read(path)).collect()
+    files.iter().map(|path| report::read(path)).collect()
 }
 
 fn write(args: &FromFiles, text: &str) -> Result<()> {

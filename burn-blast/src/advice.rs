@@ -64,6 +64,8 @@ pub struct Entry {
     /// Largest share of blocks kept at which the sparse product is as fast as the dense one: 1 if it wins with
     /// every block kept, 0 if it never wins.
     pub break_even_density: f64,
+    /// Whether no larger share was measured: the product may pay above it too.
+    pub at_least: bool,
 }
 
 /// Why advice was refused.
@@ -163,7 +165,10 @@ impl DeviceAdvice {
             .filter(alike)
             .filter(|entry| apart(entry) <= NEAR.ln())
             .min_by(|a, b| apart(a).total_cmp(&apart(b)))?;
-        Some(Reason::Measured { break_even: nearest.break_even_density, size: size(nearest) })
+        // Above a share that won, with nothing measured beyond it, nothing is known.
+        let known = !nearest.at_least || pattern.density() <= nearest.break_even_density;
+        let break_even = nearest.break_even_density;
+        known.then(|| Reason::Measured { break_even, size: size(nearest) })
     }
 }
 
@@ -186,8 +191,15 @@ mod tests {
     use crate::{BlockSize, MatrixShape};
 
     fn entry(rows: usize, break_even_density: f64) -> Entry {
-        let dtype = "f32".to_owned();
-        Entry { block: 32, dtype, d_input: 512, d_output: 1024, rows, break_even_density }
+        Entry {
+            block: 32,
+            dtype: "f32".to_owned(),
+            d_input: 512,
+            d_output: 1024,
+            rows,
+            break_even_density,
+            at_least: false,
+        }
     }
 
     fn advice() -> DeviceAdvice {
@@ -216,6 +228,17 @@ mod tests {
         assert_eq!(found([512, 1024], 32, DType::F32, 4096), None);
         assert_eq!(found([512, 1024], 64, DType::F32, 1), None);
         assert_eq!(found([512, 1024], 32, DType::F16, 1), None);
+    }
+
+    #[test]
+    fn nothing_is_known_above_the_largest_share_that_was_measured() {
+        let half = pattern(512, 1024, 32);
+        let reason = |break_even_density| {
+            let entries = vec![Entry { at_least: true, ..entry(1, break_even_density) }];
+            DeviceAdvice { entries, ..advice() }.reason(&half, DType::F32, 1)
+        };
+        assert!(reason(0.6).is_some());
+        assert_eq!(reason(0.1), None);
     }
 
     #[test]

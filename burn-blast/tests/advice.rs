@@ -23,6 +23,7 @@ fn an_installed_measurement_decides_and_is_named() {
             d_output: 128,
             rows: 16,
             break_even_density,
+            at_least: false,
         }],
     };
     advise(0.4).install(&device);

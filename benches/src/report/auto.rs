@@ -1,0 +1,89 @@
+//! What `Strategy::Auto` made of the choice, against both paths.
+
+use super::Run;
+use super::facts::{AUTO_SLACK, auto_over_dense, positive};
+use super::html::{self, Section};
+use super::scale::{Kind, Scale};
+use super::shared::Shared;
+use super::svg::{Anchor, Frame, Svg, WIDTH};
+use super::words;
+use crate::record::Measured;
+
+const HEIGHT: f64 = 310.0;
+const LEFT: f64 = 48.0;
+const RIGHT: f64 = WIDTH - 14.0;
+const TOP: f64 = 26.0;
+const BOTTOM: f64 = HEIGHT - 42.0;
+
+/// The section: one plot per machine, all with the same axes.
+pub fn section(shared: &Shared) -> Section {
+    let all = || shared.runs.iter().flat_map(points);
+    let x = Scale::fit(Kind::Log, all().map(|(x, ..)| x).chain([0.8, 1.25]), (LEFT, RIGHT));
+    let y = Scale::fit(Kind::Log, all().map(|(_, y, _)| y).chain([0.85, 1.05]), (BOTTOM, TOP));
+    let plots: String = shared
+        .named()
+        .filter_map(|(name, run)| plot(&name, run, Frame { svg: Svg::new(HEIGHT), x, y }))
+        .collect();
+    let mut body = String::new();
+    if !plots.is_empty() {
+        let entries =
+            [("dot c0", "Auto took the sparse path"), ("dot c1", "Auto took the dense path")];
+        let entries = entries.map(|(class, text)| (class.to_string(), text.to_string()));
+        body = html::legend(&entries) + &html::grid(&plots);
+    }
+    let slack = words::percent(AUTO_SLACK - 1.0);
+    let lead = format!(
+        "Speed of Auto over that of the faster path, against the speed-up of the sparse path. At 1× the choice was \
+         right and free; below, Auto gave something away. Shaded: Auto is more than {slack} slower than dense."
+    );
+    Section { id: "auto", title: "Auto against dense and sparse", lead, body }
+}
+
+/// Speed-up of the sparse path, speed of `Auto` over the faster path, and the result.
+fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
+    run.results.iter().filter_map(|result| {
+        let (sparse, dense) = (positive(result.sparse.median)?, positive(result.dense.median)?);
+        let best_over_dense = (sparse / dense).min(1.0);
+        Some((dense / sparse, best_over_dense / auto_over_dense(result)?, result))
+    })
+}
+
+fn plot(name: &str, run: &Run, mut frame: Frame) -> Option<String> {
+    points(run).next()?;
+    losing(&mut frame);
+    let tick = |value: f64| (value, format!("{}×", words::round(value)));
+    let ticks: Vec<_> = frame.x.ticks(34.0).into_iter().map(tick).collect();
+    frame.x_axis(&ticks, "speed-up of the sparse path over dense");
+    let ticks: Vec<_> = frame.y.ticks(20.0).into_iter().map(tick).collect();
+    frame.y_axis(&ticks, "speed of Auto over the faster path");
+    frame.rule(1.0);
+    for (x, y, result) in points(run) {
+        let Some(point) = frame.at(x, y) else { continue };
+        let path = result.auto_path.as_deref().unwrap_or("unknown");
+        let color = match path {
+            "sparse" => "c0",
+            "dense" => "c1",
+            _ => "ink",
+        };
+        let title = format!(
+            "{}: {} of the faster path, took {path}",
+            words::id(&result.problem),
+            words::ratio(y)
+        );
+        frame.svg.mark(point, 3.2, &format!("dot {color}"), &title);
+    }
+    frame.svg.text((LEFT + 4.0, BOTTOM - 6.0), Anchor::Start, "quiet", "Auto loses");
+    let label = format!("Auto against dense and sparse, {name}");
+    Some(html::figure("auto", name, &frame.svg.finish(&label), ""))
+}
+
+/// Shades where `Auto` is slower than dense by more than the slack. Dense is the faster path up to a speed-up of 1;
+/// beyond, a wrong choice only falls behind dense once it has given away what sparse gains.
+fn losing(frame: &mut Frame) {
+    let ((first, last), (lowest, _)) = (frame.x.domain(), frame.y.domain());
+    let edge = 1.0 / AUTO_SLACK;
+    let end = (edge / lowest).clamp(1.0, last);
+    let corners = [(first, edge), (1.0, edge), (end, edge / end), (end, lowest), (first, lowest)];
+    let corners: Vec<_> = corners.into_iter().filter_map(|(x, y)| frame.at(x, y)).collect();
+    frame.svg.area(&corners, "lose");
+}

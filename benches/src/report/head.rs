@@ -1,0 +1,116 @@
+//! The head of the page: what was measured, where, and how it came out.
+
+use super::Run;
+use super::facts::{AUTO_SLACK, auto_over_dense, peak, speedup};
+use super::html;
+use super::shared::Shared;
+use super::words::{self, count};
+use crate::record::{Limit, Machine};
+
+/// Title, what was measured, outcome and machines.
+pub fn head(shared: &Shared) -> String {
+    let problems: usize = shared.runs.iter().map(|run| run.results.len()).sum();
+    if problems == 0 {
+        let empty = "<p class=\"lead\">There are no results in these files. Measure some with <code>blast-bench \
+                     run</code>.</p>\n";
+        return title() + empty + &machines(shared);
+    }
+    let lead = format!(
+        "<p class=\"lead\">{} on {}. A problem is one layer at one number of rows, block and sparsity. The \
+         block-sparse kernel and Burn's dense product ran it on the same device, in the same data type, in interleaved rounds. \
+         Speed-up is dense time over sparse time of the same round. Points are medians over rounds, bands and \
+         whiskers quartiles.</p>\n",
+        count(problems, "problem"),
+        count(shared.runs.len(), "machine"),
+    );
+    title() + &lead + &outcome(shared) + &machines(shared)
+}
+
+fn title() -> String {
+    "<h1>Block-sparse against dense in Burn</h1>\n".into()
+}
+
+/// One line per machine with what most readers want first.
+fn outcome(shared: &Shared) -> String {
+    let slack = format!("Auto over {} slower", words::percent(AUTO_SLACK - 1.0));
+    let columns = [
+        "machine",
+        "problems",
+        "sparse faster",
+        "sparse slower",
+        "least speed-up",
+        "median",
+        "largest",
+        &slack,
+    ];
+    html::table(
+        &columns,
+        1..columns.len(),
+        shared.named().map(|(name, run)| outcome_row(name, run)),
+    )
+}
+
+fn outcome_row(name: String, run: &Run) -> Vec<String> {
+    let mut ratios: Vec<f64> = run.results.iter().filter_map(speedup).collect();
+    ratios.sort_by(f64::total_cmp);
+    let slower = ratios.iter().filter(|ratio| **ratio < 1.0).count();
+    let at = |index: usize| {
+        ratios.get(index).map_or(words::NOTHING.into(), |ratio| words::ratio(*ratio))
+    };
+    let (auto, losing) =
+        run.results.iter().filter_map(auto_over_dense).fold((0, 0), |(all, losing), ratio| {
+            (all + 1, losing + usize::from(ratio > AUTO_SLACK))
+        });
+    vec![
+        name,
+        run.results.len().to_string(),
+        (ratios.len() - slower).to_string(),
+        slower.to_string(),
+        at(0),
+        at(ratios.len() / 2),
+        at(ratios.len().wrapping_sub(1)),
+        if auto == 0 { words::NOTHING.into() } else { format!("{losing} of {auto}") },
+    ]
+}
+
+/// A column per machine.
+fn machines(shared: &Shared) -> String {
+    type Field = (&'static str, fn(&Run) -> String);
+    let fields: [Field; 11] = [
+        ("device", |run| run.machine.device.clone()),
+        ("backend", |run| run.machine.backend.clone()),
+        ("driver", |run| run.machine.driver.clone()),
+        ("SIMD", |run| run.machine.simd.join(", ")),
+        ("threads", |run| run.machine.threads.to_string()),
+        ("features", |run| run.machine.features.join(", ")),
+        ("best dense f32", |run| rate(run, Limit::DenseF32, "FLOP/s")),
+        ("reading memory", |run| rate(run, Limit::Read, "B/s")),
+        ("commit", |run| run.machine.commit.clone()),
+        ("date", |run| run.machine.date.clone()),
+        ("command", |run| run.machine.command.clone()),
+    ];
+    let names: Vec<String> = (0..shared.runs.len()).map(|index| short(shared, index)).collect();
+    let columns: Vec<&str> = [""].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let rows = fields.iter().map(|(name, field)| {
+        let values = shared
+            .runs
+            .iter()
+            .map(field)
+            .map(|v| if v.is_empty() { words::NOTHING.into() } else { v });
+        [name.to_string()].into_iter().chain(values).collect()
+    });
+    if shared.runs.is_empty() { String::new() } else { html::table(&columns, 0..0, rows) }
+}
+
+fn short(shared: &Shared, index: usize) -> String {
+    let Machine { backend, .. } = &shared.runs[index].machine;
+    if shared.runs.len() > 1 {
+        format!("{}: {backend}", super::shared::letter(index))
+    } else {
+        "machine".into()
+    }
+}
+
+fn rate(run: &Run, limit: Limit, unit: &str) -> String {
+    peak(run, limit).map_or("not measured".into(), |value| words::rate(value, unit))
+}

@@ -1,0 +1,91 @@
+//! Pieces of the page: sections, figures, legends, tables.
+
+use std::fmt::Write;
+use std::ops::Range;
+
+use super::words::escape;
+
+/// A part of the page with a heading.
+#[derive(Debug)]
+pub struct Section {
+    /// Anchor.
+    pub id: &'static str,
+    /// Heading, also in the list of contents.
+    pub title: &'static str,
+    /// What is shown and how to read it: HTML.
+    pub lead: String,
+    /// What is shown: HTML; a remark is put in its place if it is empty.
+    pub body: String,
+}
+
+impl Section {
+    /// The element.
+    pub fn html(&self) -> String {
+        let Self { id, title, lead, body } = self;
+        let lead =
+            if body.is_empty() { "These files hold nothing for this section." } else { lead };
+        format!(
+            "<section id=\"{id}\"><h2>{title}</h2><p class=\"lead\">{lead}</p>\n{body}</section>\n"
+        )
+    }
+}
+
+/// A plot under its heading. `kind` names the sort of plot in the element.
+pub fn figure(kind: &str, heading: &str, svg: &str, below: &str) -> String {
+    let heading = escape(heading);
+    format!(
+        "<figure class=\"plot\" data-plot=\"{kind}\"><figcaption>{heading}</figcaption>\n{svg}\n{below}</figure>\n"
+    )
+}
+
+/// Plots side by side, as many as the window is wide.
+pub fn grid(figures: &str) -> String {
+    if figures.is_empty() {
+        String::new()
+    } else {
+        format!("<div class=\"plots\">\n{figures}</div>\n")
+    }
+}
+
+/// A heading inside a section.
+pub fn heading(level: u8, text: &str) -> String {
+    format!("<h{level}>{}</h{level}>\n", escape(text))
+}
+
+/// Marks and what they stand for: class of the mark and text.
+pub fn legend(entries: &[(String, String)]) -> String {
+    let mut out = String::from("<ul class=\"legend\">");
+    for (class, text) in entries {
+        let _ = write!(out, "<li><i class=\"{class}\"></i>{}</li>", escape(text));
+    }
+    out + "</ul>\n"
+}
+
+/// A table that scrolls sideways where it is too wide; cells are text. The columns of `numbers` are set as numbers,
+/// the rest as words.
+pub fn table(
+    columns: &[&str],
+    numbers: Range<usize>,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let class = |column: usize| if numbers.contains(&column) { " class=\"n\"" } else { "" };
+    let mut out = String::from("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
+    for (column, name) in columns.iter().enumerate() {
+        let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(column), escape(name));
+    }
+    out += "</tr></thead><tbody>\n";
+    for row in rows {
+        out += "<tr>";
+        for (column, cell) in row.iter().enumerate() {
+            let _ = write!(out, "<td{}>{}</td>", class(column), escape(cell));
+        }
+        out += "</tr>\n";
+    }
+    out + "</tbody></table></div>\n"
+}
+
+/// Something long that the reader opens.
+pub fn details(summary: &str, open: bool, body: &str) -> String {
+    let open = if open { " open" } else { "" };
+    format!("<details{open}><summary>{}</summary>\n{body}</details>\n", escape(summary))
+}

@@ -1,0 +1,117 @@
+//! What the sections share: the runs, their names, and one colour per value on the whole page.
+
+use super::Run;
+use super::facts::group;
+use super::words;
+use crate::record::{Measured, Problem};
+
+/// Colours of the style sheet; further values take the first ones again, with dashed lines.
+const COLORS: usize = 7;
+
+/// Data types in the order of the page; others follow.
+const DTYPES: [&str; 4] = ["f32", "f16", "bf16", "int8"];
+
+/// Layer and size of the weight.
+pub type Layer<'a> = (&'a str, usize, usize);
+
+/// The runs and what is alike on the whole page.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    /// What was read.
+    pub runs: &'a [Run],
+    rows: Vec<usize>,
+    sparsities: Vec<f64>,
+    dtypes: Vec<&'a str>,
+}
+
+impl<'a> Shared<'a> {
+    /// Collects the values that get colours.
+    pub fn new(runs: &'a [Run]) -> Self {
+        let problems = || runs.iter().flat_map(|run| &run.results).map(|result| &result.problem);
+        let mut rows: Vec<usize> = problems().map(|problem| problem.rows).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let mut sparsities: Vec<f64> = problems().map(|problem| problem.sparsity).collect();
+        sparsities.sort_by(f64::total_cmp);
+        sparsities.dedup();
+        let place =
+            |dtype: &&str| DTYPES.iter().position(|known| known == dtype).unwrap_or(DTYPES.len());
+        let mut dtypes: Vec<&str> = group(problems(), |problem| problem.dtype.as_str())
+            .into_iter()
+            .map(|(dtype, _)| dtype)
+            .collect();
+        dtypes.sort_by_key(place);
+        Self { runs, rows, sparsities, dtypes }
+    }
+
+    /// Runs with their names: a letter if there are several, device, backend and features.
+    pub fn named(&self) -> impl Iterator<Item = (String, &'a Run)> {
+        self.runs.iter().enumerate().map(|(index, run)| (self.name(index), run))
+    }
+
+    /// Name of a run.
+    pub fn name(&self, index: usize) -> String {
+        let machine = words::machine(&self.runs[index].machine);
+        if self.runs.len() > 1 { format!("{}: {machine}", letter(index)) } else { machine }
+    }
+
+    /// Short name of a run, for a column of a table.
+    pub fn tag(&self, index: usize) -> String {
+        if self.runs.len() > 1 { letter(index) } else { self.runs[index].machine.backend.clone() }
+    }
+
+    /// Colour of a number of rows.
+    pub fn row_color(&self, rows: usize) -> String {
+        color(self.rows.iter().position(|known| *known == rows))
+    }
+
+    /// Colour of a sparsity.
+    pub fn sparsity_color(&self, sparsity: f64) -> String {
+        color(self.sparsities.iter().position(|known| *known == sparsity))
+    }
+
+    /// Colour of a data type.
+    pub fn dtype_color(&self, dtype: &str) -> String {
+        color(self.dtypes.iter().position(|known| *known == dtype))
+    }
+
+    /// All data types, in the order of the page.
+    pub fn dtypes(&self) -> &[&'a str] {
+        &self.dtypes
+    }
+
+    /// All sparsities, rising.
+    pub fn sparsities(&self) -> &[f64] {
+        &self.sparsities
+    }
+}
+
+/// Letter of a run where several are compared.
+pub fn letter(index: usize) -> String {
+    let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    letters.get(index).map_or_else(|| format!("Z{index}"), |letter| char::from(*letter).to_string())
+}
+
+/// Class of the colour of the value at `index`.
+pub fn color(index: Option<usize>) -> String {
+    let index = index.unwrap_or(0);
+    let again = if index >= COLORS { " again" } else { "" };
+    format!("c{}{again}", index % COLORS)
+}
+
+/// Layer and size of the weight.
+pub fn layer(problem: &Problem) -> Layer<'_> {
+    (&problem.model, problem.d_input, problem.d_output)
+}
+
+/// Results of a run grouped by layer.
+pub fn layers<'a>(
+    results: impl IntoIterator<Item = &'a Measured>,
+) -> Vec<(Layer<'a>, Vec<&'a Measured>)> {
+    group(results, |result| layer(&result.problem))
+}
+
+/// Block, data type and caches: what the plots of a layer differ in, and how a heading says it.
+pub fn variant(problem: &Problem) -> String {
+    format!("block {}, {}, {}", problem.block, problem.dtype, words::caches(problem.cold))
+}

@@ -1,0 +1,254 @@
+//! The page and the reader as a whole; the parts are tested in their own files.
+
+use std::path::PathBuf;
+
+use super::{Run, page, read};
+use crate::record::{Clock, Limit, Line, Machine, Measured, Peak, Problem, Spread, VERSION, Verb};
+
+fn spread(median: f64) -> Spread {
+    Spread { low: median * 0.95, median, high: median * 1.05 }
+}
+
+fn machine(device: &str) -> Machine {
+    Machine {
+        version: VERSION,
+        device: device.into(),
+        driver: String::new(),
+        backend: "flex".into(),
+        simd: vec!["avx2".into()],
+        threads: 2,
+        commit: "0123abc".into(),
+        features: Vec::new(),
+        date: "2026-01-31".into(),
+        command: "blast-bench run".into(),
+        clock: Clock::Wall,
+    }
+}
+
+/// A forward product that is `speedup` times as fast as dense; `Auto` takes the sparse path.
+fn measured(rows: usize, block: usize, sparsity: f64, speedup: f64) -> Measured {
+    let problem = Problem {
+        model: "llama mlp.up".into(),
+        verb: Verb::Forward,
+        rows,
+        d_input: 2048,
+        d_output: 8192,
+        block,
+        sparsity,
+        dtype: "f32".into(),
+        cold: false,
+    };
+    let dense_flops = 2.0 * rows as f64 * 2048.0 * 8192.0;
+    Measured {
+        problem,
+        rounds: 9,
+        sparse: spread(1e-3 / speedup),
+        dense: spread(1e-3),
+        auto: Some(spread(1e-3 / speedup)),
+        auto_path: Some("sparse".into()),
+        speedup: spread(speedup),
+        kept_flops: dense_flops * (1.0 - sparsity),
+        dense_flops,
+        weight_bytes: 4.0 * 2048.0 * 8192.0 * (1.0 - sparsity),
+        error: 0.1,
+    }
+}
+
+fn run(results: Vec<Measured>) -> Run {
+    let peaks =
+        vec![Peak { limit: Limit::DenseF32, rate: 1e11 }, Peak { limit: Limit::Read, rate: 2e10 }];
+    Run { machine: machine("cpu"), peaks, results }
+}
+
+fn json(line: &Line) -> String {
+    serde_json::to_string(line).unwrap()
+}
+
+/// Reads `text` as a file named after the test; gives the run or the message.
+fn read_text(name: &str, text: &str) -> Result<Run, String> {
+    let path: PathBuf =
+        std::env::temp_dir().join(format!("blast-bench-{}-{name}.jsonl", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let run = read(&path).map_err(|error| format!("{error:#}"));
+    std::fs::remove_file(&path).unwrap();
+    run
+}
+
+#[track_caller]
+fn refused(name: &str, text: &str, words: &[&str]) {
+    let message = read_text(name, text).expect_err("the file was read");
+    for word in words {
+        assert!(message.contains(word), "no \"{word}\" in: {message}");
+    }
+}
+
+#[test]
+fn a_file_is_read_back_as_it_was_written() {
+    let run = run(vec![measured(1, 32, 0.9, 4.0), measured(16, 32, 0.9, 3.0)]);
+    let peaks = run.peaks.iter().cloned().map(Line::Peak);
+    let lines = [Line::Machine(run.machine.clone())].into_iter().chain(peaks);
+    let lines = lines.chain(run.results.iter().cloned().map(Line::Result));
+    let text: String = lines.map(|line| json(&line) + "\n").collect();
+    assert_eq!(read_text("whole", &text), Ok(run));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
+    let head = json(&Line::Machine(machine("cpu")));
+    let result = json(&Line::Result(measured(1, 32, 0.9, 4.0)));
+    refused("empty", "\n", &["empty.jsonl", "empty", "measure again"]);
+    refused("headless", &result, &["headless.jsonl:1", "first line", "measure again"]);
+    refused(
+        "twice",
+        &format!("{head}\n{head}\n"),
+        &["twice.jsonl:2", "second machine", "one run a file"],
+    );
+    let cut = &result[..result.len() / 2];
+    refused(
+        "cut",
+        &format!("{head}\n\n{result}\n{cut}"),
+        &["cut.jsonl:4", "broken JSON", "remove this line"],
+    );
+    refused(
+        "other",
+        &format!("{head}\n{{\"kind\":\"peak\"}}"),
+        &["other.jsonl:2", "not a line of a run", "limit"],
+    );
+    let message =
+        format!("{:#}", read(&std::env::temp_dir().join("blast-bench-none.jsonl")).unwrap_err());
+    assert!(
+        message.contains("blast-bench-none.jsonl") && message.contains("blast-bench run"),
+        "{message}"
+    );
+}
+
+#[test]
+fn another_version_is_named_even_if_its_fields_differ() {
+    let line =
+        "{\"kind\":\"machine\",\"version\":99,\"commit\":\"feed123\",\"host\":\"new field\"}";
+    refused(
+        "version",
+        line,
+        &["version.jsonl:1", "version 99", &format!("version {VERSION}"), "feed123"],
+    );
+}
+
+#[test]
+fn a_page_without_results_says_so() {
+    for runs in [vec![], vec![run(Vec::new())]] {
+        let page = page(&runs);
+        assert!(page.contains("There are no results in these files"));
+        assert!(!page.contains("<section"));
+    }
+}
+
+#[test]
+fn strings_of_a_file_are_escaped_everywhere() {
+    let evil = "<b>&\"x\"";
+    let mut results = vec![measured(1, 32, 0.5, 0.5), measured(1, 32, 0.9, 4.0)];
+    for result in &mut results {
+        result.problem.model = evil.into();
+        result.problem.dtype = evil.into();
+        result.auto_path = Some(evil.into());
+    }
+    let mut first = run(results);
+    first.machine = Machine {
+        driver: evil.into(),
+        backend: evil.into(),
+        simd: vec![evil.into()],
+        commit: evil.into(),
+        features: vec![evil.into()],
+        date: evil.into(),
+        command: evil.into(),
+        ..machine(evil)
+    };
+    let page = page(&[first.clone(), first]);
+    assert!(!page.contains("<b>") && !page.contains("&\"x"));
+    assert!(page.contains("&lt;b&gt;&amp;&quot;x&quot;"));
+}
+
+#[test]
+fn there_is_one_speed_up_plot_per_group() {
+    let mut results = Vec::new();
+    for (block, rows) in [(16, 1), (16, 128), (32, 1), (32, 128), (64, 1)] {
+        results.extend([0.5, 0.9].map(|sparsity| measured(rows, block, sparsity, 2.0)));
+    }
+    let mut cold = measured(1, 16, 0.9, 2.0);
+    cold.problem.cold = true;
+    results.push(cold);
+    let plots = |page: &str, kind: &str| page.matches(&format!("data-plot=\"{kind}\"")).count();
+    let page_of_one = page(&[run(results.clone())]);
+    assert_eq!(plots(&page_of_one, "speed-up"), 4);
+    assert_eq!(plots(&page_of_one, "roofline"), 1);
+    assert_eq!(plots(&page_of_one, "devices"), 0);
+    let page_of_two = page(&[run(results.clone()), run(results)]);
+    assert_eq!(plots(&page_of_two, "speed-up"), 8);
+    assert_eq!(plots(&page_of_two, "devices"), 4);
+}
+
+/// The text between a heading that begins with `from` and the next one.
+fn part<'a>(page: &'a str, from: &str) -> &'a str {
+    let start =
+        page.find(&format!("<h3>{from}")).unwrap_or_else(|| panic!("no heading \"{from}\""));
+    let rest = &page[start + 4..];
+    &rest[..rest.find("<h").unwrap_or(rest.len())]
+}
+
+#[test]
+fn what_loses_is_listed_and_what_wins_is_not() {
+    let mut slow_auto = measured(7, 32, 0.9, 4.0);
+    slow_auto.auto = Some(spread(1.04e-3));
+    let mut near = measured(9, 32, 0.9, 4.0);
+    near.auto = Some(spread(1.02e-3));
+    let page = page(&[run(vec![measured(3, 32, 0.5, 0.8), slow_auto, near])]);
+    let (auto, sparse) =
+        (part(&page, "Auto is more than"), part(&page, "The sparse path is slower"));
+    assert!(
+        auto.contains("2 of 3")
+            && auto.contains("M 7,")
+            && auto.contains("M 3,")
+            && !auto.contains("M 9,")
+    );
+    assert!(sparse.contains("1 of 3") && sparse.contains("M 3,") && !sparse.contains("M 7,"));
+}
+
+#[test]
+fn a_page_without_losses_says_so() {
+    let page = page(&[run(vec![measured(1, 32, 0.9, 4.0)])]);
+    assert!(part(&page, "Auto is more than").contains("None: Auto is never more than 3 % slower"));
+    assert!(
+        part(&page, "The sparse path is slower")
+            .contains("None: the sparse path is at least as fast")
+    );
+}
+
+#[test]
+fn numbers_that_are_none_reach_no_plot() {
+    let mut results =
+        vec![measured(1, 32, 0.5, 0.8), measured(1, 32, 0.9, 4.0), measured(1, 32, 1.0, 9.0)];
+    for value in [f64::NAN, 0.0, f64::INFINITY, -1.0] {
+        for verb in [Verb::Forward, Verb::Step] {
+            let mut broken = measured(1, 32, 0.75, 2.0);
+            broken.problem.verb = verb;
+            (broken.sparse, broken.speedup, broken.auto) =
+                (spread(value), spread(value), Some(spread(value)));
+            (broken.kept_flops, broken.weight_bytes, broken.error) = (value, value, value);
+            results.push(broken.clone());
+            broken.problem.sparsity = value;
+            broken.sparse = spread(1e-3);
+            broken.speedup = Spread { low: value, median: 1.0, high: value };
+            results.push(broken);
+        }
+    }
+    let mut all = run(results);
+    all.peaks[0].rate = f64::NAN;
+    let page = page(&[all.clone(), all]);
+    let attributes = page.split('<').filter_map(|tag| tag.split('>').next());
+    for tag in
+        attributes.filter(|tag| ["poly", "circle", "text"].iter().any(|name| tag.starts_with(name)))
+    {
+        assert!(!tag.contains("NaN") && !tag.contains("inf"), "<{tag}>");
+    }
+    assert!(!page.contains("NaN"));
+    assert!(part(&page, "Results that do not count").contains("no time or no ratio"));
+}
