@@ -232,3 +232,15 @@ fn a_large_output_is_right_wherever_it_starts() {
         assert!(got[..offset].iter().chain(&got[offset + m * 4096..]).all(|y| y.is_nan()));
     }
 }
+
+#[test]
+fn a_column_of_more_blocks_than_are_kept_in_the_cache_is_one_sum() {
+    for block in [16, 64, 128] {
+        let shape = MatrixShape::new(300 * block / 16 + 5, 2 * block).unwrap();
+        let pattern = BlockPattern::dense(shape, BlockSize::new(block).unwrap());
+        for m in [1, 30] {
+            check::<f32>("long columns", &pattern, m, Rounding::F32, round::<f32>);
+        }
+        check::<bf16>("long columns", &pattern, 30, Rounding::BF16, round::<bf16>);
+    }
+}

@@ -1,5 +1,6 @@
 //! The block-sparse factor of a product, as the loop over its output block columns reads it.
 
+use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
 use macerator::{AutoArch, Simd, WithSimd};
@@ -12,6 +13,10 @@ use crate::BlockPattern;
 
 /// Bytes of a cache line.
 pub(super) const LINE_BYTES: usize = 64;
+
+/// Floats of the blocks of a column that all rows pass over before the next ones: they and what the rows read beside
+/// them stay in a second-level cache of 1 MB. Measured on an AVX-512 Xeon.
+const GROUP_FLOATS: usize = 64 << 10;
 
 /// Blocks in the order of the output block columns: entries `ptr[j]..ptr[j + 1]` of column `j` multiply inner
 /// block `idx[e]` by value block `e`, or, of a transposed weight, by the turned value block `slot[e]`.
@@ -83,19 +88,35 @@ impl<'a> Factor<'a> {
     pub(super) fn scratch_len(&self) -> usize {
         let longest = self.ptr.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
         // One more to convert a block before it is turned.
-        (longest as usize + 1) * self.b * self.b
+        ((longest as usize).min(self.group_len()) + 1) * self.b * self.b
     }
 
-    /// Where the blocks of a column are as `f32`, from its first entry on. `reused` says whether they are read
+    /// Blocks of a group.
+    fn group_len(&self) -> usize {
+        GROUP_FLOATS / (self.b * self.b)
+    }
+
+    /// Entries of group `group` of a column.
+    fn group(&self, col: usize, group: usize) -> Range<usize> {
+        let end = self.ptr[col + 1] as usize;
+        let start = (self.ptr[col] as usize + group * self.group_len()).min(end);
+        start..end.min(start + self.group_len())
+    }
+
+    /// Groups of a column; one for an empty column, whose output is written too.
+    fn groups(&self, col: usize) -> usize {
+        ((self.ptr[col + 1] - self.ptr[col]) as usize).div_ceil(self.group_len()).max(1)
+    }
+
+    /// Where the blocks of some entries are as `f32`, from the first entry on. `reused` says whether they are read
     /// more than once.
     ///
     /// # Safety
     /// `scratch` must have room for [`scratch_len`](Self::scratch_len) floats.
     #[inline(always)]
-    unsafe fn blocks(&self, col: usize, reused: bool, scratch: *mut f32) -> Blocks {
+    unsafe fn blocks(&self, entries: Range<usize>, reused: bool, scratch: *mut f32) -> Blocks {
         let area = self.b * self.b;
-        let entries = self.ptr[col] as usize..self.ptr[col + 1] as usize;
-        // SAFETY: the caller's: no column is longer, and there is room for one block more.
+        // SAFETY: the caller's: no group is longer, and there is room for one block more.
         let room = |at: usize| unsafe { from_raw_parts_mut(scratch.add(at * area), area) };
         if let Some(slot) = self.slot {
             for (at, entry) in entries.clone().enumerate() {
@@ -205,11 +226,50 @@ unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const
     let width = NV * used_lanes::<S, HALF>();
     for (at, term) in terms.iter().enumerate() {
         let reused = rows > MR || B > width;
-        // SAFETY: the caller's.
-        let blocks = unsafe { term.right.blocks(col, reused, scratch) };
-        for part in (0..B).step_by(width) {
-            let last = at + 1 == terms.len();
-            let mut run = Run { term, col, part, add: at > 0, to, last, blocks };
+        for group in 0..term.right.groups(col) {
+            let entries = term.right.group(col, group);
+            let last = at + 1 == terms.len() && group + 1 == term.right.groups(col);
+            let add = at > 0 || group > 0;
+            // SAFETY: the caller's.
+            let blocks = unsafe { term.right.blocks(entries.clone(), reused, scratch) };
+            let run = Run { term, entries, add, to, last, blocks, part: 0 };
+            // SAFETY: the caller's.
+            unsafe { run.all_rows::<S, B, MR, NV, HALF>(rows) };
+        }
+    }
+}
+
+/// Some blocks of one output block column.
+#[derive(Clone)]
+struct Run<'a> {
+    term: &'a Term<'a>,
+    entries: Range<usize>,
+    /// First column of the part that is computed.
+    part: usize,
+    add: bool,
+    to: Target<'a>,
+    last: bool,
+    blocks: Blocks,
+}
+
+impl Run<'_> {
+    /// All rows of the panels, in whole tiles first.
+    ///
+    /// # Safety
+    /// As [`column`].
+    #[inline(always)]
+    unsafe fn all_rows<
+        S: Simd,
+        const B: usize,
+        const MR: usize,
+        const NV: usize,
+        const HALF: bool,
+    >(
+        &self,
+        rows: usize,
+    ) {
+        for part in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
+            let mut run = Self { part, ..self.clone() };
             let mut row = 0;
             // SAFETY: the caller's; rows stay below `rows`.
             unsafe {
@@ -241,21 +301,8 @@ unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const
             }
         }
     }
-}
 
-/// One part of one output block column.
-struct Run<'a> {
-    term: &'a Term<'a>,
-    col: usize,
-    part: usize,
-    add: bool,
-    to: Target<'a>,
-    last: bool,
-    blocks: Blocks,
-}
-
-impl Run<'_> {
-    /// `MR` rows over all blocks of the column.
+    /// `MR` rows over these blocks.
     ///
     /// # Safety
     /// As [`column`], with `row + MR` at most the rows of the panels.
@@ -271,8 +318,7 @@ impl Run<'_> {
         &self,
         row: usize,
     ) {
-        let Factor { values, ptr, idx, inner, .. } = self.term.right;
-        let entries = ptr[self.col] as usize..ptr[self.col + 1] as usize;
+        let Factor { values, idx, inner, .. } = self.term.right;
         let mut tile = Tile::<S, MR, NV, HALF>::zero();
         // SAFETY: indices are those of a checked pattern, and the target is the caller's.
         unsafe {
@@ -280,7 +326,7 @@ impl Run<'_> {
             if self.add {
                 tile.add(to, self.to.stride);
             }
-            for (at, entry) in entries.enumerate() {
+            for (at, entry) in self.entries.clone().enumerate() {
                 let block = *idx.get_unchecked(entry) as usize;
                 // The last inner block may be ragged: what lies beyond it is not read.
                 let depth = B.min(inner - block * B);
