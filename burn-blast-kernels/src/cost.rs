@@ -48,7 +48,7 @@ pub enum DeviceClass {
 /// Rate of the sparse kernel on kept blocks, relative to Burn's dense product on the same device.
 ///
 /// Host: on an AVX-512 Xeon the sparse kernel runs about twice Burn's default (AVX2) dense rate on what it
-/// keeps (`benches/record/2026-11-21-xeon-avx512`); taken as 1, so that a machine without AVX-512, or a build
+/// keeps (`benches/record/2026-11-21-cascade-lake`); taken as 1, so that a machine without AVX-512, or a build
 /// with Burn's `x86-v4`, is not promised more than it gives. Blocks of 8 fill half a register: a guess. Gpu: a
 /// guess, since Burn's dense product uses tensor cores where there are any and the portable kernel does not.
 pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {

@@ -17,6 +17,7 @@ mod output;
 mod panel;
 mod scratch;
 mod sddmm;
+mod shape;
 mod spmm;
 mod tasks;
 mod tile;

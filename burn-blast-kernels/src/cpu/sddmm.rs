@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::factor::by_block;
 use super::panel::{Panels, pack, pack_all, panel_len};
+use super::shape::by_block;
 use super::spmm::filled;
 use super::tasks::{SharedOut, each, ranges_for, threads_for};
 use super::tile::{Strides, Tile, used_lanes};
