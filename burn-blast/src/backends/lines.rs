@@ -2,6 +2,7 @@
 //! the caches (`docs/adr/0009`).
 
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{Bytes, Element, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -14,7 +15,44 @@ const LINE: usize = 64;
 #[repr(C, align(64))]
 struct Line([MaybeUninit<u8>; LINE]);
 
-struct Lines(Box<[Line]>);
+/// Memory of a tensor; large pieces are kept for the next one when the tensor is dropped.
+struct Lines(Vec<Line>);
+
+/// Fewest lines of a piece that is kept, 1 MiB. The allocator hands pieces above 32 MiB back to the system, and
+/// the system then gives every page anew, zeroed, which took longer than the product that was to fill them.
+const MIN_KEPT: usize = (1 << 20) / LINE;
+
+/// Most lines kept, 256 MiB. Guess.
+const MAX_KEPT: usize = (256 << 20) / LINE;
+
+static KEPT: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
+
+/// Lines of unspecified content: a kept piece that is at most a quarter too long, else new ones.
+fn lines(count: usize) -> Vec<Line> {
+    if count >= MIN_KEPT {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |piece: &Vec<Line>| (count..=count + count / 4).contains(&piece.len());
+        if let Some(at) = kept.iter().position(fits) {
+            return kept.swap_remove(at);
+        }
+    }
+    let mut memory = Vec::with_capacity(count);
+    // SAFETY: a line holds bytes that need not be initialised.
+    unsafe { memory.set_len(count) };
+    memory
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if self.0.len() < MIN_KEPT {
+            return;
+        }
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.iter().map(Vec::len).sum::<usize>() + self.0.len() <= MAX_KEPT {
+            kept.push(std::mem::take(&mut self.0));
+        }
+    }
+}
 
 /// A tensor that `fill` writes every element of.
 pub(super) fn tensor<T: Element>(
@@ -23,14 +61,11 @@ pub(super) fn tensor<T: Element>(
 ) -> FlexTensor {
     let len = shape.num_elements();
     let bytes = len * size_of::<T>();
-    let lines = bytes.div_ceil(LINE);
-    let mut memory = Vec::<Line>::with_capacity(lines);
-    // SAFETY: a line holds bytes that need not be initialised.
-    unsafe { memory.set_len(lines) };
+    let mut memory = lines(bytes.div_ceil(LINE));
     // SAFETY: the lines have room for `len` elements, and are aligned for them.
     fill(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) });
     // SAFETY: `fill` wrote the first `bytes` bytes.
-    let bytes = unsafe { Bytes::from_controller(Box::new(Lines(memory.into())), bytes) };
+    let bytes = unsafe { Bytes::from_controller(Box::new(Lines(memory)), bytes) };
     FlexTensor::new(bytes, Layout::contiguous(shape), T::dtype())
 }
 
@@ -63,6 +98,30 @@ impl AllocationController for Lines {
 mod tests {
     use super::*;
     use burn::backend::TensorMetadata;
+
+    #[test]
+    fn large_memory_is_used_again_and_holds_what_was_written() {
+        let make = |len: usize, value: f32| {
+            tensor::<f32>(Shape::new([len]), |out| {
+                out.iter_mut().for_each(|to| {
+                    to.write(value);
+                });
+            })
+        };
+        let start = |tensor: &FlexTensor| tensor.as_slice::<f32>().unwrap().as_ptr().addr();
+        let len = 3 << 20;
+        let first = make(len, 1.0);
+        let second = make(len, 2.0);
+        assert_ne!(start(&first), start(&second));
+        let old = start(&first);
+        drop(first);
+        // A little shorter: the tail of the old piece is not part of it.
+        let third = make(len - 100, 3.0);
+        assert_eq!(start(&third), old);
+        let held = third.as_slice::<f32>().unwrap();
+        assert!(held.len() == len - 100 && held.iter().all(|&value| value == 3.0));
+        assert!(second.as_slice::<f32>().unwrap().iter().all(|&value| value == 2.0));
+    }
 
     #[test]
     fn a_tensor_starts_at_a_line_and_holds_what_was_written() {
