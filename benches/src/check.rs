@@ -6,7 +6,6 @@
 
 use anyhow::{Result, ensure};
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use burn_blast_kernels::reference::Exact;
 
 use crate::numbers::hash;
 
@@ -111,17 +110,6 @@ fn spread(at: usize, count: usize, rows: usize) -> usize {
     // Off the regular grid, so that no tile size hides behind it.
     let (start, end) = (at * rows / count, (at + 1) * rows / count);
     if at == 0 { 0 } else { start + (hash(at as u64) % (end - start).max(1) as u64) as usize }
-}
-
-/// Sum of products with what bounds its error.
-pub fn dot(terms: impl Iterator<Item = (f64, f64)>) -> Exact {
-    let mut sum = Exact { value: 0.0, abs_sum: 0.0, terms: 0 };
-    for (a, b) in terms {
-        sum.value += a * b;
-        sum.abs_sum += (a * b).abs();
-        sum.terms += 1;
-    }
-    sum
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -20,6 +20,13 @@ pub struct Exact {
 impl Exact {
     const ZERO: Self = Self { value: 0.0, abs_sum: 0.0, terms: 0 };
 
+    /// The sum of products of pairs.
+    pub fn dot(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let mut sum = Self::ZERO;
+        pairs.into_iter().for_each(|(a, b)| sum.add(a * b));
+        sum
+    }
+
     fn add(&mut self, term: f64) {
         self.value += term;
         self.abs_sum += term.abs();

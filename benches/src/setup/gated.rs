@@ -9,7 +9,7 @@ use burn_blast::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight, Path
 use burn_blast_kernels::reference::{Exact, Rounding};
 
 use super::{Case, Input, Weight, Work, hold};
-use crate::check::{Sample, dot};
+use crate::check::Sample;
 use crate::record::Problem;
 
 /// Roundings to the storage type between the two products: `silu` is an exponential, a sum, a quotient and a
@@ -130,7 +130,7 @@ impl Oracle {
             self.hidden[m] = (0..d_ff).map(|h| self.hidden(m, h)).collect();
         }
         let hidden = &self.hidden[m];
-        let exact = dot(self.weights.down.column(n).map(|(h, w)| (hidden[h].0, w)));
+        let exact = Exact::dot(self.weights.down.column(n).map(|(h, w)| (hidden[h].0, w)));
         let inherited: f64 = self.weights.down.column(n).map(|(h, w)| hidden[h].1 * w.abs()).sum();
         // The sum is over what the hidden layer may have come out as.
         let exact = Exact { abs_sum: exact.abs_sum + inherited, ..exact };
@@ -141,7 +141,7 @@ impl Oracle {
     /// through `silu` and the product, and the roundings on the way.
     fn hidden(&self, m: usize, h: usize) -> (f64, f64) {
         let product = |weight: &Weight| {
-            let exact = dot(weight.column(h).map(|(k, w)| (self.input.at(m, k), w)));
+            let exact = Exact::dot(weight.column(h).map(|(k, w)| (self.input.at(m, k), w)));
             (exact.value, self.rounding.limit(&exact))
         };
         let ((gate, gate_off), (up, up_off)) =

@@ -3,9 +3,10 @@
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy, functions};
+use burn_blast_kernels::reference::Exact;
 
 use super::{Case, Input, Weight, hold};
-use crate::check::{Sample, dot};
+use crate::check::Sample;
 use crate::record::Problem;
 
 /// `y = x · w`: the layer beside `nn::Linear`.
@@ -29,7 +30,7 @@ pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
         work,
         check: Box::new(move || {
             Sample::of(&checked.forward(x_check), weight.pattern.shape().rows()).compare(|m, n| {
-                let exact = dot(weight.column(n).map(|(k, w)| (input.at(m, k), w)));
+                let exact = Exact::dot(weight.column(n).map(|(k, w)| (input.at(m, k), w)));
                 (exact.value, rounding.limit(&exact))
             })
         }),
@@ -53,7 +54,7 @@ pub fn input_gradient(problem: &Problem, device: &Device) -> Result<Case> {
         check: Box::new(move || {
             let dx = functions::spmm_t(dy_check, checked, &weight.pattern);
             Sample::of(&dx, weight.pattern.shape().cols()).compare(|m, k| {
-                let exact = dot(weight.row(k).map(|(n, w)| (input.at(m, n), w)));
+                let exact = Exact::dot(weight.row(k).map(|(n, w)| (input.at(m, n), w)));
                 (exact.value, rounding.limit(&exact))
             })
         }),
@@ -79,8 +80,8 @@ pub fn weight_gradient(problem: &Problem, device: &Device) -> Result<Case> {
             let places = Places::of(&weight);
             Sample::of(&got, rows).compare(|slot, at| {
                 let exact = match places.inside(slot, at) {
-                    Some((k, n)) => dot((0..rows).map(|m| (left.at(m, k), right.at(m, n)))),
-                    None => dot(std::iter::empty()),
+                    Some((k, n)) => Exact::dot((0..rows).map(|m| (left.at(m, k), right.at(m, n)))),
+                    None => Exact::dot(std::iter::empty()),
                 };
                 (exact.value, rounding.limit(&exact))
             })

@@ -1,16 +1,16 @@
 //! A whole training step of one layer.
 
 use anyhow::{Context, Result};
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy};
-use burn_blast_kernels::reference::Rounding;
+use burn_blast_kernels::reference::{Exact, Rounding};
 
 use super::product::{Places, by_slot};
 use super::{Call, Case, Input, Weight, Work, hold};
-use crate::check::{Sample, dot};
+use crate::check::Sample;
 use crate::record::Problem;
 
 /// Large enough that the check sees every step, small enough that hundreds of them change nothing.
@@ -37,9 +37,9 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let (checked, x_check, rows) = (sparse.clone(), x.clone(), problem.rows);
     let rounding = super::element(problem)?.rounding();
     Ok(Case {
-        sparse: sparse_call(sparse, x.clone()),
-        auto: Some((sparse_call(auto, x.clone()), path)),
-        dense: dense_call(dense, x),
+        sparse: call(sparse, x.clone(), BlockSparseLinear::forward),
+        auto: Some((call(auto, x.clone(), BlockSparseLinear::forward), path)),
+        dense: call(dense, x, Linear::forward),
         work,
         check: Box::new(move || {
             let oracle = Oracle { weight, input, rows, rounding };
@@ -48,29 +48,23 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     })
 }
 
-fn sparse_call(layer: BlockSparseLinear, x: Tensor<2>) -> Call {
+/// Steps of a layer that changes from call to call.
+fn call<M: Module + Send + 'static>(
+    layer: M,
+    x: Tensor<2>,
+    forward: impl Fn(&M, Tensor<2>) -> Tensor<2> + Send + 'static,
+) -> Call {
     let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
     Box::new(move || {
         let layer = slot.take().expect("every step puts the layer back");
-        let loss = layer.forward(x.clone()).sum();
+        let loss = forward(&layer, x.clone()).sum();
         let (layer, dx) = update(&mut optimizer, layer, loss, &x);
         slot = Some(layer);
         hold(dx)
     })
 }
 
-fn dense_call(layer: Linear, x: Tensor<2>) -> Call {
-    let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
-    Box::new(move || {
-        let layer = slot.take().expect("every step puts the layer back");
-        let loss = layer.forward(x.clone()).sum();
-        let (layer, dx) = update(&mut optimizer, layer, loss, &x);
-        slot = Some(layer);
-        hold(dx)
-    })
-}
-
-fn update<M: burn::module::Module>(
+fn update<M: Module>(
     optimizer: &mut ModuleOptimizer,
     layer: M,
     loss: Tensor<1>,
@@ -109,7 +103,7 @@ impl Oracle {
     fn input_gradient(&self, dx: &Tensor<2>) -> Result<f64> {
         let sample = Sample::of(dx, self.weight.pattern.shape().cols());
         let worst = sample.compare(|_, k| {
-            let exact = dot(self.weight.row(k).map(|(_, w)| (1.0, w)));
+            let exact = Exact::dot(self.weight.row(k).map(|(_, w)| (1.0, w)));
             (exact.value, self.rounding.limit(&exact))
         });
         worst.context("the input gradient is wrong")
@@ -119,8 +113,8 @@ impl Oracle {
         let places = Places::of(&self.weight);
         let worst = Sample::of(dv, self.rows).compare(|slot, at| {
             let exact = match places.inside(slot, at) {
-                Some((k, _)) => dot((0..self.rows).map(|m| (self.input.at(m, k), 1.0))),
-                None => dot(std::iter::empty()),
+                Some((k, _)) => Exact::dot((0..self.rows).map(|m| (self.input.at(m, k), 1.0))),
+                None => Exact::dot(std::iter::empty()),
             };
             (exact.value, self.rounding.limit(&exact))
         });

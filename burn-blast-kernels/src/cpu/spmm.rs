@@ -1,8 +1,8 @@
 //! Forward product and input gradient.
 //!
-//! Many rows: tasks take a chunk of rows, regroup it into panels that stay in the second-level cache, and go over
-//! all output block columns. Few rows: the whole input is regrouped once, and tasks take ranges of columns of
-//! equal work. Either way a tile keeps its sums in registers over *all* blocks of its column before one store.
+//! Many rows: tasks take a chunk of rows, regroup it into panels, and go over all output block columns. Few rows: the
+//! whole input is regrouped once, and tasks take ranges of columns of equal work. Either way a tile keeps its sums in
+//! registers over the blocks of its column, all of them or, in a long column, as many as the cache holds.
 
 use std::mem::MaybeUninit;
 

@@ -33,7 +33,7 @@ fn lines(count: usize) -> Vec<Line> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |piece: &Vec<Line>| (count..=count + count / 4).contains(&piece.len());
         if let Some(at) = kept.iter().position(fits) {
-            return kept.swap_remove(at);
+            return kept.remove(at);
         }
     }
     let mut memory = Vec::with_capacity(count);
@@ -44,12 +44,15 @@ fn lines(count: usize) -> Vec<Line> {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        if self.0.len() < MIN_KEPT {
+        let memory = std::mem::take(&mut self.0);
+        if !(MIN_KEPT..=MAX_KEPT).contains(&memory.len()) {
             return;
         }
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.iter().map(Vec::len).sum::<usize>() + self.0.len() <= MAX_KEPT {
-            kept.push(std::mem::take(&mut self.0));
+        kept.push(memory);
+        // The oldest goes first: sizes that are no longer asked for do not stay.
+        while kept.iter().map(Vec::len).sum::<usize>() > MAX_KEPT {
+            kept.remove(0);
         }
     }
 }

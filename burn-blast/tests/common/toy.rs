@@ -1,10 +1,11 @@
 //! Two small layers, a task with structure, and a training loop.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
+use burn::nn::Linear;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Monitor};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, Strategy};
+use burn_blast::{BlockSparseLinear, Strategy};
 
 use super::{numbers, tensor};
 
@@ -18,15 +19,19 @@ pub struct Net {
 }
 
 impl Net {
+    /// First weights come from their own generator: a device's is shared by every test of the process.
     pub fn new(device: &Device) -> Self {
-        device.seed(11);
-        let layer = || {
-            BlockSparseLinearConfig::new(D, D)
-                .with_block_size(BLOCK)
-                .init(device)
-                .with_strategy(Strategy::Sparse)
+        let layer = |seed| {
+            let weight: Vec<f32> =
+                numbers(D * D, seed).iter().map(|w| w / (D as f32).sqrt()).collect();
+            let linear = Linear {
+                weight: Param::from_tensor(tensor(&weight, [D, D], device, DType::F32)),
+                bias: Some(Param::from_tensor(Tensor::zeros([D], device))),
+            };
+            let layer = BlockSparseLinear::from_linear(&linear, BLOCK).unwrap();
+            layer.with_strategy(Strategy::Sparse)
         };
-        Self { a: layer(), b: layer() }
+        Self { a: layer(1001), b: layer(1002) }
     }
 
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
