@@ -37,15 +37,20 @@ def peers(ctx):
     assert pattern.value, "the indices are no pattern"
     y, dx, dw = lines((m, n)), lines((m, k)), lines(ctx.vals.shape)
     bf16 = (ctx.vals.view(np.uint32) >> 16).astype(np.uint16)
+    x16, y16 = (ctx.x.view(np.uint32) >> 16).astype(np.uint16), np.empty((m, n), np.uint16)
     scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
     int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
     # Kept alive as long as the calls below.
-    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, y, dx, dw)
+    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, x16, y16, y, dx, dw)
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
     return [
         ("blast", "f32", "fwd", call(lib.blast_spmm_f32, x, values, ptr(y)), lambda: y),
         ("blast-bf16w", "bf16", "fwd", call(lib.blast_spmm_bf16w, x, ptr(bf16), ptr(y)), lambda: y),
+        (
+            "blast-bf16", "bf16", "fwd", call(lib.blast_spmm_bf16, ptr(x16), ptr(bf16), ptr(y16)),
+            lambda: (y16.astype(np.uint32) << 16).view(np.float32),
+        ),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
         ("blast", "f32", "dx", call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx)), None),
         ("blast", "f32", "dw", call(lib.blast_sddmm_f32, x, ptr(ctx.dy), ptr(dw)), None),

@@ -3,6 +3,8 @@
 
 pub mod advice;
 mod backends;
+#[cfg(feature = "calibrate")]
+pub mod calibrate;
 pub mod functions;
 pub mod io;
 pub mod module;

@@ -5,10 +5,11 @@ use burn::module::{
     ModuleVisitor, Param, ParamId,
 };
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
-use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use crate::functions::{pack, unpack};
 use crate::ops::packed;
+use crate::prune::gather;
 use crate::window::{self, Stage, Window};
 
 /// Version of the recorded form, the first number of the `layout` tensor.
@@ -84,6 +85,31 @@ impl BlockSparseWeight {
         let host = host.as_slice::<f32>().expect("converted to f32 just above");
         let mask = burn_blast_kernels::pack::nonzero_blocks(host, shape, block);
         Ok(Self::from_dense(dense, BlockPattern::from_mask(&mask)))
+    }
+
+    /// The weight of some of its block rows and block columns, in their order.
+    ///
+    /// # Panics
+    /// If none are left of either.
+    pub(crate) fn part(&self, rows: &[bool], cols: &[bool]) -> Self {
+        let (pattern, b) = (&self.pattern, self.pattern.block().get());
+        let left = |keep: &[bool], size: usize| {
+            let sides = keep.iter().enumerate().filter(|(_, keep)| **keep);
+            sides.map(|(at, _)| b.min(size - at * b)).sum()
+        };
+        let (d_input, d_output) = (pattern.shape().rows(), pattern.shape().cols());
+        let shape = MatrixShape::new(left(rows, d_input), left(cols, d_output));
+        let shape = shape.expect("a part has rows and columns");
+        let place = |keep: &[bool], at: usize| keep[..at].iter().filter(|keep| **keep).count();
+        let mut mask = BlockMask::empty(shape, pattern.block());
+        let mut sources = Vec::new();
+        for (slot, (row, col)) in pattern.blocks().enumerate() {
+            if rows[row] && cols[col] {
+                mask.set(place(rows, row), place(cols, col), true);
+                sources.push(Some(slot as u32));
+            }
+        }
+        Self::new(gather(self.values(), &sources), BlockPattern::from_mask(&mask))
     }
 
     /// The dense weight, zero where no block is kept. Differentiable.

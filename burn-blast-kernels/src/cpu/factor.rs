@@ -63,6 +63,25 @@ impl<'a> Factor<'a> {
         self.ptr
     }
 
+    pub(super) fn values(&self) -> Values<'a> {
+        self.values
+    }
+
+    /// Entries of output block column `col`.
+    pub(super) fn entries(&self, col: usize) -> Range<usize> {
+        self.ptr[col] as usize..self.ptr[col + 1] as usize
+    }
+
+    /// Inner block and value block of an entry.
+    pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
+        (self.idx[entry] as usize, self.slot.map_or(entry, |slot| slot[entry] as usize))
+    }
+
+    /// Whether value blocks are used transposed.
+    pub(super) fn is_turned(&self) -> bool {
+        self.slot.is_some()
+    }
+
     /// Block columns of the output.
     pub(super) fn columns(&self) -> usize {
         self.ptr.len() - 1

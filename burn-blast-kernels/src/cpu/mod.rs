@@ -8,6 +8,8 @@
 //! Loop order and tile sizes were chosen by measurement on an AVX-512 Xeon.
 
 mod activation;
+#[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
+pub mod amx;
 mod element;
 mod factor;
 mod mlp;
@@ -33,3 +35,12 @@ pub use output::Epilogue;
 pub use sddmm::{sddmm, sddmm_into};
 pub use spmm::{spmm, spmm_into, spmm_t, spmm_t_into};
 pub use values::Values;
+
+/// Whether products of bf16 by bf16 run in a matrix unit of this machine, several times as fast as in its vectors.
+pub fn has_matrix_unit() -> bool {
+    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
+    let there = amx::is_available();
+    #[cfg(not(all(feature = "amx", target_arch = "x86_64", target_os = "linux")))]
+    let there = false;
+    there
+}

@@ -38,7 +38,7 @@ pub fn grad_block_norms<T: HostFloat>(
     let (rows, cols) = (pattern.block_rows(), pattern.block_cols());
     let threads = threads_for(m * pattern.shape().area());
     let norms = filled(rows * cols, |out| {
-        let out = SharedOut::new(out);
+        let out = SharedOut::<f32>::new(out);
         each_column(x, dy, pattern, m, threads, |operands, col| {
             super::scratch::with(pattern.block().area(), |block| {
                 for row in 0..rows {

@@ -58,10 +58,9 @@ pub fn spmm_into<T: HostFloat>(
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), shape.cols(), "bias must be [d_output]");
     }
-    let (x, bias) = (T::widen(x), epilogue.bias.map(T::widen));
+    let bias = epilogue.bias.map(T::widen);
     let epilogue = Epilogue { bias: bias.as_deref(), activation: epilogue.activation };
-    let factor = Factor::forward(values, pattern);
-    T::store(out, |out| Product { x: &x, m, factor, epilogue }.run(out));
+    product(x, m, Factor::forward(values, pattern), epilogue, out);
 }
 
 /// `dx = dy · wᵀ`.
@@ -91,10 +90,22 @@ pub fn spmm_t_into<T: HostFloat>(
     assert_eq!(out.len(), m * shape.rows(), "out must be [m, d_input]");
     assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
     check_values(values, pattern);
-    let dy = T::widen(dy);
-    let factor = Factor::transposed(values, pattern);
-    let epilogue = Epilogue { bias: None, activation: None };
-    T::store(out, |out| Product { x: &dy, m, factor, epilogue }.run(out));
+    product(dy, m, Factor::transposed(values, pattern), Epilogue::default(), out);
+}
+
+fn product<T: HostFloat>(
+    x: &[T],
+    m: usize,
+    factor: Factor<'_>,
+    epilogue: Epilogue<'_, f32>,
+    out: &mut [MaybeUninit<T>],
+) {
+    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
+    if super::amx::product(x, factor, epilogue, out) {
+        return;
+    }
+    let x = T::widen(x);
+    T::store(out, |out| Product { x: &x, m, factor, epilogue }.run(out));
 }
 
 pub(super) fn check_values(values: Values<'_>, pattern: &BlockPattern) {

@@ -54,31 +54,34 @@ pub(super) fn each<T: Send>(tasks: Vec<T>, threads: usize, run: impl Fn(T) + Sen
 
 /// A raw output pointer that tasks writing disjoint parts may share.
 #[derive(Clone, Copy)]
-pub(super) struct SharedOut(*mut f32);
+pub(super) struct SharedOut<T = f32>(*mut T);
 
 // SAFETY: every user hands each task a disjoint set of elements and joins before the buffer is read.
-unsafe impl Send for SharedOut {}
-unsafe impl Sync for SharedOut {}
+unsafe impl<T: Send> Send for SharedOut<T> {}
+unsafe impl<T: Send> Sync for SharedOut<T> {}
 
-impl SharedOut {
-    pub(super) fn new(out: &mut [MaybeUninit<f32>]) -> Self {
+impl<T> SharedOut<T> {
+    pub(super) fn new(out: &mut [MaybeUninit<T>]) -> Self {
         Self(out.as_mut_ptr().cast())
     }
 
-    pub(super) fn of(out: &mut [f32]) -> Self {
+    pub(super) fn of(out: &mut [T]) -> Self {
         Self(out.as_mut_ptr())
     }
 
     /// # Safety
     /// The range must be inside the buffer, initialised, and used by this task only.
-    pub(super) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn slice<'a>(self, at: usize, len: usize) -> &'a mut [T]
+    where
+        T: 'a,
+    {
         // SAFETY: the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
 
     /// # Safety
     /// `at` must be inside the buffer the pointer was made from.
-    pub(super) unsafe fn at(self, at: usize) -> *mut f32 {
+    pub(super) unsafe fn at(self, at: usize) -> *mut T {
         // SAFETY: the caller's.
         unsafe { self.0.add(at) }
     }

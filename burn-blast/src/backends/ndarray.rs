@@ -1,6 +1,8 @@
 //! The deprecated NdArray backend, `f32` only. Gone with Burn 0.23; nothing else depends on this file.
 #![allow(deprecated)]
 
+use std::borrow::Cow;
+
 use burn::backend::NdArray;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -11,10 +13,16 @@ use burn_ndarray::NdArrayTensor;
 use crate::BlastOps;
 use crate::ops::packed;
 
-/// The elements in row-major order.
-fn host(tensor: NdArrayTensor) -> Vec<f32> {
+/// The elements in row-major order, copied only if they do not lie so.
+fn host(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
     match tensor {
-        NdArrayTensor::F32(storage) => storage.view().iter().copied().collect(),
+        NdArrayTensor::F32(storage) => {
+            let view = storage.view();
+            match view.to_slice() {
+                Some(elements) => Cow::Borrowed(elements),
+                None => Cow::Owned(view.iter().copied().collect()),
+            }
+        }
         other => crate::functions::refuse_dtype(other.dtype()),
     }
 }
@@ -30,7 +38,7 @@ impl BlastOps for NdArray {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
-        let y = cpu::spmm(&host(x), &host(values), None, &pattern, m);
+        let y = cpu::spmm(&host(&x), &host(&values), None, &pattern, m);
         own(y, Shape::new([m, pattern.shape().cols()]))
     }
 
@@ -41,7 +49,7 @@ impl BlastOps for NdArray {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
-        let y = cpu::spmm(&host(x), &host(values), Some(&host(bias)), &pattern, m);
+        let y = cpu::spmm(&host(&x), &host(&values), Some(&host(&bias)), &pattern, m);
         own(y, Shape::new([m, pattern.shape().cols()]))
     }
 
@@ -51,7 +59,7 @@ impl BlastOps for NdArray {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         let m = dy.shape()[0];
-        let dx = cpu::spmm_t(&host(dy), &host(values), &pattern, m);
+        let dx = cpu::spmm_t(&host(&dy), &host(&values), &pattern, m);
         own(dx, Shape::new([m, pattern.shape().rows()]))
     }
 
@@ -61,11 +69,11 @@ impl BlastOps for NdArray {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
-        own(cpu::sddmm(&host(x), &host(dy), &pattern, m), packed(&pattern))
+        own(cpu::sddmm(&host(&x), &host(&dy), &pattern, m), packed(&pattern))
     }
 
     fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        own(cpu::block_norms(&host(values), &pattern), Shape::new([pattern.nnz()]))
+        own(cpu::block_norms(&host(&values), &pattern), Shape::new([pattern.nnz()]))
     }
 
     fn grad_block_norms(
@@ -74,16 +82,16 @@ impl BlastOps for NdArray {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
-        let norms = cpu::grad_block_norms(&host(x), &host(dy), &pattern, m);
+        let norms = cpu::grad_block_norms(&host(&x), &host(&dy), &pattern, m);
         own(norms, Shape::new([pattern.block_rows(), pattern.block_cols()]))
     }
 
     fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        own(pack::pack(&host(dense), &pattern), packed(&pattern))
+        own(pack::pack(&host(&dense), &pattern), packed(&pattern))
     }
 
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        let dense = pack::unpack(&host(values), &pattern);
+        let dense = pack::unpack(&host(&values), &pattern);
         own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
     }
 }

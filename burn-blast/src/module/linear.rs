@@ -151,6 +151,19 @@ impl BlockSparseLinear {
         Linear { weight, bias: self.bias }
     }
 
+    /// The layer between some of its blocks of input and output features.
+    pub(crate) fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
+        let b = self.pattern().block().get();
+        let bias = self.bias.as_ref().map(|bias| {
+            let bias = bias.val().detach();
+            let size = bias.dims()[0];
+            let kept = outputs.iter().enumerate().filter(|(_, keep)| **keep);
+            let parts = kept.map(|(at, _)| bias.clone().narrow(0, at * b, b.min(size - at * b)));
+            Param::from_tensor(Tensor::cat(parts.collect(), 0))
+        });
+        Self::new(self.weight.part(inputs, outputs), bias).with_strategy(self.strategy)
+    }
+
     /// Chooses between kernels; the default is [`Strategy::Auto`].
     pub fn with_strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;

@@ -71,7 +71,7 @@ pub struct BlockSparseMlp {
     /// `[d_ff, d_model]`.
     pub down: BlockSparseLinear,
     #[module(skip)]
-    activation: MlpActivation,
+    pub(super) activation: MlpActivation,
 }
 
 impl BlockSparseMlp {

@@ -1,5 +1,6 @@
 //! Layers.
 
+mod compact;
 mod gated_mlp;
 mod linear;
 mod mlp;

@@ -59,3 +59,4 @@ pub use schedule::Schedule;
 pub use select::{Ranked, grow, keep_top};
 pub use shared::{LayerSnapshot, Monitor, Snapshot};
 pub use state::BlastState;
+pub(crate) use update::gather;

@@ -5,7 +5,7 @@
 use std::mem::MaybeUninit;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-use burn_blast_kernels::cpu::{self, Epilogue, Values};
+use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Values};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use half::bf16;
 
@@ -53,18 +53,18 @@ unsafe fn view<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
 
 /// # Safety
 /// `len` elements must be writable at `ptr`.
-unsafe fn room<'a>(ptr: *mut f32, len: usize) -> &'a mut [MaybeUninit<f32>] {
+unsafe fn room<'a, T>(ptr: *mut T, len: usize) -> &'a mut [MaybeUninit<T>] {
     // SAFETY: the caller's.
     unsafe { from_raw_parts_mut(ptr.cast(), len) }
 }
 
 /// # Safety
 /// As the exported functions.
-unsafe fn forward(
+unsafe fn forward<T: HostFloat>(
     pattern: &BlockPattern,
-    x: *const f32,
+    x: *const T,
     values: Values<'_>,
-    y: *mut f32,
+    y: *mut T,
     m: usize,
 ) {
     let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
@@ -102,6 +102,25 @@ pub unsafe extern "C" fn blast_spmm_bf16w(
     x: *const f32,
     values: *const bf16,
     y: *mut f32,
+    m: usize,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let values = Values::Bf16(view(values, (*pattern).value_count()));
+        forward(&*pattern, x, values, y, m);
+    }
+}
+
+/// `y = x · w` with everything in bf16, in the tile unit of the machine if it has one.
+///
+/// # Safety
+/// As [`blast_spmm_f32`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_spmm_bf16(
+    pattern: *const BlockPattern,
+    x: *const bf16,
+    values: *const bf16,
+    y: *mut bf16,
     m: usize,
 ) {
     // SAFETY: the caller's.

@@ -1,0 +1,253 @@
+//! Sparsifying a trained layer without training, from a sample of its inputs.
+//!
+//! A [`Calibration`] sums up the inputs a layer sees. From it follow scores that weigh a block by what it does to
+//! outputs, and the best values for the blocks that stay.
+//!
+//! Prior art: scores are those of Wanda ([arXiv 2306.11695](https://arxiv.org/abs/2306.11695)), `|w| · ‖x‖`, as a
+//! Frobenius norm over a block. The correction is the least-squares problem behind SparseGPT
+//! ([arXiv 2301.00774](https://arxiv.org/abs/2301.00774)), which that method solves greedily; with whole blocks removed
+//! it splits into one small linear system for each block column, solved exactly here.
+//!
+//! ```
+//! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn_blast::calibrate::Calibration;
+//! use burn_blast::{BlockSize, BlockSparseLinear};
+//!
+//! let device = Device::flex();
+//! let weight = Tensor::<2>::random([64, 96], Distribution::Default, &device);
+//! let mut calibration = Calibration::new(64, &device);
+//! calibration.add(Tensor::<2>::random([256, 64], Distribution::Default, &device));
+//!
+//! let pattern = calibration.select(weight.clone(), BlockSize::new(16)?, 0.75);
+//! let values = calibration.correct(weight, &pattern, 0.01)?;
+//! let layer = BlockSparseLinear::new(burn_blast::BlockSparseWeight::new(values, pattern), None);
+//! assert_eq!(layer.sparsity(), 0.75);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::ops::Range;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+use nalgebra::{Cholesky, DMatrix};
+
+use crate::functions::{block_norms, pack};
+use crate::ops::packed;
+use crate::prune::keep_top;
+
+/// What a layer's inputs have in common: `xᵀ · x` over all rows seen.
+#[derive(Debug, Clone)]
+pub struct Calibration {
+    gram: Tensor<2>,
+    rows: usize,
+}
+
+/// Why a weight cannot be corrected.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibrationError {
+    /// No input had been added.
+    #[error("the calibration has seen no input: call `add` with what the layer takes first")]
+    Empty,
+    /// Inputs are infinite, not numbers, or all zero.
+    #[error("the inputs of the calibration {what}: they must be finite, and some of them not zero")]
+    Inputs {
+        /// What is wrong with them.
+        what: &'static str,
+    },
+    /// The damping is not a positive number.
+    #[error("the damping must be a positive number such as 0.01, but is {found}")]
+    Damping {
+        /// The number.
+        found: f64,
+    },
+    /// A system has no unique solution to the precision of the sums.
+    #[error(
+        "block column {col} cannot be corrected with a damping of {damping}: take a larger one"
+    )]
+    Singular {
+        /// Number of the column.
+        col: usize,
+        /// The damping asked for.
+        damping: f64,
+    },
+}
+
+impl Calibration {
+    /// No inputs yet, for a layer of `d_input` features.
+    pub fn new(d_input: usize, device: &Device) -> Self {
+        Self { gram: Tensor::zeros([d_input, d_input], (device, DType::F32)), rows: 0 }
+    }
+
+    /// Adds inputs of the layer.
+    ///
+    /// # Shapes
+    /// - `input`: `[.., d_input]`
+    ///
+    /// # Panics
+    /// If the last axis is not `d_input`.
+    pub fn add<const D: usize>(&mut self, input: Tensor<D>) {
+        let (found, d_input) = (input.dims()[D - 1], self.gram.dims()[0]);
+        assert!(
+            found == d_input,
+            "the inputs have {found} features, but the layer takes {d_input}"
+        );
+        let rows = input.dims()[..D - 1].iter().product();
+        let x = input.detach().reshape([rows, d_input]).cast(DType::F32);
+        self.gram = self.gram.clone() + x.clone().transpose().matmul(x);
+        self.rows += rows;
+    }
+
+    /// Rows seen.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Euclidean norm of each input feature over all rows, `[d_input]`.
+    pub fn norms(&self) -> Vec<f32> {
+        let gram: Vec<f32> = self.gram.to_data().iter::<f32>().collect();
+        gram.iter().step_by(self.gram.dims()[0] + 1).map(|square| square.sqrt()).collect()
+    }
+
+    /// Score of each block by number: the Frobenius norm of the block with its rows scaled by the norms of their
+    /// input features.
+    ///
+    /// # Shapes
+    /// - `weight`: `[d_input, d_output]`
+    ///
+    /// # Panics
+    /// If `weight` takes other inputs.
+    pub fn scores(&self, weight: Tensor<2>, block: BlockSize) -> Vec<f32> {
+        let full = BlockPattern::dense(self.shape_of(&weight), block);
+        let norms = TensorData::new(self.norms(), [full.shape().rows(), 1]);
+        let norms = Tensor::<2>::from_data(norms, (&weight.device(), DType::F32));
+        let scaled = weight.detach().cast(DType::F32) * norms;
+        let by_slot = block_norms(pack(scaled, &full), &full).into_data();
+        let mut scores = vec![0.0; full.block_count()];
+        for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
+            scores[row * full.block_cols() + col] = norm;
+        }
+        scores
+    }
+
+    /// The pattern of the blocks with the highest [`scores`](Self::scores), exactly as many as `sparsity` leaves, but
+    /// at least one. Ties go to the lower block number.
+    ///
+    /// # Panics
+    /// If `weight` takes other inputs, or `sparsity` is not in `[0, 1]`.
+    pub fn select(&self, weight: Tensor<2>, block: BlockSize, sparsity: f64) -> BlockPattern {
+        assert!((0.0..=1.0).contains(&sparsity), "sparsity must be in [0, 1], but is {sparsity}");
+        let shape = self.shape_of(&weight);
+        let scores = self.scores(weight, block);
+        let keep = (((1.0 - sparsity) * scores.len() as f64).round() as usize).max(1);
+        let kept = keep_top(&scores, keep);
+        BlockPattern::from_mask(&BlockMask::from_indices(shape, block, kept))
+    }
+
+    /// Values of the kept blocks that change the outputs for the inputs seen least:
+    /// `argmin ‖x · w − x · v‖² + λ ‖w − v‖²` over `v` on the pattern, where `λ` is `damping` times the mean square of
+    /// an input feature summed over the rows. Solved in f64 on the host, one system of the kept rows for each block
+    /// column.
+    ///
+    /// # Shapes
+    /// - `weight`: `[d_input, d_output]`
+    /// - output: `[nnz, b, b]`
+    ///
+    /// # Errors
+    /// If no inputs were added, they are not finite or all zero, or `damping` is not positive or too small for the
+    /// rounding of the sums.
+    ///
+    /// # Panics
+    /// If `weight` takes other inputs or does not have the pattern's shape.
+    pub fn correct(
+        &self,
+        weight: Tensor<2>,
+        pattern: &BlockPattern,
+        damping: f64,
+    ) -> Result<Tensor<3>, CalibrationError> {
+        assert!(self.shape_of(&weight) == pattern.shape(), "the pattern is of another weight");
+        if self.rows == 0 {
+            return Err(CalibrationError::Empty);
+        }
+        if !(damping > 0.0 && damping.is_finite()) {
+            return Err(CalibrationError::Damping { found: damping });
+        }
+        let (device, dtype) = (weight.device(), weight.dtype());
+        let weight = weight.detach().cast(DType::F32);
+        let systems = Systems::new(&self.gram, &weight, damping)?;
+        let mut values = vec![0.0; pattern.value_count()];
+        for col in 0..pattern.block_cols() {
+            let solved = systems.solve(pattern, col, &mut values);
+            solved.ok_or(CalibrationError::Singular { col, damping })?;
+        }
+        let values = TensorData::new(values, packed(pattern));
+        Ok(Tensor::from_data(values, (&device, dtype)))
+    }
+
+    fn shape_of(&self, weight: &Tensor<2>) -> MatrixShape {
+        let ([rows, cols], d_input) = (weight.dims(), self.gram.dims()[0]);
+        assert!(
+            rows == d_input,
+            "the weight takes {rows} features, but the calibration saw inputs of {d_input}"
+        );
+        MatrixShape::new(rows, cols).expect("a weight has a size")
+    }
+}
+
+/// The least-squares problem of every column, on the host.
+struct Systems {
+    gram: DMatrix<f64>,
+    weight: DMatrix<f64>,
+    /// `gram · weight`.
+    product: DMatrix<f64>,
+    lambda: f64,
+}
+
+impl Systems {
+    fn new(gram: &Tensor<2>, weight: &Tensor<2>, damping: f64) -> Result<Self, CalibrationError> {
+        let product = host(&gram.clone().matmul(weight.clone()));
+        let (gram, weight) = (host(gram), host(weight));
+        let mean = gram.diagonal().mean();
+        if !gram.iter().all(|square| square.is_finite()) {
+            return Err(CalibrationError::Inputs { what: "are not all finite" });
+        }
+        if mean == 0.0 {
+            return Err(CalibrationError::Inputs { what: "are all zero" });
+        }
+        Ok(Self { gram, weight, product, lambda: damping * mean })
+    }
+
+    /// Writes the blocks of one column, if their system has a solution.
+    fn solve(&self, pattern: &BlockPattern, col: usize, values: &mut [f32]) -> Option<()> {
+        let b = pattern.block().get();
+        let slots = pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize;
+        let inside = |block: usize, end: usize| block * b..end.min((block + 1) * b);
+        let cols = inside(col, pattern.shape().cols());
+        let blocks = pattern.row_idx()[slots.clone()].iter();
+        let rows: Vec<Range<usize>> =
+            blocks.map(|&row| inside(row as usize, pattern.shape().rows())).collect();
+        let kept: Vec<usize> = rows.iter().cloned().flatten().collect();
+        let gram = self.gram.select_rows(&kept).select_columns(&kept);
+        let damped = gram + DMatrix::identity(kept.len(), kept.len()) * self.lambda;
+        let target = |of: &DMatrix<f64>| of.columns(cols.start, cols.len()).select_rows(&kept);
+        let right = target(&self.product) + target(&self.weight) * self.lambda;
+        let solved = Cholesky::new(damped)?.solve(&right);
+        let mut next = 0;
+        for (slot, rows) in slots.zip(rows) {
+            let block = &mut values[slot * b * b..(slot + 1) * b * b];
+            for line in block.chunks_exact_mut(b).take(rows.len()) {
+                for (value, solved) in line.iter_mut().zip(solved.row(next).iter()) {
+                    *value = *solved as f32;
+                }
+                next += 1;
+            }
+        }
+        Some(())
+    }
+}
+
+fn host(matrix: &Tensor<2>) -> DMatrix<f64> {
+    let [rows, cols] = matrix.dims();
+    let numbers = matrix.to_data();
+    DMatrix::from_row_iterator(rows, cols, numbers.iter::<f64>())
+}
