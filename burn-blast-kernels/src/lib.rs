@@ -30,14 +30,18 @@
 //! # Ok::<(), burn_blast_kernels::PatternError>(())
 //! ```
 
+pub mod budget;
 pub mod cost;
 pub mod cpu;
 #[cfg(feature = "cube")]
 pub mod cube;
+#[cfg(feature = "plot")]
+pub mod draw;
 mod error;
 pub mod pack;
 pub mod pattern;
 pub mod reference;
+pub mod stored;
 pub mod strategy;
 
 pub use error::PatternError;

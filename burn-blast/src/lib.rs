@@ -16,6 +16,7 @@ pub mod train;
 mod weight;
 mod window;
 
+pub use burn_blast_kernels::stored::LayoutError;
 pub use burn_blast_kernels::{
     BlockMask, BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, PatternId, Reason,
     Strategy, cost,
@@ -26,7 +27,7 @@ pub use module::{
 };
 pub use ops::{BlastOps, GatedPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
-pub use weight::{BlockSparseWeight, LayoutError};
+pub use weight::BlockSparseWeight;
 
 /// The code in READMEs and in the book is compiled with the tests.
 #[cfg(doctest)]

@@ -5,18 +5,13 @@ use burn::module::{
     ModuleVisitor, Param, ParamId,
 };
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
+use burn_blast_kernels::stored::{layout, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use crate::functions::{pack, unpack};
 use crate::ops::packed;
 use crate::prune::gather;
 use crate::window::{self, Stage, Window};
-
-/// Version of the recorded form, the first number of the `layout` tensor.
-pub(crate) const FORMAT_VERSION: i64 = 1;
-
-/// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
-pub(crate) const LAYOUT_LEN: usize = 5;
 
 /// Container name under which visitors and mappers meet a weight.
 const CONTAINER: &str = "Struct:BlockSparseWeight";
@@ -206,96 +201,15 @@ impl BlockSparseWeight {
         self.index_ids = [indices[0].id, indices[1].id, indices[2].id];
         let [layout, row_idx, col_ptr] = indices.map(|index| numbers(&index.val()));
         let shape = self.pattern.shape();
-        let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, shape).unwrap_or_else(|error| {
-            panic!("the block pattern loaded into this weight is not valid: {error}")
-        });
+        let (pattern, armed) =
+            parse(&layout, &row_idx, &col_ptr, Some(shape)).unwrap_or_else(|error| {
+                panic!("the block pattern loaded into this weight is not valid: {error}")
+            });
         if pattern != self.pattern {
             self.pattern = pattern;
         }
         self.arm(armed);
     }
-}
-
-/// Numbers of the `layout` tensor.
-pub(crate) fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
-    let (shape, block) = (pattern.shape(), pattern.block().get());
-    [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
-}
-
-/// Why recorded indices were refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayoutError {
-    /// The layout tensor has the wrong length.
-    #[error(
-        "the layout tensor has {found} numbers instead of {LAYOUT_LEN}: this is not a burn-blast weight"
-    )]
-    Length {
-        /// Numbers found.
-        found: usize,
-    },
-    /// The format is of another version.
-    #[error(
-        "the weight is stored in format version {found}, this burn-blast reads version {FORMAT_VERSION}: update burn-blast or save the model again"
-    )]
-    Version {
-        /// Version found.
-        found: i64,
-    },
-    /// The weight has another size.
-    #[error(
-        "the weight is {found:?}, but the model's is {expected:?}: the file was saved from a model of another size"
-    )]
-    Size {
-        /// `d_input` and `d_output` in the file.
-        found: [usize; 2],
-        /// Those of the model.
-        expected: [usize; 2],
-    },
-    /// A number is negative or too large.
-    #[error("{name} holds {found}, which is not an index: the file is damaged")]
-    Number {
-        /// Tensor it was found in.
-        name: &'static str,
-        /// The number.
-        found: i64,
-    },
-    /// The indices are not a pattern.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-}
-
-/// Checks recorded indices of a weight of the given size; the second result says whether a probe is
-/// recorded too.
-pub(crate) fn parse(
-    layout: &[i64],
-    row_idx: &[i64],
-    col_ptr: &[i64],
-    shape: MatrixShape,
-) -> Result<(BlockPattern, bool), LayoutError> {
-    let &[version, block, rows, cols, armed] = layout else {
-        return Err(LayoutError::Length { found: layout.len() });
-    };
-    if version != FORMAT_VERSION {
-        return Err(LayoutError::Version { found: version });
-    }
-    let size = |found: i64| {
-        usize::try_from(found).map_err(|_| LayoutError::Number { name: "layout", found })
-    };
-    let (rows, cols, block) = (size(rows)?, size(cols)?, size(block)?);
-    // Before anything of the file's size is allocated.
-    let (found, expected) = ([rows, cols], [shape.rows(), shape.cols()]);
-    if found != expected {
-        return Err(LayoutError::Size { found, expected });
-    }
-    let block = BlockSize::new(block)?;
-    let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, LayoutError> {
-        let index =
-            |&found: &i64| u32::try_from(found).map_err(|_| LayoutError::Number { name, found });
-        numbers.iter().map(index).collect()
-    };
-    let (col_ptr, row_idx) = (index("col_ptr", col_ptr)?, index("row_idx", row_idx)?);
-    Ok((BlockPattern::new(shape, block, col_ptr, row_idx)?, armed != 0))
 }
 
 fn numbers(tensor: &Tensor<1, Int>) -> Vec<i64> {

@@ -30,7 +30,7 @@ pub use activation::Activation;
 pub use element::HostFloat;
 pub use mlp::{Layer, Mlp, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
-pub use norm::{block_norms, grad_block_norms};
+pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use output::Epilogue;
 pub use sddmm::{sddmm, sddmm_into};
 pub use spmm::{spmm, spmm_into, spmm_t, spmm_t_into};

@@ -18,7 +18,7 @@ use crate::BlockPattern;
 /// If `values` has another length.
 pub fn block_norms<T: HostFloat>(values: &[T], pattern: &BlockPattern) -> Vec<T> {
     assert_eq!(values.len(), pattern.value_count(), "values must be [nnz, b, b]");
-    T::narrow(T::widen(values).par_chunks(pattern.block().area()).map(norm).collect())
+    T::narrow(T::widen(values).par_chunks(pattern.block().area()).map(block_norm).collect())
 }
 
 /// Frobenius norm of every block of `xᵀ · dy`, kept or not. Holds one block of the product a thread.
@@ -44,7 +44,7 @@ pub fn grad_block_norms<T: HostFloat>(
                 for row in 0..rows {
                     operands.block(row, block.as_mut_ptr(), false);
                     // SAFETY: each column of the norms belongs to one task.
-                    unsafe { out.at(row * cols + col).write(norm(block)) };
+                    unsafe { out.at(row * cols + col).write(block_norm(block)) };
                 }
             });
         });
@@ -52,8 +52,8 @@ pub fn grad_block_norms<T: HostFloat>(
     T::narrow(norms)
 }
 
-/// Summed in f64, so that the order of the elements cannot change a ranking.
-fn norm(block: &[f32]) -> f32 {
+/// Frobenius norm of one block. Summed in f64, so that the order of the elements cannot change a ranking.
+pub fn block_norm(block: &[f32]) -> f32 {
     let squares: f64 = block.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     squares.sqrt() as f32
 }

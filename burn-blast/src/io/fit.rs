@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
+use burn_blast_kernels::stored::{layout, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, pack};
 
 use super::IoError;
 use super::entries::{Entries, Entry};
 use crate::ops::packed;
-use crate::weight::{layout, parse};
 use crate::window::{self, Stage};
 
 /// What a file says about one weight.
@@ -61,7 +61,7 @@ fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, I
         Ok(data.iter::<i64>().collect::<Vec<_>>())
     };
     let (layout, row_idx, col_ptr) = (numbers("layout")?, numbers("row_idx")?, numbers("col_ptr")?);
-    let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, model.shape())
+    let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, Some(model.shape()))
         .map_err(|source| IoError::Layout { layer: path.to_string(), source })?;
     let name = format!("{path}.values");
     let values = entries.get(&name).ok_or_else(|| missing(&name))?;

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, Shape};
+use burn_blast_kernels::stored::FORMAT_VERSION;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::IoError;
 use super::entries::{Entries, Entry, read_burnpack, read_file, write_file};
 use super::fill::fill;
 use super::record::to_bytes;
-use crate::weight::FORMAT_VERSION;
 
 /// Saves a model to a safetensors file. The header's metadata holds `burn_blast` with the format version.
 ///

@@ -3,9 +3,9 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Tensor;
+use burn_blast_kernels::budget::erdos_renyi;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
-use super::budget::erdos_renyi;
 use super::shared::LayerPlan;
 use super::update::counts;
 use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth};

@@ -51,12 +51,13 @@ mod update;
 
 pub(crate) use attach::layer_name;
 pub use budget::Budget;
+pub use burn_blast_kernels::budget::keep_top;
 pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};
 pub use error::BlastError;
 pub use moments::BlockOptimizer;
 pub use optimizer::Blast;
 pub use schedule::Schedule;
-pub use select::{Ranked, grow, keep_top};
+pub use select::{Ranked, grow};
 pub use shared::{LayerSnapshot, Monitor, Snapshot};
 pub use state::BlastState;
 pub(crate) use update::gather;

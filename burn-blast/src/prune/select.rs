@@ -1,24 +1,12 @@
 //! From rankings to a mask of the exact count.
 
 use burn_blast_kernels::BlockMask;
+use burn_blast_kernels::budget::keep_top;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{Growth, KeepRule};
-
-/// Positions of the `count` highest scores, highest first. Ties go to the lower position; NaN ranks last.
-pub fn keep_top(scores: &[f32], count: usize) -> Vec<usize> {
-    let rank = |at: &usize| {
-        let score = scores[*at];
-        if score.is_nan() { f32::NEG_INFINITY } else { score }
-    };
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // Stable, so equal scores stay in order of position. Zeros of either sign are equal.
-    order.sort_by(|a, b| (rank(b) + 0.0).total_cmp(&(rank(a) + 0.0)));
-    order.truncate(count);
-    order
-}
 
 /// What a selection is made from.
 #[derive(Debug, Clone)]

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use burn_blast_kernels::budget::{Contender, global};
 use burn_blast_kernels::{BlockSize, MatrixShape};
 use serde::{Deserialize, Serialize};
 
-use super::budget::{Contender, global};
 use super::{BlastConfig, Budget};
 use crate::report::Ledger;
 

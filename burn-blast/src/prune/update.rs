@@ -1,9 +1,9 @@
 //! One update of one layer: from scores to the next pattern, and what moves with it.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn_blast_kernels::budget::{Contender, kept_blocks};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
-use super::budget::Contender;
 use super::select::{Ranked, grow, mix};
 use super::shared::{LayerPlan, LayerSnapshot, Shared};
 use super::{BlastConfig, BlastState, Budget, KeepRule};
@@ -20,10 +20,8 @@ pub(crate) fn own_share<S>(
     step: usize,
     target: f64,
 ) -> usize {
-    let blocks = plan.blocks() as f64;
-    let start = 1.0 - state.start_kept as f64 / blocks;
-    let sparsity = config.sparsity_at(step, start, target);
-    (((1.0 - sparsity) * blocks).round() as usize).max(1)
+    let start = 1.0 - state.start_kept as f64 / plan.blocks() as f64;
+    kept_blocks(config.sparsity_at(step, start, target), plan.blocks())
 }
 
 /// Takes part in the global ranking of the coming update: gathers scores three steps ahead, brings them

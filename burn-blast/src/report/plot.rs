@@ -16,25 +16,13 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use plotters::coord::Shift;
+use burn_blast_kernels::draw::pattern_svg;
 use plotters::prelude::*;
 
 use crate::BlockPattern;
 
 /// Size of a line chart in pixels.
 const CHART_SIZE: (u32, u32) = (900, 540);
-
-/// Longer side of a pattern map in pixels, at most; a block is drawn no smaller than a pixel.
-const MAP_SIDE: usize = 900;
-
-/// Largest side of a drawn block in pixels.
-const LARGEST_BLOCK: usize = 24;
-
-/// Height of a map's title line.
-const TITLE_HEIGHT: usize = 36;
-
-/// Narrowest map, so that its title can be read.
-const NARROWEST_MAP: usize = 360;
 
 /// Empty border.
 const MARGIN: usize = 12;
@@ -155,40 +143,8 @@ pub fn line_chart(
 /// # Errors
 /// [`PlotError::Write`] if the file cannot be written.
 pub fn pattern_map(path: &Path, title: &str, pattern: &BlockPattern) -> Result<(), PlotError> {
-    let (rows, columns) = (pattern.block_rows(), pattern.block_cols());
-    let side = (MAP_SIDE / rows.max(columns).max(1)).clamp(1, LARGEST_BLOCK);
-    let width = (columns * side).max(NARROWEST_MAP) + 2 * MARGIN;
-    let height = rows * side + 2 * MARGIN + TITLE_HEIGHT;
-
-    let mut svg = String::new();
-    {
-        let area =
-            SVGBackend::with_string(&mut svg, (width as u32, height as u32)).into_drawing_area();
-        draw_map(&area, title, pattern, side).map_err(|error| draw_error(title, error))?;
-        area.present().map_err(|error| draw_error(title, error))?;
-    }
+    let svg = pattern_svg(title, pattern).map_err(|error| draw_error(title, error))?;
     write(path, &svg)
-}
-
-/// Title, frame and one square for each kept block.
-fn draw_map<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    title: &str,
-    pattern: &BlockPattern,
-    side: usize,
-) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-    area.fill(&WHITE)?;
-    let font = ("sans-serif", 18).into_font();
-    area.draw(&Text::new(title, (MARGIN as i32, MARGIN as i32), font))?;
-    let at = |row: usize, column: usize| {
-        ((MARGIN + column * side) as i32, (MARGIN + TITLE_HEIGHT + row * side) as i32)
-    };
-    let corners = [at(0, 0), at(pattern.block_rows(), pattern.block_cols())];
-    area.draw(&Rectangle::new(corners, RGBColor(238, 238, 238).filled()))?;
-    for (row, column) in pattern.blocks() {
-        area.draw(&Rectangle::new([at(row, column), at(row + 1, column + 1)], COLORS[0].filled()))?;
-    }
-    area.draw(&Rectangle::new(corners, BLACK.mix(0.6)))
 }
 
 fn is_finite(point: &(f64, f64)) -> bool {

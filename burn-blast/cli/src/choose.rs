@@ -1,0 +1,265 @@
+//! Which weights of a checkpoint are pruned.
+
+use std::collections::BTreeMap;
+
+use burn_blast_kernels::BlockSize;
+use regex::Regex;
+
+use crate::Error;
+use crate::checkpoint::{Checkpoint, Part, natural};
+use crate::disk::Orientation;
+use crate::packed::{Origin, PARTS};
+use crate::weight::{Float, Weight};
+
+/// Names of MLP weights in the families of models on Hugging Face, for when nothing is included by hand.
+pub const KNOWN: [&str; 5] = [
+    // Llama, Qwen, Gemma, Phi, GPT-2, GPT-NeoX, Falcon, ViT; experts of Qwen and DeepSeek.
+    r"(^|\.)mlp\.(.+\.)?(gate_proj|up_proj|down_proj|gate_up_proj|c_fc|c_proj|fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h)\.weight$",
+    // Mixtral's experts, the original Llama names, DistilBERT.
+    r"(^|\.)(experts\.\d+|feed_forward|ffn)\.(w1|w2|w3|gate_proj|up_proj|down_proj|lin1|lin2)\.weight$",
+    // OPT, BART, Whisper.
+    r"(^|\.)layers\.\d+\.fc[12]\.weight$",
+    // BERT, whose attention has an `output.dense` too.
+    r"(^|\.)layer\.\d+\.(intermediate|output)\.dense\.weight$",
+    // T5.
+    r"(^|\.)DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight$",
+];
+
+/// Configurations whose models store some weights `[d_input, d_output]`.
+const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
+
+/// Layers of these models that are `Conv1D`.
+const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
+
+/// How weights lie on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    /// GPT-2's Conv1D and files of burn-blast are in-out, all else out-in
+    Auto,
+    /// [d_output, d_input], as nn.Linear of PyTorch
+    OutIn,
+    /// [d_input, d_output], as nn::Linear of Burn and Conv1D
+    InOut,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Names to prune; none means [`KNOWN`].
+    pub include: Vec<Regex>,
+    /// Names to leave out.
+    pub exclude: Vec<Regex>,
+    /// Last layers of each stack left dense.
+    pub keep_last: usize,
+    /// Side of a block.
+    pub block: BlockSize,
+    /// How weights lie on disk.
+    pub storage: Storage,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Chosen<'a> {
+    /// Weights to prune, in the order of their layers.
+    pub weights: Vec<Weight<'a>>,
+    /// Weights that were meant, but belong to the last layers.
+    pub kept_dense: Vec<String>,
+}
+
+/// How a weight of this name lies on disk.
+///
+/// # Errors
+/// If the file's metadata is needed and cannot be read.
+pub fn orientation(
+    checkpoint: &Checkpoint,
+    name: &str,
+    storage: Storage,
+) -> Result<Orientation, Error> {
+    Ok(match storage {
+        Storage::OutIn => Orientation::OutIn,
+        Storage::InOut => Orientation::InOut,
+        Storage::Auto => {
+            let origin = checkpoint.shard_of(name).map_or(Ok(None), Origin::read)?;
+            let burn = origin.is_some_and(|origin| origin.out_in.is_none());
+            let layer = name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next());
+            let conv = checkpoint.model_type().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
+                && layer.is_some_and(|layer| CONV1D_LAYERS.contains(&layer));
+            if burn || conv { Orientation::InOut } else { Orientation::OutIn }
+        }
+    })
+}
+
+/// Chooses the weights to prune.
+///
+/// # Errors
+/// If a filter matches nothing, nothing is left, or a weight cannot be pruned in blocks of this size.
+pub fn choose<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Chosen<'a>, Error> {
+    let matrices = matrices(checkpoint);
+    let included = included(&matrices, rules)?;
+    let mut names = Vec::new();
+    for filter in &rules.exclude {
+        if !included.iter().any(|name| filter.is_match(name)) {
+            return Err(nothing("--exclude", filter, &included));
+        }
+    }
+    for name in &included {
+        if !rules.exclude.iter().any(|filter| filter.is_match(name)) {
+            names.push(*name);
+        }
+    }
+    if names.is_empty() {
+        let reason = "--exclude matches every weight".to_string();
+        return Err(Error::NothingLeft { reason });
+    }
+    let (names, kept_dense) = keep_last(names, rules.keep_last)?;
+    let weights: Result<_, _> =
+        names.into_iter().map(|name| weight(checkpoint, name, rules)).collect();
+    Ok(Chosen { weights: weights?, kept_dense })
+}
+
+/// Names of all tensors of two axes, whatever their type: a quantised one is answered with an error.
+fn matrices(checkpoint: &Checkpoint) -> Vec<&str> {
+    let matrix =
+        |name: &&str| checkpoint.tensor(name).is_some_and(|tensor| tensor.shape().len() == 2);
+    checkpoint.names().into_iter().filter(matrix).collect()
+}
+
+fn included<'a>(matrices: &[&'a str], rules: &Rules) -> Result<Vec<&'a str>, Error> {
+    let known;
+    let filters = if rules.include.is_empty() {
+        known = KNOWN.map(|filter| Regex::new(filter).expect("a constant that a test compiles"));
+        &known[..]
+    } else {
+        let unmatched =
+            rules.include.iter().find(|filter| !matrices.iter().any(|name| filter.is_match(name)));
+        if let Some(filter) = unmatched {
+            return Err(nothing("--include", filter, matrices));
+        }
+        &rules.include[..]
+    };
+    let included = |name: &&&str| filters.iter().any(|filter| filter.is_match(name));
+    let included: Vec<&str> = matrices.iter().filter(included).copied().collect();
+    if included.is_empty() {
+        return Err(Error::NothingKnown { known: listed(matrices) });
+    }
+    Ok(included)
+}
+
+/// Takes out the last layers of every stack. Layers are counted by the first number in a name; a stack is what
+/// stands before it.
+fn keep_last(names: Vec<&str>, count: usize) -> Result<(Vec<&str>, Vec<String>), Error> {
+    if count == 0 {
+        return Ok((names, Vec::new()));
+    }
+    let mut stacks: BTreeMap<Vec<Part>, Vec<u64>> = BTreeMap::new();
+    for name in &names {
+        if let Some((stack, layer)) = layer(name) {
+            stacks.entry(stack).or_default().push(layer);
+        }
+    }
+    if stacks.is_empty() {
+        let reason = "--keep-last counts layers by the number in a name, and no name has one";
+        return Err(Error::NothingLeft { reason: reason.to_string() });
+    }
+    for layers in stacks.values_mut() {
+        layers.sort_unstable();
+        layers.dedup();
+        layers.drain(..layers.len().saturating_sub(count));
+    }
+    let last =
+        |name: &&str| layer(name).is_some_and(|(stack, layer)| stacks[&stack].contains(&layer));
+    let (kept, names): (Vec<&str>, Vec<&str>) = names.into_iter().partition(last);
+    if names.is_empty() {
+        let reason = format!("--keep-last {count} keeps every layer dense");
+        return Err(Error::NothingLeft { reason });
+    }
+    Ok((names, kept.into_iter().map(str::to_owned).collect()))
+}
+
+fn layer(name: &str) -> Option<(Vec<Part>, u64)> {
+    let mut stack = Vec::new();
+    for part in natural(name) {
+        match part {
+            Part::Number(layer) => return Some((stack, layer)),
+            text => stack.push(text),
+        }
+    }
+    None
+}
+
+fn weight<'a>(checkpoint: &'a Checkpoint, name: &str, rules: &Rules) -> Result<Weight<'a>, Error> {
+    let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
+    if Float::of(tensor.dtype()).is_none() {
+        let dtype = tensor.dtype().to_string();
+        return Err(Error::Dtype { name: name.to_owned(), dtype });
+    }
+    let orientation = orientation(checkpoint, name, rules.storage)?;
+    let weight = Weight::of(name, tensor, orientation)?.expect("two axes, and a known type");
+    let ([rows, cols], block) = (weight.disk.dims(), rules.block.get());
+    if rows < block || cols < block {
+        return Err(Error::BlockTooLarge { name: name.to_owned(), rows, cols, block });
+    }
+    let taken = PARTS.map(|part| format!("{name}.{part}"));
+    match taken.into_iter().find(|name| checkpoint.tensor(name).is_some()) {
+        Some(name) => Err(Error::NameTaken { name }),
+        None => Ok(weight),
+    }
+}
+
+fn nothing(option: &'static str, filter: &Regex, known: &[&str]) -> Error {
+    Error::FilterMatchesNothing { option, filter: filter.to_string(), known: listed(known) }
+}
+
+/// Names for a message, not a page of them.
+fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 12;
+    match names.len() {
+        0 => "none".to_string(),
+        found if found <= SHOWN => names.join(", "),
+        found => format!("{} and {} more", names[..SHOWN].join(", "), found - SHOWN),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str) -> bool {
+        KNOWN.iter().any(|filter| Regex::new(filter).unwrap().is_match(name))
+    }
+
+    #[test]
+    fn mlp_weights_of_common_families_are_known_and_others_are_not() {
+        for name in [
+            "model.layers.0.mlp.up_proj.weight",
+            "h.3.mlp.c_fc.weight",
+            "gpt_neox.layers.1.mlp.dense_4h_to_h.weight",
+            "model.layers.7.block_sparse_moe.experts.3.w2.weight",
+            "model.layers.7.mlp.experts.12.down_proj.weight",
+            "model.decoder.layers.2.fc1.weight",
+            "bert.encoder.layer.11.output.dense.weight",
+            "encoder.block.0.layer.1.DenseReluDense.wi_0.weight",
+        ] {
+            assert!(known(name), "{name}");
+        }
+        for name in [
+            "model.layers.0.self_attn.q_proj.weight",
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+            "h.0.attn.c_proj.weight",
+            "model.layers.3.mlp.gate.weight",
+            "bert.encoder.layer.11.attention.output.dense.weight",
+            "h.3.mlp.c_fc.bias",
+        ] {
+            assert!(!known(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_last_layers_of_every_stack_stay_dense() {
+        let names = ["enc.2.a", "enc.10.a", "enc.10.b", "dec.0.a", "dec.1.a", "other"];
+        let (names, kept) = keep_last(names.to_vec(), 1).unwrap();
+        assert_eq!(names, ["enc.2.a", "dec.0.a", "other"]);
+        assert_eq!(kept, ["enc.10.a", "enc.10.b", "dec.1.a"]);
+    }
+}

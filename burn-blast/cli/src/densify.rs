@@ -1,0 +1,104 @@
+//! `blast densify`: packed weights in, dense ones out, as they lay on disk before.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::entry::Entry;
+use crate::output::Output;
+use crate::packed::{KEY, Origin, PARTS, PROBE, Packed};
+use crate::progress::Progress;
+use crate::rewrite::{Plan, rewrite};
+use crate::shard::Shard;
+
+/// What was done.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The input.
+    pub input: PathBuf,
+    /// The output.
+    pub output: PathBuf,
+    /// Weights that are dense now.
+    pub weights: Vec<String>,
+    /// Bytes of all tensors of the input.
+    pub bytes_in: u64,
+    /// Bytes of all tensors of the output.
+    pub bytes_out: u64,
+    /// Files of the input's folder that were not copied, since they hold weights in another form.
+    pub left_out: Vec<String>,
+}
+
+/// Writes a checkpoint with every packed weight dense, zero where no block is kept.
+///
+/// # Errors
+/// If the checkpoint holds nothing packed or is damaged, or the output cannot be written.
+pub fn densify(
+    input: &Path,
+    output: &Path,
+    force: bool,
+    progress: &Progress,
+) -> Result<Report, Error> {
+    let checkpoint = Checkpoint::open(input)?;
+    let staging = Output::new(&checkpoint.source, output, force)?;
+    let packed = Packed::all(&checkpoint)?;
+    if packed.is_empty() {
+        return Err(Error::NothingPacked { path: input.to_owned() });
+    }
+    if let Some(both) = packed.iter().find(|packed| checkpoint.tensor(&packed.name).is_some()) {
+        return Err(Error::Both { name: both.name.clone() });
+    }
+    let mut parts: HashMap<String, Option<&Packed<'_>>> = HashMap::new();
+    for packed in &packed {
+        for part in PARTS.iter().chain([&PROBE]) {
+            // The dense weight takes the place of the values; the other parts go.
+            let stays = (*part == PARTS[0]).then_some(packed);
+            parts.insert(format!("{}.{part}", packed.name), stays);
+        }
+    }
+    let written = rewrite(&checkpoint, staging, progress, |shard| plan(shard, &parts))?;
+    Ok(Report {
+        input: input.to_owned(),
+        output: output.to_owned(),
+        weights: packed.iter().map(|packed| packed.name.clone()).collect(),
+        bytes_in: checkpoint.bytes(),
+        bytes_out: written.bytes,
+        left_out: written.left_out,
+    })
+}
+
+fn plan<'a>(
+    shard: &'a Shard,
+    parts: &HashMap<String, Option<&Packed<'a>>>,
+) -> Result<Plan<'a>, Error> {
+    let mut metadata = shard.metadata().clone();
+    // What this program added goes; the entry of a file of burn-blast says how its dense weights lie.
+    if Origin::read(shard)?.is_some_and(|origin| origin.out_in.is_some()) {
+        metadata.remove(KEY);
+    }
+    let entry = |(name, tensor)| match parts.get(name) {
+        None => Some(Entry::copy(name, tensor)),
+        Some(packed) => packed.map(|packed| Entry::unpacked(packed.clone())),
+    };
+    Ok(Plan { metadata, entries: shard.tensors().filter_map(entry).collect() })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.left_out.is_empty() {
+            writeln!(f, "not copied, since they hold weights: {}", self.left_out.join(", "))?;
+        }
+        write!(
+            f,
+            "{}: {} weights dense again, {} of tensors where the input has {}",
+            self.output.display(),
+            self.weights.len(),
+            BinaryBytes(self.bytes_out),
+            BinaryBytes(self.bytes_in)
+        )
+    }
+}

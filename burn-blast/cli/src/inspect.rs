@@ -1,0 +1,165 @@
+//! `blast inspect`: what a checkpoint's weights keep.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn_blast_kernels::draw::pattern_svg;
+use burn_blast_kernels::{BlockPattern, BlockSize};
+use serde::Serialize;
+
+use crate::Error;
+use crate::checkpoint::Checkpoint;
+use crate::choose::{Storage, orientation};
+use crate::output::write_file;
+use crate::packed::Packed;
+use crate::progress::Progress;
+use crate::report::{Layer, Total, table};
+use crate::weight::Weight;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Size of the zero blocks to look for in dense weights.
+    pub block: Option<BlockSize>,
+    /// How dense weights lie on disk.
+    pub storage: Storage,
+    /// Folder for pictures of the patterns.
+    pub svg: Option<PathBuf>,
+    /// Replace pictures that are there.
+    pub force: bool,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The checkpoint.
+    pub path: PathBuf,
+    /// Its files.
+    pub files: usize,
+    /// Its tensors.
+    pub tensors: usize,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Block-sparse weights, and dense ones with zero blocks.
+    pub layers: Vec<Layer>,
+    /// Sums over them.
+    pub total: Total,
+    /// Dense weights in which no zero block was found; none if they were not looked at.
+    pub without_zero_blocks: Option<usize>,
+}
+
+/// Looks at a checkpoint.
+///
+/// # Errors
+/// If it is damaged, or a picture cannot be written.
+pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Report, Error> {
+    let checkpoint = Checkpoint::open(path)?;
+    let mut found = Vec::new();
+    for packed in Packed::all(&checkpoint)? {
+        let (dtype, orientation) = (packed.values.dtype(), packed.orientation);
+        let layer = Layer::new(&packed.name, &packed.pattern, dtype, orientation, true);
+        found.push((layer, packed.pattern));
+    }
+    let mut without = None;
+    if let Some(block) = request.block {
+        let (layers, full) = zero_blocks(&checkpoint, block, request.storage, progress)?;
+        found.extend(layers);
+        without = Some(full);
+    }
+    found.sort_by_cached_key(|(layer, _)| crate::checkpoint::natural(&layer.name));
+    if let Some(folder) = &request.svg {
+        draw(folder, &found, request.force)?;
+    }
+    let layers: Vec<Layer> = found.into_iter().map(|(layer, _)| layer).collect();
+    Ok(Report {
+        path: path.to_owned(),
+        files: checkpoint.shards.len(),
+        tensors: checkpoint.names().len(),
+        bytes: checkpoint.bytes(),
+        total: Total::of(&layers),
+        layers,
+        without_zero_blocks: without,
+    })
+}
+
+/// Dense weights with zero blocks, and the number of those without.
+fn zero_blocks(
+    checkpoint: &Checkpoint,
+    block: BlockSize,
+    storage: Storage,
+    progress: &Progress,
+) -> Result<(Vec<(Layer, BlockPattern)>, usize), Error> {
+    let mut weights = Vec::new();
+    for name in checkpoint.names() {
+        let orientation = orientation(checkpoint, name, storage)?;
+        let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
+        // A matrix without elements has no blocks.
+        if !tensor.bytes().is_empty() {
+            weights.extend(Weight::of(name, tensor, orientation)?);
+        }
+    }
+    let bytes = |weight: &Weight<'_>| weight.tensor.bytes().len() as u64;
+    progress.begin("looking for zero blocks".to_string(), weights.iter().map(bytes).sum());
+    let (mut found, mut full) = (Vec::new(), 0);
+    for weight in weights {
+        let mask = weight.nonzero_blocks(block);
+        progress.advance(bytes(&weight));
+        if mask.count() == mask.len() {
+            full += 1;
+            continue;
+        }
+        let pattern = BlockPattern::from_mask(&mask);
+        let (dtype, orientation) = (weight.tensor.dtype(), weight.disk.orientation());
+        found.push((Layer::new(&weight.name, &pattern, dtype, orientation, false), pattern));
+    }
+    Ok((found, full))
+}
+
+/// One picture for each weight.
+fn draw(folder: &Path, found: &[(Layer, BlockPattern)], force: bool) -> Result<(), Error> {
+    let plain = |letter: char| match letter {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => letter,
+        _ => '_',
+    };
+    let files = found.iter().map(|(layer, _)| {
+        let name: String = layer.name.chars().map(plain).collect();
+        folder.join(format!("{name}.svg"))
+    });
+    let files: Vec<PathBuf> = files.collect();
+    if let Some(path) = files.iter().find(|path| path.exists() && !force) {
+        return Err(Error::Exists { path: path.clone() });
+    }
+    fs::create_dir_all(folder).map_err(Error::write(folder))?;
+    for ((layer, pattern), path) in found.iter().zip(files) {
+        let title = format!("{}: {} of {} blocks", layer.name, layer.kept, layer.blocks);
+        write_file(&path, &pattern_svg(&title, pattern)?, force)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.layers.is_empty() {
+            writeln!(f, "{}", table(&self.layers))?;
+        }
+        write!(
+            f,
+            "{}: {} tensors in {} files, {}",
+            self.path.display(),
+            self.tensors,
+            self.files,
+            indicatif::BinaryBytes(self.bytes)
+        )?;
+        match (self.without_zero_blocks, self.layers.is_empty()) {
+            (Some(full), _) => write!(f, "; {full} dense weights have no zero block"),
+            (None, true) => {
+                write!(
+                    f,
+                    "; no block-sparse weight (--block 64 looks for zero blocks in dense ones)"
+                )
+            }
+            (None, false) => Ok(()),
+        }
+    }
+}

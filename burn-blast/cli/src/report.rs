@@ -1,0 +1,186 @@
+//! What is said of weights: rows for people and for programs.
+
+use burn_blast_kernels::BlockPattern;
+use burn_blast_kernels::stored::LAYOUT_LEN;
+use comfy_table::{CellAlignment, Table};
+use indicatif::BinaryBytes;
+use serde::Serialize;
+
+use crate::disk::Orientation;
+
+/// A block column and how many blocks it keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Column {
+    /// Its number.
+    pub column: usize,
+    /// Blocks it keeps.
+    pub kept: usize,
+}
+
+/// One weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Layer {
+    /// Its name.
+    pub name: String,
+    /// Input features.
+    pub d_input: usize,
+    /// Output features.
+    pub d_output: usize,
+    /// Type of its elements.
+    pub dtype: String,
+    /// How the dense weight lies on disk: `out-in` or `in-out`.
+    pub orientation: &'static str,
+    /// Whether it is stored packed, rather than dense with zero blocks.
+    pub packed: bool,
+    /// Side of a block.
+    pub block: usize,
+    /// Blocks of its grid.
+    pub blocks: usize,
+    /// Blocks kept.
+    pub kept: usize,
+    /// Share of blocks removed.
+    pub sparsity: f64,
+    /// Bytes of its dense form.
+    pub dense_bytes: u64,
+    /// Bytes of its packed form, indices and all.
+    pub packed_bytes: u64,
+    /// The block column that keeps most; the first of several.
+    pub densest: Column,
+    /// The block column that keeps least; the first of several.
+    pub emptiest: Column,
+}
+
+/// Sums over weights.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Total {
+    /// Blocks of all grids.
+    pub blocks: usize,
+    /// Blocks kept.
+    pub kept: usize,
+    /// Share of blocks removed.
+    pub sparsity: f64,
+    /// Bytes of all dense forms.
+    pub dense_bytes: u64,
+    /// Bytes of all packed forms.
+    pub packed_bytes: u64,
+}
+
+impl Layer {
+    /// The row of a weight with elements of `bits` bits.
+    pub fn new(
+        name: &str,
+        pattern: &BlockPattern,
+        dtype: safetensors::Dtype,
+        orientation: Orientation,
+        packed: bool,
+    ) -> Self {
+        let element = dtype.bitsize() / 8;
+        let columns = || {
+            let kept = pattern.col_ptr().windows(2).map(|pair| (pair[1] - pair[0]) as usize);
+            kept.enumerate().map(|(column, kept)| Column { column, kept })
+        };
+        let none = Column { column: 0, kept: 0 };
+        let more = |best: Column, next: Column| if next.kept > best.kept { next } else { best };
+        let less = |best: Column, next: Column| if next.kept < best.kept { next } else { best };
+        let indices = LAYOUT_LEN + pattern.row_idx().len() + pattern.col_ptr().len();
+        Self {
+            name: name.to_owned(),
+            d_input: pattern.shape().rows(),
+            d_output: pattern.shape().cols(),
+            dtype: dtype.to_string(),
+            orientation: match orientation {
+                Orientation::OutIn => "out-in",
+                Orientation::InOut => "in-out",
+            },
+            packed,
+            block: pattern.block().get(),
+            blocks: pattern.block_count(),
+            kept: pattern.nnz(),
+            sparsity: removed(pattern.nnz(), pattern.block_count()),
+            dense_bytes: (pattern.shape().area() * element) as u64,
+            packed_bytes: (pattern.value_count() * element + indices * size_of::<i32>()) as u64,
+            densest: columns().reduce(more).unwrap_or(none),
+            emptiest: columns().reduce(less).unwrap_or(none),
+        }
+    }
+}
+
+impl Total {
+    /// The sums of these rows.
+    pub fn of(layers: &[Layer]) -> Self {
+        let (blocks, kept) = (
+            layers.iter().map(|layer| layer.blocks).sum(),
+            layers.iter().map(|layer| layer.kept).sum(),
+        );
+        Self {
+            blocks,
+            kept,
+            sparsity: removed(kept, blocks),
+            dense_bytes: layers.iter().map(|layer| layer.dense_bytes).sum(),
+            packed_bytes: layers.iter().map(|layer| layer.packed_bytes).sum(),
+        }
+    }
+}
+
+fn removed(kept: usize, blocks: usize) -> f64 {
+    if blocks == 0 { 0.0 } else { 1.0 - kept as f64 / blocks as f64 }
+}
+
+/// The rows as a table, with their sum.
+pub fn table(layers: &[Layer]) -> Table {
+    let mut table = grid(&[
+        "weight",
+        "in x out",
+        "type",
+        "block",
+        "kept",
+        "removed",
+        "dense",
+        "packed",
+        "densest column",
+        "emptiest",
+    ]);
+    for layer in layers {
+        let column = |column: Column| format!("{} ({})", column.column, column.kept);
+        table.add_row([
+            layer.name.clone(),
+            format!("{} x {}", layer.d_input, layer.d_output),
+            layer.dtype.clone(),
+            layer.block.to_string(),
+            format!("{} / {}", layer.kept, layer.blocks),
+            percent(layer.sparsity),
+            BinaryBytes(layer.dense_bytes).to_string(),
+            BinaryBytes(layer.packed_bytes).to_string(),
+            column(layer.densest),
+            column(layer.emptiest),
+        ]);
+    }
+    let total = Total::of(layers);
+    table.add_row([
+        format!("{} in all", layers.len()),
+        String::new(),
+        String::new(),
+        String::new(),
+        format!("{} / {}", total.kept, total.blocks),
+        percent(total.sparsity),
+        BinaryBytes(total.dense_bytes).to_string(),
+        BinaryBytes(total.packed_bytes).to_string(),
+    ]);
+    table
+}
+
+/// An empty table: names on the left, numbers on the right.
+pub(crate) fn grid(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.set_header(header.to_vec());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A share as people read it.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}

@@ -1,0 +1,131 @@
+//! One safetensors file, mapped into memory.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+
+use crate::Error;
+
+/// A safetensors file: its header, and its tensors where they lie.
+#[derive(Debug)]
+pub struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    metadata: BTreeMap<String, String>,
+    places: BTreeMap<String, Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    range: Range<usize>,
+}
+
+/// One tensor of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    shard: &'a Shard,
+    place: &'a Place,
+}
+
+impl Shard {
+    /// Maps a file and checks its header against its length.
+    ///
+    /// # Errors
+    /// If it cannot be read, is truncated, or is not a safetensors file.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::read(path))?;
+        // SAFETY: the bytes stay valid as long as nobody truncates the file. A checkpoint is not written in
+        // place by anyone who replaces files whole; whoever does truncates it under every reader.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
+        let (header, read) =
+            SafeTensors::read_metadata(&map).map_err(|error| refuse(path, map.len(), error))?;
+        let start = size_of::<u64>() + header;
+        let places = read.tensors().into_iter().map(|(name, info)| {
+            let range = start + info.data_offsets.0..start + info.data_offsets.1;
+            (name, Place { dtype: info.dtype, shape: info.shape.clone(), range })
+        });
+        let places = places.collect();
+        let metadata = read.metadata().iter().flatten();
+        let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok(Self { path: path.to_owned(), map, metadata, places })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The last part of its path.
+    pub fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The entries of `__metadata__`.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Names and tensors, by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Tensor<'_>)> {
+        let tensor = |place| Tensor { shard: self, place };
+        self.places.iter().map(move |(name, place)| (name.as_str(), tensor(place)))
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        self.places.get(name).map(|place| Tensor { shard: self, place })
+    }
+}
+
+impl<'a> Tensor<'a> {
+    /// Type of its elements.
+    pub fn dtype(self) -> Dtype {
+        self.place.dtype
+    }
+
+    /// Its shape.
+    pub fn shape(self) -> &'a [usize] {
+        &self.place.shape
+    }
+
+    /// Its content, little-endian, row-major, at any alignment.
+    pub fn bytes(self) -> &'a [u8] {
+        &self.shard.map[self.place.range.clone()]
+    }
+
+    /// Says that the content is not needed for now, so that a walk over a large file does not pile up its
+    /// pages in this process. Reading it again is allowed.
+    pub fn release(self) {
+        #[cfg(unix)]
+        {
+            let Range { start, end } = self.place.range;
+            // SAFETY: the map is of a file and never written, so a dropped page is read from the file again.
+            // The result is ignored: a system that refuses only keeps more pages.
+            let _ = unsafe {
+                self.shard.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    start,
+                    end - start,
+                )
+            };
+        }
+    }
+}
+
+fn refuse(path: &Path, found: usize, error: SafeTensorError) -> Error {
+    let path = path.to_owned();
+    match error {
+        SafeTensorError::HeaderTooSmall | SafeTensorError::MetadataIncompleteBuffer => {
+            Error::Truncated { path, found }
+        }
+        // The first eight bytes are the header's length: those of another format are beyond any file.
+        SafeTensorError::InvalidHeaderLength => Error::Truncated { path, found },
+        error => Error::Header { path, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,183 @@
+//! `blast verify` finds every kind of damage, all of it, and nothing in what `blast` wrote.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::*;
+use safetensors::Dtype;
+use tempfile::TempDir;
+
+/// A packed weight of 20 x 12 in blocks of 8: two block columns, three block rows, both ragged.
+fn packed() -> (TempDir, PathBuf, Tensors) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let numbers: Vec<f32> = (1..=240).map(|at| at as f32).collect();
+    let weight = Stored::f32(&[20, 12], &numbers);
+    write(&path("dense.safetensors"), &Tensors::from([("w".to_string(), weight)]), &[]);
+    let rest = "--include w --block 8 --sparsity 0.2 --orientation in-out";
+    fine("sparsify", &[&path("dense.safetensors"), &path("w.safetensors")], rest);
+    let tensors = tensors(&path("w.safetensors"));
+    assert_eq!(tensors["w.row_idx"].numbers(), [1.0, 2.0, 0.0, 1.0, 2.0]);
+    let file = path("w.safetensors");
+    (folder, file, tensors)
+}
+
+/// Writes damaged tensors and expects these problems and no others.
+fn problems(change: impl FnOnce(&mut Tensors), metadata: &[(&str, &str)], expected: &[&str]) {
+    let (_folder, file, mut tensors) = packed();
+    change(&mut tensors);
+    write(&file, &tensors, metadata);
+    let outcome = run("verify", &[&file], "--json");
+    assert_eq!(outcome.code, i32::from(!expected.is_empty()), "{outcome:?}");
+    let report: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    let found = report["problems"].as_array().unwrap();
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.as_str().unwrap().contains(expected), "no \"{expected}\" in {found}");
+    }
+}
+
+fn set(tensors: &mut Tensors, name: &str, numbers: &[i32]) {
+    tensors.insert(name.to_string(), Stored::i32(numbers));
+}
+
+#[test]
+fn a_sound_file_has_no_problem() {
+    problems(|_| {}, &[], &[]);
+    problems(|_| {}, &[("burn_blast", "{\"version\":1,\"out_in\":[\"w\"]}")], &[]);
+}
+
+#[test]
+fn missing_and_misshapen_parts_are_all_listed() {
+    let remove = |tensors: &mut Tensors| {
+        tensors.remove("w.values");
+        tensors.remove("w.layout");
+    };
+    problems(remove, &[], &["has no \"w.values\"", "has no \"w.layout\""]);
+    let misshape = |tensors: &mut Tensors| {
+        let row_idx = tensors.get_mut("w.row_idx").unwrap();
+        row_idx.shape = vec![5, 1];
+        let col_ptr = Stored::f32(&[3], &[0.0, 2.0, 5.0]);
+        tensors.insert("w.col_ptr".to_string(), col_ptr);
+    };
+    let expected =
+        ["\"w.row_idx\" is I32 of [5, 1], but must be I32 of one axis", "\"w.col_ptr\" is F32"];
+    problems(misshape, &[], &expected);
+    let values = |tensors: &mut Tensors| {
+        let values = tensors.get_mut("w.values").unwrap();
+        values.shape = vec![5, 64];
+    };
+    problems(values, &[], &["is F32 of [5, 64], but must be floating-point of [5, 8, 8]"]);
+    let kind = |tensors: &mut Tensors| {
+        tensors.get_mut("w.values").unwrap().dtype = Dtype::U32;
+    };
+    problems(kind, &[], &["is U32 of [5, 8, 8]"]);
+}
+
+#[test]
+fn indices_that_are_no_pattern_are_found() {
+    let layout =
+        |numbers: &'static [i32]| move |tensors: &mut Tensors| set(tensors, "w.layout", numbers);
+    problems(layout(&[1, 8, 20]), &[], &["has 3 numbers instead of 5"]);
+    problems(layout(&[2, 8, 20, 12, 0]), &[], &["format version 2"]);
+    problems(layout(&[1, 9, 20, 12, 0]), &[], &["block size 9 is not supported"]);
+    problems(layout(&[1, 8, -20, 12, 0]), &[], &["layout holds -20"]);
+    problems(layout(&[1, 8, 0, 12, 0]), &[], &["0 x 12 cannot be blocked"]);
+    problems(layout(&[1, 8, 20, 30, 0]), &[], &["column pointers have 3 entries"]);
+    problems(layout(&[1, 8, 9, 12, 0]), &[], &["outside the grid"]);
+    let col_ptr =
+        |numbers: &'static [i32]| move |tensors: &mut Tensors| set(tensors, "w.col_ptr", numbers);
+    problems(col_ptr(&[1, 2, 5]), &[], &["start at 1 instead of 0"]);
+    problems(col_ptr(&[0, 6, 5]), &[], &["fall from 6 to 5"]);
+    problems(col_ptr(&[0, 2, 4]), &[], &["end at 4"]);
+    problems(col_ptr(&[0, 2, -5]), &[], &["col_ptr holds -5"]);
+    let rows = |tensors: &mut Tensors| set(tensors, "w.row_idx", &[2, 1, 0, 1, 2]);
+    problems(rows, &[], &["rows must rise inside a column"]);
+}
+
+#[test]
+fn what_lies_outside_the_weight_must_be_zero() {
+    // The second slot is block row 2, of which only four rows are inside.
+    let below = |tensors: &mut Tensors| {
+        let values = tensors.get_mut("w.values").unwrap();
+        values.bytes[(64 + 4 * 8) * 4] = 1;
+    };
+    problems(below, &[], &["block 1, at block row 2 and column 0, is not zero outside the weight"]);
+    // The third is in block column 1, of which only four columns are inside.
+    let beside = |tensors: &mut Tensors| {
+        let values = tensors.get_mut("w.values").unwrap();
+        values.bytes[(2 * 64 + 4) * 4] = 1;
+    };
+    problems(beside, &[], &["block 2, at block row 0 and column 1"]);
+}
+
+#[test]
+fn a_probe_is_there_exactly_when_the_layout_says_so() {
+    let armed = |tensors: &mut Tensors| set(tensors, "w.layout", &[1, 8, 20, 12, 1]);
+    problems(armed, &[], &["has no \"w.probe\""]);
+    let probe = |shape: &[usize]| Stored::f32(shape, &vec![0.0; shape.iter().product()]);
+    let small = |tensors: &mut Tensors| {
+        armed(tensors);
+        tensors.insert("w.probe".to_string(), probe(&[3, 1]));
+    };
+    problems(small, &[], &["\"w.probe\" is F32 of [3, 1], but must be of [3, 2]"]);
+    let right = |tensors: &mut Tensors| {
+        armed(tensors);
+        tensors.insert("w.probe".to_string(), probe(&[3, 2]));
+    };
+    problems(right, &[], &[]);
+    let stray = |tensors: &mut Tensors| {
+        tensors.insert("w.probe".to_string(), probe(&[3, 2]));
+    };
+    problems(stray, &[], &["must be absent"]);
+}
+
+#[test]
+fn metadata_and_doubled_weights_are_checked() {
+    problems(
+        |_| {},
+        &[("burn_blast", "yes")],
+        &["\"burn_blast\" cannot be read", "\"burn_blast\" cannot be read"],
+    );
+    let newer = "{\"version\":7}";
+    let twice = ["has format version 7, not 1", "has format version 7, not 1"];
+    problems(|_| {}, &[("burn_blast", newer)], &twice);
+    let foreign = "{\"version\":1,\"out_in\":[\"v\"]}";
+    problems(|_| {}, &[("burn_blast", foreign)], &["names \"v\", which is not a packed weight"]);
+    let both = |tensors: &mut Tensors| {
+        tensors.insert("w".to_string(), Stored::f32(&[20, 12], &[0.0; 240]));
+    };
+    problems(both, &[], &["both dense and packed"]);
+}
+
+#[test]
+fn a_checkpoint_with_several_wounds_lists_them_all() {
+    use common::synthetic::{Family, Model};
+    let folder = tempfile::tempdir().unwrap();
+    let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
+    Model::small(Family::Llama, Dtype::BF16).write(&dense);
+    fine("sparsify", &[&dense, &sparse], "--block 16");
+    let index = sparse.join("model.safetensors.index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    let total = text.lines().find(|line| line.contains("total_size")).unwrap();
+    std::fs::write(&index, text.replace(total, "\"total_size\": 17")).unwrap();
+    let outcome = run("verify", &[&sparse], "");
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.out.contains("says total_size 17, but"), "{}", outcome.out);
+    let shard = sparse.join("model-00001-of-00003.safetensors");
+    let bytes = std::fs::read(&shard).unwrap();
+    std::fs::write(&shard, &bytes[..bytes.len() - 100]).unwrap();
+    let other = sparse.join("model-00002-of-00003.safetensors");
+    let mut broken = tensors(&other);
+    let name = broken.keys().find(|name| name.ends_with("col_ptr")).unwrap().clone();
+    broken.remove(&name);
+    write(&other, &broken, &[]);
+    let outcome = run("verify", &[&sparse], "");
+    assert_eq!(outcome.code, 1);
+    for part in
+        ["truncated or damaged", "which it does not", "has no \"model.layers.0.mlp", "3 files"]
+    {
+        assert!(outcome.out.contains(part), "no \"{part}\" in {}", outcome.out);
+    }
+}
