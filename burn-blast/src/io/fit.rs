@@ -4,13 +4,28 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
-use burn_blast_kernels::{BlockMask, BlockPattern, pack};
+use burn_blast_kernels::{BlockMask, BlockPattern, MatrixShape, pack};
 
 use super::IoError;
 use super::entries::{Entries, Entry};
+use crate::LayoutError;
 use crate::ops::packed;
 use crate::weight::{layout, parse};
 use crate::window::{self, Stage};
+
+/// The pattern in the three index tensors of a packed weight of size `shape`, for programs that read files of
+/// their own; [`load`](super::load) does it for every weight of a model.
+///
+/// # Errors
+/// If the numbers are not a pattern of a weight of this size.
+pub fn read_pattern(
+    layout: &[i64],
+    row_idx: &[i64],
+    col_ptr: &[i64],
+    shape: MatrixShape,
+) -> Result<BlockPattern, LayoutError> {
+    parse(layout, row_idx, col_ptr, shape).map(|(pattern, _)| pattern)
+}
 
 /// What a file says about one weight.
 struct Stored {

@@ -28,6 +28,7 @@ mod safetensors;
 
 pub(crate) use entries::replace_file;
 pub use error::IoError;
+pub use fit::read_pattern;
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use record::{from_bytes, load, save, size_to, to_bytes};
 #[cfg(feature = "safetensors")]
