@@ -1,0 +1,168 @@
+//! Causal attention over grouped heads, and the keys and values it remembers.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// Added to the score of a position that must not be seen: vanishes in the softmax, and is finite.
+const HIDDEN: f32 = -1e9;
+
+/// Positions a cache grows by, at least.
+const MIN_GROWTH: usize = 64;
+
+/// Keys and values of the positions seen so far, for every layer of one batch of texts.
+///
+/// Made by [`Model::cache`](crate::Model::cache). All texts of a batch have the same length.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    layers: Vec<Option<KeyValues>>,
+    len: usize,
+}
+
+/// Each `[batch, kv_heads, capacity, head]`, filled up to the length of the cache.
+#[derive(Clone, Debug)]
+struct KeyValues {
+    keys: Tensor<4>,
+    values: Tensor<4>,
+}
+
+impl Cache {
+    pub(crate) fn new(layers: usize) -> Self {
+        Self { layers: vec![None; layers], len: 0 }
+    }
+
+    /// Positions seen.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Keys and values of all positions of a layer, those given being the last.
+    ///
+    /// # Shapes
+    /// - `keys`, `values`: `[batch, kv_heads, time, head]`
+    /// - output: `[batch, kv_heads, len + time, head]`
+    fn extend(
+        &mut self,
+        layer: usize,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let [batch, heads, time, head] = keys.dims();
+        let (start, end) = (self.len, self.len + time);
+        // Taken out: with a second owner the assignment would copy the whole buffer.
+        let (old_keys, old_values) =
+            self.layers[layer].take().map(|old| (old.keys, old.values)).unzip();
+        let store = |old, new: Tensor<4>| {
+            let place = [0..batch, 0..heads, start..end, 0..head];
+            with_room(old, &new, end).slice_assign(place, new)
+        };
+        let (keys, values) = (store(old_keys, keys), store(old_values, values));
+        let seen = |buffer: &Tensor<4>| buffer.clone().slice_dim(2, 0..end);
+        let all = (seen(&keys), seen(&values));
+        self.layers[layer] = Some(KeyValues { keys, values });
+        all
+    }
+}
+
+/// The buffer, or a longer copy if it has no room for `end` positions.
+fn with_room(old: Option<Tensor<4>>, new: &Tensor<4>, end: usize) -> Tensor<4> {
+    let capacity = old.as_ref().map_or(0, |old| old.dims()[2]);
+    let [batch, heads, _, head] = new.dims();
+    // At least doubled, so that each position is copied once on average.
+    let growth = (end.saturating_sub(capacity)).max(capacity).max(MIN_GROWTH);
+    let zeros = || Tensor::zeros([batch, heads, growth, head], (&new.device(), new.dtype()));
+    match old {
+        Some(old) if end <= capacity => old,
+        Some(old) => Tensor::cat(vec![old, zeros()], 2),
+        None => zeros(),
+    }
+}
+
+/// Hears the name of a linear layer and what it takes.
+pub(crate) type Witness<'a> = dyn FnMut(&str, Tensor<3>) + 'a;
+
+/// What all layers share while some positions pass through a model.
+pub(crate) struct Pass<'a> {
+    cache: Option<&'a mut Cache>,
+    /// Position of the first token.
+    pub(crate) start: usize,
+    /// `[1, 1, time, start + time]`; none for a single position, which sees everything before it.
+    mask: Option<Tensor<4>>,
+    time: usize,
+    /// Output of every layer so far, if asked for.
+    pub(crate) features: Option<&'a mut Vec<Tensor<3>>>,
+    /// Told the input of every linear layer of an MLP, with the name of the layer.
+    pub(crate) witness: Option<&'a mut Witness<'a>>,
+}
+
+impl<'a> Pass<'a> {
+    pub(crate) fn new(cache: Option<&'a mut Cache>, time: usize, device: &Device) -> Self {
+        let start = cache.as_ref().map_or(0, |cache| cache.len);
+        let mask = (time > 1).then(|| {
+            let span = start + time;
+            let hidden = |index| if index % span > start + index / span { HIDDEN } else { 0.0 };
+            let mask: Vec<f32> = (0..time * span).map(hidden).collect();
+            Tensor::from_data(TensorData::new(mask, [1, 1, time, span]), (device, DType::F32))
+        });
+        Self { cache, start, mask, time, features: None, witness: None }
+    }
+
+    /// Attention of one layer's new positions to all positions so far.
+    ///
+    /// # Shapes
+    /// - `query` and output: `[batch, heads, time, head]`
+    /// - `keys`, `values`: `[batch, kv_heads, time, head]`
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        query: Tensor<4>,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+    ) -> Tensor<4> {
+        let (keys, values) = match &mut self.cache {
+            Some(cache) => cache.extend(layer, keys, values),
+            None => (keys, values),
+        };
+        let [batch, heads, time, head] = query.dims();
+        let [_, kv_heads, span, _] = keys.dims();
+        let dtype = query.dtype();
+        // The queries that share a key are rows of one product, so no key is copied.
+        let grouped = [batch, kv_heads, heads / kv_heads * time, head];
+        let query = query.mul_scalar(1.0 / (head as f64).sqrt()).reshape(grouped);
+        let scores = query.matmul(keys.swap_dims(2, 3)).reshape([batch, heads, time, span]);
+        // In single precision whatever the model's, as transformers does.
+        let scores = scores.cast(DType::F32);
+        let scores = match &self.mask {
+            Some(mask) => scores + mask.clone(),
+            None => scores,
+        };
+        let shares = softmax(scores, 3).cast(dtype);
+        let shares = shares.reshape([batch, kv_heads, heads / kv_heads * time, span]);
+        shares.matmul(values).reshape([batch, heads, time, head])
+    }
+
+    /// Notes what a layer gives.
+    pub(crate) fn leave(&mut self, output: &Tensor<3>) {
+        if let Some(features) = &mut self.features {
+            features.push(output.clone());
+        }
+    }
+
+    /// Notes what a linear layer takes.
+    pub(crate) fn tell(&mut self, name: impl FnOnce() -> String, input: &Tensor<3>) {
+        if let Some(witness) = &mut self.witness {
+            witness(&name(), input.clone());
+        }
+    }
+
+    /// Notes that the positions went through every layer.
+    pub(crate) fn finish(self) {
+        if let Some(cache) = self.cache {
+            cache.len += self.time;
+        }
+    }
+}

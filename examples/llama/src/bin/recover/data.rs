@@ -1,0 +1,167 @@
+//! Texts as tokens, and which of them a step sees.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use llama::Tokenizer;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::args::TextArgs;
+
+/// One token in this many is held out, at the end.
+const HELD_OUT: usize = 10;
+
+/// Sequences that an evaluation scores at most.
+const EVALUATED: usize = 160;
+
+/// Tokens to train on, and tokens held out.
+#[derive(Debug)]
+pub struct Corpus {
+    /// To train or calibrate on.
+    pub train: Vec<u32>,
+    /// To evaluate on.
+    pub valid: Vec<u32>,
+}
+
+/// Sequences and the token that follows each of their positions.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// `[batch, context]`.
+    pub inputs: Tensor<2, Int>,
+    /// `[batch * context]`.
+    pub targets: Tensor<1, Int>,
+}
+
+impl Corpus {
+    /// Reads a text file, or JSON lines if it ends in `.jsonl`.
+    ///
+    /// # Errors
+    /// If it cannot be read, a line has no text, or there is not enough of it for one sequence of either part.
+    pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Self> {
+        let file = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the corpus {}", path.display()))?;
+        let is_json = path.extension().is_some_and(|end| end == "jsonl");
+        let mut train =
+            if is_json { json_lines(&file, path, tokenizer)? } else { tokenizer.encode(&file)? };
+        let valid = train.split_off(train.len() - train.len() / HELD_OUT);
+        ensure!(
+            valid.len() > context && train.len() > context,
+            "the corpus {} has {} tokens, of which a tenth is held out: too few for sequences of {context}; take a \
+             longer text or a shorter --context",
+            path.display(),
+            train.len() + valid.len()
+        );
+        Ok(Self { train, valid })
+    }
+
+    /// A number that changes with any token, so that a resumed run can tell that its corpus is still the same.
+    pub fn fingerprint(&self) -> u64 {
+        let all = self.train.iter().chain(&self.valid);
+        // FNV-1a over tokens.
+        all.fold(0xcbf2_9ce4_8422_2325, |hash, &token| {
+            (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// A batch of training sequences: a function of seed and number alone, so a resumed run needs no reader position.
+    pub fn batch(&self, text: &TextArgs, seed: u64, number: usize, device: &Device) -> Batch {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(number as u64 + 1);
+        let last = (self.train.len() - text.context) as u64;
+        let starts: Vec<usize> =
+            (0..text.batch).map(|_| random.random_range(0..last) as usize).collect();
+        windows(&self.train, &starts, text.context, device)
+    }
+
+    /// The held-out batches, always the same ones: the whole part, or as many sequences spread over it as count.
+    pub fn held_out(&self, text: &TextArgs, device: &Device) -> Vec<Batch> {
+        let last = self.valid.len() - text.context - 1;
+        let count = (self.valid.len() / text.context).clamp(1, EVALUATED);
+        let starts: Vec<usize> = (0..count).map(|at| at * last / count).collect();
+        let batches = starts.chunks(text.batch);
+        batches.map(|starts| windows(&self.valid, starts, text.context, device)).collect()
+    }
+}
+
+/// The texts of all lines, one after the other.
+fn json_lines(file: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let mut tokens = Vec::new();
+    for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let text = serde_json::from_str::<serde_json::Value>(line)
+            .ok()
+            .and_then(|json| json.get("text")?.as_str().map(str::to_owned))
+            .with_context(|| {
+                format!(
+                    "line {} of {} is not a JSON object with a \"text\"",
+                    at + 1,
+                    path.display()
+                )
+            })?;
+        tokens.extend(tokenizer.encode(&text)?);
+    }
+    Ok(tokens)
+}
+
+fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) -> Batch {
+    let take = |shift: usize| -> Vec<i32> {
+        let rows = starts.iter().flat_map(|start| &tokens[start + shift..start + shift + context]);
+        rows.map(|token| *token as i32).collect()
+    };
+    Batch {
+        inputs: Tensor::from_data(TensorData::new(take(0), [starts.len(), context]), device),
+        targets: Tensor::from_data(TensorData::new(take(1), [starts.len() * context]), device),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn text(context: usize) -> TextArgs {
+        TextArgs { corpus: "".into(), context, batch: 3 }
+    }
+
+    fn file(end: &str, content: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::Builder::new().suffix(end).tempfile().unwrap();
+        file.write_all(content.as_bytes()).unwrap();
+        file
+    }
+
+    #[test]
+    fn targets_are_the_inputs_one_token_later_and_a_number_is_always_the_same_batch() {
+        let device = Device::flex();
+        let corpus = Corpus { train: (0..200).collect(), valid: (200..260).collect() };
+        let batch = corpus.batch(&text(5), 7, 3, &device);
+        let shifted = (batch.inputs.clone().reshape([15]) + 1).into_data();
+        assert_eq!(shifted, batch.targets.into_data());
+        let inputs = |number| corpus.batch(&text(5), 7, number, &device).inputs.into_data();
+        assert_eq!(inputs(3), batch.inputs.into_data());
+        assert_ne!(inputs(4), inputs(3));
+        let held_out = corpus.held_out(&text(5), &device);
+        let sequences: usize = held_out.iter().map(|batch| batch.inputs.dims()[0]).sum();
+        assert_eq!(sequences, 12);
+    }
+
+    #[test]
+    fn json_lines_are_texts_one_after_the_other() {
+        let file = file(".jsonl", "{\"text\": \"abc\"}\n\n{\"text\": \"defghijkl\"}\n");
+        let corpus = Corpus::read(file.path(), &Tokenizer::Bytes, 0).unwrap();
+        assert_eq!(corpus.train, b"abcdefghijk".map(u32::from));
+        assert_eq!(corpus.valid, [u32::from(b'l')]);
+    }
+
+    #[test]
+    fn every_error_says_what_is_wrong() {
+        let refuse =
+            |path: &Path| format!("{:#}", Corpus::read(path, &Tokenizer::Bytes, 8).unwrap_err());
+        assert!(refuse(Path::new("no/such/file")).contains("cannot read the corpus no/such/file"));
+        let short = file(".txt", "too short");
+        assert!(refuse(short.path()).contains("take a longer text or a shorter --context"));
+        let broken = file(".jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n");
+        assert!(refuse(broken.path()).contains("line 2 of"));
+    }
+}

@@ -1,0 +1,217 @@
+//! Checkpoints side by side: loss on held-out text, bytes, tokens a second.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use burn_blast::report::plot::{Series, line_chart};
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use llama::{Checkpoint, Linear, Model, Precision, next_scores, open_device};
+use serde::Serialize;
+
+use crate::args::MeasureArgs;
+use crate::data::Corpus;
+use crate::train::evaluate;
+
+/// Rounds that do not count, in which caches fill and kernels are compiled.
+const WARM_UP: usize = 1;
+
+/// What was found about one checkpoint.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    name: String,
+    /// Nats a token on held-out text.
+    loss: f64,
+    /// By how many percent that is more than the first checkpoint's.
+    gap_percent: f64,
+    /// Share of the MLP blocks removed.
+    mlp_sparsity: f64,
+    /// Of all parameters, with indices.
+    bytes: usize,
+    prefill: Rate,
+    decode: Rate,
+}
+
+/// Tokens a second.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Rate {
+    median: f64,
+    lower_quartile: f64,
+    upper_quartile: f64,
+}
+
+struct Contestant {
+    name: String,
+    model: Model,
+    loss: f64,
+    prefill: Vec<f64>,
+    decode: Vec<f64>,
+}
+
+/// Measures, prints a table, and writes files if asked to.
+///
+/// # Errors
+/// If a checkpoint or the corpus cannot be read, or they do not fit each other.
+pub fn run(args: &MeasureArgs) -> Result<()> {
+    ensure!(
+        args.prefill > 0 && args.decode > 0 && args.rounds > 0,
+        "--prefill, --decode and --rounds must be at least 1"
+    );
+    let device = open_device(args.backend)?;
+    let mut all = Vec::new();
+    for folder in &args.models {
+        let checkpoint = Checkpoint::open(folder)?;
+        let length = args.prefill + args.decode;
+        ensure!(
+            length <= checkpoint.config().context(),
+            "--prefill and --decode make {length} tokens, more than the positions of {}",
+            folder.display()
+        );
+        let corpus = Corpus::read(&args.text.corpus, &checkpoint.tokenizer()?, args.text.context)?;
+        let model = checkpoint.load(&device, Precision::F32)?;
+        let loss = evaluate(&model, &corpus.held_out(&args.text, &device))?;
+        let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+        all.push(Contestant { name, model, loss, prefill: Vec::new(), decode: Vec::new() });
+    }
+    // Round by round through all of them, so that a slow minute slows each.
+    for round in 0..WARM_UP + args.rounds {
+        for one in &mut all {
+            let (prefill, decode) = one.time(args)?;
+            if round >= WARM_UP {
+                one.prefill.push(prefill);
+                one.decode.push(decode);
+            }
+        }
+    }
+    let baseline = all[0].loss;
+    let rows: Vec<Row> = all.into_iter().map(|one| one.row(baseline)).collect();
+    println!("{}", table(&rows));
+    if let Some(path) = &args.out {
+        write_lines(path, &rows).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.svg {
+        let points = rows.iter().map(|row| (100.0 * row.mlp_sparsity, row.gap_percent)).collect();
+        let series = Series { name: "checkpoints".to_owned(), points };
+        line_chart(
+            path,
+            "Loss against sparsity",
+            "% of MLP blocks removed",
+            "% above dense",
+            &[series],
+        )?;
+    }
+    Ok(())
+}
+
+impl Contestant {
+    /// Tokens a second of a prompt, and of what follows it token by token.
+    fn time(&self, args: &MeasureArgs) -> Result<(f64, f64)> {
+        let vocabulary = self.model.vocabulary();
+        let text: Vec<u32> =
+            (0..args.prefill + args.decode).map(|at| (at * 31 % vocabulary) as u32).collect();
+        let (prompt, rest) = text.split_at(args.prefill);
+        let mut cache = self.model.cache();
+        // Scores come back to the host, so the device is done when the clock is read.
+        let clock = Instant::now();
+        next_scores(&self.model, prompt, &mut cache)?;
+        let prefill = clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        for token in rest.chunks(1) {
+            next_scores(&self.model, token, &mut cache)?;
+        }
+        let decode = clock.elapsed().as_secs_f64();
+        Ok((prompt.len() as f64 / prefill, rest.len() as f64 / decode))
+    }
+
+    fn row(mut self, baseline: f64) -> Row {
+        let (mut removed, mut mlps) = (0.0, 0.0);
+        for (_, linear) in self.model.mlps_mut(0) {
+            let size = linear.shape().iter().product::<usize>() as f64;
+            removed += linear.sparsity() * size;
+            mlps += size;
+        }
+        Row {
+            name: self.name,
+            loss: self.loss,
+            gap_percent: 100.0 * (self.loss / baseline - 1.0),
+            mlp_sparsity: removed / mlps,
+            bytes: bytes(&mut self.model),
+            prefill: rate(self.prefill),
+            decode: rate(self.decode),
+        }
+    }
+}
+
+/// Bytes of all parameters, block indices included.
+fn bytes(model: &mut Model) -> usize {
+    use burn::module::Module;
+    let width = model.dtype().size();
+    let numbers = model.num_params();
+    let packed: usize = model
+        .linears_mut()
+        .into_iter()
+        .filter_map(|(_, linear)| match linear {
+            Linear::Sparse(layer) => Some(layer.bytes() - layer.pattern().value_count() * width),
+            Linear::Dense(_) => None,
+        })
+        .sum();
+    numbers * width + packed
+}
+
+fn rate(mut rates: Vec<f64>) -> Rate {
+    rates.sort_by(f64::total_cmp);
+    let at = |share: f64| rates[((rates.len() - 1) as f64 * share).round() as usize];
+    Rate { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75) }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(ASCII_MARKDOWN);
+    table.set_header([
+        "checkpoint",
+        "loss",
+        "against the first",
+        "MLP blocks removed",
+        "MB",
+        "prefill tokens/s",
+        "decode tokens/s",
+    ]);
+    for row in rows {
+        let rate = |rate: Rate| {
+            format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower_quartile, rate.upper_quartile)
+        };
+        table.add_row([
+            row.name.clone(),
+            format!("{:.4}", row.loss),
+            format!("{:+.2} %", row.gap_percent),
+            format!("{:.1} %", 100.0 * row.mlp_sparsity),
+            format!("{:.2}", row.bytes as f64 / 1e6),
+            rate(row.prefill),
+            rate(row.decode),
+        ]);
+    }
+    table
+}
+
+fn write_lines(path: &Path, rows: &[Row]) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    for row in rows {
+        serde_json::to_writer(&mut file, row)?;
+        file.write_all(b"\n")?;
+    }
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_quartiles_of_the_rounds() {
+        let rate = rate(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!((rate.lower_quartile, rate.median, rate.upper_quartile), (2.0, 3.0, 4.0));
+    }
+}

@@ -1,0 +1,287 @@
+//! The training loop of both runs: batches, loss, optimizer, evaluation, checkpoints.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Tensor};
+use burn_blast::prune::Monitor;
+use burn_blast::{Blast, BlastConfig, io};
+use indicatif::{ProgressBar, ProgressStyle};
+use llama::Model;
+
+use crate::args::TrainArgs;
+use crate::data::{Batch, Corpus};
+use crate::loss;
+use crate::run::{Folder, Log};
+use crate::schedule::learning_rate;
+
+/// Steps between two entries of the loss curve.
+const LOG_EVERY: usize = 10;
+
+/// What is minimised.
+#[derive(Debug, Default)]
+pub struct Objective {
+    /// Weight of the loss of the next token.
+    pub next_token: f64,
+    /// Weight of the divergence from the teacher.
+    pub divergence: f64,
+    /// Of the divergence.
+    pub temperature: f64,
+    /// Weight of the distance from the teacher's features.
+    pub features: f64,
+    /// A model of the same layers, without autodiff.
+    pub teacher: Option<Model>,
+}
+
+impl Objective {
+    /// The loss of a batch.
+    fn loss(&self, model: &Model, batch: &Batch) -> Tensor<1> {
+        let Some(teacher) = &self.teacher else {
+            return loss::next_token(scores(model, batch), batch.targets.clone());
+        };
+        let (ours, logits) = model.trace(batch.inputs.clone());
+        let (theirs, target) = teacher.trace(batch.inputs.clone().inner());
+        let device = logits.device();
+        let constant = |tensor: Tensor<3>| Tensor::from_inner(tensor).to_device(&device);
+        let logits = logits.cast(DType::F32);
+        let parts = [
+            (self.next_token, loss::next_token(logits.clone(), batch.targets.clone())),
+            (self.divergence, {
+                let target = constant(target.cast(DType::F32));
+                loss::divergence(logits, target, self.temperature)
+            }),
+            (self.features, loss::features(ours, theirs.into_iter().map(constant).collect())),
+        ];
+        let used = parts.into_iter().filter(|(weight, _)| *weight > 0.0);
+        let sum = used.map(|(weight, loss)| loss.mul_scalar(weight)).reduce(|sum, loss| sum + loss);
+        sum.expect("the settings were checked for a weight above 0")
+    }
+}
+
+fn scores(model: &Model, batch: &Batch) -> Tensor<3> {
+    model.forward(batch.inputs.clone(), None).cast(DType::F32)
+}
+
+/// Mean loss of the next token over batches, in nats.
+///
+/// # Errors
+/// If the device does not return it.
+pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64> {
+    let (mut sum, mut tokens) = (0.0, 0);
+    for batch in batches {
+        let count = batch.targets.dims()[0];
+        let loss = loss::next_token(scores(model, batch), batch.targets.clone());
+        sum += read(vec![loss])?[0] * count as f64;
+        tokens += count;
+    }
+    Ok(sum / tokens as f64)
+}
+
+/// A model with the optimizer that trains it.
+pub struct Trainee {
+    /// The model, on a device with autodiff.
+    pub model: Model,
+    optimizer: ModuleOptimizer,
+    monitor: Option<Monitor>,
+}
+
+impl Trainee {
+    /// AdamW around `model`, which is as it was before the first step, with pruning if asked for, brought to where
+    /// the log stands.
+    ///
+    /// # Errors
+    /// If pruning cannot be set up or a checkpoint cannot be read.
+    pub fn new(
+        mut model: Model,
+        args: &TrainArgs,
+        blast: Option<&BlastConfig>,
+        folder: &Folder,
+    ) -> Result<Self> {
+        if let Some((path, _)) = folder.checkpoint() {
+            model = io::load(model, path)?;
+        }
+        let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
+        let adamw = adamw.with_weight_decay(args.weight_decay);
+        let (model, optimizer, monitor) = match blast {
+            Some(config) => {
+                let blast = Blast::new(adamw.build(), config.clone());
+                let blast = blast.with_ledger(folder.ledger())?;
+                let monitor = blast.monitor();
+                let (model, optimizer) = blast.attach(model)?;
+                (model, optimizer, Some(monitor))
+            }
+            None => (model, ModuleOptimizer::from(adamw.build()), None),
+        };
+        // On the first of the optimizer's groups: the others, the probes of the pruned layers, are no weights. Removed
+        // blocks have no gradient, so what is clipped is that of the kept ones.
+        let clipping = GradientClippingConfig::Norm(args.clip).init();
+        let mut optimizer = optimizer.with_grad_clipping(clipping);
+        if let Some((_, path)) = folder.checkpoint() {
+            optimizer = io::load_optimizer(optimizer, &model, path)?;
+        }
+        Ok(Self { model, optimizer, monitor })
+    }
+
+    /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
+    fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
+        let Session { args, corpus, objective, device } = session;
+        let mut gradients = GradientsAccumulator::new();
+        let mut total: Option<Tensor<1>> = None;
+        for number in first..first + args.accumulate {
+            let batch = corpus.batch(&args.text, args.seed, number, device);
+            let loss = objective.loss(&self.model, &batch).div_scalar(args.accumulate as f64);
+            let value = loss.clone().inner();
+            total = Some(total.map_or(value.clone(), |total| total + value));
+            let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+            gradients.accumulate(&self.model, grads);
+        }
+        let lr = learning_rate(first / args.accumulate, args);
+        self.model = self.optimizer.step(lr, self.model, gradients.grads());
+        (self, total.expect("at least one batch is summed up"))
+    }
+
+    /// Writes model and optimizer.
+    fn save(&self, folder: &mut Folder) -> Result<()> {
+        folder.save(|model, optimizer| {
+            io::save(&self.model, model)?;
+            Ok(io::save_optimizer(&self.optimizer, optimizer)?)
+        })
+    }
+}
+
+/// What a run works with.
+pub struct Session<'a> {
+    /// Settings.
+    pub args: &'a TrainArgs,
+    /// Texts.
+    pub corpus: &'a Corpus,
+    /// What is minimised.
+    pub objective: Objective,
+    /// With autodiff.
+    pub device: Device,
+}
+
+impl Session<'_> {
+    /// Trains to the end, or until `stop` says so; says whether it is done.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the loss is no longer a number.
+    pub fn train(
+        &self,
+        mut trainee: Trainee,
+        folder: &mut Folder,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(Trainee, bool)> {
+        let args = self.args;
+        let held_out = self.corpus.held_out(&args.text, &self.device.clone().inner());
+        let bar = progress_bar(args.steps, folder.log.steps);
+        let mut pending = Vec::new();
+        let mut clock = Instant::now();
+        while folder.log.steps < args.steps {
+            if stop() {
+                drain(&mut pending, &mut folder.log)?;
+                trainee.save(folder)?;
+                bar.abandon();
+                return Ok((trainee, false));
+            }
+            let loss;
+            (trainee, loss) = trainee.step(folder.log.steps * args.accumulate, self);
+            pending.push(loss);
+            folder.log.steps += 1;
+            bar.inc(1);
+            let (step, last) = (folder.log.steps, folder.log.steps == args.steps);
+            if step.is_multiple_of(LOG_EVERY) || last {
+                drain(&mut pending, &mut folder.log)?;
+                folder.log.seconds += clock.elapsed().as_secs_f64();
+                clock = Instant::now();
+                bar.set_message(describe(&trainee, &folder.log));
+            }
+            if step.is_multiple_of(args.eval_every) || last {
+                let valid = evaluate(&trainee.model.valid(), &held_out)?;
+                folder.log.validation.push((step, valid));
+                let line = format!(
+                    "step {step}: {}, held out {valid:.4}",
+                    describe(&trainee, &folder.log)
+                );
+                bar.suspend(|| println!("{line}"));
+                clock = Instant::now();
+            }
+            if step.is_multiple_of(args.save_every) || last {
+                drain(&mut pending, &mut folder.log)?;
+                trainee.save(folder)?;
+                clock = Instant::now();
+            }
+        }
+        bar.finish_and_clear();
+        Ok((trainee, true))
+    }
+}
+
+fn describe(trainee: &Trainee, log: &Log) -> String {
+    let loss = log.losses.last().map_or(f64::NAN, |(_, loss)| *loss);
+    match &trainee.monitor {
+        Some(monitor) => {
+            format!("loss {loss:.4}, {:.1} % sparse", 100.0 * monitor.snapshot().sparsity)
+        }
+        None => format!("loss {loss:.4}"),
+    }
+}
+
+/// Reads the losses of the last steps in one go: each one at once would stall a GPU.
+fn drain(pending: &mut Vec<Tensor<1>>, log: &mut Log) -> Result<()> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let losses = read(std::mem::take(pending))?;
+    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+    ensure!(
+        mean.is_finite(),
+        "the loss is no longer a number at step {}: try again with a lower --lr",
+        log.steps
+    );
+    log.losses.push((log.steps, mean));
+    Ok(())
+}
+
+fn read(scalars: Vec<Tensor<1>>) -> Result<Vec<f64>> {
+    let values = Tensor::cat(scalars, 0).into_data().convert::<f32>().try_to_vec::<f32>();
+    let values =
+        values.map_err(|error| anyhow::anyhow!("the device did not return the loss: {error:?}"))?;
+    Ok(values.into_iter().map(f64::from).collect())
+}
+
+fn progress_bar(steps: usize, done: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64).with_position(done as u64);
+    let template = "{bar:30} {pos}/{len}, {msg}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+    bar.reset_eta();
+    bar
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::args::{Decay, TextArgs};
+
+    /// Settings of a short run.
+    pub fn args() -> TrainArgs {
+        TrainArgs {
+            text: TextArgs { corpus: "".into(), context: 16, batch: 2 },
+            backend: llama::Backend::Flex,
+            steps: 12,
+            accumulate: 1,
+            lr: 1e-2,
+            decay: Decay::Cosine,
+            warm_up: 2,
+            clip: 1.0,
+            weight_decay: 0.0,
+            eval_every: 6,
+            save_every: 6,
+            seed: 3,
+            resume: false,
+        }
+    }
+}

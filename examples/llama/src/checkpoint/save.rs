@@ -1,0 +1,176 @@
+//! Writing a model as a folder that Hugging Face's tools read.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::tensor::DType;
+use burn_pack::Tensor as Entry;
+use burn_store::{ModuleSnapshot, bridge};
+use safetensors::{Dtype, View};
+use serde_json::Value;
+
+use super::names::in_file;
+use super::{Checkpoint, Layout};
+use crate::{Error, Linear, Model};
+
+/// Copied if the folder the model came from has them.
+const BESIDE: [&str; 7] = [
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// How block-sparse weights are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Whole, zero where no block is kept: any program that knows the architecture reads the folder.
+    Dense,
+    /// Packed: [`Checkpoint::load`] reads the folder, and the files are as small as the weights are sparse.
+    Packed,
+}
+
+impl Checkpoint {
+    /// Writes `model`, which was loaded from this checkpoint, to a new folder, with configuration and tokenizer.
+    ///
+    /// The folder gets its name when everything is in it. Tensors leave the device one by one.
+    ///
+    /// # Errors
+    /// If `folder` exists, or cannot be written.
+    pub fn save(&self, model: &Model, folder: impl AsRef<Path>, form: Form) -> Result<(), Error> {
+        let folder = folder.as_ref();
+        if folder.exists() {
+            return Err(Error::Exists { path: folder.to_path_buf() });
+        }
+        let refuse = |source| Error::File { path: folder.to_path_buf(), source };
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".model-");
+        // As for any new folder: the umask decides, not the secrecy of temporary files.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let scratch = builder.tempdir_in(parent.unwrap_or(Path::new("."))).map_err(refuse)?;
+        for name in BESIDE {
+            let from = self.file(name);
+            if from.exists() {
+                std::fs::copy(from, scratch.path().join(name)).map_err(refuse)?;
+            }
+        }
+        let config = scratch.path().join("config.json");
+        std::fs::write(&config, self.config_of(model)?).map_err(refuse)?;
+        let weights = scratch.path().join("model.safetensors");
+        write_tensors(model, &weights, form)?;
+        // Written by the crate under a temporary name of its own, secrecy included.
+        let permissions = std::fs::metadata(&config).map_err(refuse)?.permissions();
+        std::fs::set_permissions(&weights, permissions).map_err(refuse)?;
+        std::fs::rename(scratch.keep(), folder).map_err(refuse)
+    }
+
+    /// The configuration as it was, but for the precision.
+    fn config_of(&self, model: &Model) -> Result<String, Error> {
+        let mut json = self.json.clone();
+        let name = match model.dtype() {
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            _ => "float32",
+        };
+        // The older spelling, unless the file has the newer one: every version of transformers reads it.
+        let key = if json.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+        json[key] = Value::from(name);
+        serde_json::to_string_pretty(&json)
+            .map_err(|error| Error::Json { path: "config.json".into(), reason: error.to_string() })
+    }
+}
+
+fn write_tensors(model: &Model, path: &Path, form: Form) -> Result<(), Error> {
+    // Shares the weights.
+    let mut copy = model.clone();
+    let dense: Vec<_> = copy
+        .linears_mut()
+        .into_iter()
+        .filter(|(_, linear)| form == Form::Dense || matches!(linear, Linear::Dense(_)))
+        .map(|(name, linear)| (format!("{name}.weight"), &*linear))
+        .collect();
+    let mut entries = model.collect(None, None, true);
+    // Linear weights are written from here on in the layout of the architecture, whatever the model holds.
+    let part = |path: &str, weight: &str| {
+        path.strip_prefix(weight).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    entries.retain(|entry| !dense.iter().any(|(weight, _)| part(&entry.name, weight)));
+    for entry in &mut entries {
+        entry.name = in_file(&entry.name);
+    }
+    entries.extend(dense.into_iter().map(|(name, linear)| stored(name, linear, model)));
+    let views = entries.into_iter().map(|entry| Ok((entry.name.clone(), Stored::new(entry)?)));
+    let views = views.collect::<Result<Vec<_>, Error>>()?;
+    // transformers refuses a file that does not say which framework its layouts are of.
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|error| Error::Format { path: path.to_path_buf(), reason: error.to_string() })
+}
+
+/// The dense weight of a layer as the architecture stores it, made when it is written.
+fn stored(name: String, linear: &Linear, model: &Model) -> Entry {
+    let linear = linear.clone();
+    let layout = model.layout(&name);
+    let [d_input, d_output] = linear.shape();
+    let shape = match layout {
+        Layout::InOut => [d_input, d_output],
+        Layout::OutIn => [d_output, d_input],
+    };
+    bridge::deferred(name, model.dtype(), shape.into(), None, move || {
+        let weight = linear.to_dense();
+        Ok(match layout {
+            Layout::InOut => weight.to_data(),
+            Layout::OutIn => weight.transpose().to_data(),
+        })
+    })
+}
+
+/// An entry on its way into a safetensors file.
+struct Stored {
+    entry: Entry,
+    dtype: Dtype,
+}
+
+impl Stored {
+    fn new(entry: Entry) -> Result<Self, Error> {
+        let dtype = match entry.dtype {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            DType::I32 => Dtype::I32,
+            found => {
+                let (name, found) = (entry.name, format!("{found:?}"));
+                return Err(Error::Kind { name, found, expected: "f32, f16, bf16 or i32" });
+            }
+        };
+        Ok(Self { entry, dtype })
+    }
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.entry.shape.as_slice()
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        // There is no way to return an error from here; Burn panics likewise when a device does not give its data.
+        let bytes = self.entry.to_bytes().unwrap_or_else(|error| {
+            panic!("the device did not return \"{}\": {error}", self.entry.name)
+        });
+        Cow::Owned(bytes.to_vec())
+    }
+
+    fn data_len(&self) -> usize {
+        self.entry.byte_len()
+    }
+}

@@ -1,0 +1,185 @@
+//! What can be wrong with a checkpoint, or with what is asked of a model.
+
+use std::path::PathBuf;
+
+use burn_blast::LayoutError;
+
+/// Why a checkpoint was not read or written, or a request was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the checkpoint does not exist.
+    #[error(
+        "there is no {path}: a model is a folder with config.json and model.safetensors, or its parts and \
+         model.safetensors.index.json, as Hugging Face publishes it"
+    )]
+    MissingFile {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder to write exists.
+    #[error("{path} exists already: choose another folder, or remove it first")]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A JSON file does not hold what it must.
+    #[error("{path}: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The architecture is not known.
+    #[error("model_type is \"{found}\", but only \"llama\" and \"gpt2\" can be loaded")]
+    ModelType {
+        /// What the configuration says.
+        found: String,
+    },
+    /// A setting of the configuration is not implemented.
+    #[error(
+        "the configuration asks for {setting} = {found}, which is not implemented: {supported}"
+    )]
+    Unsupported {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What would work.
+        supported: &'static str,
+    },
+    /// Sizes of the configuration contradict each other.
+    #[error("the configuration contradicts itself: {reason}")]
+    Contradiction {
+        /// Which sizes, and why.
+        reason: String,
+    },
+    /// The bytes are no safetensors file.
+    #[error(
+        "{path} is not a whole safetensors file, or holds numbers of an unknown type: {reason}"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// A tensor is stored twice.
+    #[error("tensor \"{name}\" is in two files of the checkpoint: download it again")]
+    Twice {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// The model needs a tensor that the checkpoint does not have.
+    #[error("the checkpoint has no tensor \"{name}\", which its configuration calls for")]
+    Missing {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// The checkpoint has a tensor that the model does not know.
+    #[error("the checkpoint has a tensor \"{name}\", for which its configuration has no place")]
+    Unexpected {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// A tensor has the wrong shape.
+    #[error("tensor \"{name}\" has shape {found:?}, but the configuration calls for {expected:?}")]
+    Shape {
+        /// Name of the tensor.
+        name: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor has the wrong kind of number.
+    #[error("tensor \"{name}\" holds {found}, but must hold {expected} numbers")]
+    Kind {
+        /// Name of the tensor.
+        name: String,
+        /// Data type in the file.
+        found: String,
+        /// What it must hold.
+        expected: &'static str,
+    },
+    /// The pattern of a packed weight is not valid.
+    #[error("packed weight \"{name}\": {source}")]
+    Layout {
+        /// Name of the weight.
+        name: String,
+        /// What is wrong.
+        source: LayoutError,
+    },
+    /// The tokenizer cannot be read or cannot handle the text.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What it said.
+        reason: String,
+    },
+    /// There is no tokenizer, and tokens cannot be bytes.
+    #[error(
+        "there is no tokenizer.json, and {vocabulary} tokens are too few for bytes: put the tokenizer of the model \
+         into its folder"
+    )]
+    NoTokenizer {
+        /// Tokens of the model.
+        vocabulary: usize,
+    },
+    /// A token is outside the vocabulary.
+    #[error(
+        "the tokenizer gives token {token}, but the model knows {vocabulary}: the tokenizer belongs to another model"
+    )]
+    Token {
+        /// The token.
+        token: u32,
+        /// Tokens of the model.
+        vocabulary: usize,
+    },
+    /// There is nothing to begin with.
+    #[error("{what}")]
+    TooShort {
+        /// What is too short, and how long it must be.
+        what: String,
+    },
+    /// The text does not fit the model.
+    #[error("{found} tokens do not fit: the model was made for {limit} positions")]
+    TooLong {
+        /// Tokens asked for.
+        found: usize,
+        /// Positions of the model.
+        limit: usize,
+    },
+    /// A setting of a request is out of range.
+    #[error("{setting} is {found}, but must be {expected}")]
+    Setting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// Values that work.
+        expected: &'static str,
+    },
+    /// This build cannot compute there.
+    #[error(
+        "this build has no {name} backend: add `--features {name}` to cargo's arguments, before the `--`"
+    )]
+    NoBackend {
+        /// Name of the backend and of its feature.
+        name: &'static str,
+    },
+    /// The device did not return its results.
+    #[error("the device failed: {reason}")]
+    Device {
+        /// What it said.
+        reason: String,
+    },
+}

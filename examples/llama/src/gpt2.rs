@@ -1,0 +1,166 @@
+//! The GPT-2 architecture. Fields are called as in Hugging Face's checkpoints.
+
+use burn::module::Module;
+use burn::nn;
+use burn::tensor::activation::gelu_approximate;
+use burn::tensor::{DType, Int, Tensor};
+
+use crate::attention::Pass;
+use crate::checkpoint::{Builder, Layout};
+use crate::config::Gpt2Config;
+use crate::{Error, Linear};
+
+/// Embeddings, blocks, norm, and the output layer if it is not the embedding.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    transformer: Transformer,
+    lm_head: Option<Linear>,
+}
+
+#[derive(Module, Debug)]
+struct Transformer {
+    /// Of tokens.
+    wte: nn::Embedding,
+    /// Of positions.
+    wpe: nn::Embedding,
+    h: Vec<Block>,
+    ln_f: nn::LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    ln_1: nn::LayerNorm,
+    attn: Attention,
+    ln_2: nn::LayerNorm,
+    mlp: Mlp,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    /// Query, key and value side by side.
+    c_attn: Linear,
+    c_proj: Linear,
+    heads: usize,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+}
+
+impl Gpt2 {
+    pub(crate) fn build(config: &Gpt2Config, builder: &Builder) -> Result<Self, Error> {
+        let width = config.n_embd;
+        let blocks = (0..config.n_layer)
+            .map(|index| Block::build(config, builder, &format!("transformer.h.{index}")));
+        let transformer = Transformer {
+            wte: builder.embedding(config.vocab_size, width),
+            wpe: builder.embedding(config.n_positions, width),
+            h: blocks.collect::<Result<_, _>>()?,
+            ln_f: builder.layer_norm(width, config.layer_norm_epsilon),
+        };
+        let head = || builder.linear("lm_head", [width, config.vocab_size], false, Layout::OutIn);
+        let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
+        Ok(Self { transformer, lm_head })
+    }
+
+    pub(crate) fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+        let time = tokens.dims()[1];
+        let (start, end) = (pass.start as i64, (pass.start + time) as i64);
+        let positions = Tensor::<1, Int>::arange(start..end, &tokens.device()).unsqueeze::<2>();
+        let mut x = self.transformer.wte.forward(tokens) + self.transformer.wpe.forward(positions);
+        for (index, block) in self.transformer.h.iter().enumerate() {
+            x = block.forward(x, index, &mut pass);
+        }
+        pass.finish();
+        self.transformer.ln_f.forward(x)
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        self.transformer.h.len()
+    }
+
+    pub(crate) fn head(&self) -> Option<&Linear> {
+        self.lm_head.as_ref()
+    }
+
+    pub(crate) fn embedding(&self) -> Tensor<2> {
+        self.transformer.wte.weight.val()
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut all = Vec::new();
+        for (index, block) in self.transformer.h.iter_mut().enumerate() {
+            let named = [
+                ("attn.c_attn", &mut block.attn.c_attn),
+                ("attn.c_proj", &mut block.attn.c_proj),
+                ("mlp.c_fc", &mut block.mlp.c_fc),
+                ("mlp.c_proj", &mut block.mlp.c_proj),
+            ];
+            let full = |name| format!("transformer.h.{index}.{name}");
+            all.extend(named.map(|(name, linear)| (full(name), linear)));
+        }
+        all.extend(self.lm_head.as_mut().map(|head| ("lm_head".to_string(), head)));
+        all
+    }
+}
+
+impl Block {
+    fn build(config: &Gpt2Config, builder: &Builder, path: &str) -> Result<Self, Error> {
+        let width = config.n_embd;
+        let norm = || builder.layer_norm(width, config.layer_norm_epsilon);
+        let linear = |name: &str, shape| {
+            builder.linear(&format!("{path}.{name}"), shape, true, Layout::InOut)
+        };
+        Ok(Self {
+            ln_1: norm(),
+            attn: Attention {
+                c_attn: linear("attn.c_attn", [width, 3 * width])?,
+                c_proj: linear("attn.c_proj", [width, width])?,
+                heads: config.n_head,
+            },
+            ln_2: norm(),
+            mlp: Mlp {
+                c_fc: linear("mlp.c_fc", [width, config.inner()])?,
+                c_proj: linear("mlp.c_proj", [config.inner(), width])?,
+            },
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
+        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), index, pass);
+        let x = x.clone() + self.mlp.forward(self.ln_2.forward(x), index, pass);
+        pass.leave(&x);
+        x
+    }
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
+        let [batch, time, width] = x.dims();
+        let split =
+            |x: Tensor<3>| x.reshape([batch, time, self.heads, width / self.heads]).swap_dims(1, 2);
+        let [query, keys, values] = self
+            .c_attn
+            .forward(x)
+            .chunk(3, 2)
+            .try_into()
+            .expect("three chunks of a width that three divides");
+        let mixed = pass.attend(index, split(query), split(keys), split(values));
+        self.c_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, width]))
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
+        let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
+        pass.tell(name("c_fc"), &x);
+        let hidden = self.c_fc.forward(x);
+        let dtype = hidden.dtype();
+        // The cube of a hidden feature leaves the range of f16.
+        let active = gelu_approximate(hidden.cast(DType::F32)).cast(dtype);
+        pass.tell(name("c_proj"), &active);
+        self.c_proj.forward(active)
+    }
+}

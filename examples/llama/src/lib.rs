@@ -1,0 +1,60 @@
+//! Llama and GPT-2 checkpoints, as published, in dense or block-sparse models.
+//!
+//! ```text
+//! folder ─► Checkpoint ─► Model ─► generate, perplexity ─► text, numbers
+//!               │           ▲
+//!               └► Tokenizer ┘ tokens
+//! ```
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `checkpoint/` | folders: opened, loaded, written |
+//! | `config.rs`, `rope.rs` | `config.json`; rotary positions |
+//! | `llama.rs`, `gpt2.rs` | the architectures, named as their checkpoints are |
+//! | `attention.rs`, `linear.rs` | what both are made of |
+//! | `model.rs` | one type for both |
+//! | `tokenizer.rs`, `sample.rs`, `generate.rs`, `perplexity.rs` | what one does with a model |
+//!
+//! # Example
+//! ```no_run
+//! use burn::tensor::Device;
+//! use llama::{Checkpoint, Generation, Precision, generate};
+//!
+//! let checkpoint = Checkpoint::open("Llama-3.2-1B")?;
+//! let tokenizer = checkpoint.tokenizer()?;
+//! let model = checkpoint.load(&Device::flex(), Precision::F32)?;
+//! let prompt = tokenizer.encode("The capital of France is")?;
+//! let new = generate::<llama::Error>(&model, &prompt, &Generation::new(&checkpoint, 8), |_| Ok(()))?;
+//! println!("{}", tokenizer.decode(&new)?);
+//! # Ok::<(), llama::Error>(())
+//! ```
+
+mod attention;
+mod checkpoint;
+mod config;
+mod device;
+mod error;
+mod generate;
+mod gpt2;
+mod linear;
+mod llama;
+mod model;
+mod perplexity;
+mod rope;
+mod sample;
+mod tokenizer;
+
+pub use attention::Cache;
+pub use checkpoint::{Checkpoint, Form, Precision};
+pub use config::{Config, Gpt2Config, LlamaConfig};
+pub use device::{Backend, open_device};
+pub use error::Error;
+pub use generate::{Generation, generate, next_scores};
+pub use gpt2::Gpt2;
+pub use linear::Linear;
+pub use llama::Llama;
+pub use model::Model;
+pub use perplexity::{Score, Windows, perplexity};
+pub use rope::{Rope, RopeScaling};
+pub use sample::Sampling;
+pub use tokenizer::{TextStream, Tokenizer};

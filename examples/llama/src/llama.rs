@@ -1,0 +1,201 @@
+//! The Llama architecture. Fields are called as in Hugging Face's checkpoints.
+
+use burn::module::Module;
+use burn::nn;
+use burn::tensor::activation::silu;
+use burn::tensor::{Int, Tensor};
+use burn_blast::BlockSparseGatedMlp;
+
+use crate::attention::Pass;
+use crate::checkpoint::{Builder, Layout};
+use crate::config::LlamaConfig;
+use crate::rope::{Rope, Rotation};
+use crate::{Error, Linear};
+
+/// Embedding, layers, norm, and the output layer if it is not the embedding.
+#[derive(Module, Debug)]
+pub struct Llama {
+    model: Decoder,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    rope: Rope,
+}
+
+#[derive(Module, Debug)]
+struct Decoder {
+    embed_tokens: nn::Embedding,
+    layers: Vec<Layer>,
+    norm: nn::RmsNorm,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    input_layernorm: nn::RmsNorm,
+    self_attn: Attention,
+    post_attention_layernorm: nn::RmsNorm,
+    mlp: Mlp,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    head_dim: usize,
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+}
+
+impl Llama {
+    pub(crate) fn build(config: &LlamaConfig, builder: &Builder) -> Result<Self, Error> {
+        let width = config.hidden_size;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| Layer::build(config, builder, &format!("model.layers.{index}")));
+        let model = Decoder {
+            embed_tokens: builder.embedding(config.vocab_size, width),
+            layers: layers.collect::<Result<_, _>>()?,
+            norm: builder.rms_norm(width, config.rms_norm_eps),
+        };
+        let head = || builder.linear("lm_head", [width, config.vocab_size], false, Layout::OutIn);
+        let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
+        Ok(Self { model, lm_head, rope: config.rope.clone() })
+    }
+
+    pub(crate) fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+        let time = tokens.dims()[1];
+        let mut x = self.model.embed_tokens.forward(tokens);
+        let rotation = self.rope.at(pass.start, time, &x.device(), x.dtype());
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            x = layer.forward(x, index, &rotation, &mut pass);
+        }
+        pass.finish();
+        self.model.norm.forward(x)
+    }
+
+    pub(crate) fn layers(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    pub(crate) fn head(&self) -> Option<&Linear> {
+        self.lm_head.as_ref()
+    }
+
+    pub(crate) fn embedding(&self) -> Tensor<2> {
+        self.model.embed_tokens.weight.val()
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut all = Vec::new();
+        for (index, layer) in self.model.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            let named = [
+                ("self_attn.q_proj", &mut attention.q_proj),
+                ("self_attn.k_proj", &mut attention.k_proj),
+                ("self_attn.v_proj", &mut attention.v_proj),
+                ("self_attn.o_proj", &mut attention.o_proj),
+                ("mlp.gate_proj", &mut mlp.gate_proj),
+                ("mlp.up_proj", &mut mlp.up_proj),
+                ("mlp.down_proj", &mut mlp.down_proj),
+            ];
+            let full = |name| format!("model.layers.{index}.{name}");
+            all.extend(named.map(|(name, linear)| (full(name), linear)));
+        }
+        all.extend(self.lm_head.as_mut().map(|head| ("lm_head".to_string(), head)));
+        all
+    }
+}
+
+impl Layer {
+    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
+        let norm = || builder.rms_norm(config.hidden_size, config.rms_norm_eps);
+        Ok(Self {
+            input_layernorm: norm(),
+            self_attn: Attention::build(config, builder, &format!("{path}.self_attn"))?,
+            post_attention_layernorm: norm(),
+            mlp: Mlp::build(config, builder, &format!("{path}.mlp"))?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, index: usize, turn: &Rotation, pass: &mut Pass) -> Tensor<3> {
+        let normed = self.input_layernorm.forward(x.clone());
+        let x = x + self.self_attn.forward(normed, index, turn, pass);
+        let x = x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x), index, pass);
+        pass.leave(&x);
+        x
+    }
+}
+
+impl Attention {
+    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
+        let (width, head_dim) = (config.hidden_size, config.head_dim);
+        let query = config.num_attention_heads * head_dim;
+        let key = config.num_key_value_heads * head_dim;
+        let linear = |name: &str, shape| {
+            builder.linear(&format!("{path}.{name}"), shape, config.attention_bias, Layout::OutIn)
+        };
+        Ok(Self {
+            q_proj: linear("q_proj", [width, query])?,
+            k_proj: linear("k_proj", [width, key])?,
+            v_proj: linear("v_proj", [width, key])?,
+            o_proj: linear("o_proj", [query, width])?,
+            head_dim,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, index: usize, turn: &Rotation, pass: &mut Pass) -> Tensor<3> {
+        let [batch, time, _] = x.dims();
+        let split = |x: Tensor<3>| {
+            let heads = x.dims()[2] / self.head_dim;
+            x.reshape([batch, time, heads, self.head_dim]).swap_dims(1, 2)
+        };
+        let query = turn.apply(split(self.q_proj.forward(x.clone())));
+        let keys = turn.apply(split(self.k_proj.forward(x.clone())));
+        let values = split(self.v_proj.forward(x));
+        let mixed = pass.attend(index, query, keys, values);
+        let width = mixed.dims()[1] * self.head_dim;
+        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, width]))
+    }
+}
+
+impl Mlp {
+    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
+        let (width, hidden) = (config.hidden_size, config.intermediate_size);
+        let linear = |name: &str, shape| {
+            builder.linear(&format!("{path}.{name}"), shape, config.mlp_bias, Layout::OutIn)
+        };
+        Ok(Self {
+            gate_proj: linear("gate_proj", [width, hidden])?,
+            up_proj: linear("up_proj", [width, hidden])?,
+            down_proj: linear("down_proj", [hidden, width])?,
+        })
+    }
+
+    fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
+        if let (Some(mlp), true) = (self.fused(), pass.witness.is_none()) {
+            return mlp.forward(x);
+        }
+        let name = |layer| move || format!("model.layers.{index}.mlp.{layer}");
+        pass.tell(name("gate_proj"), &x);
+        pass.tell(name("up_proj"), &x);
+        let gate = silu(self.gate_proj.forward(x.clone()));
+        let hidden = gate * self.up_proj.forward(x);
+        pass.tell(name("down_proj"), &hidden);
+        self.down_proj.forward(hidden)
+    }
+
+    /// The three layers as one, whose products a CPU computes in one pass, if all are block-sparse.
+    ///
+    /// Made for each call, which shares the weights and copies none: held as one module they would lose the names
+    /// of the checkpoint.
+    fn fused(&self) -> Option<BlockSparseGatedMlp> {
+        let [gate, up, down] =
+            [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::as_sparse);
+        Some(BlockSparseGatedMlp::new(gate?.clone(), up?.clone(), down?.clone()))
+    }
+}

@@ -1,0 +1,87 @@
+//! Writes text with a checkpoint, scores a text by it, or times it.
+
+mod bench;
+mod cli;
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use llama::{Checkpoint, Generation, Model, Sampling, Windows};
+
+use cli::{Args, Command, GenerateArgs, ModelArgs, PerplexityArgs};
+
+/// Most tokens a perplexity window has by default: what one pass of attention over it costs grows with its square.
+const DEFAULT_WINDOW: usize = 1024;
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Generate(args) => generate(&args),
+        Command::Perplexity(args) => perplexity(&args),
+        Command::Bench(args) => {
+            let (checkpoint, model) = open(&args.model)?;
+            bench::run(&checkpoint, model, &args)
+        }
+    }
+}
+
+fn open(args: &ModelArgs) -> Result<(Checkpoint, Model)> {
+    let device = llama::open_device(args.backend)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let model = checkpoint.load(&device, args.precision())?;
+    Ok((checkpoint, model))
+}
+
+/// Prints the prompt and its continuation, piece by piece as it comes.
+fn generate(args: &GenerateArgs) -> Result<()> {
+    let (checkpoint, model) = open(&args.model)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let prompt = tokenizer.encode(&args.prompt)?;
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        seed: args.seed,
+    };
+    let request = Generation { sampling, ..Generation::new(&checkpoint, args.max_new) };
+    let mut out = std::io::stdout().lock();
+    let mut stream = tokenizer.stream();
+    // The prompt goes through the stream too: how a tokenizer spaces a word depends on the one before.
+    for token in &prompt {
+        write!(out, "{}", stream.push(*token)?)?;
+    }
+    out.flush()?;
+    llama::generate(&model, &prompt, &request, |token| -> Result<()> {
+        write!(out, "{}", stream.push(token)?)?;
+        Ok(out.flush()?)
+    })?;
+    writeln!(out, "{}", stream.finish()?)?;
+    Ok(())
+}
+
+/// Prints the perplexity of a text file, and how it was cut.
+fn perplexity(args: &PerplexityArgs) -> Result<()> {
+    let text = std::fs::read_to_string(&args.text)
+        .with_context(|| format!("cannot read the text {}", args.text.display()))?;
+    let (checkpoint, model) = open(&args.model)?;
+    let tokens = checkpoint.tokenizer()?.encode(&text)?;
+    let context = checkpoint.config().context();
+    let window = args.window.unwrap_or(context.min(DEFAULT_WINDOW));
+    anyhow::ensure!(
+        window <= context,
+        "--window {window} is larger than the {context} positions the model was made for"
+    );
+    let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
+    let score = llama::perplexity(&model, &tokens, windows, |done| {
+        eprint!("\r{done} of {} tokens", tokens.len() - 1);
+    })?;
+    eprintln!();
+    println!("perplexity {:.4}", score.perplexity());
+    println!(
+        "{:.4} nats a token, {:.4} bits a byte of text",
+        score.nats / score.tokens as f64,
+        score.nats / std::f64::consts::LN_2 / text.len() as f64
+    );
+    println!("{} tokens, window {}, stride {}", score.tokens, window, windows.stride);
+    Ok(())
+}

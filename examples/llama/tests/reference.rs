@@ -1,0 +1,224 @@
+//! The models against the transformers library.
+
+mod common;
+
+use burn::tensor::{DType, Device};
+use common::{Expected, MODELS, distance, load, numbers, open};
+use llama::{Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity};
+
+/// Share of the largest score by which single-precision scores may differ: a hundred roundings.
+const SINGLE: f32 = 100.0 * f32::EPSILON / 2.0;
+
+/// The same for bf16, of eight bits: a model rounds after every operation, and in another order.
+const BF16: f32 = 8.0 / 256.0;
+
+/// The same for f16, of eleven bits.
+const F16: f32 = 8.0 / 2048.0;
+
+/// Scores after every token of both texts, in one pass.
+fn at_once(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
+    numbers(model.forward(model.tokens(&[&texts[0], &texts[1]]), None))
+}
+
+/// The same with a cache: some tokens at once, then some more, then one by one.
+fn in_steps(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
+    let length = texts[0].len();
+    let mut cuts = vec![0, 7, 12];
+    cuts.extend(13..=length);
+    let mut cache = model.cache();
+    let steps = cuts.windows(2).map(|cut| {
+        let part = |text: &Vec<u32>| text[cut[0]..cut[1]].to_vec();
+        let (first, second) = (part(&texts[0]), part(&texts[1]));
+        model.forward(model.tokens(&[&first, &second]), Some(&mut cache))
+    });
+    let logits = burn::tensor::Tensor::cat(steps.collect(), 1);
+    assert_eq!(cache.len(), length);
+    numbers(logits)
+}
+
+/// Every linear layer block-sparse, with all blocks that hold anything.
+fn pack_all(mut model: Model, block: usize) -> Model {
+    for (_, linear) in model.linears_mut() {
+        linear.pack(block).unwrap();
+    }
+    model
+}
+
+fn check(model: &Model, name: &str, expected: &[f32], limit: f32) {
+    let texts = Expected::of(name).texts();
+    for (way, found) in [("at once", at_once(model, &texts)), ("in steps", in_steps(model, &texts))]
+    {
+        let apart = distance(&found, expected);
+        assert!(apart <= limit, "{name} {way}: {apart} apart, {limit} allowed");
+    }
+}
+
+#[test]
+fn scores_are_those_of_transformers() {
+    for name in MODELS {
+        check(&load(name, Precision::F32), name, &Expected::of(name).single(), SINGLE);
+    }
+}
+
+#[test]
+fn packed_at_full_density_they_are_the_same() {
+    for name in MODELS {
+        let model = pack_all(load(name, Precision::F32), 8);
+        check(&model, name, &Expected::of(name).single(), SINGLE);
+    }
+}
+
+#[test]
+fn half_precision_comes_close() {
+    let model = load("tied", Precision::File);
+    assert_eq!(model.dtype(), DType::BF16);
+    check(&model, "tied", &Expected::of("tied").floats("logits"), BF16);
+    check(&pack_all(model, 16), "tied", &Expected::of("tied").floats("logits"), BF16);
+    for name in MODELS {
+        check(&load(name, Precision::F16), name, &Expected::of(name).single(), F16);
+    }
+}
+
+#[test]
+fn greedy_texts_are_those_of_transformers() {
+    for name in MODELS {
+        let (checkpoint, expected) = (open(name), Expected::of(name));
+        for model in [load(name, Precision::F32), pack_all(load(name, Precision::F32), 16)] {
+            let greedy = expected.ids("greedy");
+            let request = Generation::new(&checkpoint, greedy.len());
+            let mut heard = Vec::new();
+            let found = generate(&model, &expected.texts()[0], &request, |token| {
+                heard.push(token);
+                Ok::<(), Error>(())
+            });
+            assert_eq!(found.unwrap(), greedy, "{name}");
+            assert_eq!(heard, greedy, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_text_ends_before_its_end_token() {
+    let (model, expected) = (load("gpt2", Precision::F32), Expected::of("gpt2"));
+    let greedy = expected.ids("greedy");
+    let mut request = Generation::new(&open("gpt2"), greedy.len());
+    request.stop.insert(greedy[5]);
+    let first = greedy.iter().position(|token| *token == greedy[5]).unwrap();
+    let found = generate::<Error>(&model, &expected.texts()[0], &request, |_| Ok(())).unwrap();
+    assert_eq!(found, greedy[..first]);
+}
+
+#[test]
+fn a_text_ends_with_the_positions_of_the_model() {
+    let (model, expected) = (load("gpt2", Precision::F32), Expected::of("gpt2"));
+    let request = Generation::new(&open("gpt2"), 1000);
+    let prompt = &expected.texts()[0];
+    let found = generate::<Error>(&model, prompt, &request, |_| Ok(())).unwrap();
+    // The last new token was never read back, so it needs no position.
+    assert_eq!(prompt.len() + found.len(), 64 + 1);
+}
+
+#[test]
+fn a_text_costs_what_it_costs_in_transformers() {
+    for name in MODELS {
+        let (model, expected) = (load(name, Precision::F32), Expected::of(name));
+        let text = &expected.texts()[0];
+        let windows = Windows { window: 8, stride: 5 };
+        let mut progress = Vec::new();
+        let score = perplexity(&model, text, windows, |done| progress.push(done)).unwrap();
+        let nats = expected.double("nats");
+        assert_eq!(score.tokens, text.len() - 1);
+        assert_eq!(progress, [7, 12, 17, 22, 23]);
+        assert!((score.nats - nats).abs() < 1e-5 * nats, "{name}: {} and {nats}", score.nats);
+    }
+}
+
+#[test]
+fn the_tokenizer_is_that_of_the_file() {
+    let (tokenizer, expected) = (open("llama3").tokenizer().unwrap(), Expected::of("llama3"));
+    let text = "The quick brown fox: naïve café 🦙, it's 2024!";
+    let tokens = tokenizer.encode(text).unwrap();
+    assert_eq!(tokens, expected.ids("text"));
+    let mut stream = tokenizer.stream();
+    let mut shown: String = tokens.iter().map(|token| stream.push(*token).unwrap()).collect();
+    shown += &stream.finish().unwrap();
+    assert_eq!(shown, text);
+}
+
+#[test]
+fn packed_and_dense_layers_mix() {
+    let mut model = load("packed", Precision::F32);
+    let linears = model.linears_mut();
+    let sparse: Vec<&str> = linears
+        .iter()
+        .filter(|(_, linear)| matches!(linear, Linear::Sparse(_)))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let expected = [
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.0.mlp.gate_proj",
+        "model.layers.0.mlp.up_proj",
+        "model.layers.0.mlp.down_proj",
+        "model.layers.1.mlp.down_proj",
+        "lm_head",
+    ];
+    assert_eq!(sparse, expected);
+    for (name, linear) in &linears {
+        let is_sparse = expected.contains(&name.as_str());
+        assert_eq!(linear.sparsity() > 0.3, is_sparse, "{name}: {}", linear.sparsity());
+    }
+}
+
+#[test]
+fn what_is_saved_loads_as_the_same_function() {
+    let device = Device::flex();
+    for name in MODELS {
+        let (checkpoint, texts) = (open(name), Expected::of(name).texts());
+        for precision in [Precision::F32, Precision::BF16] {
+            let model = pack_all(load(name, precision), 8);
+            let scores = at_once(&model, &texts);
+            let scratch = tempfile::tempdir().unwrap();
+            for form in [Form::Dense, Form::Packed] {
+                let folder = scratch.path().join(format!("{form:?}"));
+                checkpoint.save(&model, &folder, form).unwrap();
+                let saved = llama::Checkpoint::open(&folder).unwrap();
+                assert_eq!(saved.config(), checkpoint.config());
+                let mut again = saved.load(&device, Precision::File).unwrap();
+                assert_eq!(again.dtype(), model.dtype());
+                let packed =
+                    again.linears_mut().iter().all(|(_, l)| matches!(l, Linear::Sparse(_)));
+                assert_eq!(packed, form == Form::Packed);
+                let found = at_once(&again, &texts);
+                match form {
+                    Form::Packed => assert_eq!(found, scores, "{name}"),
+                    // Dense products sum in another order.
+                    Form::Dense => {
+                        let limit = if precision == Precision::F32 { SINGLE } else { BF16 };
+                        assert!(distance(&found, &scores) <= limit, "{name}");
+                    }
+                }
+            }
+            let left = std::fs::read_dir(scratch.path()).unwrap().count();
+            assert_eq!(left, 2, "no temporary folder stays behind");
+        }
+    }
+}
+
+#[test]
+fn a_saved_dense_checkpoint_has_the_bytes_it_was_loaded_from() {
+    for name in ["llama3", "gpt2"] {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("again");
+        open(name).save(&load(name, Precision::File), &folder, Form::Dense).unwrap();
+        let read =
+            |folder: &std::path::Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+        let (ours, theirs) = (read(&folder), read(&common::folder(name)));
+        let ours = safetensors::SafeTensors::deserialize(&ours).unwrap();
+        let theirs = safetensors::SafeTensors::deserialize(&theirs).unwrap();
+        assert_eq!(ours.len(), theirs.len());
+        for (tensor, view) in theirs.tensors() {
+            assert_eq!(ours.tensor(&tensor).unwrap(), view, "{name}: {tensor}");
+        }
+        assert_eq!(folder.join("tokenizer.json").exists(), name == "llama3");
+    }
+}
