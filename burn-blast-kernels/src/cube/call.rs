@@ -6,6 +6,7 @@ use cubecl::prelude::*;
 use thiserror::Error;
 
 use super::index::PatternIndex;
+use super::mma::offer::Offer;
 use crate::BlockPattern;
 
 /// Why the kernels cannot serve a call.
@@ -65,6 +66,11 @@ impl<'a> Call<'a> {
     /// Cubes spread over the three grid dimensions; there may be a few too many.
     pub(super) fn cubes(&self, count: usize) -> CubeCount {
         cubecl::calculate_cube_count_elemwise(self.client, count, CubeDim::new_1d(1))
+    }
+
+    /// What the device offers for the type of this call.
+    pub(super) fn offer(&self) -> Offer {
+        Offer::of(self.client.properties(), self.dtype)
     }
 
     pub(super) fn max_units(&self) -> usize {

@@ -92,3 +92,32 @@ impl GridIndex {
         })
     }
 }
+
+/// Runs of slots that one cube of a sampled product computes.
+pub(super) struct GroupIndex {
+    client: Client,
+    group: usize,
+    /// Number of runs.
+    pub(super) count: usize,
+    /// First slot of each run, and the end of the last.
+    pub(super) starts: IndexBuffer,
+}
+
+impl GroupIndex {
+    /// The runs of at most `group` slots that `starts` makes of the column pointers; made on first use and
+    /// kept with the pattern.
+    pub(super) fn of(
+        pattern: &BlockPattern,
+        client: &Client,
+        group: usize,
+        starts: impl FnOnce(&[u32], usize) -> Vec<u32>,
+    ) -> Arc<Self> {
+        let here =
+            |index: &Self| index.group == group && index.client.service_id() == client.service_id();
+        pattern.attached(here, || {
+            let starts = starts(pattern.col_ptr(), group);
+            let (client, count) = (client.clone(), starts.len() - 1);
+            Self { starts: IndexBuffer::upload(&client, &starts), client, group, count }
+        })
+    }
+}

@@ -1,8 +1,10 @@
 //! CubeCL kernels: one source for every GPU runtime.
 //!
 //! One folder per routine: `base.rs` picks the numbers on the host, `kernel.rs` is the loop nest,
-//! `launch.rs` checks the buffers and launches. All are plain register-tile kernels: no tensor cores, no
-//! plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU too.
+//! `launch.rs` checks the buffers and launches. The routines here are plain register-tile kernels: no tensor
+//! cores, no plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU
+//! too. The three products also have kernels for tensor cores, in `mma/`, which a launch takes where the
+//! device, the data type, the block and the sides allow it.
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
@@ -26,12 +28,15 @@ mod call;
 mod gather;
 mod index;
 mod load;
+mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
 
 pub use call::{Call, CubeError};
 pub use gather::{pack, unpack};
+#[doc(hidden)]
+pub use mma::catalogue;
 pub use norm::block_norms;
 pub use sddmm::{grad_block_norms, sddmm};
 pub use spmm::{spmm, spmm_t};

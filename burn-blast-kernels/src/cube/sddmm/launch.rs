@@ -6,6 +6,8 @@ use super::base::select;
 use super::kernel::{SizesLaunch, grad_block_norms_kernel, sddmm_kernel};
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
+use crate::cube::mma;
+use crate::cube::mma::offer::{Class, class};
 
 /// Writes `xᵀ · dy` at the kept blocks to `dw`, zero outside the weight. With `m = 0` that is all zeros.
 ///
@@ -25,14 +27,21 @@ pub fn sddmm(call: &Call, x: BufferArg, dy: BufferArg, dw: BufferArg, m: usize) 
         return;
     }
     let index = call.index();
-    let tile = select(call.pattern.block(), call.max_units());
+    let block = call.pattern.block();
+    let offer = call.offer();
+    let address = AddressType::from_len(x.len().max(dy.len()).max(dw.len()));
+    if let Class::Mma { pipelined } = class(&offer, block, [shape.rows(), shape.cols()], address)
+        && let Some(plan) = mma::sddmm::select(&offer, block, pipelined)
+    {
+        return mma::sddmm::launch(call, &index, &offer, plan, [x, dy, dw], m);
+    }
+    let tile = select(block, call.max_units());
     let cubes = call.pattern.nnz() * tile.parts() * tile.parts();
-    let longest = x.len().max(dy.len()).max(dw.len());
     sddmm_kernel::launch(
         call.client,
         call.cubes(cubes),
         CubeDim::new_1d(tile.units() as u32),
-        AddressType::from_len(longest),
+        address,
         row_vector(shape.rows()),
         row_vector(shape.cols()),
         index.bindable(x),

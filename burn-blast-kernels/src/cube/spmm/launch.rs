@@ -2,11 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::base::{Blueprint, select};
+use super::base::select;
 use super::kernel::spmm_kernel;
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::index::{IndexBuffer, PatternIndex};
+use crate::cube::mma;
+use crate::cube::mma::offer::{Class, class};
 
 /// Writes `x · w + bias` to `y`. An empty block column becomes its bias, or zero.
 ///
@@ -40,8 +42,7 @@ pub fn spmm(
         contraction: shape.rows(),
         output: shape.cols(),
     };
-    let tile = select(call.pattern.block(), false, m, call.max_units());
-    launch(call, &index, side, tile, [x, values, y], bias, m);
+    launch(call, &index, side, [x, values, y], bias, m);
 }
 
 /// Writes `dy · wᵀ` to `dx`. An empty block row becomes zero.
@@ -65,26 +66,30 @@ pub fn spmm_t(call: &Call, dy: BufferArg, values: BufferArg, dx: BufferArg, m: u
         contraction: shape.cols(),
         output: shape.rows(),
     };
-    let tile = select(call.pattern.block(), true, m, call.max_units());
-    launch(call, &index, side, tile, [dy, values, dx], None, m);
+    launch(call, &index, side, [dy, values, dx], None, m);
 }
 
 /// The view of the pattern a product walks, and its sizes.
-struct Side<'a> {
-    order: &'a IndexBuffer,
-    ptr: &'a IndexBuffer,
-    idx: &'a IndexBuffer,
-    slot: Option<&'a IndexBuffer>,
-    lines: usize,
-    contraction: usize,
-    output: usize,
+pub(in crate::cube) struct Side<'a> {
+    pub order: &'a IndexBuffer,
+    pub ptr: &'a IndexBuffer,
+    pub idx: &'a IndexBuffer,
+    pub slot: Option<&'a IndexBuffer>,
+    pub lines: usize,
+    pub contraction: usize,
+    pub output: usize,
+}
+
+impl Side<'_> {
+    fn transposed(&self) -> bool {
+        self.slot.is_some()
+    }
 }
 
 fn launch(
     call: &Call,
     index: &PatternIndex,
     side: Side,
-    tile: Blueprint,
     [x, values, y]: [BufferArg; 3],
     bias: Option<BufferArg>,
     m: usize,
@@ -95,15 +100,24 @@ fn launch(
     if m == 0 {
         return;
     }
+    let block = call.pattern.block();
+    let offer = call.offer();
+    let address = AddressType::from_len(x.len().max(values.len()).max(y.len()));
+    if let Class::Mma { pipelined } = class(&offer, block, [side.contraction, side.output], address)
+        && let Some(plan) =
+            mma::spmm::select(&offer, block, side.transposed(), m, side.lines, pipelined)
+    {
+        return mma::spmm::launch(call, index, side, plan, [x, values, y], bias, m, address);
+    }
+    let tile = select(block, side.transposed(), m, call.max_units());
     let cubes = m.div_ceil(tile.rows) * side.lines * tile.parts();
-    let longest = x.len().max(values.len()).max(y.len());
     // Transposed sums lie `units_n` columns apart and are stored one by one.
     let y_vector = if tile.transposed { 1 } else { row_vector(side.output) };
     spmm_kernel::launch(
         call.client,
         call.cubes(cubes),
         CubeDim::new_1d(tile.units() as u32),
-        AddressType::from_len(longest),
+        address,
         row_vector(side.contraction),
         y_vector,
         x,

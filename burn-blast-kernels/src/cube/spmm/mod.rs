@@ -4,4 +4,5 @@ mod base;
 mod kernel;
 mod launch;
 
+pub(super) use launch::Side;
 pub use launch::{spmm, spmm_t};

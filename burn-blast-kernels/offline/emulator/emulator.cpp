@@ -1,0 +1,343 @@
+// Runs the blocks of one launch one after the other, the units of a block as coroutines.
+//
+// usage: PROGRAM JOB RESULT
+// JOB holds, as 64-bit little-endian numbers: grid x, y, z; units of a block; bytes of shared memory; bytes
+// of scalars; number of buffers; for each its size and whether it is written. Then come the scalars and the
+// contents. RESULT receives the contents of the written buffers.
+#include "emulator.h"
+#include "half.h"
+#include "memory.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <unistd.h>
+#include <ucontext.h>
+
+// Calls the kernel; written next to it.
+extern "C" void emu_launch(char *const *buffers, char const *info, size_t info_bytes);
+
+dim3 threadIdx, blockIdx, gridDim;
+
+namespace emu {
+
+unsigned unit;
+uint32_t epoch;
+
+namespace {
+
+unsigned const LANES = 32;
+size_t const STACK = 1 << 20;
+
+struct Copy {
+    unsigned to;
+    char const *from;
+    unsigned bytes, from_bytes;
+};
+
+enum class State { Ready, AtWarp, AtBarrier, Done };
+
+struct Unit {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    State state;
+    // Copies not yet in a group, and groups not yet waited for, oldest first.
+    std::vector<Copy> open;
+    std::vector<std::vector<Copy>> groups;
+};
+
+// What one lane brings to a warp-wide instruction, and what it takes away.
+struct Operands {
+    unsigned a[4], b[2], row, registers[4];
+    float c[4], d[4];
+};
+
+struct Warp {
+    std::string instruction;
+    unsigned arrived = 0;
+    Operands lanes[LANES];
+};
+
+std::vector<Unit> units;
+std::vector<Warp> warps;
+ucontext_t scheduler;
+std::vector<char *> arguments;
+std::vector<char> info;
+
+void yield(State state) {
+    units[unit].state = state;
+    swapcontext(&units[unit].context, &scheduler);
+}
+
+void unit_main() {
+    emu_launch(arguments.data(), info.data(), info.size());
+    yield(State::Done);
+}
+
+// Meets the other lanes of the warp; the last to come executes for all.
+template <typename Execute> Operands &together(std::string const &instruction, Operands const &own, Execute execute) {
+    Warp &warp = warps[unit / LANES];
+    if (warp.arrived && warp.instruction != instruction) {
+        fault("lanes of a warp are at different instructions: " + warp.instruction + " and " + instruction);
+    }
+    warp.instruction = instruction;
+    warp.lanes[unit % LANES] = own;
+    if (++warp.arrived < LANES) {
+        yield(State::AtWarp);
+    } else {
+        warp.arrived = 0;
+        unsigned last = unit;
+        execute(warp, last - last % LANES);
+        unit = last;
+        for (unsigned lane = 0; lane < LANES; lane++) {
+            units[last - last % LANES + lane].state = State::Ready;
+        }
+    }
+    return warp.lanes[unit % LANES];
+}
+
+// c + a b, where lane l has rows l / 4 and l / 4 + 8 of a and column l / 4 of b. `a_at(lane, i)` gives the
+// register and element of a's i-th element; both functions return the value.
+template <typename Left, typename Right>
+void multiply(Warp &warp, unsigned depth, Left left, Right right) {
+    for (unsigned row = 0; row < 16; row++) {
+        for (unsigned col = 0; col < 8; col++) {
+            unsigned at = row / 8 * 2 + col % 2;
+            Operands &out = warp.lanes[row % 8 * 4 + col / 2];
+            float sum = out.c[at];
+            for (unsigned k = 0; k < depth; k++) sum += left(row, k) * right(k, col);
+            out.d[at] = sum;
+        }
+    }
+}
+
+void mma_16bit(std::string const &name, float (*widen)(unsigned short), float *d, unsigned const *a,
+               unsigned const *b, float const *c) {
+    Operands own = {};
+    std::memcpy(own.a, a, sizeof own.a);
+    std::memcpy(own.b, b, sizeof own.b);
+    std::memcpy(own.c, c, sizeof own.c);
+    Operands &done = together(name, own, [&](Warp &warp, unsigned) {
+        auto left = [&](unsigned row, unsigned k) {
+            unsigned word = warp.lanes[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
+            return widen((unsigned short)(word >> k % 2 * 16));
+        };
+        auto right = [&](unsigned k, unsigned col) {
+            unsigned word = warp.lanes[col * 4 + k % 8 / 2].b[k / 8];
+            return widen((unsigned short)(word >> k % 2 * 16));
+        };
+        multiply(warp, 16, left, right);
+    });
+    std::memcpy(d, done.d, sizeof done.d);
+}
+
+void start_units() {
+    for (Unit &u : units) {
+        getcontext(&u.context);
+        u.context.uc_stack.ss_sp = u.stack.get();
+        u.context.uc_stack.ss_size = STACK;
+        u.context.uc_link = nullptr;
+        makecontext(&u.context, unit_main, 0);
+        u.state = State::Ready;
+        u.open.clear();
+        u.groups.clear();
+    }
+    for (Warp &warp : warps) warp.arrived = 0;
+}
+
+// Runs every unit that can go on; whether there was one.
+bool run_ready() {
+    bool ran = false;
+    for (unsigned i = 0; i < units.size(); i++) {
+        if (units[i].state != State::Ready) continue;
+        unit = i;
+        threadIdx = {i, 0, 0};
+        swapcontext(&scheduler, &units[i].context);
+        ran = true;
+    }
+    return ran;
+}
+
+void run_block() {
+    shared->clear();
+    epoch = 1;
+    start_units();
+    for (;;) {
+        if (run_ready()) continue;
+        bool all_done = true;
+        for (Unit &u : units) {
+            if (u.state == State::AtWarp) fault("part of a warp waits for lanes that went another way");
+            all_done &= u.state == State::Done;
+        }
+        if (all_done) return;
+        epoch++;
+        for (Unit &u : units) {
+            if (u.state == State::AtBarrier) u.state = State::Ready;
+        }
+    }
+}
+
+void access(void const *address, size_t bytes, bool write) {
+    if (shared->near(address)) {
+        size_t at = size_t(static_cast<char const *>(address) - shared->begin());
+        write ? shared->write(at, bytes, "a store") : shared->read(at, bytes, "a load");
+    } else if (buffers.near(address)) {
+        buffers.check(address, bytes, write);
+    }
+}
+
+} // namespace
+
+void fault(std::string const &what) {
+    std::fprintf(stderr, "fault in block %u, unit %u: %s\n", blockIdx.x, unit, what.c_str());
+    std::fflush(stderr);
+    _exit(3);
+}
+
+char *shared_memory() { return shared->begin(); }
+
+unsigned shared_offset(void const *address) {
+    return unsigned(static_cast<char const *>(address) - shared->begin());
+}
+
+void cp_async(unsigned to, void const *from, unsigned bytes, unsigned from_bytes) {
+    if (to % bytes || reinterpret_cast<uintptr_t>(from) % bytes) {
+        fault("cp.async of " + std::to_string(bytes) + " bytes is not aligned to as many");
+    }
+    if (from_bytes > bytes) fault("cp.async reads more than it writes");
+    if (from_bytes) buffers.check(from, from_bytes, false);
+    shared->start_copy(to, bytes);
+    units[unit].open.push_back({to, static_cast<char const *>(from), bytes, from_bytes});
+}
+
+void cp_async_commit() {
+    units[unit].groups.push_back(std::move(units[unit].open));
+    units[unit].open.clear();
+}
+
+void cp_async_wait(unsigned groups_in_flight) {
+    auto &groups = units[unit].groups;
+    while (groups.size() > groups_in_flight) {
+        for (Copy const &copy : groups.front()) {
+            shared->finish_copy(copy.to, copy.from, copy.from_bytes, copy.bytes);
+        }
+        groups.erase(groups.begin());
+    }
+}
+
+void ldmatrix(unsigned *registers, unsigned count, bool transposed, unsigned row) {
+    Operands own = {};
+    own.row = row;
+    std::string name = "ldmatrix.x" + std::to_string(count) + (transposed ? ".trans" : "");
+    Operands &done = together(name, own, [&](Warp &warp, unsigned first) {
+        for (unsigned matrix = 0; matrix < count; matrix++) {
+            uint16_t cells[8][8];
+            for (unsigned line = 0; line < 8; line++) {
+                unsigned lane = matrix * 8 + line;
+                unit = first + lane;
+                unsigned at = warp.lanes[lane].row;
+                if (at % 16) fault("a line of ldmatrix does not start at 16 bytes");
+                shared->read(at, 16, "ldmatrix");
+                std::memcpy(cells[line], shared->begin() + at, 16);
+            }
+            for (unsigned lane = 0; lane < LANES; lane++) {
+                unsigned i = lane / 4, j = lane % 4 * 2;
+                unsigned low = transposed ? cells[j][i] : cells[i][j];
+                unsigned high = transposed ? cells[j + 1][i] : cells[i][j + 1];
+                warp.lanes[lane].registers[matrix] = low | high << 16;
+            }
+        }
+    });
+    std::memcpy(registers, done.registers, count * sizeof(unsigned));
+}
+
+void mma_m16n8k16_f16(float *d, unsigned const *a, unsigned const *b, float const *c) {
+    mma_16bit("mma.m16n8k16.f16", f16_to_float, d, a, b, c);
+}
+
+void mma_m16n8k16_bf16(float *d, unsigned const *a, unsigned const *b, float const *c) {
+    mma_16bit("mma.m16n8k16.bf16", bf16_to_float, d, a, b, c);
+}
+
+void mma_m16n8k8_tf32(float *d, unsigned const *a, unsigned const *b, float const *c) {
+    Operands own = {};
+    std::memcpy(own.a, a, sizeof own.a);
+    std::memcpy(own.b, b, sizeof own.b);
+    std::memcpy(own.c, c, sizeof own.c);
+    // The multiplier does not see the lowest 13 bits.
+    auto widen = [](unsigned word) { return as_float(word & ~0x1fffu); };
+    Operands &done = together("mma.m16n8k8.tf32", own, [&](Warp &warp, unsigned) {
+        auto left = [&](unsigned row, unsigned k) {
+            return widen(warp.lanes[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
+        };
+        auto right = [&](unsigned k, unsigned col) {
+            return widen(warp.lanes[col * 4 + k % 4].b[k / 4]);
+        };
+        multiply(warp, 8, left, right);
+    });
+    std::memcpy(d, done.d, sizeof done.d);
+}
+
+} // namespace emu
+
+void __syncthreads() { emu::yield(emu::State::AtBarrier); }
+
+// The kernel is compiled with -fsanitize=thread, which calls these at every access. No sanitizer is linked.
+#define HOOK(bytes)                                                                                           \
+    extern "C" void __tsan_read##bytes(void *at) { emu::access(at, bytes, false); }                          \
+    extern "C" void __tsan_write##bytes(void *at) { emu::access(at, bytes, true); }
+HOOK(1) HOOK(2) HOOK(4) HOOK(8) HOOK(16)
+#define HOOK_UNALIGNED(bytes)                                                                                 \
+    extern "C" void __tsan_unaligned_read##bytes(void *at) { emu::access(at, bytes, false); }                \
+    extern "C" void __tsan_unaligned_write##bytes(void *at) { emu::access(at, bytes, true); }
+HOOK_UNALIGNED(2) HOOK_UNALIGNED(4) HOOK_UNALIGNED(8) HOOK_UNALIGNED(16)
+extern "C" void __tsan_read_range(void *at, size_t bytes) { emu::access(at, bytes, false); }
+extern "C" void __tsan_write_range(void *at, size_t bytes) { emu::access(at, bytes, true); }
+extern "C" void __tsan_init() {}
+extern "C" void __tsan_func_entry(void *) {}
+extern "C" void __tsan_func_exit() {}
+
+int main(int count, char **arguments) {
+    using namespace emu;
+    if (count != 3) {
+        std::fprintf(stderr, "usage: %s JOB RESULT\n", arguments[0]);
+        return 2;
+    }
+    std::ifstream job(arguments[1], std::ios::binary);
+    auto number = [&] {
+        uint64_t value = 0;
+        job.read(reinterpret_cast<char *>(&value), 8);
+        return value;
+    };
+    gridDim.x = unsigned(number()), gridDim.y = unsigned(number()), gridDim.z = unsigned(number());
+    units = std::vector<Unit>(number());
+    warps = std::vector<Warp>(units.size() / LANES);
+    shared = new SharedMemory(number());
+    info.resize(number());
+    std::vector<uint64_t> sizes(number());
+    std::vector<bool> writable;
+    for (uint64_t &size : sizes) {
+        size = number();
+        writable.push_back(number());
+    }
+    job.read(info.data(), std::streamsize(info.size()));
+    buffers.allocate(sizes, writable);
+    for (size_t i = 0; i < sizes.size(); i++) {
+        job.read(buffers[i], std::streamsize(sizes[i]));
+        emu::arguments.push_back(buffers[i]);
+    }
+    if (!job || units.size() % LANES) {
+        std::fprintf(stderr, "the job is cut short, or its blocks are not whole warps\n");
+        return 2;
+    }
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) run_block();
+    std::ofstream result(arguments[2], std::ios::binary);
+    for (size_t i = 0; i < sizes.size(); i++) {
+        if (writable[i]) result.write(buffers[i], std::streamsize(sizes[i]));
+    }
+    return result.flush() ? 0 : 2;
+}

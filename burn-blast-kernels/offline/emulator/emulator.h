@@ -1,0 +1,45 @@
+// What a generated CUDA kernel needs, on a CPU. See README.md for what is modelled.
+//
+// No header that declares fixed-width integers may be included here: generated sources declare their own.
+#pragma once
+#include <cstddef>
+
+#define __global__
+#define __device__
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct dim3 {
+    unsigned x, y, z;
+};
+extern dim3 threadIdx, blockIdx, gridDim;
+
+template <typename T> T min(T a, T b) { return b < a ? b : a; }
+template <typename T> T max(T a, T b) { return a < b ? b : a; }
+
+// All units of the block that have not returned must arrive.
+void __syncthreads();
+
+namespace emu {
+
+// First byte of the block's shared memory.
+char *shared_memory();
+// Offset of an address in shared memory; meaningless for any other address, as on the device.
+unsigned shared_offset(void const *address);
+
+// cp.async: the copy happens when its group is waited for, as late as the device may do it.
+void cp_async(unsigned to, void const *from, unsigned bytes, unsigned from_bytes);
+void cp_async_commit();
+void cp_async_wait(unsigned groups_in_flight);
+
+// ldmatrix of `count` 8 x 8 matrices of 16-bit elements; `row` is this lane's line.
+void ldmatrix(unsigned *registers, unsigned count, bool transposed, unsigned row);
+
+// mma.sync, row.col, f32 sums.
+void mma_m16n8k16_f16(float *d, unsigned const *a, unsigned const *b, float const *c);
+void mma_m16n8k16_bf16(float *d, unsigned const *a, unsigned const *b, float const *c);
+void mma_m16n8k8_tf32(float *d, unsigned const *a, unsigned const *b, float const *c);
+
+} // namespace emu
+
+inline unsigned __cvta_generic_to_shared(void const *address) { return emu::shared_offset(address); }

@@ -1,0 +1,103 @@
+//! The table of `docs/src/kernel-ladder.md`: what each kernel costs, and what bounds it on paper.
+
+use std::fmt::Write;
+
+use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+
+use crate::{Arch, BF16, OfflineError, Toolkit, generate};
+
+/// Registers of a multiprocessor, in both architectures.
+const REGISTERS: usize = 65_536;
+/// Shared memory of an H100's multiprocessor, and what each block takes on top of its own, in bytes.
+const SHARED: usize = 228 * 1024;
+const SHARED_RESERVED: usize = 1024;
+/// Registers are given to a warp in units of so many.
+const REGISTER_UNIT: usize = 256;
+/// Rate of `mma.sync` on an H100 in TFLOP/s: 62 % of 800 for dense bf16. From public micro-benchmarks of
+/// Hopper; to be measured.
+const MMA_TFLOPS: f64 = 500.0;
+/// Bandwidth from L2 to shared memory of an H100 in TB/s, lower end of public micro-benchmarks; to be measured.
+const L2_TBPS: f64 = 5.5;
+
+/// Whether the page has a row for a variant. The others differ in the epilogue only.
+pub fn on_the_page(variant: &Variant) -> bool {
+    variant.pipelined() && !variant.bias() && !variant.split()
+}
+
+/// The rows of the table, compiled with `toolkit`.
+///
+/// # Errors
+/// If a kernel does not compile.
+pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
+    let mut variants: Vec<Variant> = Variant::all().into_iter().filter(on_the_page).collect();
+    variants.sort_by_key(|variant| {
+        let verb = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm].iter().position(|&v| v == variant.verb());
+        (verb, variant.tile_size().map(|[rows, cols]| (cols, rows)))
+    });
+    let mut registers = Vec::new();
+    for arch in Arch::ALL {
+        let kernels: Result<Vec<_>, OfflineError> = variants
+            .iter()
+            .map(|variant| {
+                let source = generate(variant, arch, BF16, cubecl::ir::AddressType::U32)?;
+                Ok((variant.name(), source))
+            })
+            .collect();
+        registers.push(toolkit.compile(arch, &kernels?)?);
+    }
+    let mut text = String::from(
+        "| kernel | units | registers sm_80, sm_90a | shared KiB | blocks a multiprocessor | B per output and step \
+         | FLOP per B | paper bound, TFLOP/s |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for ((variant, ampere), hopper) in variants.iter().zip(&registers[0]).zip(&registers[1]) {
+        text.push_str(&row(variant, [ampere.registers, hopper.registers]));
+    }
+    Ok(text)
+}
+
+/// How the row of a variant begins.
+pub fn row_head(variant: &Variant) -> String {
+    format!("| {} | {} |", variant.name(), variant.units())
+}
+
+fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
+    let [rows, cols] = variant.tile_size().map_or([0.0, 0.0], |size| size.map(|side| side as f64));
+    // A step of the contraction brings one line of each operand, two bytes an element, for two operations
+    // at each output.
+    let bytes = 2.0 * (rows + cols) / (rows * cols);
+    let intensity = 2.0 / bytes;
+    let bound = (intensity * L2_TBPS).min(MMA_TFLOPS);
+    let mut text = String::new();
+    write!(
+        text,
+        "{} {ampere}, {hopper} | {} | {} | {bytes:.3} | {intensity:.0} | {bound:.0} |",
+        row_head(variant),
+        variant.shared_bytes() / 1024,
+        resident(variant, hopper),
+    )
+    .expect("a string takes any text");
+    text + "\n"
+}
+
+/// Blocks that an H100's multiprocessor holds at once, by registers and shared memory.
+fn resident(variant: &Variant, registers: usize) -> usize {
+    let warp = (registers * 32).next_multiple_of(REGISTER_UNIT);
+    let by_registers = REGISTERS / warp / (variant.units() / 32);
+    by_registers.min(SHARED / (variant.shared_bytes() + SHARED_RESERVED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_holds_what_its_tile_costs() {
+        let all = Variant::all();
+        let variant = all.iter().find(|variant| variant.name() == "spmm_256x128").unwrap();
+        // 384 elements of two bytes a step for 256 x 128 outputs; 85.3 FLOP a byte at 5.5 TB/s.
+        assert_eq!(
+            row(variant, [200, 200]),
+            "| spmm_256x128 | 256 | 200, 200 | 114 | 1 | 0.023 | 85 | 469 |\n"
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Checks of the tensor-core kernels on a machine without a GPU. See `README.md`.
+
+mod emulate;
+mod error;
+mod generate;
+pub mod ladder;
+mod rewrite;
+mod toolkit;
+
+pub use emulate::{Buffer, Emulator, Launch, Program};
+pub use error::OfflineError;
+pub use generate::{Arch, BF16, F16, Source, generate};
+pub use rewrite::rewrite;
+pub use toolkit::{Machine, Toolkit};

@@ -1,0 +1,217 @@
+//! What the tests share: the emulator, and one problem laid out as a launch lays it out.
+
+#![allow(dead_code)]
+
+use std::sync::OnceLock;
+
+use blast_offline::{
+    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, generate,
+};
+use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use burn_blast_kernels::reference::{self, Exact, Rounding};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
+use cubecl::ir::{AddressType, ElemType};
+use half::{bf16, f16};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The emulator, compiled once. Without a C++ compiler the caller's test is skipped, with a word about it.
+pub fn emulator() -> Option<&'static Emulator> {
+    static EMULATOR: OnceLock<Option<Emulator>> = OnceLock::new();
+    let emulator = EMULATOR.get_or_init(|| {
+        Emulator::new().unwrap_or_else(|error| panic!("the emulator does not compile: {error}"))
+    });
+    if emulator.is_none() {
+        let required = std::env::var("BURN_BLAST_REQUIRE_EMULATOR").is_ok_and(|value| value == "1");
+        assert!(!required, "BURN_BLAST_REQUIRE_EMULATOR is set, but there is no g++ and no $CXX");
+        println!("SKIPPED: there is no g++ and no $CXX to compile the emulator with");
+    }
+    emulator.as_ref()
+}
+
+/// A variant by its name.
+pub fn variant(name: &str) -> Variant {
+    let all = Variant::all();
+    *all.iter()
+        .find(|variant| variant.name() == name)
+        .unwrap_or_else(|| panic!("no variant {name}"))
+}
+
+pub fn source(variant: &Variant, dtype: ElemType) -> Source {
+    generate(variant, Arch::Sm80, dtype, AddressType::U32).unwrap()
+}
+
+/// Tensors of one product, rounded to the storage type.
+pub struct Problem {
+    pub dtype: ElemType,
+    pub pattern: BlockPattern,
+    pub m: usize,
+    pub x: Vec<f32>,
+    pub dy: Vec<f32>,
+    pub values: Vec<f32>,
+    pub bias: Vec<f32>,
+}
+
+impl Problem {
+    /// A problem on the kept blocks `(row, col)`.
+    pub fn new(
+        dtype: ElemType,
+        sides: [usize; 2],
+        block: usize,
+        kept: &[(usize, usize)],
+        m: usize,
+    ) -> Self {
+        let shape = MatrixShape::new(sides[0], sides[1]).unwrap();
+        let mut mask = BlockMask::empty(shape, BlockSize::new(block).unwrap());
+        for &(row, col) in kept {
+            mask.set(row, col, true);
+        }
+        let pattern = BlockPattern::from_mask(&mask);
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut draw = |count: usize| -> Vec<f32> {
+            (0..count).map(|_| round(dtype, rng.random_range(-1.0..1.0))).collect()
+        };
+        Self {
+            x: draw(m * sides[0]),
+            dy: draw(m * sides[1]),
+            values: pack::pack(&draw(shape.area()), &pattern),
+            bias: draw(sides[1]),
+            dtype,
+            pattern,
+            m,
+        }
+    }
+
+    /// Runs a variant of `spmm` or `spmm_t` and compares with the oracle.
+    pub fn check_product(&self, variant: &Variant, program: &Program) -> Result<(), String> {
+        let transposed = variant.verb() == Verb::SpmmT;
+        let (pattern, shape) = (&self.pattern, self.pattern.shape());
+        let bias = variant.bias().then_some(self.bias.as_slice());
+        let (want, contraction, output) = if transposed {
+            let want = reference::spmm_t(&self.dy, &self.values, pattern);
+            (want, shape.cols(), shape.rows())
+        } else {
+            (reference::spmm(&self.x, &self.values, bias, pattern), shape.rows(), shape.cols())
+        };
+        let mut buffers =
+            vec![self.input(if transposed { &self.dy } else { &self.x }), self.input(&self.values)];
+        buffers.extend(bias.map(|bias| self.input(bias)));
+        let plan = pattern.plan();
+        if transposed {
+            let views =
+                [&plan.rows_by_length, pattern.row_ptr(), pattern.col_idx(), pattern.slot()];
+            buffers.extend(views.map(indices));
+        } else {
+            let views = [&plan.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
+            buffers.extend(views.map(indices));
+        }
+        buffers.push(self.poison(want.len(), self.dtype));
+        let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
+        let [rows, _] = variant.tile_size().unwrap();
+        let cubes = self.m.div_ceil(rows) * lines;
+        self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
+            .map_err(|error| error.to_string())?;
+        self.compare(buffers.last().unwrap(), &want)
+    }
+
+    /// Runs a variant of `sddmm`, with `add` if it is split, and compares with the oracle.
+    pub fn check_sddmm(
+        &self,
+        variant: &Variant,
+        program: &Program,
+        add: Option<&Program>,
+    ) -> Result<(), String> {
+        let result = self.sddmm(variant, program, add).map_err(|error| error.to_string())?;
+        self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
+    }
+
+    /// What a variant of `sddmm` writes.
+    pub fn sddmm(
+        &self,
+        variant: &Variant,
+        program: &Program,
+        add: Option<&Program>,
+    ) -> Result<Buffer, OfflineError> {
+        let (pattern, shape) = (&self.pattern, self.pattern.shape());
+        let splits = if variant.split() { 3 } else { 1 };
+        let starts = variant.group_starts(pattern.col_ptr());
+        let cubes = (starts.len() - 1) * splits;
+        let count = pattern.value_count();
+        let out =
+            if variant.split() { ElemType::Float(cubecl::ir::FloatKind::F32) } else { self.dtype };
+        let plan = pattern.plan();
+        let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
+        buffers.extend([pattern.row_idx(), &plan.col_of_slot, &starts].map(indices));
+        buffers.push(self.poison(splits * count, out));
+        let sizes = [self.m, shape.rows(), shape.cols(), count, splits, cubes];
+        self.run(variant, program, cubes, &sizes, &mut buffers)?;
+        let mut result = buffers.pop().unwrap();
+        if let Some(add) = add {
+            let adder = self::variant("add_splits");
+            let partial = Buffer { writable: false, ..result };
+            let mut buffers = vec![partial, self.poison(count, self.dtype)];
+            let blocks = (count / 4).div_ceil(adder.units());
+            self.run(&adder, add, blocks, &[count / 4, splits], &mut buffers)?;
+            result = buffers.pop().unwrap();
+        }
+        Ok(result)
+    }
+
+    fn run(
+        &self,
+        variant: &Variant,
+        program: &Program,
+        blocks: usize,
+        scalars: &[usize],
+        buffers: &mut [Buffer],
+    ) -> Result<(), OfflineError> {
+        // One block more than there is work for: launches round up too.
+        let blocks = [blocks as u64 + 1, 1, 1];
+        let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();
+        program.run(Launch { blocks, units: variant.units(), info: &info }, buffers)
+    }
+
+    fn input(&self, data: &[f32]) -> Buffer {
+        Buffer { bytes: encode(self.dtype, data), writable: false }
+    }
+
+    fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
+        Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
+    }
+
+    fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
+        let rounding = if self.dtype == F16 { Rounding::F16 } else { Rounding::BF16 };
+        rounding.check(&decode(self.dtype, &got.bytes), want)
+    }
+}
+
+/// An index array; one zero for an empty one, as a launch binds it.
+fn indices(data: &[u32]) -> Buffer {
+    let data = if data.is_empty() { &[0] } else { data };
+    Buffer { bytes: data.iter().flat_map(|n| n.to_le_bytes()).collect(), writable: false }
+}
+
+pub fn round(dtype: ElemType, value: f32) -> f32 {
+    match dtype {
+        F16 => f16::from_f32(value).to_f32(),
+        BF16 => bf16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
+pub fn encode(dtype: ElemType, data: &[f32]) -> Vec<u8> {
+    let word = |&value: &f32| match dtype {
+        F16 => f16::from_f32(value).to_le_bytes().to_vec(),
+        BF16 => bf16::from_f32(value).to_le_bytes().to_vec(),
+        _ => value.to_le_bytes().to_vec(),
+    };
+    data.iter().flat_map(word).collect()
+}
+
+pub fn decode(dtype: ElemType, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        F16 => bytes.as_chunks().0.iter().map(|&two| f16::from_le_bytes(two).to_f32()).collect(),
+        BF16 => bytes.as_chunks().0.iter().map(|&two| bf16::from_le_bytes(two).to_f32()).collect(),
+        _ => bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Every tensor-core kernel, emulated, against the f64 oracle.
+//!
+//! Output buffers start as NaN, so an element that is not written fails its check. Inputs end where their
+//! tensors end, so a read beyond them fails.
+
+mod common;
+
+use blast_offline::{BF16, F16};
+use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use burn_blast_kernels::pack;
+use common::{Problem, decode, emulator, source, variant};
+use cubecl::ir::ElemType;
+
+/// Checks the variants that `chosen` picks on every problem. At least one must have been picked.
+fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
+    let Some(emulator) = emulator() else { return };
+    let adder = emulator.build(&source(&variant("add_splits"), dtype)).unwrap();
+    let mut count = 0;
+    for variant in Variant::all().iter().filter(|variant| chosen(variant)) {
+        let program =
+            emulator.build(&source(variant, dtype)).unwrap_or_else(|error| panic!("{error}"));
+        for problem in problems(variant, dtype) {
+            let add = variant.split().then_some(&adder);
+            let result = match variant.verb() {
+                Verb::Sddmm => problem.check_sddmm(variant, &program, add),
+                _ => problem.check_product(variant, &program),
+            };
+            if let Err(error) = result {
+                panic!("{} on {:?}, m = {}: {error}", variant.name(), problem.pattern, problem.m);
+            }
+        }
+        count += 1;
+    }
+    assert!(count > 0, "no variant was checked");
+}
+
+/// Patterns and numbers of rows around the edges of the variant's tile.
+fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
+    let [rows, block] = variant.tile_size().unwrap();
+    let sides = |row_blocks: usize, col_blocks: usize| [row_blocks * block, col_blocks * block];
+    // Ragged blocks at both ends, an empty column and an empty row between full ones.
+    let ragged = [3 * block - 24, 4 * block - 8];
+    let holes = [(0, 0), (2, 0), (0, 1), (2, 3)];
+    let full: Vec<(usize, usize)> = (0..4).map(|at| (at / 2, at % 2)).collect();
+    let column: Vec<(usize, usize)> = (0..6).map(|row| (row, 0)).collect();
+    // Rows end inside an instruction tile; the contraction of `sddmm` also ends inside a stage.
+    let mut problems = vec![
+        Problem::new(dtype, ragged, block, &holes, rows + 3),
+        Problem::new(dtype, sides(2, 2), block, &full, rows),
+        Problem::new(dtype, sides(1, 2), block, &[(0, 1)], 1),
+        Problem::new(dtype, sides(6, 1), block, &column, 17),
+    ];
+    if variant.verb() != Verb::Sddmm {
+        // A launch of `sddmm` without blocks does nothing.
+        problems.push(Problem::new(dtype, sides(1, 2), block, &[], 5));
+    }
+    problems
+}
+
+fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
+    // With a bias there is more to go wrong; one test looks at the kernels without.
+    let fullest = variant.verb() != Verb::Spmm || variant.bias();
+    let side = variant.tile_size().map(|[_, cols]| cols);
+    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest
+}
+
+#[test]
+fn forward_in_blocks_of_32() {
+    check(BF16, |variant| pipelined(variant, Verb::Spmm, 32));
+}
+
+#[test]
+fn forward_in_blocks_of_64() {
+    check(BF16, |variant| pipelined(variant, Verb::Spmm, 64));
+}
+
+#[test]
+fn forward_in_blocks_of_128() {
+    check(BF16, |variant| pipelined(variant, Verb::Spmm, 128));
+}
+
+#[test]
+fn input_gradient_in_blocks_of_32() {
+    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 32));
+}
+
+#[test]
+fn input_gradient_in_blocks_of_64() {
+    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 64));
+}
+
+#[test]
+fn input_gradient_in_blocks_of_128() {
+    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 128));
+}
+
+#[test]
+fn weight_gradient() {
+    check(BF16, |variant| variant.pipelined() && variant.verb() == Verb::Sddmm);
+}
+
+#[test]
+fn half_precision_and_no_bias() {
+    let names = ["spmm_64x64", "spmm_t_64x64", "sddmm_128x64_split"];
+    check(F16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
+fn copies_through_registers() {
+    let names = ["spmm_64x64_bias_plain", "spmm_t_128x32_plain", "sddmm_128x64_plain"];
+    check(BF16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
+fn padding_is_zero_where_the_other_side_is_not_finite() {
+    let Some(emulator) = emulator() else { return };
+    let variant = variant("sddmm_128x32");
+    let program = emulator.build(&source(&variant, BF16)).unwrap();
+    let mut problem = Problem::new(BF16, [40, 56], 32, &[(0, 1), (1, 0), (1, 1)], 2);
+    let inside = pack::pack(&vec![1.0; 40 * 56], &problem.pattern);
+    let ones = vec![1.0; problem.x.len()];
+    for dy in [1.0, f32::INFINITY] {
+        problem.x = if dy == 1.0 { vec![f32::INFINITY; ones.len()] } else { ones.clone() };
+        problem.dy.fill(dy);
+        let result = problem.sddmm(&variant, &program, None).unwrap();
+        for (at, (got, inside)) in decode(BF16, &result.bytes).into_iter().zip(&inside).enumerate()
+        {
+            assert_eq!(got == 0.0, *inside == 0.0, "element {at}: {got}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! `xᵀ · dy` at the kept blocks on tensor cores.
+
+pub(super) mod base;
+pub(super) mod kernel;
+mod launch;
+
+pub(crate) use base::select;
+pub(crate) use launch::launch;

@@ -1,0 +1,99 @@
+//! The numbers of one product, picked on the host.
+//!
+//! Supports blocks of 32, 64 and 128, any number of rows and both directions. A device with too little
+//! shared memory for the smallest tile gets none, and the caller goes on to the kernel for any device.
+
+use crate::BlockSize;
+use crate::cube::mma::offer::Offer;
+use crate::cube::mma::tile::{MmaTile, Order};
+
+/// Rows of the output tile, tallest first. A block of `w` is read once for each tile of rows, so a tall tile
+/// saves traffic to shared memory.
+const ROWS: [usize; 3] = [256, 128, 64];
+/// Fewest cubes per multiprocessor for which a tall tile is taken. Below, a shorter one keeps more of the
+/// device busy. Guess; to be measured.
+const MIN_CUBES_PER_UNIT: usize = 2;
+
+/// How a product is cut into cubes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Blueprint {
+    /// Whether the weight is transposed: then the outer index of a block is the output.
+    pub transposed: bool,
+    /// Side of a block, and columns of the output tile.
+    pub block: usize,
+    /// The product of one cube.
+    pub tile: MmaTile,
+}
+
+impl Blueprint {
+    pub fn new(block: BlockSize, transposed: bool, rows: usize, pipelined: bool) -> Self {
+        let block = block.get();
+        // The contraction runs down a block's rows, or along them when transposed.
+        let b = if transposed { Order::ContractionInner } else { Order::ContractionOuter };
+        let tile = MmaTile::new(rows, block, Order::ContractionInner, b, pipelined);
+        Self { transposed, block, tile }
+    }
+}
+
+/// Picks the tile for `m` rows and `lines` lines of blocks. The tallest that `m` fills more than half and
+/// that leaves enough cubes, else the shortest; never one that needs more shared memory than there is.
+pub(crate) fn select(
+    offer: &Offer,
+    block: BlockSize,
+    transposed: bool,
+    m: usize,
+    lines: usize,
+    pipelined: bool,
+) -> Option<Blueprint> {
+    let fits = |plan: &Blueprint| plan.tile.shared_bytes() <= offer.shared_bytes;
+    let suits = |rows: usize| {
+        let cubes = m.div_ceil(rows) * lines;
+        rows == 64 || (m > rows / 2 && cubes >= MIN_CUBES_PER_UNIT * offer.compute_units)
+    };
+    ROWS.into_iter()
+        .filter(|&rows| suits(rows))
+        .map(|rows| Blueprint::new(block, transposed, rows, pipelined))
+        .find(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cube::mma::offer::tests::AMPERE;
+
+    fn rows(offer: &Offer, block: usize, m: usize, lines: usize) -> Option<usize> {
+        let block = BlockSize::new(block).unwrap();
+        select(offer, block, false, m, lines, true).map(|plan| plan.tile.rows)
+    }
+
+    #[test]
+    fn the_tile_follows_rows_lines_and_shared_memory() {
+        let small = Offer { shared_bytes: 101_376, compute_units: 28, ..AMPERE };
+        let tiny = Offer { shared_bytes: 16_384, ..AMPERE };
+        let table = [
+            ("one row", AMPERE, 64, 1, 512, Some(64)),
+            ("64 rows", AMPERE, 64, 64, 512, Some(64)),
+            ("65 rows", AMPERE, 64, 65, 512, Some(128)),
+            ("129 rows", AMPERE, 64, 129, 512, Some(256)),
+            ("many rows", AMPERE, 64, 8192, 128, Some(256)),
+            ("many rows, few columns", AMPERE, 64, 1024, 32, Some(64)),
+            ("a device with 99 KiB", small, 128, 8192, 64, Some(128)),
+            ("a device with 16 KiB", tiny, 64, 8192, 64, None),
+        ];
+        for (name, offer, block, m, lines, want) in table {
+            assert_eq!(rows(&offer, block, m, lines), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_block_holds_a_whole_number_of_stages() {
+        for block in [32, 64, 128] {
+            for transposed in [false, true] {
+                let block = BlockSize::new(block).unwrap();
+                let plan = Blueprint::new(block, transposed, 128, true);
+                assert_eq!(plan.block % plan.tile.depth(), 0, "{plan:?}");
+                assert_eq!(plan.tile.a_lines() * plan.tile.a_line() % plan.tile.units(), 0);
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! `y = x · w + bias` and `dx = dy · wᵀ` on tensor cores.
+
+pub(super) mod base;
+pub(super) mod kernel;
+mod launch;
+
+pub(crate) use base::select;
+pub(crate) use launch::launch;

@@ -1,0 +1,184 @@
+//! The numbers of one cube's matrix product, shared by the tensor-core kernels.
+//!
+//! A cube multiplies `a [rows, contraction]` by `b [contraction, cols]` in steps of [`MmaTile::depth`].
+//! Its planes are laid out as a grid over the output tile; each keeps its part in registers, in tiles of
+//! the instruction `m16n8k16`.
+
+/// Rows of one instruction's result.
+pub(super) const INSTRUCTION_ROWS: usize = 16;
+/// Columns of one instruction's result.
+pub(super) const INSTRUCTION_COLS: usize = 8;
+/// Contraction of one instruction.
+pub(super) const INSTRUCTION_DEPTH: usize = 16;
+/// Units of a plane: the layout of the instruction's registers assumes it.
+pub(crate) const PLANE: usize = 32;
+/// Elements moved at a time: 16 bytes, which is what `ldmatrix` and `cp.async` take.
+pub(crate) const WIDE: usize = 8;
+/// Contraction steps of one stage. Two instructions deep; 64 would save half the barriers and fill shared
+/// memory twice as fast. Guess; to be measured.
+const DEPTH: usize = 32;
+/// Stages in shared memory with asynchronous copies: three in flight while one is read. Guess.
+const STAGES: usize = 4;
+/// Stages without them: one is filled while the other is read.
+const STAGES_PLAIN: usize = 2;
+
+/// Which axis of an operand lies along memory, in global and in shared memory alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Order {
+    /// One line holds the contraction: `a [rows, depth]`, `b [cols, depth]`.
+    ContractionInner,
+    /// One line holds the output axis: `a [depth, rows]`, `b [depth, cols]`.
+    ContractionOuter,
+}
+
+/// How a cube's output tile is cut into planes, and its contraction into stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct MmaTile {
+    /// Rows of the output tile.
+    pub rows: usize,
+    /// Columns of the output tile.
+    pub cols: usize,
+    /// Planes along the rows.
+    pub planes_m: usize,
+    /// Planes along the columns.
+    pub planes_n: usize,
+    /// Memory order of the left operand.
+    pub a: Order,
+    /// Memory order of the right operand.
+    pub b: Order,
+    /// Whether copies are asynchronous. If not, they pass through registers.
+    pub pipelined: bool,
+}
+
+impl MmaTile {
+    /// Tile of `rows` by `cols` with the planes that suit it: 32 x 32 outputs a plane where there are
+    /// enough, up to 64 x 64 in the largest, never more than eight planes.
+    pub fn new(rows: usize, cols: usize, a: Order, b: Order, pipelined: bool) -> Self {
+        let (planes_m, planes_n) = match (rows, cols) {
+            (64, 32) => (4, 1),
+            (64, 64) => (2, 2),
+            (64, 128) => (2, 4),
+            (128, 128) => (2, 4),
+            (256, 32) => (8, 1),
+            _ => (4, 2),
+        };
+        Self { rows, cols, planes_m, planes_n, a, b, pipelined }
+    }
+
+    /// Contraction steps of one stage.
+    pub fn depth(&self) -> usize {
+        DEPTH
+    }
+
+    /// Stages in shared memory.
+    pub fn stages(&self) -> usize {
+        if self.pipelined { STAGES } else { STAGES_PLAIN }
+    }
+
+    /// Units of a cube.
+    pub fn units(&self) -> usize {
+        self.planes_m * self.planes_n * PLANE
+    }
+
+    /// Rows of the output that one plane keeps.
+    pub fn plane_rows(&self) -> usize {
+        self.rows / self.planes_m
+    }
+
+    /// Columns of the output that one plane keeps.
+    pub fn plane_cols(&self) -> usize {
+        self.cols / self.planes_n
+    }
+
+    /// Instruction tiles of a plane along the rows.
+    pub fn tiles_m(&self) -> usize {
+        self.plane_rows() / INSTRUCTION_ROWS
+    }
+
+    /// Instruction tiles of a plane along the columns.
+    pub fn tiles_n(&self) -> usize {
+        self.plane_cols() / INSTRUCTION_COLS
+    }
+
+    /// Vectors of one line of the left operand's stage, without padding.
+    pub fn a_line(&self) -> usize {
+        line(self.a, self.rows)
+    }
+
+    /// Vectors of one line of the right operand's stage, without padding.
+    pub fn b_line(&self) -> usize {
+        line(self.b, self.cols)
+    }
+
+    /// Lines of the left operand's stage.
+    pub fn a_lines(&self) -> usize {
+        lines(self.a, self.rows)
+    }
+
+    /// Lines of the right operand's stage.
+    pub fn b_lines(&self) -> usize {
+        lines(self.b, self.cols)
+    }
+
+    /// Vectors of one stage of the left operand. Lines are one vector longer than what they hold: then
+    /// the eight lines an `ldmatrix` reads start in eight different groups of banks.
+    pub fn a_stage(&self) -> usize {
+        self.a_lines() * (self.a_line() + 1)
+    }
+
+    /// Vectors of one stage of the right operand, padded alike.
+    pub fn b_stage(&self) -> usize {
+        self.b_lines() * (self.b_line() + 1)
+    }
+
+    /// Shared memory of a cube, in bytes.
+    pub fn shared_bytes(&self) -> usize {
+        self.stages() * (self.a_stage() + self.b_stage()) * 16
+    }
+}
+
+fn line(order: Order, side: usize) -> usize {
+    match order {
+        Order::ContractionInner => DEPTH / WIDE,
+        Order::ContractionOuter => side / WIDE,
+    }
+}
+
+fn lines(order: Order, side: usize) -> usize {
+    match order {
+        Order::ContractionInner => side,
+        Order::ContractionOuter => DEPTH,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_cover_the_tile_and_lines_avoid_bank_conflicts() {
+        for rows in [64, 128, 256] {
+            for cols in [32, 64, 128] {
+                for (a, b) in [
+                    (Order::ContractionInner, Order::ContractionOuter),
+                    (Order::ContractionInner, Order::ContractionInner),
+                    (Order::ContractionOuter, Order::ContractionOuter),
+                ] {
+                    let tile = MmaTile::new(rows, cols, a, b, true);
+                    assert_eq!(tile.tiles_m() * INSTRUCTION_ROWS * tile.planes_m, rows, "{tile:?}");
+                    // Right fragments are loaded two at a time.
+                    assert_eq!(tile.tiles_n() % 2, 0, "{tile:?}");
+                    assert_eq!(tile.tiles_n() * INSTRUCTION_COLS * tile.planes_n, cols, "{tile:?}");
+                    assert!((128..=256).contains(&tile.units()), "{tile:?}");
+                    // A unit copies from one place of the line only, so that it needs one index.
+                    assert_eq!(tile.units() % tile.a_line(), 0, "{tile:?}");
+                    for pitch in [tile.a_line() + 1, tile.b_line() + 1] {
+                        let mut banks: Vec<usize> = (0..8).map(|row| row * pitch % 8).collect();
+                        banks.sort_unstable();
+                        assert_eq!(banks, (0..8).collect::<Vec<_>>(), "{tile:?}");
+                    }
+                }
+            }
+        }
+    }
+}
