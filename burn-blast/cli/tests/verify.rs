@@ -18,7 +18,7 @@ fn packed() -> (TempDir, PathBuf, Tensors) {
     let rest = "--include w --block 8 --sparsity 0.2 --orientation in-out";
     fine("sparsify", &[&path("dense.safetensors"), &path("w.safetensors")], rest);
     let tensors = tensors(&path("w.safetensors"));
-    assert_eq!(tensors["w.row_idx"].numbers(), [1.0, 2.0, 0.0, 1.0, 2.0]);
+    assert_eq!(tensors["w.row_idx"].numbers(), [0.0, 1.0, 2.0, 1.0, 2.0]);
     let file = path("w.safetensors");
     (folder, file, tensors)
 }
@@ -88,28 +88,28 @@ fn indices_that_are_no_pattern_are_found() {
     problems(layout(&[1, 8, 9, 12, 0]), &[], &["outside the grid"]);
     let col_ptr =
         |numbers: &'static [i32]| move |tensors: &mut Tensors| set(tensors, "w.col_ptr", numbers);
-    problems(col_ptr(&[1, 2, 5]), &[], &["start at 1 instead of 0"]);
+    problems(col_ptr(&[1, 3, 5]), &[], &["start at 1 instead of 0"]);
     problems(col_ptr(&[0, 6, 5]), &[], &["fall from 6 to 5"]);
-    problems(col_ptr(&[0, 2, 4]), &[], &["end at 4"]);
-    problems(col_ptr(&[0, 2, -5]), &[], &["col_ptr holds -5"]);
-    let rows = |tensors: &mut Tensors| set(tensors, "w.row_idx", &[2, 1, 0, 1, 2]);
+    problems(col_ptr(&[0, 3, 4]), &[], &["end at 4"]);
+    problems(col_ptr(&[0, 3, -5]), &[], &["col_ptr holds -5"]);
+    let rows = |tensors: &mut Tensors| set(tensors, "w.row_idx", &[0, 2, 1, 1, 2]);
     problems(rows, &[], &["rows must rise inside a column"]);
 }
 
 #[test]
 fn what_lies_outside_the_weight_must_be_zero() {
-    // The second slot is block row 2, of which only four rows are inside.
+    // Slot 2 is block row 2, of which only four rows are inside.
     let below = |tensors: &mut Tensors| {
         let values = tensors.get_mut("w.values").unwrap();
-        values.bytes[(64 + 4 * 8) * 4] = 1;
+        values.bytes[(2 * 64 + 4 * 8) * 4] = 1;
     };
-    problems(below, &[], &["block 1, at block row 2 and column 0, is not zero outside the weight"]);
-    // The third is in block column 1, of which only four columns are inside.
+    problems(below, &[], &["block 2, at block row 2 and column 0, is not zero outside the weight"]);
+    // Slot 3 is in block column 1, of which only four columns are inside.
     let beside = |tensors: &mut Tensors| {
         let values = tensors.get_mut("w.values").unwrap();
-        values.bytes[(2 * 64 + 4) * 4] = 1;
+        values.bytes[(3 * 64 + 4) * 4] = 1;
     };
-    problems(beside, &[], &["block 2, at block row 0 and column 1"]);
+    problems(beside, &[], &["block 3, at block row 1 and column 1"]);
 }
 
 #[test]
