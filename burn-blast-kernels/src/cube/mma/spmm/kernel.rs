@@ -153,6 +153,7 @@ fn fill_w<F: Float>(
 /// Adds the bias and writes what lies inside the output.
 #[cube]
 #[allow(clippy::too_many_arguments)]
+#[allow(clippy::collapsible_if, reason = "the outer one is decided before the kernel is made")]
 fn store<F: Float>(
     y: &mut [Vector<F, Const<2>>],
     bias: &ComptimeOption<&[Vector<F, Const<2>>]>,

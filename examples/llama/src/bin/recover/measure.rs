@@ -167,7 +167,7 @@ fn rate(mut rates: Vec<f64>) -> Rate {
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header([
         "checkpoint",
         "loss",
