@@ -61,3 +61,21 @@ pub enum OfflineError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_toolkit_says_how_to_get_it() {
+        let message = OfflineError::NoToolkit.to_string();
+        assert!(message.contains("run burn-blast-kernels/offline/toolkit.sh"), "{message}");
+    }
+
+    #[test]
+    fn a_refused_kernel_is_named() {
+        let (variant, reason) = ("spmm_64x64".into(), "no such type".into());
+        let message = OfflineError::Generate { variant, reason }.to_string();
+        assert_eq!(message, "CubeCL cannot generate spmm_64x64: no such type");
+    }
+}

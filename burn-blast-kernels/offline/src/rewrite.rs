@@ -195,4 +195,13 @@ mod tests {
             "the emulator does not model `wgmma.fence.sync.aligned;`: add it to src/rewrite.rs and emulator/"
         );
     }
+
+    #[test]
+    fn parameters_of_another_form_are_refused() {
+        let strange = Source { code: "void k_1(half&& v1) {}".into(), ..source("") };
+        assert_eq!(
+            rewrite(&strange).unwrap_err().to_string(),
+            "the parameters of k_1 are not as CubeCL 0.11 writes them: adapt src/rewrite.rs"
+        );
+    }
 }

@@ -169,3 +169,11 @@ fn each_fault_is_reported_by_its_kind() {
         }
     }
 }
+
+#[test]
+fn code_that_is_not_cpp_is_refused_with_the_compiler_s_words() {
+    let Some(emulator) = emulator() else { return };
+    let error = emulator.build(&kernel("d[lane] = nonsense;")).err().unwrap().to_string();
+    assert!(error.contains("refuses the emulated kernel (set CXX"), "{error}");
+    assert!(error.contains("nonsense"), "{error}");
+}
