@@ -95,10 +95,12 @@ fn likeliest(logits: &[f32]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::f32::consts::LN_2;
+
     use super::*;
 
     /// Shares 0.5, 0.25, 0.125, 0.125.
-    const LOGITS: [f32; 4] = [-0.693_147_2, 0.0, -1.386_294_4, -1.386_294_4];
+    const LOGITS: [f32; 4] = [-LN_2, 0.0, -2.0 * LN_2, -2.0 * LN_2];
 
     fn sampler(sampling: Sampling) -> Sampler {
         Sampler::new(&sampling).unwrap()
