@@ -287,7 +287,7 @@ impl Job<'_> {
         let mut folder =
             Folder::open(self.out, self.settings, corpus.fingerprint(), self.args.resume)?;
         let device = model.device().autodiff();
-        let trainee = Trainee::new(model.to_device(&device), self.args, blast, &folder)?;
+        let trainee = Trainee::new(model.train(), self.args, blast, &folder)?;
         let session = Session { args: self.args, corpus, objective, device };
         let (trainee, done) = session.train(trainee, &mut folder, &stop_on_ctrl_c()?)?;
         if !done {
