@@ -193,13 +193,14 @@ impl Session<'_> {
             folder.log.steps += 1;
             bar.inc(1);
             let (step, last) = (folder.log.steps, folder.log.steps == args.steps);
-            if step.is_multiple_of(LOG_EVERY) || last {
+            let evaluates = step.is_multiple_of(args.eval_every) || last;
+            if step.is_multiple_of(LOG_EVERY) || evaluates {
                 drain(&mut pending, &mut folder.log)?;
                 folder.log.seconds += clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 bar.set_message(describe(&trainee, &folder.log));
             }
-            if step.is_multiple_of(args.eval_every) || last {
+            if evaluates {
                 let valid = evaluate(&trainee.model.valid(), &held_out)?;
                 folder.log.validation.push((step, valid));
                 let line = format!(
