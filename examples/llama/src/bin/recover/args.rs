@@ -274,3 +274,20 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_option_explained() {
+        Args::command().debug_assert();
+        for command in Args::command().get_subcommands() {
+            for option in command.get_arguments() {
+                assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
+            }
+        }
+    }
+}

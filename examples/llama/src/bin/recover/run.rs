@@ -309,3 +309,56 @@ fn stop_on_ctrl_c() -> Result<impl Fn() -> bool> {
         .context("Ctrl-C cannot be caught")?;
     Ok(move || stopped.load(Ordering::SeqCst))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::args;
+
+    #[test]
+    fn a_folder_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let open = |settings: u32, fingerprint, resume| {
+            Folder::open(&out, json!(settings), fingerprint, resume)
+        };
+        let refuse = |settings, fingerprint, resume| {
+            open(settings, fingerprint, resume).unwrap_err().to_string()
+        };
+        assert!(refuse(1, 7, true).contains("leave out --resume"));
+        let mut run = open(1, 7, false).unwrap();
+        run.log.steps = 4;
+        run.save(|model, _| Ok(fs::write(model, "weights")?)).unwrap();
+        assert!(refuse(1, 7, false).contains("add --resume"));
+        assert!(refuse(2, 7, true).contains("other settings"));
+        assert!(refuse(1, 8, true).contains("the corpus is not the one"));
+        let again = open(1, 7, true).unwrap();
+        assert_eq!(again.log, run.log);
+        assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "weights");
+        fs::create_dir(&out).unwrap();
+        assert!(refuse(1, 7, true).contains("exists: choose another OUT"));
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_checkpoint_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Folder::open(&folder.path().join("out"), json!(1), 7, false).unwrap();
+        run.save(|model, _| Ok(fs::write(model, "good")?)).unwrap();
+        let good = run.log.clone();
+        run.log.steps = 9;
+        assert!(run.save(|_, _| bail!("the disk is full")).is_err());
+        let again = Folder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
+        assert_eq!(again.log, good);
+        assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let refuse = |args: TrainArgs| check(&args).unwrap_err().to_string();
+        assert!(refuse(TrainArgs { steps: 0, ..args() }).contains("--steps must be at least 1"));
+        assert!(refuse(TrainArgs { lr: 0.0, ..args() }).contains("--lr must be above 0"));
+        let blocks = SparsityArgs { sparsity: 1.0, block: 32, keep_last: 0 };
+        let error = check_blocks(&blocks).unwrap_err().to_string();
+        assert!(error.contains("--sparsity must be at least 0 and below 1, but is 1"));
+    }
+}

@@ -264,8 +264,15 @@ fn progress_bar(steps: usize, done: usize) -> ProgressBar {
 
 #[cfg(test)]
 pub mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use llama::{Checkpoint, Tokenizer};
+    use serde_json::json;
+
     use super::*;
-    use crate::args::{Decay, TextArgs};
+    use crate::args::{Decay, SparsityArgs, TextArgs};
+    use crate::run::pack_mlps;
 
     /// Settings of a short run.
     pub fn args() -> TrainArgs {
@@ -273,7 +280,7 @@ pub mod tests {
             text: TextArgs { corpus: "".into(), context: 16, batch: 2 },
             backend: llama::Backend::Flex,
             steps: 12,
-            accumulate: 1,
+            accumulate: 2,
             lr: 1e-2,
             decay: Decay::Cosine,
             warm_up: 2,
@@ -284,5 +291,90 @@ pub mod tests {
             seed: 3,
             resume: false,
         }
+    }
+
+    fn model() -> Model {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": true,
+        });
+        let mut model = Checkpoint::new(config).unwrap().fresh(&Device::flex(), 1).unwrap();
+        pack_mlps(&mut model, &SparsityArgs { sparsity: 0.5, block: 8, keep_last: 0 }).unwrap();
+        model
+    }
+
+    fn corpus() -> Corpus {
+        let text = "the quick brown fox jumps over the lazy dog. ".repeat(20);
+        let mut train = Tokenizer::Bytes.encode(&text).unwrap();
+        let valid = train.split_off(800);
+        Corpus { train, valid }
+    }
+
+    /// Trains `start` on until `stop_at`, from the folder's checkpoint if it has one.
+    fn run(start: &Model, teacher: Option<&Model>, out: &Path, stop_at: usize) -> (Model, Log) {
+        let (args, corpus) = (args(), corpus());
+        let unfinished = out.with_file_name("out.run").join("log.json").exists();
+        let mut folder = Folder::open(out, json!(1), corpus.fingerprint(), unfinished).unwrap();
+        let blast = BlastConfig::new(args.steps).with_sparsity(0.5).with_interval(3);
+        let trainee = Trainee::new(start.clone().train(), &args, Some(&blast), &folder).unwrap();
+        let objective = Objective {
+            next_token: 1.0,
+            divergence: 0.5,
+            temperature: 2.0,
+            features: 0.1,
+            teacher: teacher.cloned(),
+        };
+        let session =
+            Session { args: &args, corpus: &corpus, objective, device: trainee.model.device() };
+        let left = Cell::new(stop_at - folder.log.steps);
+        let stop = || left.replace(left.get().wrapping_sub(1)) == 0;
+        let (trainee, done) = session.train(trainee, &mut folder, &stop).unwrap();
+        assert_eq!(done, stop_at >= args.steps);
+        (trainee.model.valid(), folder.log)
+    }
+
+    fn weights(model: &mut Model) -> Vec<f32> {
+        let dense = |(_, linear): (String, &mut llama::Linear)| linear.to_dense().into_data();
+        model
+            .linears_mut()
+            .into_iter()
+            .flat_map(|one| dense(one).iter::<f32>().collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn a_resumed_run_is_bitwise_the_unbroken_one_and_learns() {
+        let (start, folder) = (model(), tempfile::tempdir().unwrap());
+        let path = |name: &str| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            folder.path().join(name).join("out")
+        };
+        let unbroken = path("unbroken");
+        let (mut whole, log) = run(&start, Some(&start), &unbroken, 12);
+        let broken = path("broken");
+        run(&start, Some(&start), &broken, 5);
+        let (mut resumed, again) = run(&start, Some(&start), &broken, 12);
+        assert_eq!(weights(&mut whole), weights(&mut resumed));
+        assert_eq!(log.validation.last(), again.validation.last());
+        let all: Vec<f64> =
+            whole.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity()).collect();
+        assert_eq!(all, [0.5; 6]);
+        let losses: Vec<f64> = log.validation.iter().map(|(_, loss)| *loss).collect();
+        assert!(losses[1] < losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn only_named_parts_of_the_objective_count() {
+        let (start, corpus) = (model(), corpus());
+        let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
+        let loss = |objective: Objective| read(vec![objective.loss(&start, &batch)]).unwrap()[0];
+        let plain = loss(Objective::default());
+        let with = |next_token, divergence, features| {
+            let teacher = Some(start.clone());
+            loss(Objective { next_token, divergence, temperature: 1.0, features, teacher })
+        };
+        assert!((with(2.0, 0.0, 0.0) - 2.0 * plain).abs() < 1e-4);
+        // The teacher is the student.
+        assert!(with(0.0, 1.0, 1.0).abs() < 1e-4);
     }
 }
