@@ -76,7 +76,8 @@ mod tests {
             ("65 rows", AMPERE, 64, 65, 512, Some(128)),
             ("129 rows", AMPERE, 64, 129, 512, Some(256)),
             ("many rows", AMPERE, 64, 8192, 128, Some(256)),
-            ("many rows, few columns", AMPERE, 64, 1024, 32, Some(64)),
+            ("many rows, few lines", AMPERE, 64, 1024, 32, Some(128)),
+            ("fewer lines", AMPERE, 64, 1024, 16, Some(64)),
             ("a device with 99 KiB", small, 128, 8192, 64, Some(128)),
             ("a device with 16 KiB", tiny, 64, 8192, 64, None),
         ];
