@@ -111,7 +111,7 @@ pub fn choose<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Chosen<'a
         let reason = "--exclude matches every weight".to_string();
         return Err(Error::NothingLeft { reason });
     }
-    let (names, kept_dense) = keep_last(names, rules.keep_last)?;
+    let (names, kept_dense) = keep_last(names, &checkpoint.names(), rules.keep_last)?;
     let weights: Result<_, _> =
         names.into_iter().map(|name| weight(checkpoint, name, rules)).collect();
     Ok(Chosen { weights: weights?, kept_dense })
@@ -145,19 +145,21 @@ fn included<'a>(matrices: &[&'a str], rules: &Rules) -> Result<Vec<&'a str>, Err
     Ok(included)
 }
 
-/// Takes out the last layers of every stack. Layers are counted by the first number in a name; a stack is what
-/// stands before it.
-fn keep_last(names: Vec<&str>, count: usize) -> Result<(Vec<&str>, Vec<String>), Error> {
+/// Takes out the last layers of every stack. Layers are counted over all tensors, by the first number in a name; a
+/// stack is what stands before it.
+fn keep_last<'a>(
+    names: Vec<&'a str>,
+    all: &[&str],
+    count: usize,
+) -> Result<(Vec<&'a str>, Vec<String>), Error> {
     if count == 0 {
         return Ok((names, Vec::new()));
     }
     let mut stacks: BTreeMap<Vec<Part>, Vec<u64>> = BTreeMap::new();
-    for name in &names {
-        if let Some((stack, layer)) = layer(name) {
-            stacks.entry(stack).or_default().push(layer);
-        }
+    for (stack, layer) in all.iter().filter_map(|name| layer(name)) {
+        stacks.entry(stack).or_default().push(layer);
     }
-    if stacks.is_empty() {
+    if !names.iter().any(|name| layer(name).is_some()) {
         let reason = "--keep-last counts layers by the number in a name, and no name has one";
         return Err(Error::NothingLeft { reason: reason.to_string() });
     }
@@ -257,9 +259,11 @@ mod tests {
 
     #[test]
     fn the_last_layers_of_every_stack_stay_dense() {
-        let names = ["enc.2.a", "enc.10.a", "enc.10.b", "dec.0.a", "dec.1.a", "other"];
-        let (names, kept) = keep_last(names.to_vec(), 1).unwrap();
-        assert_eq!(names, ["enc.2.a", "dec.0.a", "other"]);
-        assert_eq!(kept, ["enc.10.a", "enc.10.b", "dec.1.a"]);
+        let all = ["enc.2.a", "enc.10.a", "enc.10.b", "dec.0.a", "dec.1.a", "dec.2.norm", "other"];
+        let names = [&all[..5], &all[6..]].concat();
+        let (names, kept) = keep_last(names, &all, 1).unwrap();
+        // Layer 2 of the decoder is its last, though nothing of it is chosen.
+        assert_eq!(names, ["enc.2.a", "dec.0.a", "dec.1.a", "other"]);
+        assert_eq!(kept, ["enc.10.a", "enc.10.b"]);
     }
 }

@@ -23,6 +23,12 @@ enum Staging {
     Folder(TempDir),
 }
 
+/// Permissions of a new file before the umask, which decides, not the secrecy of temporary files.
+const FILE: u32 = 0o666;
+
+/// Those of a new folder, which must be searchable too.
+const FOLDER: u32 = 0o777;
+
 impl Output {
     /// Begins an output of the same kind as the input, a file or a folder.
     ///
@@ -33,15 +39,10 @@ impl Output {
         if path.exists() {
             check_replaceable(source, path, force)?;
         }
-        let mut builder = temporary();
+        let beside = parent(path);
         let staging = match &source.folder {
-            Some(_) => {
-                // Unlike a file, a folder must be searchable.
-                #[cfg(unix)]
-                builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-                builder.tempdir_in(parent(path)).map(Staging::Folder)
-            }
-            None => builder.tempfile_in(parent(path)).map(Staging::File),
+            Some(_) => temporary(FOLDER).tempdir_in(beside).map(Staging::Folder),
+            None => temporary(FILE).tempfile_in(beside).map(Staging::File),
         };
         let staging = staging.map_err(Error::write(path))?;
         Ok(Self { path: path.to_owned(), force, staging })
@@ -83,7 +84,8 @@ impl Output {
             }
             Staging::Folder(folder) => {
                 // A folder cannot be renamed onto another, so the old one steps aside first.
-                let aside = temporary().tempdir_in(parent(&path)).map_err(Error::write(&path))?;
+                let aside = temporary(FOLDER).tempdir_in(parent(&path));
+                let aside = aside.map_err(Error::write(&path))?;
                 let old = aside.path().join("old");
                 fs::rename(&path, &old).map_err(Error::write(&path))?;
                 if let Err(error) = fs::rename(folder.path(), &path) {
@@ -105,7 +107,7 @@ impl Output {
 /// # Errors
 /// If it is there and `force` does not allow to replace it, or the system refuses.
 pub fn write_file(path: &Path, text: &str, force: bool) -> Result<(), Error> {
-    let mut file = temporary().tempfile_in(parent(path)).map_err(Error::write(path))?;
+    let mut file = temporary(FILE).tempfile_in(parent(path)).map_err(Error::write(path))?;
     file.write_all(text.as_bytes()).map_err(Error::write(path))?;
     persist(file, path, force)
 }
@@ -124,11 +126,12 @@ fn persist(file: NamedTempFile, path: &Path, force: bool) -> Result<(), Error> {
     }
 }
 
-fn temporary() -> tempfile::Builder<'static, 'static> {
+fn temporary(
+    #[cfg_attr(not(unix), expect(unused))] mode: u32,
+) -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
-    // As for any new file: the umask decides, not the secrecy of temporary files.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     builder.prefix(".blast-");
     builder
 }
