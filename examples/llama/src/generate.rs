@@ -63,6 +63,9 @@ pub fn generate<E: From<Error>>(
 ///
 /// # Errors
 /// If the device fails.
+///
+/// # Panics
+/// If there are no tokens.
 pub fn next_scores(model: &Model, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, Error> {
     let last = tokens.len() - 1;
     let hidden = model.hidden(model.tokens(&[tokens]), Some(cache)).slice_dim(1, last..last + 1);

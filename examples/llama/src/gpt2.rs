@@ -6,7 +6,7 @@ use burn::tensor::activation::gelu_approximate;
 use burn::tensor::{DType, Int, Tensor};
 
 use crate::attention::Pass;
-use crate::checkpoint::{Builder, Layout};
+use crate::checkpoint::Builder;
 use crate::config::Gpt2Config;
 use crate::{Error, Linear};
 
@@ -60,7 +60,7 @@ impl Gpt2 {
             h: blocks.collect::<Result<_, _>>()?,
             ln_f: builder.layer_norm(width, config.layer_norm_epsilon),
         };
-        let head = || builder.linear("lm_head", [width, config.vocab_size], false, Layout::OutIn);
+        let head = || builder.linear("lm_head", [width, config.vocab_size], false);
         let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
         Ok(Self { transformer, lm_head })
     }
@@ -110,9 +110,7 @@ impl Block {
     fn build(config: &Gpt2Config, builder: &Builder, path: &str) -> Result<Self, Error> {
         let width = config.n_embd;
         let norm = || builder.layer_norm(width, config.layer_norm_epsilon);
-        let linear = |name: &str, shape| {
-            builder.linear(&format!("{path}.{name}"), shape, true, Layout::InOut)
-        };
+        let linear = |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, true);
         Ok(Self {
             ln_1: norm(),
             attn: Attention {

@@ -58,3 +58,8 @@ pub use perplexity::{Score, Windows, perplexity};
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
 pub use tokenizer::{TextStream, Tokenizer};
+
+/// The code in the README is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

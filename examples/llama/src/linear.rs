@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_blast::{BlockSparseLinear, PatternError};
 
 /// `y = x · w + b`.
@@ -50,10 +50,7 @@ impl Linear {
     /// Bytes of the weight; with indices where it is block-sparse.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Dense(layer) => {
-                let [d_input, d_output] = self.shape();
-                d_input * d_output * layer.weight.val().dtype().size()
-            }
+            Self::Dense(_) => self.shape().iter().product::<usize>() * self.dtype().size(),
             Self::Sparse(layer) => layer.bytes(),
         }
     }
@@ -85,6 +82,14 @@ impl Linear {
         match self {
             Self::Dense(layer) => layer.bias.clone(),
             Self::Sparse(layer) => layer.bias.clone(),
+        }
+    }
+
+    /// Precision of the weight.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Dense(layer) => layer.weight.val().dtype(),
+            Self::Sparse(layer) => layer.weight.dtype(),
         }
     }
 

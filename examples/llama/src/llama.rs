@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor};
 use burn_blast::BlockSparseGatedMlp;
 
 use crate::attention::Pass;
-use crate::checkpoint::{Builder, Layout};
+use crate::checkpoint::Builder;
 use crate::config::LlamaConfig;
 use crate::rope::{Rope, Rotation};
 use crate::{Error, Linear};
@@ -62,7 +62,7 @@ impl Llama {
             layers: layers.collect::<Result<_, _>>()?,
             norm: builder.rms_norm(width, config.rms_norm_eps),
         };
-        let head = || builder.linear("lm_head", [width, config.vocab_size], false, Layout::OutIn);
+        let head = || builder.linear("lm_head", [width, config.vocab_size], false);
         let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
         Ok(Self { model, lm_head, rope: config.rope.clone() })
     }
@@ -137,7 +137,7 @@ impl Attention {
         let query = config.num_attention_heads * head_dim;
         let key = config.num_key_value_heads * head_dim;
         let linear = |name: &str, shape| {
-            builder.linear(&format!("{path}.{name}"), shape, config.attention_bias, Layout::OutIn)
+            builder.linear(&format!("{path}.{name}"), shape, config.attention_bias)
         };
         Ok(Self {
             q_proj: linear("q_proj", [width, query])?,
@@ -166,9 +166,8 @@ impl Attention {
 impl Mlp {
     fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
         let (width, hidden) = (config.hidden_size, config.intermediate_size);
-        let linear = |name: &str, shape| {
-            builder.linear(&format!("{path}.{name}"), shape, config.mlp_bias, Layout::OutIn)
-        };
+        let linear =
+            |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, config.mlp_bias);
         Ok(Self {
             gate_proj: linear("gate_proj", [width, hidden])?,
             up_proj: linear("up_proj", [width, hidden])?,

@@ -1,11 +1,9 @@
 //! A model of either architecture.
 
 use burn::module::Module;
-use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::attention::Pass;
-use crate::checkpoint::Layout;
 use crate::gpt2::Gpt2;
 use crate::llama::Llama;
 use crate::{Cache, Linear};
@@ -89,7 +87,13 @@ impl Model {
         };
         match head {
             Some(head) => head.forward(hidden),
-            None => linear(hidden, self.embedding().transpose(), None),
+            None => {
+                // In two dimensions: in three, Burn's CPU backend copies a turned weight before it multiplies.
+                let [batch, time, width] = hidden.dims();
+                let scores =
+                    hidden.reshape([batch * time, width]).matmul(self.embedding().transpose());
+                scores.reshape([batch, time, self.vocabulary()])
+            }
         }
     }
 
@@ -149,14 +153,6 @@ impl Model {
         assert!(texts.iter().all(|text| text.len() == time), "the texts must have one length");
         let numbers: Vec<i32> = texts.concat().into_iter().map(|token| token as i32).collect();
         Tensor::from_data(TensorData::new(numbers, [texts.len(), time]), &self.device())
-    }
-
-    /// How checkpoints of the architecture store the dense weight of this name.
-    pub(crate) fn layout(&self, weight: &str) -> Layout {
-        match self {
-            Self::Gpt2(_) if weight != "lm_head.weight" => Layout::InOut,
-            _ => Layout::OutIn,
-        }
     }
 
     fn embedding(&self) -> Tensor<2> {

@@ -3,6 +3,7 @@
 mod common;
 
 use burn::tensor::{DType, Device};
+use burn_blast::Strategy;
 use common::{Expected, MODELS, distance, load, numbers, open};
 use llama::{Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity};
 
@@ -44,6 +45,15 @@ fn pack_all(mut model: Model, block: usize) -> Model {
     model
 }
 
+/// Chooses between the kernels of every block-sparse layer.
+fn set(model: &mut Model, strategy: Strategy) {
+    for (_, linear) in model.linears_mut() {
+        if let Linear::Sparse(layer) = linear {
+            *layer = layer.clone().with_strategy(strategy);
+        }
+    }
+}
+
 fn check(model: &Model, name: &str, expected: &[f32], limit: f32) {
     let texts = Expected::of(name).texts();
     for (way, found) in [("at once", at_once(model, &texts)), ("in steps", in_steps(model, &texts))]
@@ -63,9 +73,28 @@ fn scores_are_those_of_transformers() {
 #[test]
 fn packed_at_full_density_they_are_the_same() {
     for name in MODELS {
-        let model = pack_all(load(name, Precision::F32), 8);
-        check(&model, name, &Expected::of(name).single(), SINGLE);
+        let mut model = pack_all(load(name, Precision::F32), 8);
+        for strategy in [Strategy::Auto, Strategy::Sparse, Strategy::Dense] {
+            set(&mut model, strategy);
+            check(&model, name, &Expected::of(name).single(), SINGLE);
+        }
     }
+}
+
+#[test]
+fn sparse_kernels_give_what_the_densified_model_gives() {
+    let mut model = load("packed", Precision::F32);
+    set(&mut model, Strategy::Sparse);
+    check(&model, "packed", &Expected::of("packed").single(), SINGLE);
+}
+
+#[test]
+fn a_cache_grows_with_its_text() {
+    let model = load("llama3", Precision::F32);
+    let text = |step: u32| (0..100).map(|at| at * step % 300).collect::<Vec<_>>();
+    let texts = [text(7), text(11)];
+    let apart = distance(&in_steps(&model, &texts), &at_once(&model, &texts));
+    assert!(apart <= SINGLE, "{apart} apart, {SINGLE} allowed");
 }
 
 #[test]

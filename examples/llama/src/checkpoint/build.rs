@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Param;
-use burn::nn::{self, LinearLayout};
+use burn::nn;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_blast::{BlockSparseLinear, BlockSparseWeight, MatrixShape};
 use burn_blast_kernels::stored;
@@ -11,15 +11,6 @@ use burn_pack::Tensor as Entry;
 use burn_store::bridge;
 
 use crate::{Error, Linear};
-
-/// How a file stores the dense weight of a linear layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// `[d_input, d_output]`.
-    InOut,
-    /// `[d_output, d_input]`.
-    OutIn,
-}
 
 /// Makes the layers of a model. Parameters are drawn on first use only, which never comes: they are loaded before.
 pub(crate) struct Builder<'a> {
@@ -47,7 +38,6 @@ impl Builder<'_> {
         path: &str,
         [d_input, d_output]: [usize; 2],
         bias: bool,
-        layout: Layout,
     ) -> Result<Linear, Error> {
         let packed = super::names::PACKED.iter();
         if packed.map(|end| format!("{path}{end}")).any(|name| self.entries.contains_key(&name)) {
@@ -56,12 +46,7 @@ impl Builder<'_> {
             let bias: Option<Param<Tensor<1>>> = bias.then(zeros);
             return Ok(Linear::Sparse(BlockSparseLinear::new(weight, bias)));
         }
-        // The column layout loads `[d_output, d_input]` as it is and multiplies by a view of it.
-        let layout = match layout {
-            Layout::InOut => LinearLayout::Row,
-            Layout::OutIn => LinearLayout::Col,
-        };
-        let config = nn::LinearConfig::new(d_input, d_output).with_bias(bias).with_layout(layout);
+        let config = nn::LinearConfig::new(d_input, d_output).with_bias(bias);
         Ok(Linear::Dense(config.init(self.device)))
     }
 

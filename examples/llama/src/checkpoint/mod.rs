@@ -17,13 +17,14 @@ mod fresh;
 mod load;
 mod names;
 mod save;
+mod turn;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(crate) use build::{Builder, Layout};
+pub(crate) use build::Builder;
 pub use load::Precision;
 pub use save::Form;
 

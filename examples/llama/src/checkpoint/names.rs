@@ -2,6 +2,8 @@
 
 use burn_store::KeyRemapper;
 
+use crate::Config;
+
 /// Renames from file to module. Norms call their weight and bias otherwise in Burn, and the first GPT-2 checkpoints
 /// leave out the name of the decoder.
 const TO_MODULE: [(&str, &str); 3] = [
@@ -19,6 +21,13 @@ const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_
 
 /// Marks a weight that was saved within pruning; it says nothing about the function.
 const PROBE: &str = ".weight.probe";
+
+/// Whether a file has the dense weight of a linear layer as `[d_output, d_input]`: PyTorch's `Linear` does, the
+/// `Conv1D` of GPT-2 does not.
+pub(super) fn is_turned(path: &str, config: &Config) -> bool {
+    let projection = matches!(config, Config::Llama(_)) && path.ends_with("_proj.weight");
+    projection || path == "lm_head.weight"
+}
 
 pub(super) fn to_module() -> KeyRemapper {
     KeyRemapper::from_patterns(TO_MODULE.to_vec()).expect("the patterns are constants")

@@ -10,9 +10,9 @@ use burn_store::{ModuleSnapshot, bridge};
 use safetensors::{Dtype, View};
 use serde_json::Value;
 
-use super::names::in_file;
-use super::{Checkpoint, Layout};
-use crate::{Error, Linear, Model};
+use super::Checkpoint;
+use super::names::{in_file, is_turned};
+use crate::{Config, Error, Linear, Model};
 
 /// Copied if the folder the model came from has them.
 const BESIDE: [&str; 7] = [
@@ -63,7 +63,7 @@ impl Checkpoint {
         let config = scratch.path().join("config.json");
         std::fs::write(&config, self.config_of(model)?).map_err(refuse)?;
         let weights = scratch.path().join("model.safetensors");
-        write_tensors(model, &weights, form)?;
+        write_tensors(model, &self.config, &weights, form)?;
         // Written by the crate under a temporary name of its own, secrecy included.
         let permissions = std::fs::metadata(&config).map_err(refuse)?.permissions();
         std::fs::set_permissions(&weights, permissions).map_err(refuse)?;
@@ -86,7 +86,7 @@ impl Checkpoint {
     }
 }
 
-fn write_tensors(model: &Model, path: &Path, form: Form) -> Result<(), Error> {
+fn write_tensors(model: &Model, config: &Config, path: &Path, form: Form) -> Result<(), Error> {
     // Shares the weights.
     let mut copy = model.clone();
     let dense: Vec<_> = copy
@@ -104,7 +104,7 @@ fn write_tensors(model: &Model, path: &Path, form: Form) -> Result<(), Error> {
     for entry in &mut entries {
         entry.name = in_file(&entry.name);
     }
-    entries.extend(dense.into_iter().map(|(name, linear)| stored(name, linear, model)));
+    entries.extend(dense.into_iter().map(|(name, linear)| stored(name, linear, config)));
     let views = entries.into_iter().map(|entry| Ok((entry.name.clone(), Stored::new(entry)?)));
     let views = views.collect::<Result<Vec<_>, Error>>()?;
     // transformers refuses a file that does not say which framework its layouts are of.
@@ -114,20 +114,16 @@ fn write_tensors(model: &Model, path: &Path, form: Form) -> Result<(), Error> {
 }
 
 /// The dense weight of a layer as the architecture stores it, made when it is written.
-fn stored(name: String, linear: &Linear, model: &Model) -> Entry {
+fn stored(name: String, linear: &Linear, config: &Config) -> Entry {
     let linear = linear.clone();
-    let layout = model.layout(&name);
-    let [d_input, d_output] = linear.shape();
-    let shape = match layout {
-        Layout::InOut => [d_input, d_output],
-        Layout::OutIn => [d_output, d_input],
-    };
-    bridge::deferred(name, model.dtype(), shape.into(), None, move || {
+    let turned = is_turned(&name, config);
+    let mut shape = linear.shape();
+    if turned {
+        shape.reverse();
+    }
+    bridge::deferred(name, linear.dtype(), shape.into(), None, move || {
         let weight = linear.to_dense();
-        Ok(match layout {
-            Layout::InOut => weight.to_data(),
-            Layout::OutIn => weight.transpose().to_data(),
-        })
+        Ok(if turned { weight.transpose().to_data() } else { weight.to_data() })
     })
 }
 
