@@ -50,7 +50,7 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
     cubes: usize,
     #[comptime] plan: Blueprint,
     #[define(F)] _dtype: ElemType,
-    #[define(O)] _out_dtype: ElemType,
+    #[define(O)] _out_type: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();

@@ -151,9 +151,9 @@ fn fill_w<F: Float>(
 }
 
 /// Adds the bias and writes what lies inside the output.
+// The outer `if` is decided when the kernel is made, the inner one when it runs.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-#[allow(clippy::collapsible_if, reason = "the outer one is decided before the kernel is made")]
+#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
 fn store<F: Float>(
     y: &mut [Vector<F, Const<2>>],
     bias: &ComptimeOption<&[Vector<F, Const<2>>]>,
