@@ -2,7 +2,7 @@
 //!
 //! One instruction adds the product of a tile of 16 rows by 32 columns of the input and a tile of 32 rows by 16 columns
 //! of the weight to 16 x 16 sums in f32. Four tiles of sums, 32 x 32, stay in registers over all blocks of a column;
-//! input and blocks are regrouped into tiles first ([`pack`]).
+//! input and blocks are regrouped into tiles first.
 //!
 //! The unit takes numbers below bf16's normal range for zero, in inputs and sums. Inputs in f32 are never rounded for
 //! it: it serves products whose input and weight are both bf16.
