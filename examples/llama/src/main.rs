@@ -7,6 +7,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use indicatif::ProgressBar;
 use llama::{Checkpoint, Generation, Model, Sampling, Windows};
 
 use cli::{Args, Command, GenerateArgs, ModelArgs, PerplexityArgs};
@@ -72,10 +73,10 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
         "--window {window} is larger than the {context} positions the model was made for"
     );
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
-    let score = llama::perplexity(&model, &tokens, windows, |done| {
-        eprint!("\r{done} of {} tokens", tokens.len() - 1);
-    })?;
-    eprintln!();
+    // Hidden where there is no terminal.
+    let bar = ProgressBar::new(tokens.len().saturating_sub(1) as u64);
+    let score = llama::perplexity(&model, &tokens, windows, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
     println!("perplexity {:.4}", score.perplexity());
     println!(
         "{:.4} nats a token, {:.4} bits a byte of text",
