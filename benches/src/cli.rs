@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::backend::Backend;
 use crate::catalogue::{Filter, Plan, VERBS, verb_name};
 use crate::element::Element;
 use crate::record::{Clock, Verb};
+use example_backend::Backend;
 
 /// Times block-sparse layers beside Burn's dense ones, on any device.
 #[derive(Parser, Debug)]

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 
-use crate::backend::Backend;
 use crate::record::{Clock, Machine, VERSION};
+use example_backend::Backend;
 
 /// Memory assumed where the system does not tell.
 const UNKNOWN_MEMORY: f64 = 8.0 * GIB;

@@ -4,7 +4,6 @@
 //! and written down in the form of `record`; `run` holds the order of it all.
 
 mod advice;
-mod backend;
 mod catalogue;
 mod check;
 mod cli;

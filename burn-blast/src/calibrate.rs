@@ -28,12 +28,12 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::budget::kept_blocks;
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use nalgebra::{Cholesky, DMatrix};
 
-use crate::functions::{block_norms, pack};
+use crate::functions::dense_block_norms;
 use crate::ops::packed;
-use crate::prune::keep_top;
 
 /// What a layer's inputs have in common: `xᵀ · x` over all rows seen.
 #[derive(Debug, Clone)]
@@ -118,16 +118,9 @@ impl Calibration {
     /// # Panics
     /// If `weight` takes other inputs.
     pub fn scores(&self, weight: Tensor<2>, block: BlockSize) -> Vec<f32> {
-        let full = BlockPattern::dense(self.shape_of(&weight), block);
-        let norms = TensorData::new(self.norms(), [full.shape().rows(), 1]);
+        let norms = TensorData::new(self.norms(), [self.shape_of(&weight).rows(), 1]);
         let norms = Tensor::<2>::from_data(norms, (&weight.device(), DType::F32));
-        let scaled = weight.detach().cast(DType::F32) * norms;
-        let by_slot = block_norms(pack(scaled, &full), &full).into_data();
-        let mut scores = vec![0.0; full.block_count()];
-        for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
-            scores[row * full.block_cols() + col] = norm;
-        }
-        scores
+        dense_block_norms(weight.detach().cast(DType::F32) * norms, block)
     }
 
     /// The pattern of the blocks with the highest [`scores`](Self::scores), exactly as many as `sparsity` leaves, but
@@ -139,9 +132,7 @@ impl Calibration {
         assert!((0.0..=1.0).contains(&sparsity), "sparsity must be in [0, 1], but is {sparsity}");
         let shape = self.shape_of(&weight);
         let scores = self.scores(weight, block);
-        let keep = (((1.0 - sparsity) * scores.len() as f64).round() as usize).max(1);
-        let kept = keep_top(&scores, keep);
-        BlockPattern::from_mask(&BlockMask::from_indices(shape, block, kept))
+        BlockPattern::best(shape, block, &scores, kept_blocks(sparsity, scores.len()))
     }
 
     /// Values of the kept blocks that change the outputs for the inputs seen least:

@@ -2,7 +2,7 @@
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
-use burn_blast_kernels::BlockPattern;
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::weight::BlockSparseWeight;
 use crate::{BlastOps, GatedPatterns};
@@ -196,6 +196,25 @@ pub fn block_norms(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<1> {
         values.into_dispatch(),
         pattern.clone(),
     ))
+}
+
+/// Frobenius norm of every block of a dense weight, by block number, on the host.
+///
+/// # Shapes
+/// - `dense`: `[d_input, d_output]`
+///
+/// # Panics
+/// If the weight has no elements.
+pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
+    let [rows, cols] = dense.dims();
+    let shape = MatrixShape::new(rows, cols).expect("a weight has elements");
+    let full = BlockPattern::dense(shape, block);
+    let by_slot = block_norms(pack(dense, &full), &full).into_data();
+    let mut norms = vec![0.0; full.block_count()];
+    for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
+        norms[row * full.block_cols() + col] = norm;
+    }
+    norms
 }
 
 /// Frobenius norm of every block of `xᵀ · dy`, kept or not. Not differentiable.

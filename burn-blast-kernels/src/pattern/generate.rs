@@ -5,6 +5,7 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 
 use super::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+use crate::budget::keep_top;
 
 impl BlockPattern {
     /// Every block kept.
@@ -19,6 +20,11 @@ impl BlockPattern {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let chosen = sample(&mut rng, blocks, kept);
         Self::from_mask(&BlockMask::from_indices(shape, block, chosen))
+    }
+
+    /// The `keep` blocks with the highest scores, given by block number. Ties go to the lower number.
+    pub fn best(shape: MatrixShape, block: BlockSize, scores: &[f32], keep: usize) -> Self {
+        Self::from_mask(&BlockMask::from_indices(shape, block, keep_top(scores, keep)))
     }
 
     /// The same number of blocks, `round(density * block_rows)`, in every block column.

@@ -2,7 +2,7 @@
 //! `cargo run --release -p burn-blast-cli --example synthetic_checkpoint -- FOLDER LAYERS D_MODEL D_FF SHARDS`
 
 #[path = "../tests/common/synthetic.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests take more of it")]
 mod synthetic;
 
 use std::path::Path;

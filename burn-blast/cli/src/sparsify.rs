@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use burn_blast_kernels::budget::{Contender, erdos_renyi, global, keep_top, kept_blocks};
-use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize};
+use burn_blast_kernels::budget::{Contender, erdos_renyi, global, kept_blocks};
+use burn_blast_kernels::{BlockPattern, BlockSize};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
@@ -116,9 +116,7 @@ pub fn sparsify(
         scorer.score(mine.iter().map(|(weight, _)| *weight), progress)?;
         let mut patterns = HashMap::new();
         for (weight, kept) in mine {
-            let best = keep_top(&scorer.take(weight)?, kept);
-            let mask = BlockMask::from_indices(weight.shape, block, best);
-            let pattern = BlockPattern::from_mask(&mask);
+            let pattern = BlockPattern::best(weight.shape, block, &scorer.take(weight)?, kept);
             let (dtype, orientation) = (weight.tensor.dtype(), weight.disk.orientation());
             let layer = Layer::new(&weight.name, &pattern, dtype, orientation, !request.dense);
             layers.insert(weight.name.clone(), layer);

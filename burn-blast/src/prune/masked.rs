@@ -10,7 +10,7 @@ use super::optimizer::move_state;
 use super::shared::LayerPlan;
 use super::update::{contend, counts, gather, sources};
 use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
-use crate::functions::{block_norms, pack, unpack};
+use crate::functions::{dense_block_norms, pack, unpack};
 use crate::ops::packed;
 
 impl<O: BlockOptimizer> Blast<O> {
@@ -98,12 +98,5 @@ fn mask_like<const D: usize>(tensor: &Tensor<D>, pattern: &BlockPattern) -> Tens
 
 /// Norm of every block of the dense gradient, by block number.
 fn gradient_norms<const D: usize>(grad: &Tensor<D>, plan: &LayerPlan) -> Vec<f32> {
-    let full = BlockPattern::dense(plan.shape, plan.block);
-    let norms = block_norms(pack(matrix(grad, plan), &full), &full);
-    let by_slot: Vec<f32> = norms.into_data().iter::<f32>().collect();
-    let mut by_block = vec![0.0; by_slot.len()];
-    for ((row, col), norm) in full.blocks().zip(by_slot) {
-        by_block[row * full.block_cols() + col] = norm;
-    }
-    by_block
+    dense_block_norms(matrix(grad, plan), plan.block)
 }

@@ -1,23 +1,13 @@
 //! Tokens a second, of a prompt as a whole and of one token after the other.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use llama::{Checkpoint, Linear, Model, next_scores};
+use llama::{Checkpoint, Linear, Model, Quartiles, Round};
 
 use crate::cli::BenchArgs;
 
 /// Rounds that do not count, in which caches fill and kernels are compiled and tuned.
 const WARM_UP: usize = 2;
-
-/// Seconds over the rounds that count.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Timing {
-    lower_quartile: f64,
-    median: f64,
-    upper_quartile: f64,
-}
 
 /// Times a prompt, then single tokens after it, at batch 1, and prints both.
 pub fn run(checkpoint: &Checkpoint, mut model: Model, args: &BenchArgs) -> Result<()> {
@@ -33,37 +23,19 @@ pub fn run(checkpoint: &Checkpoint, mut model: Model, args: &BenchArgs) -> Resul
     println!("{}", weights(&mut model));
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + args.rounds {
-        let (prompt, tokens) = time(&model, args)?;
+        let seconds = Round::run(&model, args.prefill, args.decode)?;
         if round >= WARM_UP {
-            prefill.push(prompt);
-            decode.extend(tokens);
+            prefill.push(seconds.prefill);
+            decode.extend(seconds.decode);
         }
     }
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     table.set_header(["batch 1", "tokens/s, median", "quartiles", "median ms"]);
-    table.add_row(row(&format!("prefill {}", args.prefill), args.prefill, quartiles(prefill)));
-    table.add_row(row(&format!("decode {}", args.decode), 1, quartiles(decode)));
+    table.add_row(row(&format!("prefill {}", args.prefill), args.prefill, Quartiles::of(prefill)));
+    table.add_row(row(&format!("decode {}", args.decode), 1, Quartiles::of(decode)));
     println!("{table}");
     Ok(())
-}
-
-/// Seconds of the prompt, and of each token after it.
-fn time(model: &Model, args: &BenchArgs) -> Result<(f64, Vec<f64>)> {
-    let vocabulary = model.vocabulary();
-    let text: Vec<u32> =
-        (0..args.prefill + args.decode).map(|at| (at * 31 % vocabulary) as u32).collect();
-    let (prompt, rest) = text.split_at(args.prefill);
-    let mut cache = model.cache();
-    // Scores come back to the host, so the device is done when the clock is read.
-    let mut seconds = |tokens: &[u32]| -> Result<f64> {
-        let clock = Instant::now();
-        next_scores(model, tokens, &mut cache)?;
-        Ok(clock.elapsed().as_secs_f64())
-    };
-    let prefill = seconds(prompt)?;
-    let decode = rest.chunks(1).map(&mut seconds).collect::<Result<_>>()?;
-    Ok((prefill, decode))
 }
 
 /// How much of the linear layers is there.
@@ -84,20 +56,14 @@ fn weights(model: &mut Model) -> String {
     )
 }
 
-fn row(name: &str, tokens: usize, timing: Timing) -> [String; 4] {
+fn row(name: &str, tokens: usize, seconds: Quartiles) -> [String; 4] {
     let rate = |seconds: f64| format!("{:.1}", tokens as f64 / seconds);
     [
         name.to_string(),
-        rate(timing.median),
-        format!("{} to {}", rate(timing.upper_quartile), rate(timing.lower_quartile)),
-        format!("{:.2}", timing.median * 1e3),
+        rate(seconds.median),
+        format!("{} to {}", rate(seconds.upper), rate(seconds.lower)),
+        format!("{:.2}", seconds.median * 1e3),
     ]
-}
-
-fn quartiles(mut values: Vec<f64>) -> Timing {
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    Timing { lower_quartile: at(0.25), median: at(0.5), upper_quartile: at(0.75) }
 }
 
 #[cfg(test)]
@@ -106,7 +72,10 @@ mod tests {
 
     #[test]
     fn rates_are_taken_from_the_sorted_times() {
-        let timing = quartiles(vec![0.5, 0.1, 0.4, 0.2, 0.25]);
-        assert_eq!(row("prefill 10", 10, timing), ["prefill 10", "40.0", "25.0 to 50.0", "250.00"]);
+        let seconds = Quartiles::of(vec![0.5, 0.1, 0.4, 0.2, 0.25]);
+        assert_eq!(
+            row("prefill 10", 10, seconds),
+            ["prefill 10", "40.0", "25.0 to 50.0", "250.00"]
+        );
     }
 }

@@ -168,14 +168,6 @@ pub enum Error {
         /// Values that work.
         expected: &'static str,
     },
-    /// This build cannot compute there.
-    #[error(
-        "this build has no {name} backend: add `--features {name}` to cargo's arguments, before the `--`"
-    )]
-    NoBackend {
-        /// Name of the backend and of its feature.
-        name: &'static str,
-    },
     /// The device did not return its results.
     #[error("the device failed: {reason}")]
     Device {

@@ -32,7 +32,6 @@
 mod attention;
 mod checkpoint;
 mod config;
-mod device;
 mod error;
 mod generate;
 mod gpt2;
@@ -42,13 +41,14 @@ mod model;
 mod perplexity;
 mod rope;
 mod sample;
+mod speed;
 mod tokenizer;
 
 pub use attention::Cache;
 pub use checkpoint::{Checkpoint, Form, Precision};
 pub use config::{Config, Gpt2Config, LlamaConfig};
-pub use device::{Backend, open_device};
 pub use error::Error;
+pub use example_backend::{Backend, NotBuilt};
 pub use generate::{Generation, generate, next_scores};
 pub use gpt2::Gpt2;
 pub use linear::Linear;
@@ -57,6 +57,7 @@ pub use model::Model;
 pub use perplexity::{Score, Windows, perplexity};
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
+pub use speed::{Quartiles, Round};
 pub use tokenizer::{TextStream, Tokenizer};
 
 /// The code in the README is compiled with the tests.

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
 }
 
 fn open(args: &ModelArgs) -> Result<(Checkpoint, Model)> {
-    let device = llama::open_device(args.backend)?;
+    let device = args.backend.open()?;
     let checkpoint = Checkpoint::open(&args.model)?;
     let model = checkpoint.load(&device, args.precision())?;
     Ok((checkpoint, model))

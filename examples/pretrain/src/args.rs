@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn_blast::Growth;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
+use example_backend::Backend;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -113,42 +114,6 @@ pub struct Config {
     /// Optimizer steps between two checkpoints
     #[arg(long, default_value_t = 100)]
     pub save_every: usize,
-}
-
-/// Where to compute.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lowercase")]
-pub enum Backend {
-    /// CPU, the default.
-    Flex,
-    /// CPU, through the `ndarray` crate.
-    Ndarray,
-    /// Any GPU, through WebGPU.
-    Wgpu,
-    /// Any GPU with Vulkan.
-    Vulkan,
-    /// Apple GPUs.
-    Metal,
-    /// NVIDIA GPUs.
-    Cuda,
-    /// AMD GPUs.
-    Rocm,
-}
-
-impl Backend {
-    /// The backend's name as flag value and as cargo feature.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::Ndarray => "ndarray",
-            Self::Wgpu => "wgpu",
-            Self::Vulkan => "vulkan",
-            Self::Metal => "metal",
-            Self::Cuda => "cuda",
-            Self::Rocm => "rocm",
-        }
-    }
 }
 
 /// How removed blocks come back.

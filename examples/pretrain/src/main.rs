@@ -6,7 +6,6 @@ mod args;
 mod checkpoint;
 mod corpus;
 mod data;
-mod device;
 mod generate;
 mod memory;
 mod model;

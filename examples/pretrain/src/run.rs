@@ -12,7 +12,6 @@ use burn_blast::io;
 use crate::args::{Config, Request};
 use crate::checkpoint::{Phase, State, Store};
 use crate::corpus::Corpus;
-use crate::device;
 use crate::generate::{Prompt, generate};
 use crate::report::Report;
 use crate::table;
@@ -39,7 +38,7 @@ const SAME_LOSS: f64 = 1e-4;
 /// If the device, the corpus or a file is not to be had, or the training fails.
 pub fn run(request: Request, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     let Request { config, out, resume } = request;
-    let device = device::open(config.backend)?;
+    let device = config.backend.open()?;
     let corpus = Corpus::load(config.corpus.as_deref(), config.context)?;
     let store = Store::new(&out);
     let mut state = if resume {

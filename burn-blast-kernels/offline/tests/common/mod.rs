@@ -1,6 +1,6 @@
 //! What the tests share: the emulator, and one problem laid out as a launch lays it out.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file takes its own part")]
 
 use std::sync::OnceLock;
 

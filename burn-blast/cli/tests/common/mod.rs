@@ -1,5 +1,5 @@
 //! What the tests share: running `blast`, and reading checkpoints without its code.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file takes its own part")]
 
 pub mod synthetic;
 

@@ -116,7 +116,7 @@ fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use std::io::Write;
 
     use super::*;
@@ -125,7 +125,8 @@ mod tests {
         TextArgs { corpus: "".into(), context, batch: 3 }
     }
 
-    fn file(end: &str, content: &str) -> tempfile::NamedTempFile {
+    /// A temporary file with this content.
+    pub fn file(end: &str, content: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::Builder::new().suffix(end).tempfile().unwrap();
         file.write_all(content.as_bytes()).unwrap();
         file

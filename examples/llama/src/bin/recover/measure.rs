@@ -2,12 +2,11 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn_blast::report::plot::{Series, line_chart};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use llama::{Checkpoint, Linear, Model, Precision, next_scores, open_device};
+use llama::{Checkpoint, Linear, Model, Precision, Quartiles, Round};
 use serde::Serialize;
 
 use crate::args::MeasureArgs;
@@ -29,16 +28,10 @@ struct Row {
     mlp_sparsity: f64,
     /// Of all parameters, with indices.
     bytes: usize,
-    prefill: Rate,
-    decode: Rate,
-}
-
-/// Tokens a second.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Rate {
-    median: f64,
-    lower_quartile: f64,
-    upper_quartile: f64,
+    /// Tokens a second.
+    prefill: Quartiles,
+    /// Tokens a second.
+    decode: Quartiles,
 }
 
 struct Contestant {
@@ -58,7 +51,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         args.prefill > 0 && args.decode > 0 && args.rounds > 0,
         "--prefill, --decode and --rounds must be at least 1"
     );
-    let device = open_device(args.backend)?;
+    let device = args.backend.open()?;
     let mut all = Vec::new();
     for folder in &args.models {
         let checkpoint = Checkpoint::open(folder)?;
@@ -77,10 +70,10 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     // Round by round through all of them, so that a slow minute slows each.
     for round in 0..WARM_UP + args.rounds {
         for one in &mut all {
-            let (prefill, decode) = one.time(args)?;
+            let seconds = Round::run(&one.model, args.prefill, args.decode)?;
             if round >= WARM_UP {
-                one.prefill.push(prefill);
-                one.decode.push(decode);
+                one.prefill.push(args.prefill as f64 / seconds.prefill);
+                one.decode.push(args.decode as f64 / seconds.decode.iter().sum::<f64>());
             }
         }
     }
@@ -105,25 +98,6 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
 }
 
 impl Contestant {
-    /// Tokens a second of a prompt, and of what follows it token by token.
-    fn time(&self, args: &MeasureArgs) -> Result<(f64, f64)> {
-        let vocabulary = self.model.vocabulary();
-        let text: Vec<u32> =
-            (0..args.prefill + args.decode).map(|at| (at * 31 % vocabulary) as u32).collect();
-        let (prompt, rest) = text.split_at(args.prefill);
-        let mut cache = self.model.cache();
-        // Scores come back to the host, so the device is done when the clock is read.
-        let clock = Instant::now();
-        next_scores(&self.model, prompt, &mut cache)?;
-        let prefill = clock.elapsed().as_secs_f64();
-        let clock = Instant::now();
-        for token in rest.chunks(1) {
-            next_scores(&self.model, token, &mut cache)?;
-        }
-        let decode = clock.elapsed().as_secs_f64();
-        Ok((prompt.len() as f64 / prefill, rest.len() as f64 / decode))
-    }
-
     fn row(mut self, baseline: f64) -> Row {
         let (mut removed, mut mlps) = (0.0, 0.0);
         for (_, linear) in self.model.mlps_mut(0) {
@@ -137,8 +111,8 @@ impl Contestant {
             gap_percent: 100.0 * (self.loss / baseline - 1.0),
             mlp_sparsity: removed / mlps,
             bytes: bytes(&mut self.model),
-            prefill: rate(self.prefill),
-            decode: rate(self.decode),
+            prefill: Quartiles::of(self.prefill),
+            decode: Quartiles::of(self.decode),
         }
     }
 }
@@ -159,12 +133,6 @@ fn bytes(model: &mut Model) -> usize {
     numbers * width + packed
 }
 
-fn rate(mut rates: Vec<f64>) -> Rate {
-    rates.sort_by(f64::total_cmp);
-    let at = |share: f64| rates[((rates.len() - 1) as f64 * share).round() as usize];
-    Rate { median: at(0.5), lower_quartile: at(0.25), upper_quartile: at(0.75) }
-}
-
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
@@ -178,8 +146,8 @@ fn table(rows: &[Row]) -> Table {
         "decode tokens/s",
     ]);
     for row in rows {
-        let rate = |rate: Rate| {
-            format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower_quartile, rate.upper_quartile)
+        let rate = |rate: Quartiles| {
+            format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower, rate.upper)
         };
         table.add_row([
             row.name.clone(),
@@ -203,15 +171,4 @@ fn write_lines(path: &Path, rows: &[Row]) -> Result<()> {
     }
     file.persist(path)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_quartiles_of_the_rounds() {
-        let rate = rate(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
-        assert_eq!((rate.lower_quartile, rate.median, rate.upper_quartile), (2.0, 3.0, 4.0));
-    }
 }

@@ -3,12 +3,11 @@
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn_blast::calibrate::Calibration;
-use burn_blast::prune::keep_top;
 use burn_blast::{
-    BlockMask, BlockPattern, BlockSize, BlockSparseLinear, BlockSparseWeight, MatrixShape,
-    functions,
+    BlockPattern, BlockSize, BlockSparseLinear, BlockSparseWeight, MatrixShape, functions,
 };
-use llama::{Checkpoint, Form, Linear, Model, Precision, open_device};
+use burn_blast_kernels::budget::kept_blocks;
+use llama::{Checkpoint, Form, Linear, Model, Precision};
 
 use crate::args::{Method, OneShotArgs};
 use crate::data::{Batch, Corpus};
@@ -25,7 +24,7 @@ pub fn run(args: &OneShotArgs) -> Result<()> {
     check_blocks(&args.blocks)?;
     ensure!(!args.out.exists(), "{} exists: choose another OUT, or remove it", args.out.display());
     let checkpoint = Checkpoint::open(&args.model)?;
-    let device = open_device(args.backend)?;
+    let device = args.backend.open()?;
     let mut model = checkpoint.load(&device, Precision::F32)?;
     let sample = match args.method {
         Method::Magnitude => Vec::new(),
@@ -93,7 +92,12 @@ fn sparse(
     let (weight, block) = (linear.to_dense(), BlockSize::new(args.blocks.block)?);
     let pattern = match calibration {
         Some(calibration) => calibration.select(weight.clone(), block, args.blocks.sparsity),
-        None => largest(&weight, block, args.blocks.sparsity)?,
+        None => {
+            let norms = functions::dense_block_norms(weight.clone(), block);
+            let [rows, cols] = linear.shape();
+            let keep = kept_blocks(args.blocks.sparsity, norms.len());
+            BlockPattern::best(MatrixShape::new(rows, cols)?, block, &norms, keep)
+        }
     };
     let values = match calibration {
         Some(calibration) if args.method == Method::WandaCorrected => {
@@ -105,21 +109,74 @@ fn sparse(
     Ok(Linear::Sparse(BlockSparseLinear::new(weight, linear.bias())))
 }
 
-/// The pattern of the blocks with the largest norms.
-fn largest(
-    weight: &burn::tensor::Tensor<2>,
-    block: BlockSize,
-    sparsity: f64,
-) -> Result<BlockPattern> {
-    let [rows, cols] = weight.dims();
-    let shape = MatrixShape::new(rows, cols)?;
-    let full = BlockPattern::dense(shape, block);
-    let norms = functions::block_norms(functions::pack(weight.clone(), &full), &full).into_data();
-    let mut scores = vec![0.0; full.block_count()];
-    for ((row, col), norm) in full.blocks().zip(norms.iter::<f32>()) {
-        scores[row * full.block_cols() + col] = norm;
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::args::SparsityArgs;
+    use crate::data::tests::file;
+    use crate::loss;
+
+    fn args(folder: &Path, out: &str, method: Method, corpus: Option<&Path>) -> OneShotArgs {
+        OneShotArgs {
+            model: folder.join("dense"),
+            out: folder.join(out),
+            blocks: SparsityArgs { sparsity: 0.5, block: 8, keep_last: 1 },
+            method,
+            corpus: corpus.map(Path::to_path_buf),
+            sequences: 8,
+            context: 32,
+            damping: 0.01,
+            backend: llama::Backend::Flex,
+        }
     }
-    let keep = (((1.0 - sparsity) * scores.len() as f64).round() as usize).max(1);
-    let mask = BlockMask::from_indices(shape, block, keep_top(&scores, keep));
-    Ok(BlockPattern::from_mask(&mask))
+
+    #[test]
+    fn every_method_removes_its_share_and_least_squares_stays_closest() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = json!({
+            "model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2,
+        });
+        let checkpoint = Checkpoint::new(config).unwrap();
+        let dense = checkpoint.fresh(&Device::flex(), 2).unwrap();
+        checkpoint.save(&dense, folder.path().join("dense"), Form::Dense).unwrap();
+        let text = file(".txt", &"pack my box with five dozen liquor jugs. ".repeat(40));
+        // Least squares is about texts like the sample.
+        let like: Vec<u32> = b"five dozen jugs with my liquor box".map(u32::from).to_vec();
+        let tokens = dense.tokens(&[&like]);
+        let (features, _) = dense.trace(tokens.clone());
+        let mut distances = Vec::new();
+        for (name, method) in [
+            ("magnitude", Method::Magnitude),
+            ("wanda", Method::Wanda),
+            ("corrected", Method::WandaCorrected),
+        ] {
+            let args = args(folder.path(), name, method, Some(text.path()));
+            run(&args).unwrap();
+            let mut sparse =
+                Checkpoint::open(&args.out).unwrap().load(&Device::flex(), Precision::F32).unwrap();
+            let all = sparse.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
+            assert_eq!(all.collect::<Vec<_>>(), [0.5, 0.5, 0.5, 0.0, 0.0, 0.0], "{name}");
+            let (ours, _) = sparse.trace(tokens.clone());
+            distances.push(loss::features(ours, features.clone()).into_scalar::<f32>());
+        }
+        assert!(distances[2] < distances[0] && distances[2] < distances[1], "{distances:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_before_anything_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let refuse = |args: &OneShotArgs| format!("{:#}", run(args).unwrap_err());
+        let mut bad = args(folder.path(), "out", Method::Magnitude, None);
+        bad.blocks.sparsity = 1.5;
+        assert!(refuse(&bad).contains("--sparsity must be at least 0 and below 1"));
+        let there = args(folder.path(), "", Method::Magnitude, None);
+        assert!(refuse(&there).contains("exists: choose another OUT"));
+        let missing = args(folder.path(), "out", Method::Magnitude, None);
+        assert!(refuse(&missing).contains("config.json"));
+    }
 }

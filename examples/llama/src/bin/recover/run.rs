@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn_blast::BlastConfig;
 use burn_blast::report::plot::{Series, line_chart};
-use llama::{Checkpoint, Form, Model, Precision, Tokenizer, open_device};
+use llama::{Checkpoint, Form, Model, Precision, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -152,7 +152,7 @@ impl Folder {
 pub fn dense(args: &DenseArgs) -> Result<()> {
     check(&args.train)?;
     let checkpoint = Checkpoint::new(config(args))?;
-    let device = open_device(args.train.backend)?;
+    let device = args.train.backend.open()?;
     let corpus = Corpus::read(&args.train.text.corpus, &Tokenizer::Bytes, args.train.text.context)?;
     let model = checkpoint.fresh(&device, args.train.seed)?;
     println!("{} parameters", model.num_params());
@@ -195,7 +195,7 @@ pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
     );
     ensure!(args.temperature > 0.0, "--temperature must be above 0");
     let checkpoint = Checkpoint::open(&args.model)?;
-    let device = open_device(args.train.backend)?;
+    let device = args.train.backend.open()?;
     let tokenizer = checkpoint.tokenizer()?;
     let corpus = Corpus::read(&args.train.text.corpus, &tokenizer, args.train.text.context)?;
     let mut model = checkpoint.load(&device, Precision::F32)?;
