@@ -6,6 +6,8 @@ mod args;
 mod checkpoint;
 mod corpus;
 mod data;
+#[cfg(test)]
+mod devices;
 mod generate;
 mod memory;
 mod model;

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Everything to be measured on an NVIDIA GPU: what is wrong first, then how fast it is beside other libraries.
+#
+#   benches/gpu.sh OUT                 build, check and measure; results into the new folder OUT
+#   benches/gpu.sh --build DIR         only build, into the new folder DIR, for a machine without Rust
+#   benches/gpu.sh --programs DIR OUT  check and measure with programs built before
+#   benches/gpu.sh --quick ...         fewer problems, a few minutes
+#
+# Needs the CUDA toolkit (CUDA_PATH if it is not in the usual place) and Python 3 with torch (CUDA) and triton
+# (PYTHON names another one). CARGO_ARGS goes to cargo before its command. Nothing is timed unless everything was right.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+python="${PYTHON:-python3}"
+programs="" out="" build_only="" quick=""
+
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --build) [ $# -ge 2 ] || usage; build_only="$2"; shift 2 ;;
+    --programs) [ $# -ge 2 ] || usage; programs="$(cd "$2" && pwd)"; shift 2 ;;
+    --quick) quick=1; shift ;;
+    -*) usage ;;
+    *) [ -z "$out" ] || usage; out="$1"; shift ;;
+  esac
+done
+[ -n "$build_only$out" ] || usage
+
+new_folder() { mkdir -p "$(dirname "$1")" && mkdir "$1" || { echo "$1 exists: name a new folder" >&2; exit 1; }; }
+
+# The benchmark, and the tests of the kernels, which take the device from BURN_BLAST_DEVICE.
+build() {
+  # shellcheck disable=SC2086
+  (cd "$here/.." && cargo ${CARGO_ARGS:-} build --release -p blast-bench --no-default-features --features cuda)
+  cp "${CARGO_TARGET_DIR:-$here/../target}/release/blast-bench" "$1/"
+  # shellcheck disable=SC2086
+  (cd "$here/.." && cargo ${CARGO_ARGS:-} test --release --no-run -p burn-blast-kernels --tests \
+    --features cube,cubecl/cuda,cubecl/cuda-cpp --message-format json) |
+    "$python" -c 'import json, shutil, sys
+for line in map(json.loads, sys.stdin):
+    if line.get("executable") and line["target"]["name"].startswith("cube"):
+        shutil.copy(line["executable"], sys.argv[1] + "/test-" + line["target"]["name"])' "$1"
+  ls "$1"/test-* >/dev/null
+}
+
+if [ -n "$build_only" ]; then
+  new_folder "$build_only"
+  build "$build_only"
+  exit
+fi
+
+new_folder "$out"
+out="$(cd "$out" && pwd)"
+if [ -z "$programs" ]; then
+  programs="$out/programs"
+  mkdir "$programs"
+  build "$programs"
+fi
+
+step() { printf '\n== %s\n' "$*"; }
+{ date -u +%F; nvidia-smi; nvidia-smi -q -d CLOCK,POWER; } > "$out/machine.txt"
+
+step "Every kernel against the f64 oracle"
+export BURN_BLAST_DEVICE=cuda
+for test in "$programs"/test-*; do
+  "$test" --test-threads 1 2>&1 | tee "$out/$(basename "$test").txt"
+done
+
+step "Memory and races, on one problem of each kernel"
+if command -v compute-sanitizer >/dev/null; then
+  for test in "$programs"/test-*; do
+    for tool in memcheck racecheck synccheck; do
+      compute-sanitizer --tool "$tool" --error-exitcode 1 "$test" --test-threads 1 wide_blocks \
+        > "$out/$tool-$(basename "$test").txt" 2>&1 || { tail -40 "$out/$tool-$(basename "$test").txt"; exit 1; }
+    done
+  done
+else
+  echo "SKIPPED: there is no compute-sanitizer on this machine" | tee "$out/sanitizer.txt"
+fi
+
+step "Limits of the device"
+"$python" "$here/peers/gpu_probe.py" | tee "$out/probe.jsonl"
+if command -v nvcc >/dev/null && nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then
+  nvcc -arch=sm_90a -o "$out/wgmma_probe" "$here/peers/wgmma_probe.cu"
+  "$out/wgmma_probe" | tee "$out/wgmma.txt" || echo "not one choice of the offsets is right: see above"
+  rm "$out/wgmma_probe"
+else
+  echo "SKIPPED: the probe of wgmma wants nvcc and compute capability 9.0" | tee "$out/wgmma.txt"
+fi
+
+# Ours and the others by turns, three times, so that a clock that drifts meets both.
+models="llama-3.1-8b,llama-3.1-405b" rows="1,16,256,2048" sparsity="50,70,80,90,95" laps=3 limit=240
+if [ -n "$quick" ]; then
+  models="llama-3.1-8b" rows="1,2048" sparsity="90,95" laps=1 limit=60
+fi
+for lap in $(seq "$laps"); do
+  step "Products and gated blocks, lap $lap of $laps"
+  "$programs/blast-bench" run --backend cuda --dtype bf16 --model "$models" --rows "$rows" --sparsity "$sparsity" \
+    --block 64,128 --verb fwd,dx,dw,gated-mlp,step --cold=false \
+    --clock device --time-limit "$limit" --out "$out/blast-$lap.jsonl"
+  "$python" "$here/peers/gpu_peers.py" --dtype bf16 --models "$models" --rows "$rows" --sparsity "$sparsity" \
+    --block 64,128 > "$out/peers-$lap.jsonl"
+  step "Decoding with cold weights, lap $lap of $laps"
+  "$programs/blast-bench" run --backend cuda --dtype bf16 --model "$models" --rows 1,16 --sparsity "$sparsity" \
+    --block 64,128 --verb fwd --cold --clock device --time-limit 60 --out "$out/blast-cold-$lap.jsonl"
+  "$python" "$here/peers/gpu_peers.py" --dtype bf16 --models "$models" --rows 1,16 --sparsity "$sparsity" \
+    --block 64,128 --verbs forward --cold > "$out/peers-cold-$lap.jsonl"
+done
+
+"$python" "$here/peers/gpu_table.py" "$out"/*-[0-9].jsonl | tee "$out/table.md"
