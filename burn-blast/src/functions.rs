@@ -262,7 +262,7 @@ pub fn unpack(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as BlastOps>::unpack(values.into_dispatch(), pattern.clone()))
 }
 
-#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube"))]
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) fn refuse_dtype(found: DType) -> ! {
     panic!(
         "block-sparse kernels do not support {found:?} on this backend: cast to F32 (F16 and BF16 where the device has them)"

@@ -63,25 +63,6 @@ impl<'a> Factor<'a> {
         self.ptr
     }
 
-    pub(super) fn values(&self) -> Values<'a> {
-        self.values
-    }
-
-    /// Entries of output block column `col`.
-    pub(super) fn entries(&self, col: usize) -> Range<usize> {
-        self.ptr[col] as usize..self.ptr[col + 1] as usize
-    }
-
-    /// Inner block and value block of an entry.
-    pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
-        (self.idx[entry] as usize, self.slot.map_or(entry, |slot| slot[entry] as usize))
-    }
-
-    /// Whether value blocks are used transposed.
-    pub(super) fn is_turned(&self) -> bool {
-        self.slot.is_some()
-    }
-
     /// Block columns of the output.
     pub(super) fn columns(&self) -> usize {
         self.ptr.len() - 1
@@ -165,6 +146,29 @@ impl<'a> Factor<'a> {
             }
             _ => Blocks::Each(scratch),
         }
+    }
+}
+
+/// For the tile unit, which regroups blocks before it multiplies.
+#[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
+impl<'a> Factor<'a> {
+    pub(super) fn values(&self) -> Values<'a> {
+        self.values
+    }
+
+    /// Entries of output block column `col`.
+    pub(super) fn entries(&self, col: usize) -> Range<usize> {
+        self.ptr[col] as usize..self.ptr[col + 1] as usize
+    }
+
+    /// Inner block and value block of an entry.
+    pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
+        (self.idx[entry] as usize, self.slot.map_or(entry, |slot| slot[entry] as usize))
+    }
+
+    /// Whether value blocks are used transposed.
+    pub(super) fn is_turned(&self) -> bool {
+        self.slot.is_some()
     }
 }
 

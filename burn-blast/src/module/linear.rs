@@ -234,18 +234,14 @@ fn device_class(device: &Device) -> strategy::Device {
 
 /// Whether the host kernels run on a device.
 pub(crate) fn is_host(device: &Device) -> bool {
-    let device = device.clone().inner();
-    let mut host = false;
-    #[cfg(feature = "flex")]
-    {
-        host |= device == Device::flex();
-    }
-    #[cfg(feature = "ndarray")]
-    #[allow(deprecated)]
-    {
-        host |= device == Device::ndarray();
-    }
-    host
+    let hosts: &[Device] = &[
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        #[allow(deprecated, reason = "kept for its users as long as Burn ships it")]
+        Device::ndarray(),
+    ];
+    hosts.contains(&device.clone().inner())
 }
 
 impl ModuleDisplay for BlockSparseLinear {

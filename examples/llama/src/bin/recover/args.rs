@@ -270,7 +270,7 @@ pub struct MeasureArgs {
     /// File for the results, one line of JSON a checkpoint.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// File for a plot of loss against sparsity.
+    /// File for a plot of loss against sparsity; names that differ only in a number at the end make one curve.
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 }

@@ -84,15 +84,8 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         write_lines(path, &rows).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.svg {
-        let points = rows.iter().map(|row| (100.0 * row.mlp_sparsity, row.gap_percent)).collect();
-        let series = Series { name: "checkpoints".to_owned(), points };
-        line_chart(
-            path,
-            "Loss against sparsity",
-            "% of MLP blocks removed",
-            "% above dense",
-            &[series],
-        )?;
+        let title = "Loss against sparsity";
+        line_chart(path, title, "% of MLP blocks removed", "% above the first", &curves(&rows))?;
     }
     Ok(())
 }
@@ -115,6 +108,24 @@ impl Contestant {
             decode: Quartiles::of(self.decode),
         }
     }
+}
+
+/// Loss against sparsity, of all but the first, which is zero by definition: one curve for checkpoints whose names
+/// differ only in a number at the end.
+fn curves(rows: &[Row]) -> Vec<Series> {
+    let mut curves: Vec<Series> = Vec::new();
+    for row in rows.iter().skip(1) {
+        let name = row.name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
+        let point = (100.0 * row.mlp_sparsity, row.gap_percent);
+        match curves.iter_mut().find(|curve| curve.name == name) {
+            Some(curve) => curve.points.push(point),
+            None => curves.push(Series { name: name.to_owned(), points: vec![point] }),
+        }
+    }
+    for curve in &mut curves {
+        curve.points.sort_by(|one, other| one.0.total_cmp(&other.0));
+    }
+    curves
 }
 
 /// Bytes of all parameters, block indices included.
@@ -171,4 +182,35 @@ fn write_lines(path: &Path, rows: &[Row]) -> Result<()> {
     }
     file.persist(path)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, mlp_sparsity: f64) -> Row {
+        let rate = Quartiles::of(vec![1.0]);
+        let (loss, gap_percent) = (1.0, 100.0 * mlp_sparsity);
+        Row {
+            name: name.to_owned(),
+            loss,
+            gap_percent,
+            mlp_sparsity,
+            bytes: 1,
+            prefill: rate,
+            decode: rate,
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_their_number_are_one_curve() {
+        let rows =
+            [row("dense", 0.0), row("tuned-90", 0.9), row("tuned-80", 0.8), row("cut-80", 0.8)];
+        let curves = curves(&rows);
+        let found: Vec<(&str, Vec<f64>)> = curves
+            .iter()
+            .map(|curve| (&*curve.name, curve.points.iter().map(|point| point.0).collect()))
+            .collect();
+        assert_eq!(found, [("dense", vec![0.0]), ("tuned", vec![80.0, 90.0]), ("cut", vec![80.0])]);
+    }
 }
