@@ -104,7 +104,7 @@ fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastEr
     }
     let rules = config.layers.iter().map(|rule| &rule.path);
     let linear = config.linear.iter().map(|rule| &rule.path);
-    for filter in config.dense.iter().chain(rules).chain(linear) {
+    for filter in config.dense.iter().chain(rules).chain(linear).chain(&config.tied) {
         if !found.iter().any(|layer| inside(&layer.path, filter)) {
             let layers: Vec<&str> = found.iter().map(|layer| layer.path.as_str()).collect();
             return Err(BlastError::FilterMatchesNothing {
@@ -136,6 +136,7 @@ fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastEr
         target: None,
         fixed: false,
         masked: layer.masked,
+        leader: None,
     };
     let mut plans: Vec<LayerPlan> = found.iter().map(plan).collect();
     for (&at, density) in pruned.iter().zip(shares) {
@@ -143,7 +144,36 @@ fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastEr
         plans[at].fixed = own.is_some();
         plans[at].target = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
     }
+    tie(config, &mut plans)?;
     Ok(plans)
+}
+
+/// Gives layers a leader: the first one of the same shape in the same module.
+fn tie(config: &BlastConfig, plans: &mut [LayerPlan]) -> Result<(), BlastError> {
+    let parent = |plan: &LayerPlan| plan.name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
+    let tied = |plan: &LayerPlan, filter: &str| {
+        plan.target.is_some() && !plan.masked && inside(&plan.name, filter)
+    };
+    for filter in &config.tied {
+        let members: Vec<usize> = (0..plans.len()).filter(|&at| tied(&plans[at], filter)).collect();
+        let mut found = false;
+        for &at in &members {
+            let same = |other: &LayerPlan| {
+                let grid = |plan: &LayerPlan| (parent(plan), plan.shape, plan.block);
+                other.leader.is_none() && grid(other) == grid(&plans[at])
+            };
+            let leader = members.iter().copied().find(|&first| first < at && same(&plans[first]));
+            if let Some(leader) = leader {
+                plans[at].leader = Some(leader);
+                plans[at].target = plans[leader].target;
+                found = true;
+            }
+        }
+        if !found {
+            return Err(BlastError::NothingToTie { filter: filter.clone() });
+        }
+    }
+    Ok(())
 }
 
 /// Collects block-sparse weights, and the plain linear weights the configuration names.

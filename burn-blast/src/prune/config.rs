@@ -102,6 +102,11 @@ pub struct BlastConfig {
     /// Plain linear layers pruned in place.
     #[config(default = "Vec::new()")]
     pub linear: Vec<LinearRule>,
+    /// Paths of modules, or of modules that contain them, whose pruned layers of one shape keep the same blocks: those
+    /// that the first of them ranks highest. For gate and up of a gated MLP, which then read the same parts of their
+    /// input: the tensor-core kernel loads these once for both.
+    #[config(default = "Vec::new()")]
+    pub tied: Vec<String>,
     /// Seed of random growth.
     #[config(default = 0)]
     pub seed: u64,
@@ -201,6 +206,12 @@ impl BlastConfig {
             "Exact without growth by gradient: a union needs both rankings",
         )?;
         if let Budget::Global { min_density, max_density } = self.budget {
+            check(
+                self.tied.is_empty(),
+                "tied",
+                format!("{:?}", self.tied),
+                "empty with a global budget, which gives every layer a share of its own",
+            )?;
             let density = 1.0 - self.sparsity;
             check(
                 min_density >= 0.0 && min_density <= density && density <= max_density,

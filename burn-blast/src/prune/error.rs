@@ -32,6 +32,14 @@ pub enum BlastError {
         /// Paths there are.
         layers: String,
     },
+    /// No two layers below a path can share a pattern.
+    #[error(
+        "no two layers in \"{filter}\" can be tied: they must be pruned, in the same module, and of one shape and block size"
+    )]
+    NothingToTie {
+        /// The filter.
+        filter: String,
+    },
     /// The optimizer serves another model already.
     #[error(
         "this Blast, or one it was cloned from, is attached to a model already: build one for each model"

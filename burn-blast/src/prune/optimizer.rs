@@ -103,12 +103,18 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            if config.growth == Growth::Gradient && gradients.is_none() {
+            let ranks = plan.leader.is_none();
+            if ranks && config.growth == Growth::Gradient && gradients.is_none() {
                 log::warn!("{}: no gradient norms at this update, nothing grows", plan.name);
             }
-            let scores = scores(state.movement.as_ref());
-            let ranked = (scores.as_slice(), gradients.as_deref());
-            let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
+            let next = match plan.leader {
+                Some(leader) => self.follow(&plan, layer, leader, state.step, &pattern),
+                None => {
+                    let scores = scores(state.movement.as_ref());
+                    let ranked = (scores.as_slice(), gradients.as_deref());
+                    self.choose(&plan, layer, target, &mut state, &pattern, ranked)
+                }
+            };
             if next != pattern {
                 let sources = sources(&pattern, &next);
                 move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
@@ -119,7 +125,8 @@ impl<O: BlockOptimizer> Blast<O> {
         } else {
             contend(&self.shared, layer, target, &mut state, scores);
         }
-        let armed = config.growth == Growth::Gradient && config.is_update(state.step + 1);
+        let ranks = config.growth == Growth::Gradient && plan.leader.is_none();
+        let armed = ranks && config.is_update(state.step + 1);
         window::with(|window| window.changes.armed = Some(armed));
         (values, state)
     }
@@ -144,7 +151,25 @@ impl<O: BlockOptimizer> Blast<O> {
         let ranked = Ranked { current: &current, scores: &scores, gradients };
         let mask = next_mask(&self.shared.config, plan, layer, state, &ranked, target);
         let next = BlockPattern::from_mask(&mask);
+        self.shared.lead(layer, state.step, &next);
         self.shared.report(layer, counts(plan, state.step, &current, &next));
+        next
+    }
+
+    /// The pattern that the layer's leader has just chosen, reported as this layer's own.
+    fn follow(
+        &self,
+        plan: &LayerPlan,
+        layer: usize,
+        leader: usize,
+        step: usize,
+        pattern: &BlockPattern,
+    ) -> BlockPattern {
+        let next = self.shared.follow(leader, step).unwrap_or_else(|| {
+            log::warn!("{}: the layer it is tied to took no part in this update", plan.name);
+            pattern.clone()
+        });
+        self.shared.report(layer, counts(plan, step, &BlockMask::from(pattern), &next));
         next
     }
 

@@ -1,9 +1,10 @@
 //! What the optimizers of one run share: the plan of each layer, the global ranking, counts for reports.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn_blast_kernels::budget::{Contender, global};
-use burn_blast_kernels::{BlockSize, MatrixShape};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use serde::{Deserialize, Serialize};
 
 use super::{BlastConfig, Budget};
@@ -21,6 +22,8 @@ pub(crate) struct LayerPlan {
     pub(crate) fixed: bool,
     /// A plain linear weight, pruned in place.
     pub(crate) masked: bool,
+    /// The layer whose pattern this one takes over.
+    pub(crate) leader: Option<usize>,
 }
 
 impl LayerPlan {
@@ -111,6 +114,8 @@ pub(crate) struct State {
     contenders: Vec<Option<Contender>>,
     /// Update the contenders are for.
     contest: usize,
+    /// Latest choice of each layer that others take over, with its step.
+    choices: HashMap<usize, (usize, BlockPattern)>,
 }
 
 impl Shared {
@@ -147,6 +152,21 @@ impl Shared {
             pruned.iter().map(|&at| state.contenders[at].clone()).collect();
         let kept = global(&contenders?, min_density, max_density);
         pruned.iter().position(|&at| at == layer).map(|at| kept[at])
+    }
+
+    /// Keeps a layer's choice for those that take it over, which come later in the same step.
+    pub(crate) fn lead(&self, layer: usize, step: usize, choice: &BlockPattern) {
+        let mut state = self.lock();
+        if state.plans.iter().any(|plan| plan.leader == Some(layer)) {
+            state.choices.insert(layer, (step, choice.clone()));
+        }
+    }
+
+    /// What `leader` chose in this step, if it has.
+    pub(crate) fn follow(&self, leader: usize, step: usize) -> Option<BlockPattern> {
+        let state = self.lock();
+        let (chosen_at, choice) = state.choices.get(&leader)?;
+        (*chosen_at == step).then(|| choice.clone())
     }
 
     /// Counts a step of one layer and returns its number. A layer that took no part in some steps catches up.
