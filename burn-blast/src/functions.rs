@@ -209,7 +209,8 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
     let [rows, cols] = dense.dims();
     let shape = MatrixShape::new(rows, cols).expect("a weight has elements");
     let full = BlockPattern::dense(shape, block);
-    let by_slot = block_norms(pack(dense, &full), &full).into_data();
+    // In half precision most blocks of a layer would tie.
+    let by_slot = block_norms(pack(dense, &full).cast(DType::F32), &full).into_data();
     let mut norms = vec![0.0; full.block_count()];
     for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
         norms[row * full.block_cols() + col] = norm;

@@ -23,7 +23,7 @@ pub use burn_blast_kernels::{
 };
 pub use module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    BlockSparseMlp, BlockSparseMlpConfig, MlpActivation,
+    BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MergeError, MlpActivation,
 };
 pub use ops::{BlastOps, GatedPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
@@ -43,6 +43,8 @@ mod book {
         QuickStart: "../../docs/src/quick-start.md",
         Training: "../../docs/src/training.md",
         Files: "../../docs/src/files.md",
+        Devices: "../../docs/src/devices.md",
+        TensorParallel: "../../docs/src/tensor-parallel.md",
         WhenItPays: "../../docs/src/when-it-pays.md",
     }
 }

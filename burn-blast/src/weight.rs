@@ -155,6 +155,11 @@ impl BlockSparseWeight {
         self.probe.as_ref().map(Param::val)
     }
 
+    /// Whether Burn's distributed training reduces the gradient of the values over devices.
+    fn is_replicated(&self) -> bool {
+        self.device().is_autodiff() && self.values().is_distributed()
+    }
+
     fn arm(&mut self, armed: bool) {
         self.probe = match (armed, self.probe.take()) {
             (false, _) => None,
@@ -162,8 +167,8 @@ impl BlockSparseWeight {
             (true, None) => {
                 let shape = [self.pattern.block_rows(), self.pattern.block_cols()];
                 let values = self.values.val();
-                let mut zeros = Tensor::zeros(shape, (&values.device(), values.dtype()));
-                if values.device().is_autodiff() && values.is_distributed() {
+                let mut zeros = Tensor::zeros(shape, (&values.device(), DType::F32));
+                if self.is_replicated() {
                     zeros = zeros.set_distributed(self.probe_id.val().into());
                 }
                 Some(Param::initialized(self.probe_id, zeros).set_require_grad(true))
@@ -249,7 +254,8 @@ impl Module for BlockSparseWeight {
     /// Hands the parameters to the mapper, with the window open, then takes over what it changed: this is
     /// where an optimizer step changes the number of blocks.
     fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
-        let window = Window::new(self.pattern.clone(), self.layer);
+        let mut window = Window::new(self.pattern.clone(), self.layer);
+        window.replicated = self.is_replicated();
         let ((probe, values), changes) = window::open(window, || {
             let probe = self.probe.take().map(|probe| {
                 mapper.enter_module("probe", CONTAINER);

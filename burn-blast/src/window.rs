@@ -27,6 +27,8 @@ pub(crate) struct Window {
     pub(crate) stage: Stage,
     pub(crate) pattern: BlockPattern,
     pub(crate) layer: Option<usize>,
+    /// Other devices train replicas of the weight.
+    pub(crate) replicated: bool,
     /// Norms of the gradient of every block, row by row, left by the walk over the probe.
     pub(crate) grad_norms: Option<Vec<f32>>,
     pub(crate) changes: Changes,
@@ -43,7 +45,7 @@ pub(crate) struct Changes {
 impl Window {
     pub(crate) fn new(pattern: BlockPattern, layer: Option<usize>) -> Self {
         let changes = Changes::default();
-        Self { stage: Stage::Probe, pattern, layer, grad_norms: None, changes }
+        Self { stage: Stage::Probe, pattern, layer, replicated: false, grad_norms: None, changes }
     }
 }
 

@@ -15,7 +15,8 @@ use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{LossMetric, Metric, MetricMetadata, Numeric, NumericEntry};
 use burn::train::{
-    InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
+    ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, RegressionOutput,
+    SupervisedTraining, TrainOutput, TrainStep,
 };
 use burn_blast::prune::{Blast, BlastConfig, Monitor};
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};
@@ -94,8 +95,19 @@ impl InferenceStep for Net {
 
 /// 20 epochs of 3 steps, updates every 10; a checkpoint after every epoch, so one at step 33.
 fn fit(folder: &Path, model: Net, resume_from: Option<usize>) -> (Net, Monitor) {
+    fit_on(folder, model, resume_from, None, 60)
+}
+
+/// The same on other devices, which take `steps` optimizer steps in all.
+fn fit_on(
+    folder: &Path,
+    model: Net,
+    resume_from: Option<usize>,
+    strategy: Option<ExecutionStrategy>,
+    steps: usize,
+) -> (Net, Monitor) {
     let device = Device::flex();
-    let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
+    let config = BlastConfig::new(steps).with_sparsity(0.75).with_interval(10);
     let blast = Blast::new(AdamWConfig::new().build(), config);
     let monitor = blast.monitor();
     let (model, optim) = blast.attach(model).unwrap();
@@ -111,6 +123,9 @@ fn fit(folder: &Path, model: Net, resume_from: Option<usize>) -> (Net, Monitor) 
             .with_checkpointing_strategy(KeepLastNCheckpoints::new(30))
             .with_application_logger(None)
             .num_epochs(20);
+    if let Some(strategy) = strategy {
+        training = training.with_training_strategy(strategy.into());
+    }
     if let Some(epoch) = resume_from {
         training = training.checkpoint(epoch);
     }
@@ -144,6 +159,20 @@ fn a_learner_prunes_and_its_checkpoint_resumes_bitwise() {
     let fresh = io::size_to(Net::new(&device, 2), checkpoint).unwrap();
     let (resumed, _) = fit(folder.path(), fresh, Some(11));
     assert!(content(&unbroken) == content(&resumed));
+}
+
+#[test]
+fn two_devices_train_one_pattern() {
+    let device = Device::flex().autodiff();
+    for optim in [MultiDeviceOptim::OptimMainDevice, MultiDeviceOptim::OptimSharded] {
+        let folder = tempfile::tempdir().unwrap();
+        let strategy = ExecutionStrategy::multi(vec![device.clone(), device.clone()], optim);
+        // Each device has two batches an epoch, and both together are one step.
+        let (model, monitor) =
+            fit_on(folder.path(), Net::new(&device, 1), None, Some(strategy), 40);
+        assert_eq!(monitor.snapshot().step, 40, "{optim:?}");
+        assert_eq!([model.a.sparsity(), model.b.sparsity()], [0.75, 0.75], "{optim:?}");
+    }
 }
 
 #[test]

@@ -12,6 +12,13 @@ use crate::PatternError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PatternId(u64);
 
+impl PatternId {
+    /// The hash as a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Kept blocks of a weight, in column order, with the row order beside it.
 ///
 /// Cloning shares the content. Equality compares the content.

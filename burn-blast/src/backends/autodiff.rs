@@ -14,7 +14,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{AutodiffBackend, Backend};
-use burn::tensor::Shape;
+use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
 use crate::{BlastOps, GatedPatterns};
@@ -46,7 +46,9 @@ fn backward_spmm<B: BlastOps, const N: usize>(
         grads.register::<B>(node.id, B::float_reshape(sum, Shape::new([cols])));
     }
     if let Some(node) = parent(probe_at) {
-        grads.register::<B>(node.id, B::grad_block_norms(x, dy, pattern));
+        // The probe is in f32 whatever the weight: in half precision most norms would tie.
+        let single = |tensor| B::float_cast(tensor, FloatDType::F32);
+        grads.register::<B>(node.id, B::grad_block_norms(single(x), single(dy), pattern));
     }
 }
 

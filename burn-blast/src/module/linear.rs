@@ -151,8 +151,18 @@ impl BlockSparseLinear {
         Linear { weight, bias: self.bias }
     }
 
-    /// The layer between some of its blocks of input and output features.
-    pub(crate) fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
+    /// The layer between some of its blocks of input and output features, which keep their order. `inputs` has an
+    /// entry for each block row, `outputs` for each block column. The layer is new: its parameters have new ids.
+    ///
+    /// # Panics
+    /// If a list has another length, or no features are left on a side.
+    pub fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
+        let found = (inputs.len(), outputs.len());
+        let grid = (self.pattern().block_rows(), self.pattern().block_cols());
+        assert!(
+            found == grid,
+            "a part is chosen by {grid:?} block rows and columns, not {found:?}"
+        );
         let b = self.pattern().block().get();
         let bias = self.bias.as_ref().map(|bias| {
             let bias = bias.val().detach();

@@ -3,8 +3,10 @@
 mod compact;
 mod gated_mlp;
 mod linear;
+mod lora;
 mod mlp;
 
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
 pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
+pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig, MlpActivation};

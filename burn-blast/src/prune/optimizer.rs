@@ -84,7 +84,7 @@ impl<O: BlockOptimizer> Blast<O> {
         state: Option<BlastState<O::State<D>>>,
         view: View,
     ) -> (Tensor<D>, BlastState<O::State<D>>) {
-        let View { pattern, layer, gradients } = view;
+        let View { pattern, layer, replicated, gradients } = view;
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
@@ -115,6 +115,10 @@ impl<O: BlockOptimizer> Blast<O> {
                     self.choose(&plan, layer, target, &mut state, &pattern, ranked)
                 }
             };
+            if replicated && let Err(error) = self.shared.agree(layer, state.step, next.id()) {
+                // A step cannot return an error.
+                panic!("step {}: {error}", state.step);
+            }
             if next != pattern {
                 let sources = sources(&pattern, &next);
                 move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
@@ -191,6 +195,7 @@ pub(super) fn move_state<O: BlockOptimizer, const D: usize>(
 struct View {
     pattern: BlockPattern,
     layer: usize,
+    replicated: bool,
     gradients: Option<Vec<f32>>,
 }
 
@@ -198,7 +203,8 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
     type State<const D: usize> = BlastState<O::State<D>>;
 
     /// # Panics
-    /// If the parameter is of a block-sparse weight that was not attached.
+    /// If the parameter is of a block-sparse weight that was not attached, or, under distributed training, if replicas
+    /// of a weight take different blocks.
     fn step<const D: usize>(
         &self,
         lr: LearningRate,
@@ -217,6 +223,7 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
                     "this block-sparse weight is unknown to the optimizer: pass the model through \
                      Blast::attach before training, after any layer is added",
                 ),
+                replicated: window.replicated,
                 gradients: window.grad_norms.take(),
             }),
         });

@@ -1,15 +1,18 @@
 //! Scores of the kept blocks.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_blast_kernels::BlockPattern;
 
 use super::Score;
 use crate::functions::block_norms;
 
-/// `Σ w · g` of each block, or `Σ |w · g|`. Shapes: `[nnz, b, b]` to `[nnz]`.
+/// `Σ w · g` of each block, or `Σ |w · g|`, in f32: in half precision most blocks of a layer would tie.
+///
+/// # Shapes
+/// - both: `[nnz, b, b]`; output: `[nnz]`
 fn product_sums(values: Tensor<3>, grad: Tensor<3>, absolute: bool) -> Tensor<1> {
     let nnz = values.dims()[0];
-    let product = values * grad;
+    let product = values.cast(DType::F32) * grad.cast(DType::F32);
     let product = if absolute { product.abs() } else { product };
     product.sum_dim(2).sum_dim(1).reshape([nnz])
 }
@@ -37,7 +40,7 @@ pub(crate) fn by_slot(
     let scores = match (score, movement) {
         (Score::Movement, Some(movement)) => movement.clone(),
         (Score::Saliency, _) => product_sums(values, grad, true),
-        (Score::Frobenius | Score::Movement, _) => block_norms(values, pattern),
+        (Score::Frobenius | Score::Movement, _) => block_norms(values.cast(DType::F32), pattern),
     };
     scores.into_data().iter::<f32>().collect()
 }

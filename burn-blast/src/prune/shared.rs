@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn_blast_kernels::budget::{Contender, global};
-use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternId};
 use serde::{Deserialize, Serialize};
 
-use super::{BlastConfig, Budget};
+use super::{BlastConfig, Budget, ReplicaError};
 use crate::report::Ledger;
 
 /// What is asked of one layer.
@@ -116,6 +116,8 @@ pub(crate) struct State {
     contest: usize,
     /// Latest choice of each layer that others take over, with its step.
     choices: HashMap<usize, (usize, BlockPattern)>,
+    /// Step of the latest update of each layer that has replicas, and the pattern the first of them took.
+    agreed: HashMap<usize, (usize, PatternId)>,
 }
 
 impl Shared {
@@ -191,11 +193,65 @@ impl Shared {
         state.layers[layer] = line;
     }
 
+    /// Notes the pattern a replica of a layer took at an update.
+    ///
+    /// # Errors
+    /// If another replica took another one. Gradients are reduced in every step, so none is a whole step ahead.
+    pub(crate) fn agree(
+        &self,
+        layer: usize,
+        step: usize,
+        pattern: PatternId,
+    ) -> Result<(), ReplicaError> {
+        let mut state = self.lock();
+        let first = *state.agreed.get(&layer).unwrap_or(&(0, pattern));
+        match first.0 == step && first.1 != pattern {
+            true => Err(ReplicaError { layer: state.plans[layer].name.clone() }),
+            false => {
+                if first.0 < step {
+                    state.agreed.insert(layer, (step, pattern));
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Corrects the counts of a layer whose optimizer state was loaded.
     pub(crate) fn recount(&self, layer: usize, line: impl FnOnce() -> LayerSnapshot) {
         let mut state = self.lock();
         if state.layers[layer].step == 0 {
             state.layers[layer] = line();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_blast_kernels::BlockPattern;
+
+    use super::*;
+
+    #[test]
+    fn replicas_that_took_another_pattern_at_the_same_step_are_named() {
+        let (shape, block) = (MatrixShape::new(32, 32).unwrap(), BlockSize::new(8).unwrap());
+        let shared = Shared::new(BlastConfig::new(10));
+        let plan = |name: &str| LayerPlan {
+            name: name.to_string(),
+            shape,
+            block,
+            target: Some(0.5),
+            fixed: false,
+            masked: false,
+        };
+        shared.lock().plans = vec![plan("a"), plan("b")];
+        let id = |seed| BlockPattern::random(shape, block, 0.5, seed).id();
+        for (layer, step, seed) in
+            [(0, 5, 1), (1, 5, 2), (0, 5, 1), (1, 10, 3), (0, 10, 4), (1, 10, 3)]
+        {
+            shared.agree(layer, step, id(seed)).unwrap();
+        }
+        let error = shared.agree(0, 10, id(5)).unwrap_err().to_string();
+        assert!(error.contains("different blocks in layer \"a\""), "{error}");
+        assert!(error.contains("reduce gradients before the optimizer steps"), "{error}");
     }
 }

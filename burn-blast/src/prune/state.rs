@@ -67,13 +67,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, device: &Device) -> Option<Self> {
-        // Burn loads on the default device and moves on the next step. A host backend spares a GPU that may not
-        // even be there.
-        #[cfg(feature = "flex")]
-        let device = {
-            let _ = device;
-            &Device::flex()
-        };
+        let device = &loading_device(device);
         let number = |src: &mut StateSource, leaf: &str| {
             src.take_scalar(prefix, leaf).and_then(|scalar| usize::try_from(scalar).ok())
         };
@@ -100,6 +94,15 @@ impl<S: RecordState> RecordState for BlastState<S> {
             kept: kept.map(|data| data.iter::<i64>().map(|block| block as u32).collect()),
         })
     }
+}
+
+/// Where state is loaded. Burn offers its default device, and moves state on the next step: a host backend spares a GPU
+/// that may not even be there.
+pub(super) fn loading_device(_default: &Device) -> Device {
+    #[cfg(feature = "flex")]
+    return Device::flex();
+    #[cfg(not(feature = "flex"))]
+    _default.clone()
 }
 
 fn inner_path(prefix: &str) -> String {

@@ -42,7 +42,7 @@ pub fn run(checkpoint: &Checkpoint, mut model: Model, args: &BenchArgs) -> Resul
 fn weights(model: &mut Model) -> String {
     let dtype = model.dtype();
     let linears = model.linears_mut();
-    let sparse = linears.iter().filter(|(_, linear)| matches!(linear, Linear::Sparse(_))).count();
+    let sparse = linears.iter().filter(|(_, linear)| linear.as_sparse().is_some()).count();
     let size = |linear: &Linear| linear.shape().iter().product::<usize>();
     let all: usize = linears.iter().map(|(_, linear)| size(linear)).sum();
     let removed: f64 =

@@ -26,6 +26,10 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Measure tokens a second, for a prompt and token by token.
     Bench(BenchArgs),
+    /// Collect what `blast sparsify --score wanda` needs: norms of the MLPs' inputs over a text.
+    Activations(ActivationsArgs),
+    /// Show which hidden features and heads contribute nothing, and write the model without them.
+    Compact(CompactArgs),
 }
 
 /// Which model, and where and how it runs.
@@ -40,6 +44,9 @@ pub struct ModelArgs {
     /// memory but no conversions, and a GPU `file`.
     #[arg(long, value_enum, help_heading = "Device")]
     precision: Option<Bits>,
+    /// Leave out hidden features and heads that contribute nothing, as `compact` shows them.
+    #[arg(long)]
+    pub compact: bool,
 }
 
 impl ModelArgs {
@@ -113,6 +120,38 @@ pub struct BenchArgs {
     pub rounds: usize,
 }
 
+/// Arguments of `activations`.
+#[derive(clap::Args, Debug)]
+pub struct ActivationsArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Text file, UTF-8.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// File to write, safetensors; replaced if it exists.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Tokens the model sees at once. Default: the model's positions, at most 1024.
+    #[arg(long)]
+    pub window: Option<usize>,
+    /// Tokens of the text to take, from its start.
+    #[arg(long, default_value_t = 131_072)]
+    pub tokens: usize,
+}
+
+/// Arguments of `compact`.
+#[derive(clap::Args, Debug)]
+pub struct CompactArgs {
+    /// Folder of the model.
+    pub model: PathBuf,
+    /// Folder to write; must not exist. Only if every layer keeps the same: config.json has one number for all.
+    #[arg(long, value_name = "FOLDER")]
+    pub out: Option<PathBuf>,
+    /// Write block-sparse weights dense, zero where no block is kept, for other programs.
+    #[arg(long)]
+    pub dense: bool,
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Bits {
     F32,
@@ -128,8 +167,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn the_command_line_is_consistent_and_every_option_explained() {
         Args::command().debug_assert();
+        for command in Args::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for option in command.get_arguments() {
+                assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
+            }
+        }
     }
 
     #[test]

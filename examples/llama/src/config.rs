@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Error;
 use crate::rope::{Rope, RopeScaling};
+use crate::{Error, LayerSizes};
 
 /// Architecture and sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +159,20 @@ impl Config {
         match self {
             Self::Llama(config) => config.max_position_embeddings,
             Self::Gpt2(config) => config.n_positions,
+        }
+    }
+
+    /// What each layer has.
+    pub(crate) fn sizes(&self) -> LayerSizes {
+        match self {
+            Self::Llama(config) => LayerSizes {
+                hidden: config.intermediate_size,
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+            },
+            Self::Gpt2(config) => {
+                LayerSizes { hidden: config.inner(), heads: config.n_head, kv_heads: config.n_head }
+            }
         }
     }
 

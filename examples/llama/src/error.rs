@@ -63,6 +63,15 @@ pub enum Error {
         /// Which sizes, and why.
         reason: String,
     },
+    /// The sizes of a compacted model have no place in a configuration.
+    #[error(
+        "config.json cannot say the sizes of this model: {reason}; write it before it is compacted, and compact it \
+         when it is loaded"
+    )]
+    Uneven {
+        /// Which sizes, and why.
+        reason: String,
+    },
     /// The bytes are no safetensors file.
     #[error(
         "{path} is not a whole safetensors file, or holds numbers of an unknown type: {reason}"

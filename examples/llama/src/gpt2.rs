@@ -7,6 +7,7 @@ use burn::tensor::{DType, Int, Tensor};
 
 use crate::attention::Pass;
 use crate::checkpoint::Builder;
+use crate::compact::{Heads, LayerSizes, left_hidden};
 use crate::config::Gpt2Config;
 use crate::{Error, Linear};
 
@@ -40,7 +41,7 @@ struct Attention {
     /// Query, key and value side by side.
     c_attn: Linear,
     c_proj: Linear,
-    heads: usize,
+    head_dim: usize,
 }
 
 #[derive(Module, Debug)]
@@ -81,6 +82,21 @@ impl Gpt2 {
         self.transformer.h.len()
     }
 
+    pub(crate) fn sizes(&self) -> Vec<LayerSizes> {
+        let sizes = |block: &Block| {
+            let heads = block.attn.c_proj.shape()[0] / block.attn.head_dim;
+            LayerSizes { hidden: block.mlp.c_proj.shape()[0], heads, kv_heads: heads }
+        };
+        self.transformer.h.iter().map(sizes).collect()
+    }
+
+    pub(crate) fn compact(&mut self) {
+        for block in &mut self.transformer.h {
+            block.attn.compact();
+            block.mlp.compact();
+        }
+    }
+
     pub(crate) fn head(&self) -> Option<&Linear> {
         self.lm_head.as_ref()
     }
@@ -116,7 +132,7 @@ impl Block {
             attn: Attention {
                 c_attn: linear("attn.c_attn", [width, 3 * width])?,
                 c_proj: linear("attn.c_proj", [width, width])?,
-                heads: config.n_head,
+                head_dim: width / config.n_head,
             },
             ln_2: norm(),
             mlp: Mlp {
@@ -135,10 +151,23 @@ impl Block {
 }
 
 impl Attention {
+    /// Drops dead heads; see [`Model::compact`](crate::Model::compact).
+    fn compact(&mut self) {
+        let (head, [inner, width]) = (self.head_dim, self.c_proj.shape());
+        let gives = self.c_attn.gives();
+        let left = Heads::left(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
+        let Some(heads) = left else { return };
+        let (kept, width) = (heads.queries(head), vec![true; width]);
+        self.c_attn = self.c_attn.part(&width, &kept.repeat(3));
+        self.c_proj = self.c_proj.part(&kept, &width);
+    }
+
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
-        let [batch, time, width] = x.dims();
-        let split =
-            |x: Tensor<3>| x.reshape([batch, time, self.heads, width / self.heads]).swap_dims(1, 2);
+        let [batch, time, _] = x.dims();
+        let inner = self.c_proj.shape()[0];
+        let split = |x: Tensor<3>| {
+            x.reshape([batch, time, inner / self.head_dim, self.head_dim]).swap_dims(1, 2)
+        };
         let [query, keys, values] = self
             .c_attn
             .forward(x)
@@ -146,11 +175,19 @@ impl Attention {
             .try_into()
             .expect("three chunks of a width that three divides");
         let mixed = pass.attend(index, split(query), split(keys), split(values));
-        self.c_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, width]))
+        self.c_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, inner]))
     }
 }
 
 impl Mlp {
+    /// Drops dead hidden features: the activation is zero at zero.
+    fn compact(&mut self) {
+        let Some(alive) = left_hidden(&[&self.c_fc], &self.c_proj) else { return };
+        let width = vec![true; self.c_proj.shape()[1]];
+        self.c_fc = self.c_fc.part(&width, &alive);
+        self.c_proj = self.c_proj.part(&alive, &width);
+    }
+
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
         pass.tell(name("c_fc"), &x);

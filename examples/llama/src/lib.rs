@@ -13,6 +13,8 @@
 //! | `llama.rs`, `gpt2.rs` | the architectures, named as their checkpoints are |
 //! | `attention.rs`, `linear.rs` | what both are made of |
 //! | `model.rs` | one type for both |
+//! | `activations.rs` | norms of what the MLPs take |
+//! | `compact.rs` | models without dead hidden features and heads |
 //! | `tokenizer.rs`, `sample.rs`, `generate.rs`, `perplexity.rs` | what one does with a model |
 //!
 //! # Example
@@ -29,8 +31,10 @@
 //! # Ok::<(), llama::Error>(())
 //! ```
 
+mod activations;
 mod attention;
 mod checkpoint;
+mod compact;
 mod config;
 mod error;
 mod generate;
@@ -44,8 +48,10 @@ mod sample;
 mod speed;
 mod tokenizer;
 
+pub use activations::Activations;
 pub use attention::Cache;
 pub use checkpoint::{Checkpoint, Form, Precision};
+pub use compact::LayerSizes;
 pub use config::{Config, Gpt2Config, LlamaConfig};
 pub use error::Error;
 pub use example_backend::{Backend, NotBuilt};

@@ -8,6 +8,7 @@ use burn_blast::BlockSparseGatedMlp;
 
 use crate::attention::Pass;
 use crate::checkpoint::Builder;
+use crate::compact::{Heads, LayerSizes, left_hidden};
 use crate::config::LlamaConfig;
 use crate::rope::{Rope, Rotation};
 use crate::{Error, Linear};
@@ -82,6 +83,25 @@ impl Llama {
         self.model.layers.len()
     }
 
+    pub(crate) fn sizes(&self) -> Vec<LayerSizes> {
+        let sizes = |layer: &Layer| {
+            let heads = |linear: &Linear| linear.shape()[1] / layer.self_attn.head_dim;
+            LayerSizes {
+                hidden: layer.mlp.down_proj.shape()[0],
+                heads: heads(&layer.self_attn.q_proj),
+                kv_heads: heads(&layer.self_attn.k_proj),
+            }
+        };
+        self.model.layers.iter().map(sizes).collect()
+    }
+
+    pub(crate) fn compact(&mut self) {
+        for layer in &mut self.model.layers {
+            layer.self_attn.compact();
+            layer.mlp.compact();
+        }
+    }
+
     pub(crate) fn head(&self) -> Option<&Linear> {
         self.lm_head.as_ref()
     }
@@ -148,6 +168,20 @@ impl Attention {
         })
     }
 
+    /// Drops dead heads; see [`Model::compact`](crate::Model::compact).
+    fn compact(&mut self) {
+        let (head, width) = (self.head_dim, vec![true; self.o_proj.shape()[1]]);
+        let layers = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let Some(heads) = Heads::left(&layers, &self.v_proj.gives(), &self.o_proj, head) else {
+            return;
+        };
+        let (queries, groups) = (heads.queries(head), heads.groups(head));
+        self.q_proj = self.q_proj.part(&width, &queries);
+        self.k_proj = self.k_proj.part(&width, &groups);
+        self.v_proj = self.v_proj.part(&width, &groups);
+        self.o_proj = self.o_proj.part(&queries, &width);
+    }
+
     fn forward(&self, x: Tensor<3>, index: usize, turn: &Rotation, pass: &mut Pass) -> Tensor<3> {
         let [batch, time, _] = x.dims();
         let split = |x: Tensor<3>| {
@@ -175,6 +209,16 @@ impl Mlp {
         })
     }
 
+    /// Drops dead hidden features.
+    fn compact(&mut self) {
+        let into = [&self.gate_proj, &self.up_proj];
+        let Some(alive) = left_hidden(&into, &self.down_proj) else { return };
+        let width = vec![true; self.down_proj.shape()[1]];
+        self.gate_proj = self.gate_proj.part(&width, &alive);
+        self.up_proj = self.up_proj.part(&width, &alive);
+        self.down_proj = self.down_proj.part(&alive, &width);
+    }
+
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         if let (Some(mlp), true) = (self.fused(), pass.witness.is_none()) {
             return mlp.forward(x);
@@ -193,8 +237,11 @@ impl Mlp {
     /// Made for each call, which shares the weights and copies none: held as one module they would lose the names
     /// of the checkpoint.
     fn fused(&self) -> Option<BlockSparseGatedMlp> {
-        let [gate, up, down] =
-            [&self.gate_proj, &self.up_proj, &self.down_proj].map(Linear::as_sparse);
-        Some(BlockSparseGatedMlp::new(gate?.clone(), up?.clone(), down?.clone()))
+        let (Linear::Sparse(gate), Linear::Sparse(up), Linear::Sparse(down)) =
+            (&self.gate_proj, &self.up_proj, &self.down_proj)
+        else {
+            return None;
+        };
+        Some(BlockSparseGatedMlp::new(gate.clone(), up.clone(), down.clone()))
     }
 }

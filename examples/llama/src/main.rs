@@ -2,17 +2,19 @@
 
 mod bench;
 mod cli;
+mod shrink;
 
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use indicatif::ProgressBar;
-use llama::{Checkpoint, Generation, Model, Sampling, Windows};
+use llama::{Activations, Checkpoint, Generation, Model, Sampling, Windows};
 
-use cli::{Args, Command, GenerateArgs, ModelArgs, PerplexityArgs};
+use cli::{ActivationsArgs, Args, Command, GenerateArgs, ModelArgs, PerplexityArgs};
 
-/// Most tokens a perplexity window has by default: what one pass of attention over it costs grows with its square.
+/// Most tokens a window has by default: what one pass of attention over it costs grows with its square.
 const DEFAULT_WINDOW: usize = 1024;
 
 fn main() -> Result<()> {
@@ -23,13 +25,21 @@ fn main() -> Result<()> {
             let (checkpoint, model) = open(&args.model)?;
             bench::run(&checkpoint, model, &args)
         }
+        Command::Activations(args) => activations(&args),
+        Command::Compact(args) => shrink::run(&args),
     }
 }
 
 fn open(args: &ModelArgs) -> Result<(Checkpoint, Model)> {
     let device = args.backend.open()?;
     let checkpoint = Checkpoint::open(&args.model)?;
-    let model = checkpoint.load(&device, args.precision())?;
+    let mut model = checkpoint.load(&device, args.precision())?;
+    if args.compact {
+        let before = model.clone();
+        model = model.compact();
+        // What the commands print is their result.
+        eprintln!("{}", shrink::parameters(&before, &model));
+    }
     Ok((checkpoint, model))
 }
 
@@ -62,16 +72,10 @@ fn generate(args: &GenerateArgs) -> Result<()> {
 
 /// Prints the perplexity of a text file, and how it was cut.
 fn perplexity(args: &PerplexityArgs) -> Result<()> {
-    let text = std::fs::read_to_string(&args.text)
-        .with_context(|| format!("cannot read the text {}", args.text.display()))?;
+    let text = read_text(&args.text)?;
     let (checkpoint, model) = open(&args.model)?;
     let tokens = checkpoint.tokenizer()?.encode(&text)?;
-    let context = checkpoint.config().context();
-    let window = args.window.unwrap_or(context.min(DEFAULT_WINDOW));
-    anyhow::ensure!(
-        window <= context,
-        "--window {window} is larger than the {context} positions the model was made for"
-    );
+    let window = window(&checkpoint, args.window)?;
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
     // Hidden where there is no terminal.
     let bar = ProgressBar::new(tokens.len().saturating_sub(1) as u64);
@@ -85,4 +89,46 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
     );
     println!("{} tokens, window {}, stride {}", score.tokens, window, windows.stride);
     Ok(())
+}
+
+/// Writes norms of what the MLPs take over a text.
+fn activations(args: &ActivationsArgs) -> Result<()> {
+    anyhow::ensure!(
+        !args.model.compact,
+        "--compact is not for activations: the weights they are for are those of the file"
+    );
+    let text = read_text(&args.text)?;
+    let (checkpoint, model) = open(&args.model)?;
+    let mut tokens = checkpoint.tokenizer()?.encode(&text)?;
+    tokens.truncate(args.tokens);
+    let window = window(&checkpoint, args.window)?;
+    // Hidden where there is no terminal.
+    let bar = ProgressBar::new(tokens.len() as u64);
+    let found =
+        Activations::collect(&model, &tokens, window, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    found.save(checkpoint.config(), &args.out)?;
+    println!(
+        "{} is written: {} weights, {} tokens",
+        args.out.display(),
+        found.norms.len(),
+        tokens.len()
+    );
+    Ok(())
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the text {}", path.display()))
+}
+
+/// The window asked for, or one that suits the model.
+fn window(checkpoint: &Checkpoint, asked: Option<usize>) -> Result<usize> {
+    let context = checkpoint.config().context();
+    let window = asked.unwrap_or(context.min(DEFAULT_WINDOW));
+    anyhow::ensure!(
+        window <= context,
+        "--window {window} is larger than the {context} positions the model was made for"
+    );
+    Ok(window)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::Param;
 use burn::nn;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_blast::{BlockSparseLinear, BlockSparseWeight, MatrixShape};
+use burn_blast::{BlockSparseLinear, BlockSparseWeight, LoraLinear, LoraLinearConfig, MatrixShape};
 use burn_blast_kernels::stored;
 use burn_pack::Tensor as Entry;
 use burn_store::bridge;
@@ -44,10 +44,29 @@ impl Builder<'_> {
             let weight = self.packed(&format!("{path}.weight"), [d_input, d_output])?;
             let zeros = || nn::Initializer::Zeros.init([d_output], self.device);
             let bias: Option<Param<Tensor<1>>> = bias.then(zeros);
-            return Ok(Linear::Sparse(BlockSparseLinear::new(weight, bias)));
+            let layer = BlockSparseLinear::new(weight, bias);
+            return Ok(match self.entries.get(&format!("{path}.lora_a")) {
+                Some(a) => Linear::Adapted(self.adapted(layer, path, a)?),
+                None => Linear::Sparse(layer),
+            });
         }
         let config = nn::LinearConfig::new(d_input, d_output).with_bias(bias);
         Ok(Linear::Dense(config.init(self.device)))
+    }
+
+    /// A layer with an adapter of the file's rank, still to be filled.
+    fn adapted(&self, base: BlockSparseLinear, path: &str, a: &Entry) -> Result<LoraLinear, Error> {
+        let shape = base.pattern().shape();
+        match a.shape.as_slice() {
+            &[rows, rank] if rows == shape.rows() && rank > 0 => {
+                Ok(LoraLinearConfig::new(rank).init(base))
+            }
+            found => Err(Error::Shape {
+                name: format!("{path}.lora_a"),
+                found: found.to_vec(),
+                expected: vec![shape.rows(), found.get(1).copied().unwrap_or(1).max(1)],
+            }),
+        }
     }
 
     /// Reads a packed weight of `[d_input, d_output]`.

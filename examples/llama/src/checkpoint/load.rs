@@ -10,7 +10,7 @@ use burn_store::{
     SafetensorsStore,
 };
 
-use super::names::{in_file, is_ignored, is_packed, is_turned, to_module};
+use super::names::{ADAPTER, adapted, in_file, is_ignored, is_packed, is_turned, to_module};
 use super::turn::turn;
 use super::{Builder, Checkpoint, read_json};
 use crate::gpt2::Gpt2;
@@ -48,6 +48,18 @@ impl Checkpoint {
         let adapter = FloatCastAdapter::to(dtype);
         // Linear layers multiply fastest by weights that lie as they are read: Burn's CPU backend copies a turned one
         // for every product.
+        let has_adapter =
+            |layer: &str| ADAPTER.iter().any(|end| entries.contains_key(&format!("{layer}{end}")));
+        let moved: Vec<(String, String)> = entries
+            .keys()
+            .filter_map(|path| Some((path.clone(), adapted(path, has_adapter)?)))
+            .collect();
+        for (from, to) in moved {
+            if let Some(mut entry) = entries.remove(&from) {
+                entry.name.clone_from(&to);
+                entries.insert(to, entry);
+            }
+        }
         let entries = entries
             .into_iter()
             .map(|(path, entry)| if is_turned(&path, &self.config) { turn(entry) } else { entry });

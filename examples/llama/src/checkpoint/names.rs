@@ -29,6 +29,17 @@ pub(super) fn is_turned(path: &str, config: &Config) -> bool {
     projection || path == "lm_head.weight"
 }
 
+/// Ends of the names of the entries of an adapter: two factors and what their product is multiplied by. They stand
+/// beside the weight they change.
+pub(super) const ADAPTER: [&str; 3] = [".lora_a", ".lora_b", ".lora_scale"];
+
+/// The path in the module of a weight or bias that has an adapter beside it: it is one level below.
+pub(super) fn adapted(path: &str, has_adapter: impl Fn(&str) -> bool) -> Option<String> {
+    let ends = PACKED.into_iter().chain([".bias"]);
+    let (layer, end) = ends.filter_map(|end| Some((path.strip_suffix(end)?, end))).next()?;
+    has_adapter(layer).then(|| format!("{layer}.base{end}"))
+}
+
 pub(super) fn to_module() -> KeyRemapper {
     KeyRemapper::from_patterns(TO_MODULE.to_vec()).expect("the patterns are constants")
 }
@@ -38,7 +49,8 @@ pub(super) fn in_file(path: &str) -> String {
     match path.rsplit_once('.') {
         Some((owner, "gamma")) => format!("{owner}.weight"),
         Some((owner, "beta")) => format!("{owner}.bias"),
-        _ => path.to_string(),
+        // Below an adapter.
+        _ => path.replace(".base.", "."),
     }
 }
 

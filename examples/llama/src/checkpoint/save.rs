@@ -11,8 +11,8 @@ use safetensors::{Dtype, View};
 use serde_json::Value;
 
 use super::Checkpoint;
-use super::names::{in_file, is_turned};
-use crate::{Config, Error, Linear, Model};
+use super::names::{ADAPTER, in_file, is_turned};
+use crate::{Config, Error, LayerSizes, Linear, Model};
 
 /// Copied if the folder the model came from has them.
 const BESIDE: [&str; 7] = [
@@ -28,7 +28,7 @@ const BESIDE: [&str; 7] = [
 /// How block-sparse weights are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Whole, zero where no block is kept: any program that knows the architecture reads the folder.
+    /// Whole, zero where no block is kept, adapters merged: any program that knows the architecture reads the folder.
     Dense,
     /// Packed: [`Checkpoint::load`] reads the folder, and the files are as small as the weights are sparse.
     Packed,
@@ -39,8 +39,11 @@ impl Checkpoint {
     ///
     /// The folder gets its name when everything is in it. Tensors leave the device one by one.
     ///
+    /// A [compacted](Model::compact) model is written with its sizes if all layers have the same and, in a GPT-2, every
+    /// head.
+    ///
     /// # Errors
-    /// If `folder` exists, or cannot be written.
+    /// If `folder` exists, or cannot be written, or `config.json` has no place for the model's sizes.
     pub fn save(&self, model: &Model, folder: impl AsRef<Path>, form: Form) -> Result<(), Error> {
         let folder = folder.as_ref();
         if folder.exists() {
@@ -70,9 +73,40 @@ impl Checkpoint {
         std::fs::rename(scratch.keep(), folder).map_err(refuse)
     }
 
-    /// The configuration as it was, but for the precision.
+    /// Takes over the sizes of the layers, if they have all the same and the configuration has a place for them.
+    fn resize(&self, json: &mut Value, layers: &[LayerSizes]) -> Result<(), Error> {
+        let own = self.config.sizes();
+        let Some(first) = layers.first() else { return Ok(()) };
+        if layers.iter().any(|layer| layer != first) {
+            let mut sizes: Vec<String> = layers.iter().map(LayerSizes::to_string).collect();
+            sizes.dedup();
+            let reason = format!("its layers have {}", sizes.join(", then "));
+            return Err(Error::Uneven { reason });
+        }
+        if first.heads != own.heads {
+            match &self.config {
+                // Without it, the size of a head follows from their number.
+                Config::Llama(config) => json["head_dim"] = Value::from(config.head_dim),
+                Config::Gpt2(_) => {
+                    let reason = "the size of GPT-2's heads follows from their number".to_string();
+                    return Err(Error::Uneven { reason });
+                }
+            }
+        }
+        for ((name, size), (_, before)) in
+            by_name(first, &self.config).into_iter().zip(by_name(&own, &self.config))
+        {
+            if size != before {
+                json[name] = Value::from(size);
+            }
+        }
+        Ok(())
+    }
+
+    /// The configuration as it was, but for the precision and for what was compacted.
     fn config_of(&self, model: &Model) -> Result<String, Error> {
         let mut json = self.json.clone();
+        self.resize(&mut json, &model.sizes())?;
         let name = match model.dtype() {
             DType::F16 => "float16",
             DType::BF16 => "bfloat16",
@@ -83,6 +117,20 @@ impl Checkpoint {
         json[key] = Value::from(name);
         serde_json::to_string_pretty(&json)
             .map_err(|error| Error::Json { path: "config.json".into(), reason: error.to_string() })
+    }
+}
+
+/// What a layer has, as a configuration calls it.
+fn by_name(sizes: &LayerSizes, config: &Config) -> [(&'static str, usize); 3] {
+    match config {
+        Config::Llama(_) => [
+            ("intermediate_size", sizes.hidden),
+            ("num_attention_heads", sizes.heads),
+            ("num_key_value_heads", sizes.kv_heads),
+        ],
+        Config::Gpt2(_) => {
+            [("n_inner", sizes.hidden), ("n_head", sizes.heads), ("n_head", sizes.kv_heads)]
+        }
     }
 }
 
@@ -98,12 +146,14 @@ fn write_tensors(model: &Model, config: &Config, path: &Path, form: Form) -> Res
     let mut entries = model.collect(None, None, true);
     // Linear weights are written from here on in the layout of the architecture, whatever the model holds.
     let part = |path: &str, weight: &str| {
+        let layer = weight.trim_end_matches(".weight");
         path.strip_prefix(weight).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            || path.strip_prefix(layer).is_some_and(|rest| ADAPTER.contains(&rest))
     };
-    entries.retain(|entry| !dense.iter().any(|(weight, _)| part(&entry.name, weight)));
     for entry in &mut entries {
         entry.name = in_file(&entry.name);
     }
+    entries.retain(|entry| !dense.iter().any(|(weight, _)| part(&entry.name, weight)));
     entries.extend(dense.into_iter().map(|(name, linear)| stored(name, linear, config)));
     let views = entries.into_iter().map(|entry| Ok((entry.name.clone(), Stored::new(entry)?)));
     let views = views.collect::<Result<Vec<_>, Error>>()?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_blast::Growth;
 use clap::{Parser, Subcommand, ValueEnum};
-use llama::Backend;
+use llama::{Backend, Precision};
 use serde::{Deserialize, Serialize};
 
 /// Makes a trained language model block-sparse and wins back what that costs.
@@ -25,8 +25,10 @@ pub enum Command {
     Dense(DenseArgs),
     /// Remove MLP blocks of a checkpoint at once, without training.
     OneShot(OneShotArgs),
-    /// Remove MLP blocks of a checkpoint step by step while it trains on.
+    /// Remove MLP blocks of a checkpoint step by step while it trains on, or train adapters beside the blocks it keeps.
     FineTune(FineTuneArgs),
+    /// Put adapters into the weights they stand beside.
+    Merge(MergeArgs),
     /// Compare checkpoints: loss on held-out text, bytes, tokens a second.
     Measure(MeasureArgs),
 }
@@ -185,7 +187,7 @@ pub enum Method {
 /// Arguments of `fine-tune`.
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneArgs {
-    /// Dense checkpoint to start from.
+    /// Checkpoint to start from; dense, or block-sparse.
     pub model: PathBuf,
     /// Folder to write; must not exist.
     pub out: PathBuf,
@@ -195,6 +197,10 @@ pub struct FineTuneArgs {
     /// Which blocks go in the end.
     #[command(flatten)]
     pub blocks: SparsityArgs,
+    /// Precision of weights and features; with bf16 the optimizer keeps f32 copies of the weights.
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    #[serde(default, skip_serializing_if = "Dtype::is_f32")]
+    pub dtype: Dtype,
     /// Steps from one change of the pattern to the next.
     #[arg(long, default_value_t = 20, help_heading = "Pruning")]
     pub interval: usize,
@@ -207,6 +213,21 @@ pub struct FineTuneArgs {
     /// Share of the kept blocks exchanged at the first update.
     #[arg(long, default_value_t = 0.3, help_heading = "Pruning")]
     pub growth_fraction: f64,
+    /// Train adapters of this rank beside the block-sparse MLP weights of MODEL, and nothing else.
+    #[arg(
+        long,
+        value_name = "RANK",
+        help_heading = "Adapters",
+        conflicts_with_all = [
+            "sparsity", "block", "keep_last", "interval", "end_fraction", "growth", "growth_fraction",
+        ]
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<usize>,
+    /// What an adapter adds is multiplied by ALPHA / RANK. Default: 16.
+    #[arg(long, value_name = "ALPHA", help_heading = "Adapters", requires = "lora")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
     /// Dense checkpoint to learn from beside the text; usually MODEL.
     #[arg(long, value_name = "MODEL", help_heading = "Distillation")]
     pub teacher: Option<PathBuf>,
@@ -222,6 +243,46 @@ pub struct FineTuneArgs {
     /// Weight of the distance between features, layer by layer, relative to the teacher's.
     #[arg(long, default_value_t = 0.0, help_heading = "Distillation")]
     pub features: f64,
+}
+
+/// Arguments of `merge`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// Checkpoint with adapters, as `fine-tune --lora` writes it.
+    pub model: PathBuf,
+    /// Folder to write; must not exist.
+    pub out: PathBuf,
+    /// Keep the weights block-sparse, and lose what an adapter changes outside their blocks. Without it the weights
+    /// become dense, and the model computes what it did.
+    #[arg(long)]
+    pub within: bool,
+}
+
+/// Precision of a model in training.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the range of 32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Whether it is the one that runs had before there was a choice: their logs do not name it.
+    fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::BF16,
+        }
+    }
 }
 
 /// How removed blocks come back.

@@ -1,13 +1,16 @@
 //! Makes a trained language model block-sparse and wins back what that costs.
 //!
 //! `dense` trains a small Llama to start from, `one-shot` sparsifies a checkpoint without training, `fine-tune` does it
-//! while training goes on, with a teacher if asked for, and `measure` compares checkpoints. All of them read and write
+//! while training goes on, with a teacher if asked for, or trains adapters, `merge` puts those into the weights, and
+//! `measure` compares checkpoints. All of them read and write
 //! folders as Hugging Face publishes them.
 
+mod adapt;
 mod args;
 mod data;
 mod loss;
 mod measure;
+mod objective;
 mod oneshot;
 mod run;
 mod schedule;
@@ -23,6 +26,7 @@ fn main() -> Result<()> {
         Command::Dense(args) => run::dense(&args),
         Command::OneShot(args) => oneshot::run(&args),
         Command::FineTune(args) => run::fine_tune(&args),
+        Command::Merge(args) => adapt::merge(&args),
         Command::Measure(args) => measure::run(&args),
     }
 }

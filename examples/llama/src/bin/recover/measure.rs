@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn_blast::report::plot::{Series, line_chart};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use llama::{Checkpoint, Linear, Model, Precision, Quartiles, Round};
+use llama::{Checkpoint, Model, Precision, Quartiles, Round};
 use serde::Serialize;
 
 use crate::args::MeasureArgs;
@@ -136,10 +136,8 @@ fn bytes(model: &mut Model) -> usize {
     let packed: usize = model
         .linears_mut()
         .into_iter()
-        .filter_map(|(_, linear)| match linear {
-            Linear::Sparse(layer) => Some(layer.bytes() - layer.pattern().value_count() * width),
-            Linear::Dense(_) => None,
-        })
+        .filter_map(|(_, linear)| linear.as_sparse())
+        .map(|layer| layer.bytes() - layer.pattern().value_count() * width)
         .sum();
     numbers * width + packed
 }

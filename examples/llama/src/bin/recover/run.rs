@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn_blast::BlastConfig;
 use burn_blast::report::plot::{Series, line_chart};
-use llama::{Checkpoint, Form, Model, Precision, Tokenizer};
+use llama::{Checkpoint, Form, Model, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::adapt;
 use crate::args::{DenseArgs, FineTuneArgs, SparsityArgs, TrainArgs};
 use crate::data::Corpus;
-use crate::train::{Objective, Session, Trainee};
+use crate::objective::Objective;
+use crate::train::{Session, Trainee};
 
 /// A run so far, as `(step, value)`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -156,7 +158,8 @@ pub fn dense(args: &DenseArgs) -> Result<()> {
     let corpus = Corpus::read(&args.train.text.corpus, &Tokenizer::Bytes, args.train.text.context)?;
     let model = checkpoint.fresh(&device, args.train.seed)?;
     println!("{} parameters", model.num_params());
-    let job = Job { args: &args.train, settings: serde_json::to_value(args)?, out: &args.out };
+    let settings = serde_json::to_value(args)?;
+    let job = Job { args: &args.train, settings, out: &args.out, form: Form::Dense };
     job.run(&checkpoint, model, &corpus, Objective::default(), None)
 }
 
@@ -180,7 +183,7 @@ fn config(args: &DenseArgs) -> Value {
     })
 }
 
-/// Trains a checkpoint on while its MLP blocks go.
+/// Trains a checkpoint on while its MLP blocks go, or trains adapters beside those it keeps.
 ///
 /// # Errors
 /// If a setting is not valid, or a file cannot be read or written.
@@ -198,9 +201,9 @@ pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
     let device = args.train.backend.open()?;
     let tokenizer = checkpoint.tokenizer()?;
     let corpus = Corpus::read(&args.train.text.corpus, &tokenizer, args.train.text.context)?;
-    let mut model = checkpoint.load(&device, Precision::F32)?;
+    let mut model = checkpoint.load(&device, args.dtype.into())?;
     let teacher = args.teacher.as_ref().map(|folder| -> Result<Model> {
-        let teacher = Checkpoint::open(folder)?.load(&device, Precision::F32)?;
+        let teacher = Checkpoint::open(folder)?.load(&device, args.dtype.into())?;
         let sizes = |model: &Model| (model.layers(), model.vocabulary());
         ensure!(
             sizes(&teacher) == sizes(&model),
@@ -217,6 +220,13 @@ pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
         features: args.features,
         teacher: teacher.transpose()?,
     };
+    adapt::check_bare(&mut model)?;
+    let settings = serde_json::to_value(args)?;
+    let job = Job { args: &args.train, settings, out: &args.out, form: Form::Packed };
+    if let Some(rank) = args.lora {
+        let model = adapt::adapt(model, rank, args.lora_alpha, args.train.seed)?;
+        return job.run(&checkpoint, model, &corpus, objective, None);
+    }
     pack_mlps(&mut model, &args.blocks)?;
     let blast = BlastConfig::new(args.train.steps)
         .with_sparsity(args.blocks.sparsity)
@@ -225,7 +235,6 @@ pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
         .with_growth(args.growth.into())
         .with_growth_fraction(args.growth_fraction)
         .with_seed(args.train.seed);
-    let job = Job { args: &args.train, settings: serde_json::to_value(args)?, out: &args.out };
     job.run(&checkpoint, model, &corpus, objective, Some(&blast))
 }
 
@@ -273,6 +282,8 @@ struct Job<'a> {
     args: &'a TrainArgs,
     settings: Value,
     out: &'a Path,
+    /// Of the checkpoint it ends with.
+    form: Form,
 }
 
 impl Job<'_> {
@@ -294,8 +305,7 @@ impl Job<'_> {
             println!("stopped after step {}: --resume goes on", folder.log.steps);
             return Ok(());
         }
-        let form = if blast.is_some() { Form::Packed } else { Form::Dense };
-        checkpoint.save(&trainee.model.valid(), self.out, form)?;
+        checkpoint.save(&trainee.model.valid(), self.out, self.form)?;
         folder.finish(self.out)?;
         println!("{} is written", self.out.display());
         Ok(())

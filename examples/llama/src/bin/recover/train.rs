@@ -7,7 +7,7 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::prune::Monitor;
+use burn_blast::prune::{BlockOptimizer, MasterWeights, Monitor};
 use burn_blast::{Blast, BlastConfig, io};
 use indicatif::{ProgressBar, ProgressStyle};
 use llama::Model;
@@ -15,55 +15,12 @@ use llama::Model;
 use crate::args::TrainArgs;
 use crate::data::{Batch, Corpus};
 use crate::loss;
+use crate::objective::{Objective, scores};
 use crate::run::{Folder, Log};
 use crate::schedule::learning_rate;
 
 /// Steps between two entries of the loss curve.
 const LOG_EVERY: usize = 10;
-
-/// What is minimised.
-#[derive(Debug, Default)]
-pub struct Objective {
-    /// Weight of the loss of the next token.
-    pub next_token: f64,
-    /// Weight of the divergence from the teacher.
-    pub divergence: f64,
-    /// Of the divergence.
-    pub temperature: f64,
-    /// Weight of the distance from the teacher's features.
-    pub features: f64,
-    /// A model of the same layers, without autodiff.
-    pub teacher: Option<Model>,
-}
-
-impl Objective {
-    /// The loss of a batch.
-    fn loss(&self, model: &Model, batch: &Batch) -> Tensor<1> {
-        let Some(teacher) = &self.teacher else {
-            return loss::next_token(scores(model, batch), batch.targets.clone());
-        };
-        let (ours, logits) = model.trace(batch.inputs.clone());
-        let (theirs, target) = teacher.trace(batch.inputs.clone().inner());
-        let device = logits.device();
-        let constant = |tensor: Tensor<3>| Tensor::from_inner(tensor).to_device(&device);
-        let logits = logits.cast(DType::F32);
-        let parts = [
-            (self.next_token, loss::next_token(logits.clone(), batch.targets.clone())),
-            (self.divergence, {
-                let target = constant(target.cast(DType::F32));
-                loss::divergence(logits, target, self.temperature)
-            }),
-            (self.features, loss::features(ours, theirs.into_iter().map(constant).collect())),
-        ];
-        let used = parts.into_iter().filter(|(weight, _)| *weight > 0.0);
-        let sum = used.map(|(weight, loss)| loss.mul_scalar(weight)).reduce(|sum, loss| sum + loss);
-        sum.expect("the settings were checked for a weight above 0")
-    }
-}
-
-fn scores(model: &Model, batch: &Batch) -> Tensor<3> {
-    model.forward(batch.inputs.clone(), None).cast(DType::F32)
-}
 
 /// Mean loss of the next token over batches, in nats.
 ///
@@ -105,15 +62,10 @@ impl Trainee {
         }
         let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
         let adamw = adamw.with_weight_decay(args.weight_decay);
-        let (model, optimizer, monitor) = match blast {
-            Some(config) => {
-                let blast = Blast::new(adamw.build(), config.clone());
-                let blast = blast.with_ledger(folder.ledger())?;
-                let monitor = blast.monitor();
-                let (model, optimizer) = blast.attach(model)?;
-                (model, optimizer, Some(monitor))
-            }
-            None => (model, ModuleOptimizer::from(adamw.build()), None),
+        let (model, optimizer, monitor) = match model.dtype() {
+            // Weights of their own precision need no copies, and state without them is what earlier runs wrote.
+            DType::F32 => optimize(model, adamw.build(), blast, folder)?,
+            _ => optimize(model, MasterWeights::new(adamw.build()), blast, folder)?,
         };
         // On the first of the optimizer's groups: the others, the probes of the pruned layers, are no weights. Removed
         // blocks have no gradient, so what is clipped is that of the kept ones.
@@ -150,6 +102,20 @@ impl Trainee {
             Ok(io::save_optimizer(&self.optimizer, optimizer)?)
         })
     }
+}
+
+/// The optimizer of a model, with pruning if asked for.
+fn optimize<O: BlockOptimizer>(
+    model: Model,
+    inner: O,
+    blast: Option<&BlastConfig>,
+    folder: &Folder,
+) -> Result<(Model, ModuleOptimizer, Option<Monitor>)> {
+    let Some(config) = blast else { return Ok((model, ModuleOptimizer::from(inner), None)) };
+    let blast = Blast::new(inner, config.clone()).with_ledger(folder.ledger())?;
+    let monitor = blast.monitor();
+    let (model, optimizer) = blast.attach(model)?;
+    Ok((model, optimizer, Some(monitor)))
 }
 
 /// What a run works with.
@@ -247,7 +213,7 @@ fn drain(pending: &mut Vec<Tensor<1>>, log: &mut Log) -> Result<()> {
     Ok(())
 }
 
-fn read(scalars: Vec<Tensor<1>>) -> Result<Vec<f64>> {
+pub fn read(scalars: Vec<Tensor<1>>) -> Result<Vec<f64>> {
     let values = Tensor::cat(scalars, 0).into_data().convert::<f32>().try_to_vec::<f32>();
     let values =
         values.map_err(|error| anyhow::anyhow!("the device did not return the loss: {error:?}"))?;
@@ -267,6 +233,7 @@ pub mod tests {
     use std::cell::Cell;
     use std::path::Path;
 
+    use burn::module::{ModuleMapper, Param};
     use llama::{Checkpoint, Tokenizer};
     use serde_json::json;
 
@@ -293,30 +260,53 @@ pub mod tests {
         }
     }
 
-    fn model() -> Model {
-        let config = json!({
+    /// `config.json` of a tiny model over bytes.
+    pub fn config() -> serde_json::Value {
+        json!({
             "model_type": "llama", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 32,
             "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": true,
-        });
-        let mut model = Checkpoint::new(config).unwrap().fresh(&Device::flex(), 1).unwrap();
-        pack_mlps(&mut model, &SparsityArgs { sparsity: 0.5, block: 8, keep_last: 0 }).unwrap();
-        model
+        })
     }
 
-    fn corpus() -> Corpus {
+    /// Its MLPs packed, with every block.
+    pub fn model(dtype: DType) -> Model {
+        let mut model = Checkpoint::new(config()).unwrap().fresh(&Device::flex(), 1).unwrap();
+        pack_mlps(&mut model, &SparsityArgs { sparsity: 0.5, block: 8, keep_last: 0 }).unwrap();
+        model.map(&mut Cast(dtype))
+    }
+
+    struct Cast(DType);
+
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+
+    pub fn corpus() -> Corpus {
         let text = "the quick brown fox jumps over the lazy dog. ".repeat(20);
         let mut train = Tokenizer::Bytes.encode(&text).unwrap();
         let valid = train.split_off(800);
         Corpus { train, valid }
     }
 
+    /// Pruning to half the blocks.
+    fn blast() -> BlastConfig {
+        BlastConfig::new(args().steps).with_sparsity(0.5).with_interval(3)
+    }
+
     /// Trains `start` on until `stop_at`, from the folder's checkpoint if it has one.
-    fn run(start: &Model, teacher: Option<&Model>, out: &Path, stop_at: usize) -> (Model, Log) {
+    pub fn run(
+        start: &Model,
+        blast: Option<&BlastConfig>,
+        teacher: Option<&Model>,
+        out: &Path,
+        stop_at: usize,
+    ) -> (Model, Log) {
         let (args, corpus) = (args(), corpus());
         let unfinished = out.with_file_name("out.run").join("log.json").exists();
         let mut folder = Folder::open(out, json!(1), corpus.fingerprint(), unfinished).unwrap();
-        let blast = BlastConfig::new(args.steps).with_sparsity(0.5).with_interval(3);
-        let trainee = Trainee::new(start.clone().train(), &args, Some(&blast), &folder).unwrap();
+        let trainee = Trainee::new(start.clone().train(), &args, blast, &folder).unwrap();
         let objective = Objective {
             next_token: 1.0,
             divergence: 0.5,
@@ -344,16 +334,27 @@ pub mod tests {
 
     #[test]
     fn a_resumed_run_is_bitwise_the_unbroken_one_and_learns() {
-        let (start, folder) = (model(), tempfile::tempdir().unwrap());
+        resumes_bitwise(DType::F32);
+    }
+
+    #[test]
+    fn so_is_one_in_half_precision() {
+        resumes_bitwise(DType::BF16);
+    }
+
+    fn resumes_bitwise(dtype: DType) {
+        let (start, folder) = (model(dtype), tempfile::tempdir().unwrap());
         let path = |name: &str| {
             std::fs::create_dir(folder.path().join(name)).unwrap();
             folder.path().join(name).join("out")
         };
         let unbroken = path("unbroken");
-        let (mut whole, log) = run(&start, Some(&start), &unbroken, 12);
+        let (blast, teacher) = (blast(), Some(&start));
+        let (mut whole, log) = run(&start, Some(&blast), teacher, &unbroken, 12);
         let broken = path("broken");
-        run(&start, Some(&start), &broken, 5);
-        let (mut resumed, again) = run(&start, Some(&start), &broken, 12);
+        run(&start, Some(&blast), teacher, &broken, 5);
+        let (mut resumed, again) = run(&start, Some(&blast), teacher, &broken, 12);
+        assert_eq!(whole.dtype(), dtype);
         assert_eq!(weights(&mut whole), weights(&mut resumed));
         assert_eq!(log.validation.last(), again.validation.last());
         let all: Vec<f64> =
@@ -361,20 +362,5 @@ pub mod tests {
         assert_eq!(all, [0.5; 6]);
         let losses: Vec<f64> = log.validation.iter().map(|(_, loss)| *loss).collect();
         assert!(losses[1] < losses[0], "{losses:?}");
-    }
-
-    #[test]
-    fn only_named_parts_of_the_objective_count() {
-        let (start, corpus) = (model(), corpus());
-        let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
-        let loss = |objective: Objective| read(vec![objective.loss(&start, &batch)]).unwrap()[0];
-        let plain = loss(Objective::default());
-        let with = |next_token, divergence, features| {
-            let teacher = Some(start.clone());
-            loss(Objective { next_token, divergence, temperature: 1.0, features, teacher })
-        };
-        assert!((with(2.0, 0.0, 0.0) - 2.0 * plain).abs() < 1e-4);
-        // The teacher is the student.
-        assert!(with(0.0, 1.0, 1.0).abs() < 1e-4);
     }
 }

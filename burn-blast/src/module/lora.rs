@@ -1,0 +1,193 @@
+//! Low-rank adapters beside frozen block-sparse layers.
+//!
+//! LoRA (Hu et al., arXiv 2106.09685) learns the change of a weight as a product of two thin matrices. Burn's own
+//! [`Lora`](burn::module::Lora) adds that product to the dense weight; a block-sparse weight has no dense form to add
+//! it to, so here the adapter is a second path beside the layer, and the kept blocks stay as they are.
+
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use thiserror::Error;
+
+use crate::functions::{by_rows, dense_block_norms, pack};
+use crate::{BlockMask, BlockSparseLinear, BlockSparseWeight};
+
+/// Configuration of a [`LoraLinear`].
+#[derive(Config, Debug)]
+pub struct LoraLinearConfig {
+    /// Columns of the first factor and rows of the second.
+    pub rank: usize,
+    /// The adapter's output is multiplied by `alpha / rank`.
+    #[config(default = 16.0)]
+    pub alpha: f64,
+}
+
+impl LoraLinearConfig {
+    /// Freezes a layer and puts an adapter beside it that changes nothing yet: the second factor is zero, the first
+    /// is drawn from a bell of width `1 / rank`, as Burn's own adapter.
+    ///
+    /// # Panics
+    /// If the rank is 0.
+    pub fn init(&self, base: BlockSparseLinear) -> LoraLinear {
+        assert!(self.rank > 0, "the rank of an adapter must be at least 1");
+        let shape = base.pattern().shape();
+        let (device, dtype) = (base.weight.device(), base.weight.dtype());
+        let bell = Distribution::Normal(0.0, 1.0 / self.rank as f64);
+        let a = Tensor::<2>::random([shape.rows(), self.rank], bell, &device).cast(dtype);
+        let b = Tensor::zeros([self.rank, shape.cols()], (&device, dtype));
+        let scale = Tensor::from_data([self.alpha / self.rank as f64], (&device, DType::F32));
+        LoraLinear::new(base, a, b, scale)
+    }
+}
+
+/// `y = base(x) + scale · (x · a) · b`: a frozen block-sparse layer and an adapter that learns.
+///
+/// Gradients go to `lora_a` and `lora_b` only. All parts are recorded, so [`io`](crate::io) saves and loads it.
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_blast::{BlockSparseLinearConfig, LoraLinearConfig};
+///
+/// let device = Device::flex();
+/// let base = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);
+/// let layer = LoraLinearConfig::new(4).init(base.clone());
+/// let x = Tensor::<2>::ones([3, 64], &device);
+/// // An adapter starts as nothing.
+/// assert_eq!(layer.forward(x.clone()).into_data(), base.forward(x).into_data());
+/// ```
+#[derive(Module, Debug)]
+pub struct LoraLinear {
+    /// The frozen layer.
+    pub base: BlockSparseLinear,
+    /// First factor, `[d_input, rank]`.
+    pub lora_a: Param<Tensor<2>>,
+    /// Second factor, `[rank, d_output]`.
+    pub lora_b: Param<Tensor<2>>,
+    /// `alpha / rank`, `[1]`; frozen, and recorded so that files need no other place for it.
+    pub lora_scale: Param<Tensor<1>>,
+}
+
+/// Why an adapter was not merged.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// The weight has no room for the change.
+    #[error(
+        "the adapter changes all of {blocks} blocks, of which the weight keeps {kept}: merge it into a dense layer \
+         (into_linear), or give up what lies outside the pattern (merge_within)"
+    )]
+    OutsidePattern {
+        /// Blocks of the grid.
+        blocks: usize,
+        /// Blocks kept.
+        kept: usize,
+    },
+}
+
+impl LoraLinear {
+    /// A layer of given parts, `base` and `scale` frozen.
+    ///
+    /// # Shapes
+    /// - `a`: `[d_input, rank]`, `b`: `[rank, d_output]`, `scale`: `[1]`
+    ///
+    /// # Panics
+    /// If they do not fit each other.
+    pub fn new(base: BlockSparseLinear, a: Tensor<2>, b: Tensor<2>, scale: Tensor<1>) -> Self {
+        let (shape, [d_input, rank], [rows, d_output]) =
+            (base.pattern().shape(), a.dims(), b.dims());
+        assert!(
+            rank == rows && [d_input, d_output] == [shape.rows(), shape.cols()],
+            "factors of {:?} and {:?} do not make a weight of {:?}",
+            a.dims(),
+            b.dims(),
+            [shape.rows(), shape.cols()]
+        );
+        assert!(scale.dims() == [1], "the scale is one number, not {:?}", scale.dims());
+        Self {
+            base: base.set_require_grad(false),
+            lora_a: Param::from_tensor(a),
+            lora_b: Param::from_tensor(b),
+            lora_scale: Param::from_tensor(scale).set_require_grad(false),
+        }
+    }
+
+    /// Applies the layer.
+    ///
+    /// # Shapes
+    /// - `input`: `[.., d_input]`
+    /// - output: `[.., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`.
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let shape = self.base.pattern().shape();
+        let change = by_rows(input.clone(), shape.rows(), shape.cols(), |rows| {
+            rows.matmul(self.lora_a.val()).matmul(self.lora_b.val()) * self.scale()
+        });
+        self.base.forward(input) + change
+    }
+
+    /// Columns of the first factor.
+    pub fn rank(&self) -> usize {
+        self.lora_a.lazy_shape()[1]
+    }
+
+    /// What the adapter adds to the weight, dense.
+    ///
+    /// # Shapes
+    /// - output: `[d_input, d_output]`
+    pub fn change(&self) -> Tensor<2> {
+        self.lora_a.val().matmul(self.lora_b.val()) * self.scale()
+    }
+
+    /// `[1, 1]`, in the precision of the factors.
+    fn scale(&self) -> Tensor<2> {
+        self.lora_scale.val().cast(self.lora_a.val().dtype()).unsqueeze()
+    }
+
+    /// The dense layer of the same function.
+    pub fn into_linear(self) -> Linear {
+        let weight = (self.base.to_dense() + self.change()).detach();
+        Linear { weight: Param::from_tensor(weight), bias: self.base.bias }
+    }
+
+    /// The block-sparse layer of the same function.
+    ///
+    /// # Errors
+    /// If the weight does not keep every block: an adapter changes all of them, and what has no block would be lost.
+    pub fn merge(self) -> Result<BlockSparseLinear, MergeError> {
+        let pattern = self.base.pattern();
+        let (kept, blocks) = (pattern.nnz(), pattern.block_count());
+        if kept < blocks {
+            return Err(MergeError::OutsidePattern { blocks, kept });
+        }
+        Ok(self.merge_within().0)
+    }
+
+    /// The block-sparse layer with as much of the change as its blocks can take, and the share of the change, by its
+    /// squares, that is lost: about the sparsity of the layer unless the adapter was made for its pattern.
+    pub fn merge_within(self) -> (BlockSparseLinear, f64) {
+        let (pattern, change) = (self.base.pattern().clone(), self.change().detach());
+        let kept = BlockMask::from(&pattern);
+        let (mut inside, mut all) = (0.0, 0.0);
+        for (at, norm) in dense_block_norms(change.clone(), pattern.block()).into_iter().enumerate()
+        {
+            let square = f64::from(norm) * f64::from(norm);
+            all += square;
+            if kept.get(at / pattern.block_cols(), at % pattern.block_cols()) {
+                inside += square;
+            }
+        }
+        let values = self.base.weight.values().detach() + pack(change, &pattern);
+        let weight = BlockSparseWeight::new(values, pattern);
+        let lost = if all > 0.0 { 1.0 - inside / all } else { 0.0 };
+        (BlockSparseLinear::new(weight, self.base.bias), lost)
+    }
+
+    /// Where the layer is.
+    pub fn device(&self) -> Device {
+        self.base.weight.device()
+    }
+}

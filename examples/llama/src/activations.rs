@@ -1,0 +1,119 @@
+//! Norms of what the MLPs take, for tools that rank weights by them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{DType, Tensor};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize};
+
+use crate::generate::{check_tokens, to_host};
+use crate::{Config, Error, Model};
+
+/// Euclidean norms of the input features of every linear layer of the MLPs over a text, `sqrt(Σ x²)`: the file that
+/// `blast sparsify --score wanda` takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Activations {
+    /// By the name of a layer as in [`Model::linears_mut`], `d_input` each.
+    pub norms: BTreeMap<String, Vec<f32>>,
+}
+
+impl Activations {
+    /// Lets a text go through the model, `window` tokens at a time, each window by itself.
+    ///
+    /// `progress` hears how many tokens are through after each window.
+    ///
+    /// # Errors
+    /// If there is no text or no window, the text has tokens the model does not know, or the device fails.
+    pub fn collect(
+        model: &Model,
+        text: &[u32],
+        window: usize,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self, Error> {
+        if window == 0 {
+            let (setting, found) = ("window", "0".to_string());
+            return Err(Error::Setting { setting, found, expected: "at least 1" });
+        }
+        if text.is_empty() {
+            return Err(Error::TooShort { what: "the text is empty".to_string() });
+        }
+        check_tokens(model, text)?;
+        // Summed in f64 over windows: squares of a long text outgrow the bits of f32.
+        let mut sums = BTreeMap::<String, Vec<f64>>::new();
+        let mut done = 0;
+        for part in text.chunks(window) {
+            let mut squares = Vec::new();
+            model.observe(model.tokens(&[part]), &mut |name, input| {
+                squares.push((name.to_string(), square_sums(input)));
+            });
+            for (name, squares) in squares {
+                let squares = to_host(squares)?;
+                let sum = sums.entry(name).or_insert_with(|| vec![0.0; squares.len()]);
+                sum.iter_mut().zip(squares).for_each(|(sum, square)| *sum += f64::from(square));
+            }
+            done += part.len();
+            progress(done);
+        }
+        let root = |sums: Vec<f64>| sums.into_iter().map(|sum| sum.sqrt() as f32).collect();
+        Ok(Self { norms: sums.into_iter().map(|(name, sums)| (name, root(sums))).collect() })
+    }
+
+    /// Writes a safetensors file with an entry for each weight, under its name in the checkpoint.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, config: &Config, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let bytes: Vec<(String, Vec<u8>)> = self
+            .norms
+            .iter()
+            .flat_map(|(layer, norms)| {
+                let bytes: Vec<u8> = norms.iter().flat_map(|norm| norm.to_le_bytes()).collect();
+                weight_names(layer, config).into_iter().map(move |name| (name, bytes.clone()))
+            })
+            .collect();
+        let refuse = |reason: String| Error::Format { path: path.to_path_buf(), reason };
+        let views = bytes.iter().map(|(name, bytes)| {
+            Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / size_of::<f32>()], bytes)?))
+        });
+        let views: Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
+        let file = views.and_then(|views| serialize(views, None));
+        let file = file.map_err(|error| refuse(error.to_string()))?;
+        replace(path, &file).map_err(|source| Error::File { path: path.to_path_buf(), source })
+    }
+}
+
+/// Sum of the squares of each feature.
+///
+/// # Shapes
+/// - `input`: `[batch, time, d_input]`
+/// - output: `[d_input]`
+fn square_sums(input: Tensor<3>) -> Tensor<1> {
+    let [batch, time, width] = input.dims();
+    let rows = input.cast(DType::F32).reshape([batch * time, width]);
+    rows.square().sum_dim(0).reshape([width])
+}
+
+/// What the weight of a layer may be called in a file. The first GPT-2 checkpoints leave out the name of the decoder;
+/// entries that name no weight do not matter to a reader.
+fn weight_names(layer: &str, config: &Config) -> Vec<String> {
+    let full = format!("{layer}.weight");
+    match (config, full.strip_prefix("transformer.")) {
+        (Config::Gpt2(_), Some(short)) => vec![short.to_string(), full],
+        _ => vec![full],
+    }
+}
+
+/// Writes a file whole: under a temporary name beside it, then renamed.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    // As for any new file: the umask decides, not the secrecy of temporary files.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    std::fs::write(file.path(), bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What training minimises, and how it is put together.
+
+use burn::tensor::{DType, Tensor};
+use llama::Model;
+
+use crate::data::Batch;
+use crate::loss;
+
+/// What is minimised.
+#[derive(Debug, Default)]
+pub struct Objective {
+    /// Weight of the loss of the next token.
+    pub next_token: f64,
+    /// Weight of the divergence from the teacher.
+    pub divergence: f64,
+    /// Of the divergence.
+    pub temperature: f64,
+    /// Weight of the distance from the teacher's features.
+    pub features: f64,
+    /// A model of the same layers, without autodiff.
+    pub teacher: Option<Model>,
+}
+
+impl Objective {
+    /// The loss of a batch.
+    pub fn loss(&self, model: &Model, batch: &Batch) -> Tensor<1> {
+        let Some(teacher) = &self.teacher else {
+            return loss::next_token(scores(model, batch), batch.targets.clone());
+        };
+        let (ours, logits) = model.trace(batch.inputs.clone());
+        let (theirs, target) = teacher.trace(batch.inputs.clone().inner());
+        let device = logits.device();
+        let constant =
+            |tensor: Tensor<3>| Tensor::from_inner(tensor).to_device(&device).cast(DType::F32);
+        // Losses are sums over many positions, in single precision whatever the model's.
+        let logits = logits.cast(DType::F32);
+        let ours: Vec<_> = ours.into_iter().map(|one| one.cast(DType::F32)).collect();
+        let parts = [
+            (self.next_token, loss::next_token(logits.clone(), batch.targets.clone())),
+            (self.divergence, loss::divergence(logits, constant(target), self.temperature)),
+            (self.features, loss::features(ours, theirs.into_iter().map(constant).collect())),
+        ];
+        let used = parts.into_iter().filter(|(weight, _)| *weight > 0.0);
+        let sum = used.map(|(weight, loss)| loss.mul_scalar(weight)).reduce(|sum, loss| sum + loss);
+        sum.expect("the settings were checked for a weight above 0")
+    }
+}
+
+/// Scores of the next token, in single precision whatever the model's.
+///
+/// # Shapes
+/// - output: `[batch, context, vocabulary]`
+pub fn scores(model: &Model, batch: &Batch) -> Tensor<3> {
+    model.forward(batch.inputs.clone(), None).cast(DType::F32)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::train::read;
+    use crate::train::tests::{args, corpus, model};
+
+    #[test]
+    fn only_named_parts_of_the_objective_count() {
+        let (start, corpus) = (model(DType::F32), corpus());
+        let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
+        let loss = |objective: Objective| read(vec![objective.loss(&start, &batch)]).unwrap()[0];
+        let plain = loss(Objective::default());
+        let with = |next_token, divergence, features| {
+            let teacher = Some(start.clone());
+            loss(Objective { next_token, divergence, temperature: 1.0, features, teacher })
+        };
+        assert!((with(2.0, 0.0, 0.0) - 2.0 * plain).abs() < 1e-4);
+        // The teacher is the student.
+        assert!(with(0.0, 1.0, 1.0).abs() < 1e-4);
+    }
+}

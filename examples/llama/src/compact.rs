@@ -1,0 +1,181 @@
+//! Models without the hidden features and heads that contribute nothing.
+//!
+//! Pruning leaves features that nothing reads, or that are zero whatever the text. They leave all layers that hold a
+//! part of them: the same scores from smaller matrices, which dense products profit from as well.
+
+use std::fmt;
+
+use crate::{Linear, Model};
+
+/// What a layer has that [`Model::compact`] may take away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSizes {
+    /// Hidden features of the MLP.
+    pub hidden: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+}
+
+impl fmt::Display for LayerSizes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hidden, heads, kv_heads } = self;
+        write!(f, "{hidden} hidden features and {heads} heads with {kv_heads} of keys")
+    }
+}
+
+impl Model {
+    /// The sizes of every layer.
+    pub fn sizes(&self) -> Vec<LayerSizes> {
+        match self {
+            Self::Llama(model) => model.sizes(),
+            Self::Gpt2(model) => model.sizes(),
+        }
+    }
+
+    /// The model without dead hidden features and dead heads; scores stay the same up to the order of sums.
+    ///
+    /// - A hidden feature is dead if nothing reads it, or if a layer of the MLP before the activation gives zero for it
+    ///   whatever the input. In an MLP with block-sparse layers, features go by whole blocks.
+    /// - A head is dead if the output projection reads nothing of it, or its values are zero whatever the input. Where
+    ///   heads share keys, they go with their keys once all of them are dead, and as many of each other group as are
+    ///   dead in every one, since groups must stay equal. Block-sparse attention layers stay as they are unless whole
+    ///   blocks make up a head.
+    ///
+    /// One head and one block of hidden features stay in each layer. Layers are decided one by one, so they may differ
+    /// in size, which a checkpoint cannot always say: see [`Checkpoint::save`](crate::Checkpoint::save). Weights that
+    /// shrink are new parameters.
+    pub fn compact(mut self) -> Self {
+        match &mut self {
+            Self::Llama(model) => model.compact(),
+            Self::Gpt2(model) => model.compact(),
+        }
+        self
+    }
+}
+
+/// Which hidden features of an MLP stay, if some can go.
+pub(crate) fn left_hidden(into: &[&Linear], out: &Linear) -> Option<Vec<bool>> {
+    let mut alive = out.reads();
+    for layer in into {
+        for (alive, gives) in alive.iter_mut().zip(layer.gives()) {
+            *alive &= gives;
+        }
+    }
+    // Block sides are powers of two, so whole blocks of the largest are whole blocks of all.
+    let sides = into.iter().copied().chain([out]).filter_map(Linear::block);
+    let whole = sides.max().unwrap_or(1);
+    for block in alive.chunks_mut(whole) {
+        let any = block.contains(&true);
+        block.fill(any);
+    }
+    if !alive.contains(&true) {
+        alive.iter_mut().take(whole).for_each(|first| *first = true);
+    }
+    alive.contains(&false).then_some(alive)
+}
+
+/// Which heads of a layer stay.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Heads {
+    /// Of queries.
+    queries: Vec<bool>,
+    /// Of keys and values.
+    groups: Vec<bool>,
+}
+
+impl Heads {
+    /// Those with anything in `values`, of `[kv_heads * head]`, and in `read`, of `[heads * head]`; no less than one.
+    fn alive(values: &[bool], read: &[bool], head: usize) -> Self {
+        let by_head = |features: &[bool]| -> Vec<bool> {
+            features.chunks(head).map(|head| head.contains(&true)).collect()
+        };
+        let (mut groups, mut queries) = (by_head(values), by_head(read));
+        let share = queries.len() / groups.len();
+        let mut most = 1;
+        for (group, queries) in groups.iter_mut().zip(queries.chunks_mut(share)) {
+            queries.iter_mut().for_each(|query| *query &= *group);
+            *group = queries.contains(&true);
+            most = most.max(queries.iter().filter(|query| **query).count());
+        }
+        if !groups.contains(&true) {
+            groups[0] = true;
+        }
+        // Groups stay equal: those with fewer live heads keep dead ones.
+        for (_, queries) in
+            groups.iter().zip(queries.chunks_mut(share)).filter(|(group, _)| **group)
+        {
+            let missing = most - queries.iter().filter(|query| **query).count();
+            queries.iter_mut().filter(|query| !**query).take(missing).for_each(|dead| *dead = true);
+        }
+        Self { queries, groups }
+    }
+
+    /// Those of an attention with these layers before it and `out` after it, if some can go. `values` says which of
+    /// the value features can differ from zero.
+    pub(crate) fn left(
+        before: &[&Linear],
+        values: &[bool],
+        out: &Linear,
+        head: usize,
+    ) -> Option<Self> {
+        let whole = |layer: &&Linear| layer.block().is_none_or(|side| head.is_multiple_of(side));
+        let heads = before.iter().chain([&out]).all(whole);
+        let heads = heads.then(|| Self::alive(values, &out.reads(), head))?;
+        heads.queries.contains(&false).then_some(heads)
+    }
+
+    /// Features of the queries that stay.
+    pub(crate) fn queries(&self, head: usize) -> Vec<bool> {
+        features(&self.queries, head)
+    }
+
+    /// Features of the keys, or of the values, that stay.
+    pub(crate) fn groups(&self, head: usize) -> Vec<bool> {
+        features(&self.groups, head)
+    }
+}
+
+fn features(heads: &[bool], head: usize) -> Vec<bool> {
+    heads.iter().flat_map(|stays| std::iter::repeat_n(*stays, head)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: usize = 2;
+
+    fn alive(values: &[bool], read: &[bool]) -> (String, String) {
+        let marks =
+            |heads: &[bool]| heads.iter().map(|stays| if *stays { 'x' } else { '.' }).collect();
+        let heads = Heads::alive(&features(values, HEAD), &features(read, HEAD), HEAD);
+        (marks(&heads.queries), marks(&heads.groups))
+    }
+
+    fn heads(marks: &str) -> Vec<bool> {
+        marks.chars().map(|mark| mark == 'x').collect()
+    }
+
+    #[test]
+    fn groups_go_whole_and_stay_equal() {
+        let cases = [
+            // values, read, queries that stay, groups that stay
+            ("xx", "xxxxxx", "xxxxxx", "xx"),
+            ("x.", "xxxxxx", "xxx...", "x."),
+            ("xx", "...xx.", "...xx.", ".x"),
+            // One dead head in each group goes, whichever it is.
+            ("xx", ".xxxx.", ".xxxx.", "xx"),
+            // The group with two dead heads keeps one of them.
+            ("xx", "..xxx.", "x.xxx.", "xx"),
+            ("..", "xxxxxx", "x.....", "x."),
+            ("xx", "......", "x.....", "x."),
+            ("x.x", "x.x", "x.x", "x.x"),
+        ];
+        for (values, read, queries, groups) in cases {
+            let found = alive(&heads(values), &heads(read));
+            assert_eq!(found, (queries.to_string(), groups.to_string()), "{values} {read}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Dead hidden features and heads leave a model, and its scores stay.
+
+mod common;
+
+use std::ops::Range;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+use common::{distance, numbers};
+use llama::{Checkpoint, Form, LayerSizes, Linear, Model, Precision};
+use serde_json::{Value, json};
+
+/// Share of the largest score by which scores may differ: a hundred roundings.
+const LIMIT: f32 = 50.0 * f32::EPSILON;
+
+const WIDTH: usize = 32;
+const HEAD: usize = 8;
+const HIDDEN: usize = 48;
+
+/// Eight heads that share four heads of keys.
+fn llama() -> Value {
+    json!({
+        "model_type": "llama", "vocab_size": 64, "hidden_size": WIDTH, "intermediate_size": HIDDEN,
+        "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": HEAD,
+        "tie_word_embeddings": true,
+    })
+}
+
+fn gpt2() -> Value {
+    json!({
+        "model_type": "gpt2", "vocab_size": 64, "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 32,
+        "n_inner": HIDDEN,
+    })
+}
+
+fn fresh(config: Value) -> (Checkpoint, Model) {
+    let checkpoint = Checkpoint::new(config).unwrap();
+    let model = checkpoint.fresh(&Device::flex(), 5).unwrap();
+    (checkpoint, model)
+}
+
+/// Zeros in a part of the dense weight of a layer, and in the same outputs of its bias if `bias`.
+fn clear(model: &mut Model, name: &str, rows: Range<usize>, cols: Range<usize>, bias: bool) {
+    for (found, linear) in model.linears_mut() {
+        let Linear::Dense(layer) = linear else { continue };
+        if found.ends_with(name) {
+            let weight = layer.weight.val();
+            let zeros = Tensor::zeros([rows.len(), cols.len()], &weight.device());
+            let weight = weight.slice_assign([rows.clone(), cols.clone()], zeros);
+            layer.weight = Param::from_tensor(weight);
+            if bias {
+                let old = layer.bias.as_ref().expect("the layer has a bias").val();
+                let zeros = Tensor::zeros([cols.len()], &old.device());
+                layer.bias = Some(Param::from_tensor(old.slice_assign([cols.clone()], zeros)));
+            }
+        }
+    }
+}
+
+/// Dead in a layer: keys 1 by their values, one head of each other group, three blocks of hidden features.
+fn plant_llama(model: &mut Model, layer: &str) {
+    let name = |end: &str| format!("{layer}{end}");
+    clear(model, &name("v_proj"), 0..WIDTH, HEAD..2 * HEAD, false);
+    for head in [0, 5, 6] {
+        clear(model, &name("o_proj"), head * HEAD..(head + 1) * HEAD, 0..WIDTH, false);
+    }
+    clear(model, &name("gate_proj"), 0..WIDTH, 0..8, false);
+    clear(model, &name("up_proj"), 0..WIDTH, 8..16, false);
+    clear(model, &name("down_proj"), 40..48, 0..WIDTH, false);
+}
+
+/// Numbers held by the linear layers.
+fn held(model: &Model) -> usize {
+    let mut copy = model.clone();
+    let count = |linear: &Linear| {
+        let weight = linear.as_sparse().map(|layer| layer.pattern().value_count());
+        weight.unwrap_or_else(|| linear.shape().iter().product())
+            + linear.bias().map_or(0, |bias| bias.val().dims()[0])
+    };
+    copy.linears_mut().into_iter().map(|(_, linear)| count(linear)).sum()
+}
+
+fn pack_all(mut model: Model) -> Model {
+    for (_, linear) in model.linears_mut() {
+        linear.pack(8).unwrap();
+    }
+    model
+}
+
+/// Scores at once, and token by token after a few at once.
+fn scores(model: &Model) -> [Vec<f32>; 2] {
+    let text: Vec<u32> = (0..20).map(|at| at * 7 % 64).collect();
+    let at_once = numbers(model.forward(model.tokens(&[&text]), None));
+    let mut cache = model.cache();
+    let mut steps = vec![model.forward(model.tokens(&[&text[..9]]), Some(&mut cache))];
+    for token in &text[9..] {
+        steps.push(model.forward(model.tokens(&[&[*token]]), Some(&mut cache)));
+    }
+    [at_once, numbers(Tensor::cat(steps, 1))]
+}
+
+fn assert_same(before: &Model, after: &Model) {
+    for (before, after) in scores(before).iter().zip(scores(after)) {
+        let apart = distance(&after, before);
+        assert!(apart <= LIMIT, "{apart} apart, {LIMIT} allowed");
+    }
+}
+
+#[test]
+fn a_llama_loses_exactly_what_was_planted() {
+    let (_, mut model) = fresh(llama());
+    let whole = model.sizes()[0];
+    assert_eq!(model.clone().compact().sizes(), [whole; 2]);
+    plant_llama(&mut model, "0.self_attn.");
+    plant_llama(&mut model, "0.mlp.");
+    let (heads, hidden) = (5, 24);
+    let left = LayerSizes { hidden: HIDDEN - hidden, heads: 8 - heads, kv_heads: 3 };
+    for (packed, model) in [(false, model.clone()), (true, pack_all(model))] {
+        let compact = model.clone().compact();
+        assert_eq!(compact.sizes(), [left, whole]);
+        assert_same(&model, &compact);
+        // Zero blocks were never packed: three heads of the output projection, the values, and a third of what is
+        // dead in each layer of the MLP.
+        let zeros = WIDTH * (3 * HEAD + HEAD + hidden);
+        let gone =
+            WIDTH * (2 * heads * HEAD + 2 * HEAD + 3 * hidden) - if packed { zeros } else { 0 };
+        assert_eq!(held(&model) - held(&compact), gone);
+        assert_eq!(compact.clone().compact().sizes(), compact.sizes());
+    }
+}
+
+#[test]
+fn a_gpt2_keeps_what_a_bias_keeps_alive() {
+    let (_, mut model) = fresh(gpt2());
+    let whole = model.sizes()[0];
+    // Values and hidden features that are their bias: alive.
+    clear(&mut model, "h.0.attn.c_attn", 0..WIDTH, 72..80, false);
+    clear(&mut model, "h.0.mlp.c_fc", 0..WIDTH, 16..24, false);
+    clear(&mut model, "h.1.attn.c_attn", 0..WIDTH, 64..72, true);
+    clear(&mut model, "h.1.attn.c_proj", 16..24, 0..WIDTH, false);
+    clear(&mut model, "h.1.mlp.c_fc", 0..WIDTH, 0..8, true);
+    clear(&mut model, "h.1.mlp.c_proj", 8..16, 0..WIDTH, false);
+    let left = LayerSizes { hidden: HIDDEN - 16, heads: 2, kv_heads: 2 };
+    for model in [model.clone(), pack_all(model)] {
+        let compact = model.clone().compact();
+        assert_eq!(compact.sizes(), [whole, left]);
+        assert_same(&model, &compact);
+        if let [(_, Linear::Dense(_)), ..] = compact.clone().linears_mut()[..] {
+            let features = 2 * HEAD;
+            let gone = features * (4 * WIDTH + 3) + 16 * (2 * WIDTH + 1);
+            assert_eq!(held(&model) - held(&compact), gone);
+        }
+    }
+}
+
+#[test]
+fn blocks_wider_than_a_head_keep_attention_whole() {
+    let (_, mut model) = fresh(llama());
+    plant_llama(&mut model, "0.self_attn.");
+    plant_llama(&mut model, "0.mlp.");
+    for (name, linear) in model.linears_mut() {
+        if name.contains("attn") {
+            linear.pack(16).unwrap();
+        }
+    }
+    let compact = model.clone().compact();
+    assert_eq!((compact.sizes()[0].heads, compact.sizes()[0].hidden), (8, 24));
+    assert_same(&model, &compact);
+}
+
+#[test]
+fn equal_layers_are_written_with_their_sizes() {
+    for (config, names) in [(llama(), [".self_attn.", ".mlp."]), (gpt2(), ["", ""])] {
+        let (checkpoint, mut model) = fresh(config);
+        plant_llama(&mut model, names[0]);
+        plant_llama(&mut model, names[1]);
+        clear(&mut model, "mlp.c_fc", 0..WIDTH, 0..16, true);
+        let compact = model.compact();
+        let scratch = tempfile::tempdir().unwrap();
+        let out = scratch.path().join("compact");
+        checkpoint.save(&compact, &out, Form::Dense).unwrap();
+        let again = Checkpoint::open(&out).unwrap();
+        let again = again.load(&Device::flex(), Precision::File).unwrap();
+        assert_eq!(again.sizes(), compact.sizes());
+        assert!(again.sizes()[0].hidden < HIDDEN);
+        assert_same(&compact, &again);
+    }
+}
+
+#[test]
+fn sizes_a_configuration_cannot_say_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let out = scratch.path().join("compact");
+    let refuse = |checkpoint: Checkpoint, model: Model| {
+        checkpoint.save(&model.compact(), &out, Form::Packed).unwrap_err().to_string()
+    };
+    for layer in ["0.mlp.", "1.mlp."] {
+        let (checkpoint, mut model) = fresh(llama());
+        plant_llama(&mut model, layer);
+        let error = refuse(checkpoint, model);
+        assert!(error.contains("24 hidden features and 8 heads"), "{error}");
+        assert!(error.contains("48 hidden features and 8 heads"), "{error}");
+        assert!(error.contains("write it before it is compacted"), "{error}");
+    }
+    let (checkpoint, mut model) = fresh(gpt2());
+    clear(&mut model, "attn.c_proj", 16..24, 0..WIDTH, false);
+    let error = refuse(checkpoint, model);
+    assert!(error.contains("the size of GPT-2's heads follows from their number"), "{error}");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+}

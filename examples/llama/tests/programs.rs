@@ -1,0 +1,186 @@
+//! The two programs as a user runs them: from a text to a sparse model, and what they refuse.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LLAMA: &str = env!("CARGO_BIN_EXE_llama");
+const RECOVER: &str = env!("CARGO_BIN_EXE_recover");
+
+/// Every training run and calibration of this file.
+const TEXT: &str = "--corpus text.txt --context 16";
+
+/// A folder in which programs run, with a text in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let text = "the quick brown fox jumps over the lazy dog. ".repeat(40);
+        std::fs::write(place.path().join("text.txt"), text).unwrap();
+        Self(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What a program prints to standard output; it must end well.
+    fn fine(&self, program: &str, words: &str) -> String {
+        let (code, out, err) = self.run(program, words);
+        assert_eq!(code, 0, "{words}: {err}");
+        out
+    }
+
+    /// A program must refuse, with a message that has this part.
+    fn refused(&self, program: &str, words: &str, part: &str) {
+        let (code, out, err) = self.run(program, words);
+        assert!(code != 0 && err.contains(part), "{words}: {code}, {err}");
+        assert_eq!(out, "", "{words}");
+    }
+
+    fn run(&self, program: &str, words: &str) -> (i32, String, String) {
+        let mut command = Command::new(program);
+        let output =
+            command.args(words.split_whitespace()).current_dir(self.0.path()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// A small dense model, trained for a few steps.
+    fn dense(&self) {
+        let sizes = "--width 32 --hidden 64 --layers 2 --heads 4 --kv-heads 2";
+        let run = "--steps 4 --batch 2 --eval-every 4 --save-every 4";
+        self.fine(RECOVER, &format!("dense dense {TEXT} {sizes} {run}"));
+    }
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn from_a_text_to_sparse_adapted_and_merged_models() {
+    let place = Place::new();
+    place.dense();
+    let blocks = "--sparsity 0.5 --block 8";
+    let run = "--steps 6 --batch 2 --eval-every 6 --save-every 6 --warm-up 1";
+    place.fine(RECOVER, &format!("one-shot dense sparse {blocks} {TEXT} --sequences 8"));
+    let teacher = "--teacher dense --features 0.1 --dtype bf16 --interval 2";
+    place.fine(RECOVER, &format!("fine-tune dense tuned {blocks} {TEXT} {run} {teacher}"));
+    assert_eq!(json(&place.path("tuned/config.json"))["torch_dtype"], "bfloat16");
+    assert_eq!(json(&place.path("tuned/recover.json"))["settings"]["dtype"], "bf16");
+    assert!(json(&place.path("dense/recover.json"))["settings"]["dtype"].is_null());
+    place.fine(RECOVER, &format!("fine-tune sparse adapted {TEXT} {run} --lora 4"));
+    place.fine(RECOVER, "merge adapted merged");
+    let lost = place.fine(RECOVER, "merge adapted within --within");
+    assert!(lost.contains("lie outside the blocks and are lost"), "{lost}");
+
+    let all = "dense sparse tuned adapted merged within";
+    let timing = "--prefill 8 --decode 2 --rounds 1 --out rows.jsonl --svg plot.svg";
+    place.fine(RECOVER, &format!("measure {all} {TEXT} {timing}"));
+    let lines = std::fs::read_to_string(place.path("rows.jsonl")).unwrap();
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let number = |name: &str, key: &str| -> f64 {
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        row[key].as_f64().unwrap()
+    };
+    for (name, sparsity) in [
+        ("dense", 0.0),
+        ("sparse", 0.5),
+        ("tuned", 0.5),
+        ("adapted", 0.5),
+        ("merged", 0.0),
+        ("within", 0.5),
+    ] {
+        assert_eq!(number(name, "mlp_sparsity"), sparsity, "{name}");
+        assert!(number(name, "loss").is_finite(), "{name}");
+    }
+    assert!((number("adapted", "loss") - number("merged", "loss")).abs() < 1e-4);
+    assert!(number("adapted", "loss") < number("sparse", "loss"));
+    assert!(number("adapted", "bytes") > number("sparse", "bytes"));
+
+    assert!(place.fine(LLAMA, "generate adapted --prompt the --max-new 3").starts_with("the"));
+    assert!(place.fine(LLAMA, "perplexity tuned text.txt --window 32").starts_with("perplexity "));
+    let speed = place.fine(LLAMA, "bench adapted --prefill 8 --decode 2 --rounds 1 --compact");
+    assert!(speed.contains("6 of 14 linear layers block-sparse, "), "{speed}");
+    let norms = place.fine(LLAMA, "activations dense --text text.txt --out norms --tokens 100");
+    assert_eq!(norms, "norms is written: 6 weights, 100 tokens\n");
+    let sizes = place.fine(LLAMA, "compact sparse");
+    assert!(sizes.contains("parameters, compacted from"), "{sizes}");
+    place.fine(LLAMA, "compact dense --out compact");
+    assert!(place.path("compact/model.safetensors").exists());
+}
+
+#[test]
+fn an_interrupted_run_is_found_again_only_by_the_same_settings() {
+    let place = Place::new();
+    place.dense();
+    let words =
+        |more: &str| format!("fine-tune dense out {TEXT} --block 8 --steps 2 --interval 1 {more}");
+    place.refused(RECOVER, &words("--resume"), "leave out --resume to start one");
+    place.fine(RECOVER, &words(""));
+    place.refused(RECOVER, &words(""), "exists: choose another OUT, or remove it");
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let place = Place::new();
+    place.dense();
+    std::fs::write(place.path("short.txt"), "short").unwrap();
+    let tune = format!("fine-tune dense out {TEXT}");
+    for (words, part) in [
+        ("--divergence=-1 --teacher dense", "must not be negative"),
+        ("--next-token 0 --divergence 0 --teacher dense", "one of them above 0"),
+        ("--temperature 0", "--temperature must be above 0"),
+        ("--sparsity 1", "--sparsity must be at least 0 and below 1"),
+        ("--block 7", "block size 7"),
+        ("--growth-fraction 2", "growth_fraction is 2"),
+        ("--interval 0", "interval is 0"),
+        ("--keep-last 2", "no BlockSparseLinear layer"),
+        ("--steps 0", "--steps must be at least 1"),
+        ("--lr 0", "--lr must be above 0"),
+        ("--teacher nowhere", "config.json"),
+        ("--lora 0", "--lora must be at least 1"),
+        ("--lora 4", "no MLP weight of the model is block-sparse"),
+        ("--lora 4 --sparsity 0.5", "cannot be used with"),
+        ("--lora-alpha 4", "--lora <RANK>"),
+    ] {
+        place.refused(RECOVER, &format!("{tune} {words}"), part);
+    }
+    for (words, part) in [
+        ("one-shot dense out", "name it with --corpus"),
+        ("one-shot dense out --corpus text.txt --sequences 0", "must be at least 1"),
+        ("one-shot dense dense --method magnitude", "exists: choose another OUT"),
+        ("merge dense out", "there is nothing to merge"),
+        ("merge dense dense", "exists: choose another OUT"),
+        ("measure dense --corpus short.txt", "too few for sequences"),
+        ("measure dense --corpus text.txt --rounds 0", "--rounds must be at least 1"),
+        ("measure dense --corpus text.txt --prefill 2000", "more than the positions"),
+        ("dense out --corpus nowhere.txt", "cannot read the corpus"),
+        ("dense out --corpus text.txt --heads 3", "num_key_value_heads = 2 does not divide"),
+    ] {
+        place.refused(RECOVER, words, part);
+    }
+    for (words, part) in [
+        ("generate nowhere --prompt a", "a model is a folder with config.json"),
+        ("generate dense --prompt a --top-p 0", "top-p is 0"),
+        ("perplexity dense nowhere.txt", "cannot read the text"),
+        ("perplexity dense text.txt --window 5000", "larger than the 1024 positions"),
+        ("perplexity dense text.txt --stride 0", "stride is 0"),
+        ("bench dense --rounds 0", "--rounds must be at least 1"),
+        ("bench dense --prefill 5000", "made for 1024 positions"),
+        ("activations dense --text nowhere.txt --out norms", "cannot read the text"),
+        ("activations dense --text text.txt --out norms --tokens 0", "the text is empty"),
+        ("activations dense --text text.txt --out norms --window 0", "window is 0"),
+        ("activations dense --text text.txt --out norms --compact", "--compact is not for"),
+        ("activations dense --text text.txt --out no/folder", "no/folder: "),
+        ("compact dense --out dense", "exists already"),
+    ] {
+        let (code, _, err) = place.run(LLAMA, words);
+        assert!(code != 0 && err.contains(part), "{words}: {code}, {err}");
+    }
+    assert!(!place.path("out").exists() && !place.path("norms").exists());
+}
