@@ -61,7 +61,15 @@ fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
     // With a bias there is more to go wrong; one test looks at the kernels without.
     let fullest = variant.verb() != Verb::Spmm || variant.bias();
     let side = variant.tile_size().map(|[_, cols]| cols);
-    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest
+    let whole = !variant.pieces();
+    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest && whole
+}
+
+/// One full column, one full row and little else, in blocks of this size: both directions have lines to cut.
+fn skewed(block: usize, m: usize) -> Problem {
+    let mut kept: Vec<(usize, usize)> = (0..7).map(|row| (row, 1)).collect();
+    kept.extend([(3, 0), (3, 2), (3, 3), (3, 4), (3, 5), (3, 6), (0, 6)]);
+    Problem::new(BF16, [7 * block - 8, 7 * block - 24], block, &kept, m)
 }
 
 #[test]
@@ -92,6 +100,26 @@ fn input_gradient_in_blocks_of_64() {
 #[test]
 fn input_gradient_in_blocks_of_128() {
     check(BF16, |variant| pipelined(variant, Verb::SpmmT, 128));
+}
+
+#[test]
+fn long_lines_in_pieces() {
+    let Some(emulator) = emulator() else { return };
+    for (name, add) in [
+        ("spmm_64x32_bias_pieces", "add_pieces_32_bias"),
+        ("spmm_128x64_pieces", "add_pieces_64"),
+        ("spmm_t_64x64_pieces", "add_pieces_64"),
+        ("spmm_t_128x32_pieces_plain", "add_pieces_32"),
+    ] {
+        let (variant, add) = (variant(name), variant(add));
+        let program = emulator.build(&source(&variant, BF16)).unwrap();
+        let adder = emulator.build(&source(&add, BF16)).unwrap();
+        let [rows, block] = variant.tile_size().unwrap();
+        for (m, bound) in [(1, 2), (rows + 17, 3)] {
+            let result = skewed(block, m).check_pieces(&variant, &program, bound, (&add, &adder));
+            result.unwrap_or_else(|error| panic!("{name}, m = {m}: {error}"));
+        }
+    }
 }
 
 #[test]

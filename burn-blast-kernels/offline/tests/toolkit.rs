@@ -54,7 +54,7 @@ fn check(variant: &Variant, machine: &Machine) {
     assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
     assert!(machine.registers <= ceiling(variant), "{name}: {} registers", machine.registers);
     let count = |instruction: &str| machine.instructions[instruction];
-    let cores = variant.verb() != Verb::AddSplits;
+    let cores = !matches!(variant.verb(), Verb::AddSplits | Verb::AddPieces);
     assert_eq!(count("HMMA") > 0, cores, "{name}: {machine:?}");
     assert_eq!(count("LDSM") > 0, cores, "{name}: {machine:?}");
     assert_eq!(count("LDGSTS") > 0, variant.pipelined(), "{name}: {machine:?}");
@@ -105,6 +105,8 @@ fn the_other_variants_spill_nothing() {
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
     let names = ["spmm_128x64_bias", "spmm_t_64x32", "sddmm_128x64", "add_splits"];
     check_all(Arch::Sm80, F16, |variant| names.contains(&variant.name().as_str()));
+    let names = ["spmm_256x128_bias_pieces", "spmm_t_128x64_pieces", "add_pieces_64_bias"];
+    check_all(Arch::Sm90, BF16, |variant| names.contains(&variant.name().as_str()));
     let names = ["spmm_256x128_bias_plain", "spmm_t_128x64_plain", "sddmm_128x32_plain"];
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
 }

@@ -92,6 +92,18 @@ pub(super) fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
     assert_eq!(arg.len(), expected, "`{name}` must hold {shape:?}, got {} elements", arg.len());
 }
 
+/// The same buffer for two launches.
+pub(super) fn twice(arg: BufferArg) -> [BufferArg; 2] {
+    let length = arg.len();
+    match arg {
+        BufferArg::Handle { handle } => [handle.handle.clone(), handle.handle].map(|binding| {
+            // SAFETY: the length is the one it had.
+            unsafe { BufferArg::from_raw_parts_binding(binding, length) }
+        }),
+        BufferArg::Alias { input_pos, .. } => [input_pos; 2].map(|at| BufferArg::alias(at, length)),
+    }
+}
+
 /// Elements read at a time from rows of this length.
 pub(super) fn row_vector(len: usize) -> usize {
     if len.is_multiple_of(4) { 4 } else { 1 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+use super::pieces::base as pieces;
+use super::pieces::kernel::add_pieces_kernel::AddPiecesKernel;
+use super::pieces::kernel::spmm_pieces_kernel::SpmmPiecesKernel;
 use super::sddmm::base as sddmm;
 use super::sddmm::kernel::{
     SizesCompilationArg, add_splits_kernel::AddSplitsKernel, sddmm_mma_kernel::SddmmMmaKernel,
@@ -18,9 +21,10 @@ use crate::BlockSize;
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    Spmm { plan: spmm::Blueprint, bias: bool },
+    Spmm { plan: spmm::Blueprint, bias: bool, pieces: bool },
     Sddmm { plan: sddmm::Blueprint, split: bool },
     AddSplits,
+    AddPieces { block: usize, bias: bool },
 }
 
 /// The verb of a variant.
@@ -34,6 +38,8 @@ pub enum Verb {
     Sddmm,
     /// Sum of the partial results of a split `sddmm`.
     AddSplits,
+    /// Sum of the partial results of the lines that a product cuts, with `+ bias` where the variant has one.
+    AddPieces,
 }
 
 /// One kernel that a launch may pick.
@@ -59,13 +65,16 @@ impl Variant {
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self { plan: Plan::AddSplits }];
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
+            for bias in [false, true] {
+                all.push(Self { plan: Plan::AddPieces { block: block.get(), bias } });
+            }
             for pipelined in [true, false] {
                 for rows in [64, 128, 256] {
-                    let plan = spmm::Blueprint::new(block, false, rows, pipelined);
-                    all.push(Self { plan: Plan::Spmm { plan, bias: false } });
-                    all.push(Self { plan: Plan::Spmm { plan, bias: true } });
-                    let plan = spmm::Blueprint::new(block, true, rows, pipelined);
-                    all.push(Self { plan: Plan::Spmm { plan, bias: false } });
+                    for (transposed, bias) in [(false, false), (false, true), (true, false)] {
+                        let plan = spmm::Blueprint::new(block, transposed, rows, pipelined);
+                        let variant = |pieces| Self { plan: Plan::Spmm { plan, bias, pieces } };
+                        all.extend([false, true].map(variant));
+                    }
                 }
                 let plan = sddmm::Blueprint::new(block, pipelined);
                 all.push(Self { plan: Plan::Sddmm { plan, split: false } });
@@ -82,17 +91,23 @@ impl Variant {
             Plan::Spmm { .. } => Verb::Spmm,
             Plan::Sddmm { .. } => Verb::Sddmm,
             Plan::AddSplits => Verb::AddSplits,
+            Plan::AddPieces { .. } => Verb::AddPieces,
         }
     }
 
     /// Whether a bias is added.
     pub fn bias(&self) -> bool {
-        matches!(self.plan, Plan::Spmm { bias: true, .. })
+        matches!(self.plan, Plan::Spmm { bias: true, .. } | Plan::AddPieces { bias: true, .. })
     }
 
     /// Whether results are partial sums in f32.
     pub fn split(&self) -> bool {
         matches!(self.plan, Plan::Sddmm { split: true, .. })
+    }
+
+    /// Whether long lines are cut into pieces.
+    pub fn pieces(&self) -> bool {
+        matches!(self.plan, Plan::Spmm { pieces: true, .. })
     }
 
     /// Whether copies run ahead of the arithmetic.
@@ -124,19 +139,32 @@ impl Variant {
         }
     }
 
+    /// The pieces of lines that begin at `ptr`, of at most `bound` blocks, and the lines that are cut, both as
+    /// the kernels read them; and the number of partial sums.
+    pub fn cut(ptr: &[u32], bound: usize) -> ([Vec<u32>; 2], usize) {
+        let cut = pieces::cut(ptr, bound);
+        ([cut.pieces.as_flattened().to_vec(), cut.lines.as_flattened().to_vec()], cut.partials)
+    }
+
     /// A name for reports: verb, tile, what is added.
     pub fn name(&self) -> String {
         let verb = match self.verb() {
             Verb::Spmm => "spmm",
             Verb::SpmmT => "spmm_t",
             Verb::Sddmm => "sddmm",
-            Verb::AddSplits => return "add_splits".into(),
+            Verb::AddSplits => "add_splits",
+            Verb::AddPieces => "add_pieces",
         };
-        let size = self.tile().map_or(String::new(), |tile| format!("{}x{}", tile.rows, tile.cols));
+        let size = match (self.plan, self.tile()) {
+            (_, Some(tile)) => format!("_{}x{}", tile.rows, tile.cols),
+            (Plan::AddPieces { block, .. }, _) => format!("_{block}"),
+            _ => String::new(),
+        };
         let bias = if self.bias() { "_bias" } else { "" };
         let split = if self.split() { "_split" } else { "" };
-        let plain = if self.pipelined() { "" } else { "_plain" };
-        format!("{verb}_{size}{bias}{split}{plain}")
+        let pieces = if self.pieces() { "_pieces" } else { "" };
+        let plain = if self.tile().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
+        format!("{verb}{size}{bias}{split}{pieces}{plain}")
     }
 
     /// The kernel, ready for a code generator.
@@ -147,7 +175,47 @@ impl Variant {
         let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
         let buffer = || BufferCompilationArg { inplace: None };
         match self.plan {
-            Plan::Spmm { plan, bias } => {
+            Plan::Spmm { plan, bias, pieces: true } => {
+                let (bias, slot) = (optional(bias), optional(plan.transposed));
+                let kernel = SpmmPiecesKernel::new(
+                    settings,
+                    properties,
+                    layouts,
+                    buffer(),
+                    buffer(),
+                    bias,
+                    buffer(),
+                    buffer(),
+                    slot,
+                    buffer(),
+                    buffer(),
+                    (),
+                    (),
+                    (),
+                    (),
+                    plan,
+                    *dtype,
+                );
+                kernel.define()
+            }
+            Plan::AddPieces { block, bias } => {
+                let kernel = AddPiecesKernel::new(
+                    settings,
+                    properties,
+                    layouts,
+                    buffer(),
+                    optional(bias),
+                    buffer(),
+                    buffer(),
+                    (),
+                    (),
+                    (),
+                    block,
+                    *dtype,
+                );
+                kernel.define()
+            }
+            Plan::Spmm { plan, bias, .. } => {
                 let (bias, slot) = (optional(bias), optional(plan.transposed));
                 let kernel = SpmmMmaKernel::new(
                     settings,
@@ -211,7 +279,7 @@ impl Variant {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.tile),
             Plan::Sddmm { plan, .. } => Some(plan.tile),
-            Plan::AddSplits => None,
+            Plan::AddSplits | Plan::AddPieces { .. } => None,
         }
     }
 }
