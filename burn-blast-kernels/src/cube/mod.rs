@@ -3,8 +3,8 @@
 //! One folder per routine: `base.rs` picks the numbers on the host, `kernel.rs` is the loop nest,
 //! `launch.rs` checks the buffers and launches. The routines here are plain register-tile kernels: no tensor
 //! cores, no plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU
-//! too. The three products also have kernels for tensor cores, in `mma/`, which a launch takes where the
-//! device, the data type, the block and the sides allow it.
+//! too. The three products also have kernels for tensor cores, in `mma/` and `cmma/`, which a launch takes where
+//! the device, the data type, the block and the sides allow it.
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
@@ -25,6 +25,7 @@
 //! caller and panic.
 
 mod call;
+mod cmma;
 mod gather;
 mod index;
 mod load;

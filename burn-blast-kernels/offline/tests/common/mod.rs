@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use blast_offline::{
-    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, generate,
+    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, cooperative, generate,
 };
 use burn_blast_kernels::cube::catalogue::{Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -31,7 +31,8 @@ pub fn emulator() -> Option<&'static Emulator> {
 
 /// A variant by its name.
 pub fn variant(name: &str) -> Variant {
-    let all = Variant::all();
+    let mut all = Variant::all();
+    all.extend(cooperative(Arch::Sm80, BF16));
     *all.iter()
         .find(|variant| variant.name() == name)
         .unwrap_or_else(|| panic!("no variant {name}"))
@@ -118,7 +119,7 @@ impl Problem {
         buffers.push(self.poison(want.len(), self.dtype));
         let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
         let [rows, _] = variant.tile_size().unwrap();
-        let cubes = self.m.div_ceil(rows) * lines;
+        let cubes = self.m.div_ceil(rows) * lines * variant.parts();
         self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
             .map_err(|error| error.to_string())?;
         self.compare(buffers.last().unwrap(), &want)
@@ -186,7 +187,7 @@ impl Problem {
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
         let splits = if variant.split() { 3 } else { 1 };
         let starts = variant.group_starts(pattern.col_ptr());
-        let cubes = (starts.len() - 1) * splits;
+        let cubes = (starts.len() - 1) * splits * variant.parts();
         let count = pattern.value_count();
         let out =
             if variant.split() { ElemType::Float(cubecl::ir::FloatKind::F32) } else { self.dtype };
@@ -194,7 +195,11 @@ impl Problem {
         let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
         buffers.extend([pattern.row_idx(), &plan.col_of_slot, &starts].map(indices));
         buffers.push(self.poison(splits * count, out));
-        let sizes = [self.m, shape.rows(), shape.cols(), count, splits, cubes];
+        let mut sizes = vec![self.m, shape.rows(), shape.cols()];
+        if !variant.is_cooperative() {
+            sizes.extend([count, splits]);
+        }
+        sizes.push(cubes);
         self.run(variant, program, cubes, &sizes, &mut buffers)?;
         let mut result = buffers.pop().unwrap();
         if let Some(add) = add {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+use super::offer::Offer;
 use super::pieces::base as pieces;
 use super::pieces::kernel::add_pieces_kernel::AddPiecesKernel;
 use super::pieces::kernel::spmm_pieces_kernel::SpmmPiecesKernel;
@@ -17,6 +18,8 @@ use super::spmm::base as spmm;
 use super::spmm::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use super::tile::MmaTile;
 use crate::BlockSize;
+use crate::cube::cmma::base as cmma;
+use crate::cube::cmma::catalogue as cooperative;
 
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ enum Plan {
     Sddmm { plan: sddmm::Blueprint, split: bool },
     AddSplits,
     AddPieces { block: usize, bias: bool },
+    CmmaProduct { plan: cmma::Product, bias: bool },
+    CmmaSampled { plan: cmma::Sampled },
 }
 
 /// The verb of a variant.
@@ -84,12 +89,32 @@ impl Variant {
         all
     }
 
+    /// Every variant on cooperative matrices for a device with these properties and this storage type. None if
+    /// it lists no matrix that the kernels take.
+    pub fn cooperative(target: &Target) -> Vec<Self> {
+        let offer = Offer::of(&target.properties, target.dtype);
+        let Some(side) = offer.cmma else { return Vec::new() };
+        let mut all = Vec::new();
+        for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
+            for (transposed, bias) in [(false, false), (false, true), (true, false)] {
+                let plans = cmma::candidates(&offer, side, block, transposed, [1, 1]);
+                let variant = |plan| Self { plan: Plan::CmmaProduct { plan, bias } };
+                all.extend(plans.into_iter().map(variant));
+            }
+            let plan = cmma::sampled(&offer, side, block);
+            all.extend(plan.map(|plan| Self { plan: Plan::CmmaSampled { plan } }));
+        }
+        all
+    }
+
     /// The verb.
     pub fn verb(&self) -> Verb {
         match self.plan {
             Plan::Spmm { plan, .. } if plan.transposed => Verb::SpmmT,
             Plan::Spmm { .. } => Verb::Spmm,
-            Plan::Sddmm { .. } => Verb::Sddmm,
+            Plan::CmmaProduct { plan, .. } if plan.transposed => Verb::SpmmT,
+            Plan::CmmaProduct { .. } => Verb::Spmm,
+            Plan::Sddmm { .. } | Plan::CmmaSampled { .. } => Verb::Sddmm,
             Plan::AddSplits => Verb::AddSplits,
             Plan::AddPieces { .. } => Verb::AddPieces,
         }
@@ -97,7 +122,12 @@ impl Variant {
 
     /// Whether a bias is added.
     pub fn bias(&self) -> bool {
-        matches!(self.plan, Plan::Spmm { bias: true, .. } | Plan::AddPieces { bias: true, .. })
+        matches!(
+            self.plan,
+            Plan::Spmm { bias: true, .. }
+                | Plan::AddPieces { bias: true, .. }
+                | Plan::CmmaProduct { bias: true, .. }
+        )
     }
 
     /// Whether results are partial sums in f32.
@@ -112,22 +142,51 @@ impl Variant {
 
     /// Whether copies run ahead of the arithmetic.
     pub fn pipelined(&self) -> bool {
-        self.tile().is_some_and(|tile| tile.pipelined)
+        self.mma().is_some_and(|tile| tile.pipelined)
+    }
+
+    /// Side of a block.
+    pub fn block(&self) -> Option<usize> {
+        match self.plan {
+            Plan::Spmm { plan, .. } => Some(plan.block),
+            Plan::Sddmm { plan, .. } => Some(plan.block),
+            Plan::AddPieces { block, .. } => Some(block),
+            Plan::CmmaProduct { plan, .. } => Some(plan.block),
+            Plan::CmmaSampled { plan } => Some(plan.block),
+            Plan::AddSplits => None,
+        }
     }
 
     /// Rows and columns of a cube's output tile; `None` if it has none.
     pub fn tile_size(&self) -> Option<[usize; 2]> {
-        self.tile().map(|tile| [tile.rows, tile.cols])
+        let mma = self.mma().map(|tile| [tile.rows, tile.cols]);
+        mma.or(self.cmma().map(|tile| [tile.rows, tile.cols]))
+    }
+
+    /// Cubes that share a block, or a line of blocks.
+    pub fn parts(&self) -> usize {
+        match self.plan {
+            Plan::CmmaProduct { plan, .. } => plan.parts(),
+            Plan::CmmaSampled { plan } => plan.parts() * plan.parts(),
+            _ => 1,
+        }
     }
 
     /// Shared memory of a cube in bytes.
     pub fn shared_bytes(&self) -> usize {
-        self.tile().map_or(0, |tile| tile.shared_bytes())
+        let mma = self.mma().map(|tile| tile.shared_bytes());
+        mma.or(self.cmma().map(|tile| tile.shared_bytes())).unwrap_or(0)
     }
 
     /// Units of a cube.
     pub fn units(&self) -> usize {
-        self.tile().map_or(sddmm::ADD_UNITS, |tile| tile.units())
+        let mma = self.mma().map(|tile| tile.units());
+        mma.or(self.cmma().map(|tile| tile.units())).unwrap_or(sddmm::ADD_UNITS)
+    }
+
+    /// Whether it multiplies by cooperative matrices.
+    pub fn is_cooperative(&self) -> bool {
+        self.cmma().is_some()
     }
 
     /// Most blocks of a cube in a sampled product, and their first slots for these column pointers, with the
@@ -135,6 +194,7 @@ impl Variant {
     pub fn group_starts(&self, col_ptr: &[u32]) -> Vec<u32> {
         match self.plan {
             Plan::Sddmm { plan, .. } => sddmm::group_starts(col_ptr, plan.group()),
+            Plan::CmmaSampled { plan } => sddmm::group_starts(col_ptr, plan.group()),
             _ => Vec::new(),
         }
     }
@@ -155,16 +215,19 @@ impl Variant {
             Verb::AddSplits => "add_splits",
             Verb::AddPieces => "add_pieces",
         };
-        let size = match (self.plan, self.tile()) {
-            (_, Some(tile)) => format!("_{}x{}", tile.rows, tile.cols),
-            (Plan::AddPieces { block, .. }, _) => format!("_{block}"),
-            _ => String::new(),
+        let size = match (self.tile_size(), self.block()) {
+            (Some([rows, cols]), _) if self.is_cooperative() => format!("_cmma_{rows}x{cols}"),
+            (Some([rows, cols]), _) => format!("_{rows}x{cols}"),
+            (None, Some(block)) => format!("_{block}"),
+            (None, None) => String::new(),
         };
+        // Blocks of 128 have tiles of 64 columns.
+        let parts = if self.parts() > 1 { "_parts" } else { "" };
         let bias = if self.bias() { "_bias" } else { "" };
         let split = if self.split() { "_split" } else { "" };
         let pieces = if self.pieces() { "_pieces" } else { "" };
-        let plain = if self.tile().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
-        format!("{verb}{size}{bias}{split}{pieces}{plain}")
+        let plain = if self.mma().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
+        format!("{verb}{size}{parts}{bias}{split}{pieces}{plain}")
     }
 
     /// The kernel, ready for a code generator.
@@ -173,7 +236,6 @@ impl Variant {
         let (properties, layouts) = (properties.clone(), layouts.clone());
         let units = CubeDim::new_1d(self.units() as u32);
         let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
-        let buffer = || BufferCompilationArg { inplace: None };
         match self.plan {
             Plan::Spmm { plan, bias, pieces: true } => {
                 let (bias, slot) = (optional(bias), optional(plan.transposed));
@@ -259,6 +321,8 @@ impl Variant {
                 );
                 kernel.define()
             }
+            Plan::CmmaProduct { plan, bias } => cooperative::spmm(settings, target, plan, bias),
+            Plan::CmmaSampled { plan } => cooperative::sddmm(settings, target, plan),
             Plan::AddSplits => {
                 let kernel = AddSplitsKernel::new(
                     settings,
@@ -275,22 +339,35 @@ impl Variant {
         }
     }
 
-    fn tile(&self) -> Option<MmaTile> {
+    fn mma(&self) -> Option<MmaTile> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.tile),
             Plan::Sddmm { plan, .. } => Some(plan.tile),
-            Plan::AddSplits | Plan::AddPieces { .. } => None,
+            _ => None,
+        }
+    }
+
+    fn cmma(&self) -> Option<cmma::CmmaTile> {
+        match self.plan {
+            Plan::CmmaProduct { plan, .. } => Some(plan.tile),
+            Plan::CmmaSampled { plan } => Some(plan.tile),
+            _ => None,
         }
     }
 }
 
+/// An argument that a kernel always takes.
+pub(in crate::cube) fn buffer() -> BufferCompilationArg {
+    BufferCompilationArg { inplace: None }
+}
+
 /// An argument that a kernel may do without.
-fn optional<T>(there: bool) -> ComptimeOptionCompilationArg<T>
+pub(in crate::cube) fn optional<T>(there: bool) -> ComptimeOptionCompilationArg<T>
 where
     T: LaunchArg<CompilationArg = BufferCompilationArg>,
 {
     if there {
-        ComptimeOptionCompilationArg::Some(BufferCompilationArg { inplace: None })
+        ComptimeOptionCompilationArg::Some(buffer())
     } else {
         ComptimeOptionCompilationArg::None
     }

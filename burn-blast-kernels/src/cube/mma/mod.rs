@@ -13,6 +13,6 @@ pub mod catalogue;
 mod fragment;
 pub(super) mod offer;
 pub(super) mod pieces;
-pub(super) mod sddmm;
+pub(in crate::cube) mod sddmm;
 pub(super) mod spmm;
-mod tile;
+pub(super) mod tile;

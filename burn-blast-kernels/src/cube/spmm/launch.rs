@@ -6,6 +6,7 @@ use super::base::select;
 use super::kernel::spmm_kernel;
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
+use crate::cube::cmma;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
@@ -103,11 +104,19 @@ fn launch(
     let block = call.pattern.block();
     let offer = call.offer();
     let address = AddressType::from_len(x.len().max(values.len()).max(y.len()));
-    if let Class::Mma { pipelined } = class(&offer, block, [side.contraction, side.output], address)
+    let class = class(&offer, block, [side.contraction, side.output], address);
+    if let Class::Mma { pipelined } = class
         && let Some(plan) =
             mma::spmm::select(&offer, block, side.transposed(), m, side.lines, pipelined)
     {
         return mma::spmm::launch(call, index, side, plan, [x, values, y], bias, m, address);
+    }
+    if let Class::Cmma { side: instruction } = class
+        && let Some(&plan) =
+            cmma::base::candidates(&offer, instruction, block, side.transposed(), [m, side.lines])
+                .first()
+    {
+        return cmma::spmm(call, index, side, plan, [x, values, y], bias, m, address);
     }
     let tile = select(block, side.transposed(), m, call.max_units());
     let cubes = m.div_ceil(tile.rows) * side.lines * tile.parts();
