@@ -7,6 +7,7 @@
 #include "emulator.h"
 #include "half.h"
 #include "memory.h"
+#include "warp.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -28,7 +29,6 @@ uint32_t epoch;
 
 namespace {
 
-unsigned const LANES = 32;
 size_t const STACK = 1 << 20;
 
 struct Copy {
@@ -48,22 +48,6 @@ struct Unit {
     std::vector<std::vector<Copy>> groups;
 };
 
-// What one lane brings to a warp-wide instruction, and what it takes away.
-struct Operands {
-    unsigned a[4], b[2], row, registers[4];
-    float c[4], d[4];
-    // wmma: left and right operand and sums, an address and its stride.
-    float left[8], right[8], sums[8];
-    void const *address;
-    unsigned stride;
-};
-
-struct Warp {
-    std::string instruction;
-    unsigned arrived = 0;
-    Operands lanes[LANES];
-};
-
 std::vector<Unit> units;
 std::vector<Warp> warps;
 ucontext_t scheduler;
@@ -78,28 +62,6 @@ void yield(State state) {
 void unit_main() {
     emu_launch(arguments.data(), info.data(), info.size());
     yield(State::Done);
-}
-
-// Meets the other lanes of the warp; the last to come executes for all.
-template <typename Execute> Operands &together(std::string const &instruction, Operands const &own, Execute execute) {
-    Warp &warp = warps[unit / LANES];
-    if (warp.arrived && warp.instruction != instruction) {
-        fault("lanes of a warp are at different instructions: " + warp.instruction + " and " + instruction);
-    }
-    warp.instruction = instruction;
-    warp.lanes[unit % LANES] = own;
-    if (++warp.arrived < LANES) {
-        yield(State::AtWarp);
-    } else {
-        warp.arrived = 0;
-        unsigned last = unit;
-        execute(warp, last - last % LANES);
-        unit = last;
-        for (unsigned lane = 0; lane < LANES; lane++) {
-            units[last - last % LANES + lane].state = State::Ready;
-        }
-    }
-    return warp.lanes[unit % LANES];
 }
 
 // c + a b, where lane l has rows l / 4 and l / 4 + 8 of a and column l / 4 of b. `a_at(lane, i)` gives the
@@ -135,26 +97,6 @@ void mma_16bit(std::string const &name, float (*widen)(unsigned short), float *d
         multiply(warp, 16, left, right);
     });
     std::memcpy(d, done.d, sizeof done.d);
-}
-
-// Where in shared memory a 16 x 16 fragment starts, after the checks that the device leaves to the programmer.
-size_t fragment_start(Warp const &warp, size_t element) {
-    Operands const &first = warp.lanes[0];
-    for (Operands const &lane : warp.lanes) {
-        if (lane.address != first.address || lane.stride != first.stride) {
-            fault("lanes give wmma different addresses or strides");
-        }
-    }
-    size_t at = shared_offset(first.address);
-    if (!shared->near(first.address)) fault("wmma outside of shared memory is not modelled");
-    if (at % 32) fault("a fragment of wmma does not start at 32 bytes");
-    if (first.stride * element % 16) fault("lines of a wmma fragment are not a multiple of 16 bytes apart");
-    return at;
-}
-
-// Offset of element `i` of a fragment, counted by rows, in elements.
-size_t fragment_offset(unsigned i, unsigned stride, bool by_rows) {
-    return by_rows ? i / 16 * stride + i % 16 : i % 16 * stride + i / 16;
 }
 
 void start_units() {
@@ -213,6 +155,25 @@ void access(void const *address, size_t bytes, bool write) {
 }
 
 } // namespace
+
+bool last_to_come(std::string const &instruction, Operands const &own) {
+    Warp &warp = own_warp();
+    if (warp.arrived && warp.instruction != instruction) {
+        fault("lanes of a warp are at different instructions: " + warp.instruction + " and " + instruction);
+    }
+    warp.instruction = instruction;
+    warp.lanes[unit % LANES] = own;
+    if (++warp.arrived == LANES) return true;
+    yield(State::AtWarp);
+    return false;
+}
+
+Warp &own_warp() { return warps[unit / LANES]; }
+
+void go_on() {
+    own_warp().arrived = 0;
+    for (unsigned lane = 0; lane < LANES; lane++) units[unit - unit % LANES + lane].state = State::Ready;
+}
 
 void fault(std::string const &what) {
     std::fprintf(stderr, "fault in block %u, unit %u: %s\n", blockIdx.x, unit, what.c_str());
@@ -302,55 +263,6 @@ void mma_m16n8k8_tf32(float *d, unsigned const *a, unsigned const *b, float cons
         multiply(warp, 8, left, right);
     });
     std::memcpy(d, done.d, sizeof done.d);
-}
-
-void wmma_load(float *own, void const *from, unsigned stride, Kind kind, bool by_rows) {
-    Operands given = {};
-    given.address = from, given.stride = stride;
-    Operands &done = together("wmma.load", given, [&](Warp &warp, unsigned first) {
-        size_t start = fragment_start(warp, 2);
-        for (unsigned i = 0; i < 256; i++) {
-            size_t at = start + 2 * fragment_offset(i, stride, by_rows);
-            unsigned short bits;
-            unit = first + i / 8;
-            shared->read(at, 2, "wmma.load");
-            std::memcpy(&bits, shared->begin() + at, 2);
-            warp.lanes[i / 8].left[i % 8] = kind == Kind::F16 ? f16_to_float(bits) : bf16_to_float(bits);
-        }
-    });
-    std::memcpy(own, done.left, sizeof done.left);
-}
-
-void wmma_store(float *to, float const *own, unsigned stride, bool by_rows) {
-    Operands given = {};
-    given.address = to, given.stride = stride;
-    std::memcpy(given.sums, own, sizeof given.sums);
-    together("wmma.store", given, [&](Warp &warp, unsigned first) {
-        size_t start = fragment_start(warp, 4);
-        for (unsigned i = 0; i < 256; i++) {
-            size_t at = start + 4 * fragment_offset(i, stride, by_rows);
-            unit = first + i / 8;
-            shared->write(at, 4, "wmma.store");
-            std::memcpy(shared->begin() + at, &warp.lanes[i / 8].sums[i % 8], 4);
-        }
-    });
-}
-
-void wmma_multiply(float *d, float const *a, float const *b, float const *c) {
-    Operands given = {};
-    std::memcpy(given.left, a, sizeof given.left);
-    std::memcpy(given.right, b, sizeof given.right);
-    std::memcpy(given.sums, c, sizeof given.sums);
-    Operands &done = together("wmma.mma", given, [&](Warp &warp, unsigned) {
-        for (unsigned i = 0; i < 256; i++) {
-            float &sum = warp.lanes[i / 8].sums[i % 8];
-            for (unsigned k = 0; k < 16; k++) {
-                unsigned left = i / 16 * 16 + k, right = k * 16 + i % 16;
-                sum += warp.lanes[left / 8].left[left % 8] * warp.lanes[right / 8].right[right % 8];
-            }
-        }
-    });
-    std::memcpy(d, done.sums, sizeof done.sums);
 }
 
 } // namespace emu

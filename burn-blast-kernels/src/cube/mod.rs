@@ -21,23 +21,26 @@
 //! cubes run, so every result is the same from launch to launch.
 //!
 //! # Refused, by [`CubeError`]
-//! Any other data type, and a type the device cannot store. Buffers of the wrong size are a bug of the
-//! caller and panic.
+//! Any other data type, and a type the device cannot store; devices with too little shared memory or too few
+//! bindings; more rows than a grid or an index reaches. Buffers of the wrong size are a bug of the caller and
+//! panic.
 
 mod call;
 mod cmma;
 mod gather;
 mod index;
+mod limits;
 mod load;
 mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
 
-pub use call::{Call, CubeError};
+pub use call::{Call, CubeError, Kernel};
 pub use gather::{pack, unpack};
 #[doc(hidden)]
 pub use mma::catalogue;
+pub use mma::offer::has_tensor_cores;
 pub use norm::block_norms;
 pub use sddmm::{grad_block_norms, sddmm};
 pub use spmm::{spmm, spmm_t};

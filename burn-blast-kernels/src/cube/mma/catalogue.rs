@@ -8,8 +8,7 @@ use cubecl::prelude::*;
 
 use super::offer::Offer;
 use super::pieces::base as pieces;
-use super::pieces::kernel::add_pieces_kernel::AddPiecesKernel;
-use super::pieces::kernel::spmm_pieces_kernel::SpmmPiecesKernel;
+use super::pieces::catalogue as cut;
 use super::sddmm::base as sddmm;
 use super::sddmm::kernel::{
     SizesCompilationArg, add_splits_kernel::AddSplitsKernel, sddmm_mma_kernel::SddmmMmaKernel,
@@ -237,46 +236,8 @@ impl Variant {
         let units = CubeDim::new_1d(self.units() as u32);
         let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
         match self.plan {
-            Plan::Spmm { plan, bias, pieces: true } => {
-                let (bias, slot) = (optional(bias), optional(plan.transposed));
-                let kernel = SpmmPiecesKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    buffer(),
-                    bias,
-                    buffer(),
-                    buffer(),
-                    slot,
-                    buffer(),
-                    buffer(),
-                    (),
-                    (),
-                    (),
-                    (),
-                    plan,
-                    *dtype,
-                );
-                kernel.define()
-            }
-            Plan::AddPieces { block, bias } => {
-                let kernel = AddPiecesKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    optional(bias),
-                    buffer(),
-                    buffer(),
-                    (),
-                    (),
-                    (),
-                    block,
-                    *dtype,
-                );
-                kernel.define()
-            }
+            Plan::Spmm { plan, bias, pieces: true } => cut::spmm(settings, target, plan, bias),
+            Plan::AddPieces { block, bias } => cut::add(settings, target, block, bias),
             Plan::Spmm { plan, bias, .. } => {
                 let (bias, slot) = (optional(bias), optional(plan.transposed));
                 let kernel = SpmmMmaKernel::new(

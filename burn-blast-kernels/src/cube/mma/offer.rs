@@ -2,6 +2,7 @@
 
 use cubecl::features::MmaConfig;
 use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind};
+use cubecl::prelude::Client;
 
 use super::tile::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, PLANE, WIDE};
 use crate::BlockSize;
@@ -45,7 +46,7 @@ pub(crate) enum Class {
     },
 }
 
-/// Most units of a plane that the kernels on cooperative matrices are laid out for, and fewest.
+/// Units of a plane that the kernels on cooperative matrices are laid out for.
 const CMMA_PLANES: [usize; 2] = [32, 64];
 /// Sides of a cooperative matrix, best first.
 const CMMA_SIDES: [usize; 2] = [16, 8];
@@ -77,6 +78,12 @@ impl Offer {
             compute_units: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         }
     }
+}
+
+/// Whether dense and sparse products of this type have tensor cores on the device.
+pub fn has_tensor_cores(client: &Client, dtype: ElemType) -> bool {
+    let offer = Offer::of(client.properties(), dtype);
+    offer.mma || offer.cmma.is_some()
 }
 
 /// The class of kernel for a product whose tensors have lines of `sides` elements, with indices of this

@@ -2,7 +2,8 @@
 //! others: those are cut, and their partial sums are added in a fixed order.
 
 pub(in crate::cube) mod base;
-pub(super) mod kernel;
+pub(super) mod catalogue;
+mod kernel;
 mod launch;
 
 pub(super) use launch::{find, launch};
