@@ -41,8 +41,10 @@ pub fn index_bytes(pattern: &BlockPattern) -> usize {
 pub enum DeviceClass {
     /// The host kernels of [`cpu`](crate::cpu).
     Host,
-    /// The portable CubeCL kernels, without tensor cores.
+    /// The CubeCL kernels where the dense product has no tensor cores for this type, or it is not known.
     Gpu,
+    /// A device with tensor cores for this type, which the dense product uses and the sparse one may.
+    TensorCores,
 }
 
 /// Rate of the sparse kernel on kept blocks, relative to Burn's dense product on the same device.
@@ -51,6 +53,11 @@ pub enum DeviceClass {
 /// keeps (`benches/record/2026-11-21-cascade-lake`); taken as 1, so that a machine without AVX-512, or a build
 /// with Burn's `x86-v4`, is not promised more than it gives. Blocks of 8 fill half a register: a guess. Gpu: a
 /// guess, since Burn's dense product uses tensor cores where there are any and the portable kernel does not.
+///
+/// TensorCores: estimates on paper, not measured. What a tile of one block's width can draw from the L2 cache of an
+/// H100 bounds blocks of 32, 64 and 128 to 0.18, 0.30 to 0.35 and 0.45 to 0.6 of a good dense product (the page "The
+/// kernel ladder" has the arithmetic); the lower ends are taken, rounded down, so that a doubtful product is dense.
+/// Blocks of 16 get narrower tiles or register tiles, and those of 8 register tiles.
 pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
     match (device, block.get()) {
         (DeviceClass::Host, 8) => 0.4,
@@ -59,6 +66,11 @@ pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
         (DeviceClass::Gpu, 8) => 0.1,
         (DeviceClass::Gpu, 16) => 0.2,
         (DeviceClass::Gpu, _) => 0.3,
+        (DeviceClass::TensorCores, 8) => 0.02,
+        (DeviceClass::TensorCores, 16) => 0.05,
+        (DeviceClass::TensorCores, 32) => 0.15,
+        (DeviceClass::TensorCores, 64) => 0.3,
+        (DeviceClass::TensorCores, _) => 0.45,
     }
 }
 

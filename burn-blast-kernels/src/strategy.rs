@@ -144,4 +144,21 @@ mod tests {
         assert_eq!(choice(Strategy::Auto, Device::Gpu, 0.1).path, Path::Sparse);
         assert_eq!(choice(Strategy::Auto, Device::Host, 0.5).path, Path::Sparse);
     }
+
+    #[test]
+    fn where_the_dense_product_has_tensor_cores_sparse_pays_later_and_more_in_large_blocks() {
+        let path = |block, density| {
+            let shape = MatrixShape::new(2048, 2048).unwrap();
+            let pattern = BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, 1);
+            Strategy::Auto.choose(&pattern, Device::TensorCores, 4096).path
+        };
+        let table = [(16, 0.1), (32, 0.25), (64, 0.4), (128, 0.5)];
+        for (block, density) in table {
+            assert_eq!(path(block, density), Path::Dense, "block {block}");
+        }
+        let table = [(16, 0.04), (32, 0.1), (64, 0.25), (128, 0.4)];
+        for (block, density) in table {
+            assert_eq!(path(block, density), Path::Sparse, "block {block}");
+        }
+    }
 }

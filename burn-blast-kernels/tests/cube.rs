@@ -228,6 +228,21 @@ fn empty_block_rows_and_columns_are_written() {
 }
 
 #[test]
+fn one_full_column_and_row_among_nearly_empty_ones_are_written() {
+    let Some(client) = client() else { return };
+    let shape = MatrixShape::new(128, 120).unwrap();
+    let mut mask = BlockMask::empty(shape, BlockSize::new(16).unwrap());
+    (0..8).for_each(|at| mask.set(at, 5, true));
+    (0..8).for_each(|at| mask.set(2, at, true));
+    mask.set(7, 0, true);
+    let problem = Problem::new(&client, F32, BlockPattern::from_mask(&mask), 18);
+    assert_eq!(problem.pattern.plan().cols_by_length[..2], [5, 0]);
+    problem.check_spmm();
+    problem.check_spmm_t();
+    problem.check_sddmm();
+}
+
+#[test]
 fn no_rows_give_a_zero_gradient() {
     let Some(client) = client() else { return };
     let problem = Problem::random(&client, F32, [32, 48, 16], 0, 0.5);

@@ -13,6 +13,7 @@ pub mod prune;
 pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
+mod warm;
 mod weight;
 mod window;
 
@@ -27,6 +28,7 @@ pub use module::{
 };
 pub use ops::{BlastOps, GatedPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
+pub use warm::warm_up;
 pub use weight::BlockSparseWeight;
 
 /// The code in READMEs and in the book is compiled with the tests.

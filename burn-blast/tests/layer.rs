@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_blast::report::summary;
 use burn_blast::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    BlockSparseMlpConfig, MlpActivation, Path, Strategy,
+    BlockSparseMlpConfig, MlpActivation, Path, Strategy, warm_up,
 };
 use common::{distance, engines, floats, numbers, tensor};
 
@@ -180,6 +180,36 @@ fn the_two_layer_block_is_its_layers_and_activation() {
             MlpActivation::Relu => burn::tensor::activation::relu(hidden),
         };
         assert_eq!(floats(mlp.forward(x)), floats(mlp.down.forward(hidden)));
+    }
+}
+
+#[test]
+fn warming_up_runs_each_number_of_rows_once_and_leaves_the_layer_as_it_was() {
+    for engine in engines() {
+        for device in [engine.device.clone(), engine.device.clone().autodiff()] {
+            let layer = BlockSparseLinearConfig::new(32, 24).with_block_size(8).init(&device);
+            let layer = layer.with_strategy(Strategy::Sparse);
+            let before = floats(layer.to_dense());
+            layer.warm_up(&[3, 1, 3]).unwrap();
+            assert_eq!(floats(layer.to_dense()), before, "{}", engine.name);
+            let seen = std::cell::RefCell::new(Vec::new());
+            let forward = |x: Tensor<2>| {
+                seen.borrow_mut().push(x.dims());
+                layer.forward(x)
+            };
+            warm_up(forward, 32, &[3, 1, 3], &device, DType::F32).unwrap();
+            assert_eq!(*seen.borrow(), [[1, 32], [3, 32]], "{}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn the_kernel_is_named() {
+    for engine in engines() {
+        let layer = BlockSparseLinearConfig::new(32, 32).init(&engine.device);
+        let want = if engine.slow { "register tiles" } else { "vector instructions of the host" };
+        assert_eq!(layer.kernel(), want, "{}", engine.name);
+        assert_eq!(layer.clone().train().kernel(), want, "{}", engine.name);
     }
 }
 

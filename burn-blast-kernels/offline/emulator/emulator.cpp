@@ -7,6 +7,7 @@
 #include "emulator.h"
 #include "half.h"
 #include "memory.h"
+#include "warp.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -28,7 +29,6 @@ uint32_t epoch;
 
 namespace {
 
-unsigned const LANES = 32;
 size_t const STACK = 1 << 20;
 
 struct Copy {
@@ -48,18 +48,6 @@ struct Unit {
     std::vector<std::vector<Copy>> groups;
 };
 
-// What one lane brings to a warp-wide instruction, and what it takes away.
-struct Operands {
-    unsigned a[4], b[2], row, registers[4];
-    float c[4], d[4];
-};
-
-struct Warp {
-    std::string instruction;
-    unsigned arrived = 0;
-    Operands lanes[LANES];
-};
-
 std::vector<Unit> units;
 std::vector<Warp> warps;
 ucontext_t scheduler;
@@ -74,28 +62,6 @@ void yield(State state) {
 void unit_main() {
     emu_launch(arguments.data(), info.data(), info.size());
     yield(State::Done);
-}
-
-// Meets the other lanes of the warp; the last to come executes for all.
-template <typename Execute> Operands &together(std::string const &instruction, Operands const &own, Execute execute) {
-    Warp &warp = warps[unit / LANES];
-    if (warp.arrived && warp.instruction != instruction) {
-        fault("lanes of a warp are at different instructions: " + warp.instruction + " and " + instruction);
-    }
-    warp.instruction = instruction;
-    warp.lanes[unit % LANES] = own;
-    if (++warp.arrived < LANES) {
-        yield(State::AtWarp);
-    } else {
-        warp.arrived = 0;
-        unsigned last = unit;
-        execute(warp, last - last % LANES);
-        unit = last;
-        for (unsigned lane = 0; lane < LANES; lane++) {
-            units[last - last % LANES + lane].state = State::Ready;
-        }
-    }
-    return warp.lanes[unit % LANES];
 }
 
 // c + a b, where lane l has rows l / 4 and l / 4 + 8 of a and column l / 4 of b. `a_at(lane, i)` gives the
@@ -189,6 +155,25 @@ void access(void const *address, size_t bytes, bool write) {
 }
 
 } // namespace
+
+bool last_to_come(std::string const &instruction, Operands const &own) {
+    Warp &warp = own_warp();
+    if (warp.arrived && warp.instruction != instruction) {
+        fault("lanes of a warp are at different instructions: " + warp.instruction + " and " + instruction);
+    }
+    warp.instruction = instruction;
+    warp.lanes[unit % LANES] = own;
+    if (++warp.arrived == LANES) return true;
+    yield(State::AtWarp);
+    return false;
+}
+
+Warp &own_warp() { return warps[unit / LANES]; }
+
+void go_on() {
+    own_warp().arrived = 0;
+    for (unsigned lane = 0; lane < LANES; lane++) units[unit - unit % LANES + lane].state = State::Ready;
+}
 
 void fault(std::string const &what) {
     std::fprintf(stderr, "fault in block %u, unit %u: %s\n", blockIdx.x, unit, what.c_str());

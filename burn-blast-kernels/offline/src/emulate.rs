@@ -42,7 +42,7 @@ pub struct Launch<'a> {
     pub info: &'a [u8],
 }
 
-const PARTS: [&str; 2] = ["memory", "emulator"];
+const PARTS: [&str; 3] = ["memory", "emulator", "wmma"];
 
 impl Emulator {
     /// Compiles the emulator with `$CXX`, or `g++`. `None` if there is no such program.
@@ -91,13 +91,9 @@ impl Emulator {
             object.as_ref(),
         ])?;
         let parts = PARTS.map(|part| self.object(part));
-        self.compile(&[
-            object.as_ref(),
-            parts[0].as_ref(),
-            parts[1].as_ref(),
-            "-o".as_ref(),
-            path.as_ref(),
-        ])?;
+        let mut link = vec![object.as_path(), "-o".as_ref(), path.as_ref()];
+        link.extend(parts.iter().map(PathBuf::as_path));
+        self.compile(&link)?;
         Ok(Program { path, folder, shared_bytes: source.shared_bytes })
     }
 

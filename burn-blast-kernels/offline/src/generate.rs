@@ -86,6 +86,11 @@ pub struct Source {
     pub shared_bytes: usize,
 }
 
+/// Every variant on cooperative matrices for this architecture and storage type.
+pub fn cooperative(arch: Arch, dtype: ElemType) -> Vec<Variant> {
+    Variant::cooperative(&target(arch, dtype, AddressType::U32))
+}
+
 /// Generates the code of `variant` for tensors of `dtype`.
 ///
 /// # Errors
@@ -96,12 +101,7 @@ pub fn generate(
     dtype: ElemType,
     address: AddressType,
 ) -> Result<Source, OfflineError> {
-    let target = Target {
-        properties: Arc::new(properties(arch)),
-        layouts: Arc::new(layouts()),
-        address,
-        dtype,
-    };
+    let target = target(arch, dtype, address);
     let options = CompilationOptions {
         supports_features: CppSupportedFeatures {
             fast_math: true,
@@ -113,10 +113,10 @@ pub fn generate(
         },
         ..Default::default()
     };
-    let compiled =
-        CppCompiler::<Cuda>::default().compile(variant.define(&target), &options).map_err(
-            |error| OfflineError::Generate { variant: variant.name(), reason: error.to_string() },
-        )?;
+    let refused = |reason: String| OfflineError::Generate { variant: variant.name(), reason };
+    let compiled = CppCompiler::<Cuda>::default()
+        .compile(variant.define(&target), &options)
+        .map_err(|error| refused(error.to_string()))?;
     let entry = compiled
         .source
         .split("__launch_bounds__")
@@ -124,11 +124,12 @@ pub fn generate(
         .and_then(|rest| rest.split(')').nth(1))
         .and_then(|rest| rest.split('(').next())
         .map(|name| name.trim().to_string())
-        .ok_or_else(|| OfflineError::Generate {
-            variant: variant.name(),
-            reason: "the generated source has no kernel".into(),
-        })?;
+        .ok_or_else(|| refused("the generated source has no kernel".into()))?;
     Ok(Source { code: compiled.source, entry, shared_bytes: compiled.shared_memory_size })
+}
+
+fn target(arch: Arch, dtype: ElemType, address: AddressType) -> Target {
+    Target { properties: Arc::new(properties(arch)), layouts: Arc::new(layouts()), address, dtype }
 }
 
 fn properties(arch: Arch) -> DeviceProperties {

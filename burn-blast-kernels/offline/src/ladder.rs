@@ -19,9 +19,9 @@ const MMA_TFLOPS: f64 = 500.0;
 /// Bandwidth from L2 to shared memory of an H100 in TB/s, lower end of public micro-benchmarks; to be measured.
 const L2_TBPS: f64 = 5.5;
 
-/// Whether the page has a row for a variant. The others differ in the epilogue only.
+/// Whether the page has a row for a variant. The others differ in what they do with sums only.
 pub fn on_the_page(variant: &Variant) -> bool {
-    variant.pipelined() && !variant.bias() && !variant.split()
+    variant.pipelined() && !variant.bias() && !variant.split() && !variant.pieces()
 }
 
 /// The rows of the table, compiled with `toolkit`.

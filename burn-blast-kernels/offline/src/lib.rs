@@ -4,11 +4,13 @@ mod emulate;
 mod error;
 mod generate;
 pub mod ladder;
+mod metal;
 mod rewrite;
 mod toolkit;
 
 pub use emulate::{Buffer, Emulator, Launch, Program};
 pub use error::OfflineError;
-pub use generate::{Arch, BF16, F16, Source, generate};
+pub use generate::{Arch, BF16, F16, Source, cooperative, generate};
+pub use metal::metal;
 pub use rewrite::rewrite;
 pub use toolkit::{Machine, Toolkit};

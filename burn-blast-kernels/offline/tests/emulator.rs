@@ -11,6 +11,7 @@ const F32: ElemType = ElemType::Float(FloatKind::F32);
 
 const HEAD: &str = "typedef unsigned int uint32_t;\n\
     #include <cuda_fp16.h>\n\
+    #include <mma.h>\n\
     struct alignas(16) line { uint32_t words[4]; };\n\
     struct info_st { uint32_t scalars_usize[2]; };\n";
 
@@ -117,6 +118,44 @@ fn the_tf32_instruction_drops_the_lowest_bits() {
     assert_eq!(got.unwrap(), product(&a, &b, 8));
 }
 
+/// One 16 x 16 x 16 product by `wmma`; `a` and `b` lie by rows or by columns.
+fn cooperative(kind: &str, a: &str, b: &str) -> String {
+    format!(
+        "using namespace nvcuda::wmma;\n\
+         ((line *)s)[lane] = ((line const *)a)[lane];\n\
+         ((line *)s)[32 + lane] = ((line const *)b)[lane];\n\
+         __syncthreads();\n\
+         fragment<matrix_a, 16, 16, 16, {kind}, {a}> left;\n\
+         fragment<matrix_b, 16, 16, 16, {kind}, {b}> right;\n\
+         fragment<accumulator, 16, 16, 16, float> sum;\n\
+         fill_fragment(sum, 0.0f);\n\
+         load_matrix_sync(left, ({kind} const *)s, 16);\n\
+         load_matrix_sync(right, ({kind} const *)(s + 512), 16);\n\
+         mma_sync(sum, left, right, sum);\n\
+         __syncthreads();\n\
+         store_matrix_sync((float *)s, sum, 16, mem_row_major);\n\
+         __syncthreads();\n\
+         for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n"
+    )
+}
+
+#[test]
+fn cooperative_matrices_in_both_layouts() {
+    let turn =
+        |cells: &[f32]| -> Vec<f32> { (0..256).map(|at| cells[at % 16 * 16 + at / 16]).collect() };
+    for (kind, dtype) in [("__half", F16), ("__nv_bfloat16", BF16)] {
+        let (a, b) = (numbers(dtype, 256, 5), numbers(dtype, 256, 7));
+        let cell = |at: usize| (0..16).map(|k| a[at / 16 * 16 + k] * b[k * 16 + at % 16]).sum();
+        let want: Vec<f32> = (0..256).map(cell).collect();
+        for (by_rows, order) in [(true, "row_major"), (false, "col_major")] {
+            let stored = |cells: &[f32]| if by_rows { cells.to_vec() } else { turn(cells) };
+            let (left, right) = (encode(dtype, &stored(&a)), encode(dtype, &stored(&b)));
+            let Some(got) = run(&cooperative(kind, order, order), left, right, 256) else { return };
+            assert_eq!(got.unwrap(), want, "{kind}, {order}");
+        }
+    }
+}
+
 fn copy(from: &str, from_bytes: &str) -> String {
     format!(
         "asm volatile(\"cp.async.cg.shared::cta.global [%0], [%1], 16, %2;\" :  : \
@@ -137,6 +176,9 @@ fn a_short_copy_fills_up_with_zeros() {
     assert_eq!(got.unwrap(), want);
 }
 
+const FRAGMENT: &str =
+    "using namespace nvcuda::wmma; fragment<matrix_a, 16, 16, 16, __half, row_major> left; ";
+
 #[test]
 fn each_fault_is_reported_by_its_kind() {
     let copied = format!("{}{COMMIT}", copy("a + lane * 4", "16"));
@@ -156,6 +198,10 @@ fn each_fault_is_reported_by_its_kind() {
         ("beyond an input", "d[lane] = a[128 + lane];".into(), "outside of every buffer"),
         ("into an input", "((uint32_t *)a)[lane] = 1;".into(), "buffer 0, an input"),
         ("half a warp", "if (lane < 16) { uint32_t r; asm volatile(\"ldmatrix.sync.aligned.m8n8.x1.shared::cta.b16 {%0}, [%1];\" : \"=r\"(r) : \"r\"(lane * 16) : \"memory\"); d[lane] = r; }".into(), "went another way"),
+        ("a fragment not at 32 bytes", format!("{FRAGMENT}load_matrix_sync(left, (__half const *)s + 8, 16);"), "does not start at 32 bytes"),
+        ("lines of a fragment too close", format!("{FRAGMENT}load_matrix_sync(left, (__half const *)s, 20);"), "not a multiple of 16 bytes"),
+        ("lanes with fragments of their own", format!("{FRAGMENT}load_matrix_sync(left, (__half const *)s + lane * 16, 16);"), "different addresses"),
+        ("a fragment never written", format!("{FRAGMENT}load_matrix_sync(left, (__half const *)s, 16);"), "never written"),
         ("a copy not at 16 bytes", copy("a + 1", "16"), "not aligned"),
     ];
     let (a, b) = (encode(F32, &numbers(F32, 128, 3)), vec![0; 4]);

@@ -5,7 +5,7 @@
 
 mod common;
 
-use blast_offline::{BF16, F16};
+use blast_offline::{Arch, BF16, F16, Program, cooperative};
 use burn_blast_kernels::cube::catalogue::{Variant, Verb};
 use burn_blast_kernels::pack;
 use common::{Problem, decode, emulator, source, variant};
@@ -13,10 +13,14 @@ use cubecl::ir::ElemType;
 
 /// Checks the variants that `chosen` picks on every problem. At least one must have been picked.
 fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
+    check_all(dtype, Variant::all(), chosen);
+}
+
+fn check_all(dtype: ElemType, all: Vec<Variant>, chosen: impl Fn(&Variant) -> bool) {
     let Some(emulator) = emulator() else { return };
     let adder = emulator.build(&source(&variant("add_splits"), dtype)).unwrap();
     let mut count = 0;
-    for variant in Variant::all().iter().filter(|variant| chosen(variant)) {
+    for variant in all.iter().filter(|variant| chosen(variant)) {
         let program =
             emulator.build(&source(variant, dtype)).unwrap_or_else(|error| panic!("{error}"));
         for problem in problems(variant, dtype) {
@@ -36,10 +40,10 @@ fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
 
 /// Patterns and numbers of rows around the edges of the variant's tile.
 fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
-    let [rows, block] = variant.tile_size().unwrap();
+    let (block, [rows, _]) = (variant.block().unwrap(), variant.tile_size().unwrap());
     let sides = |row_blocks: usize, col_blocks: usize| [row_blocks * block, col_blocks * block];
     // Ragged blocks at both ends, an empty column and an empty row between full ones.
-    let ragged = [3 * block - 24, 4 * block - 8];
+    let ragged = [3 * block - 24.min(3 * block / 4), 4 * block - 8];
     let holes = [(0, 0), (2, 0), (0, 1), (2, 3)];
     let full: Vec<(usize, usize)> = (0..4).map(|at| (at / 2, at % 2)).collect();
     let column: Vec<(usize, usize)> = (0..6).map(|row| (row, 0)).collect();
@@ -61,7 +65,15 @@ fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
     // With a bias there is more to go wrong; one test looks at the kernels without.
     let fullest = variant.verb() != Verb::Spmm || variant.bias();
     let side = variant.tile_size().map(|[_, cols]| cols);
-    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest
+    let whole = !variant.pieces();
+    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest && whole
+}
+
+/// One full column, one full row and little else, in blocks of this size: both directions have lines to cut.
+fn skewed(block: usize, m: usize) -> Problem {
+    let mut kept: Vec<(usize, usize)> = (0..7).map(|row| (row, 1)).collect();
+    kept.extend([(3, 0), (3, 2), (3, 3), (3, 4), (3, 5), (3, 6), (0, 6)]);
+    Problem::new(BF16, [7 * block - 8, 7 * block - 24], block, &kept, m)
 }
 
 #[test]
@@ -95,6 +107,46 @@ fn input_gradient_in_blocks_of_128() {
 }
 
 #[test]
+fn products_on_cooperative_matrices() {
+    // The taller tile differs in a number of tiles only.
+    let names = [
+        "spmm_cmma_64x16_bias",
+        "spmm_cmma_64x64_bias",
+        "spmm_t_cmma_128x32",
+        "spmm_t_cmma_64x64_parts",
+    ];
+    let chosen = |variant: &Variant| names.contains(&variant.name().as_str());
+    check_all(F16, cooperative(Arch::Sm80, F16), chosen);
+    let parts = |variant: &Variant| variant.name() == "spmm_cmma_128x64_parts";
+    check_all(BF16, cooperative(Arch::Sm80, BF16), parts);
+}
+
+#[test]
+fn weight_gradient_on_cooperative_matrices() {
+    check_all(F16, cooperative(Arch::Sm80, F16), |variant| variant.verb() == Verb::Sddmm);
+}
+
+#[test]
+fn long_lines_in_pieces() {
+    let Some(emulator) = emulator() else { return };
+    for (name, add) in [
+        ("spmm_64x32_bias_pieces", "add_pieces_32_bias"),
+        ("spmm_128x64_pieces", "add_pieces_64"),
+        ("spmm_t_64x64_pieces", "add_pieces_64"),
+        ("spmm_t_128x32_pieces_plain", "add_pieces_32"),
+    ] {
+        let (variant, add) = (variant(name), variant(add));
+        let program = emulator.build(&source(&variant, BF16)).unwrap();
+        let adder = emulator.build(&source(&add, BF16)).unwrap();
+        let [rows, block] = variant.tile_size().unwrap();
+        for (m, bound) in [(1, 2), (rows + 17, 3)] {
+            let result = skewed(block, m).check_pieces(&variant, &program, bound, (&add, &adder));
+            result.unwrap_or_else(|error| panic!("{name}, m = {m}: {error}"));
+        }
+    }
+}
+
+#[test]
 fn weight_gradient() {
     check(BF16, |variant| variant.pipelined() && variant.verb() == Verb::Sddmm);
 }
@@ -114,15 +166,21 @@ fn copies_through_registers() {
 #[test]
 fn padding_is_zero_where_the_other_side_is_not_finite() {
     let Some(emulator) = emulator() else { return };
-    let variant = variant("sddmm_128x32");
-    let program = emulator.build(&source(&variant, BF16)).unwrap();
+    for name in ["sddmm_128x32", "sddmm_cmma_64x32"] {
+        let variant = variant(name);
+        let program = emulator.build(&source(&variant, BF16)).unwrap();
+        check_padding(&variant, &program);
+    }
+}
+
+fn check_padding(variant: &Variant, program: &Program) {
     let mut problem = Problem::new(BF16, [40, 56], 32, &[(0, 1), (1, 0), (1, 1)], 2);
     let inside = pack::pack(&vec![1.0; 40 * 56], &problem.pattern);
     let ones = vec![1.0; problem.x.len()];
     for dy in [1.0, f32::INFINITY] {
         problem.x = if dy == 1.0 { vec![f32::INFINITY; ones.len()] } else { ones.clone() };
         problem.dy.fill(dy);
-        let result = problem.sddmm(&variant, &program, None).unwrap();
+        let result = problem.sddmm(variant, program, None).unwrap();
         for (at, (got, inside)) in decode(BF16, &result.bytes).into_iter().zip(&inside).enumerate()
         {
             assert_eq!(got == 0.0, *inside == 0.0, "element {at}: {got}");

@@ -34,7 +34,8 @@ fn sources(
             blast_offline::generate(&variant, arch, dtype, cubecl::ir::AddressType::U32).unwrap();
         (variant, source)
     };
-    Variant::all().into_iter().filter(|variant| chosen(variant)).map(generate).collect()
+    let all = Variant::all().into_iter().chain(blast_offline::cooperative(arch, dtype));
+    all.filter(|variant| chosen(variant)).map(generate).collect()
 }
 
 /// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units on a multiprocessor,
@@ -42,7 +43,7 @@ fn sources(
 fn ceiling(variant: &Variant) -> usize {
     match variant.tile_size() {
         None => 40,
-        Some([_, 32] | [64, _] | [128, 64]) => 80,
+        Some([_, 16 | 32] | [64, _] | [128, 64]) => 80,
         Some([256, 64] | [128, 128]) => 128,
         Some(_) => 224,
     }
@@ -54,9 +55,10 @@ fn check(variant: &Variant, machine: &Machine) {
     assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
     assert!(machine.registers <= ceiling(variant), "{name}: {} registers", machine.registers);
     let count = |instruction: &str| machine.instructions[instruction];
-    let cores = variant.verb() != Verb::AddSplits;
+    let cores = !matches!(variant.verb(), Verb::AddSplits | Verb::AddPieces);
     assert_eq!(count("HMMA") > 0, cores, "{name}: {machine:?}");
-    assert_eq!(count("LDSM") > 0, cores, "{name}: {machine:?}");
+    // What a fragment of wmma is loaded by is the compiler's choice.
+    assert!(variant.is_cooperative() || (count("LDSM") > 0) == cores, "{name}: {machine:?}");
     assert_eq!(count("LDGSTS") > 0, variant.pipelined(), "{name}: {machine:?}");
 }
 
@@ -105,8 +107,34 @@ fn the_other_variants_spill_nothing() {
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
     let names = ["spmm_128x64_bias", "spmm_t_64x32", "sddmm_128x64", "add_splits"];
     check_all(Arch::Sm80, F16, |variant| names.contains(&variant.name().as_str()));
+    let names = ["spmm_256x128_bias_pieces", "spmm_t_128x64_pieces", "add_pieces_64_bias"];
+    check_all(Arch::Sm90, BF16, |variant| names.contains(&variant.name().as_str()));
     let names = ["spmm_256x128_bias_plain", "spmm_t_128x64_plain", "sddmm_128x32_plain"];
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
+fn cooperative_matrices_spill_nothing() {
+    let names =
+        ["spmm_cmma_64x16", "spmm_cmma_64x64_bias", "spmm_t_cmma_128x64", "sddmm_cmma_64x64"];
+    check_all(Arch::Sm80, F16, |variant| names.contains(&variant.name().as_str()));
+    let names = ["spmm_cmma_128x64_parts", "sddmm_cmma_64x64_parts"];
+    check_all(Arch::Sm90, BF16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
+fn metal_s_source_has_its_8_by_8_matrices() {
+    let all = blast_offline::metal().unwrap();
+    assert!(all.len() >= 16, "{} kernels", all.len());
+    for (variant, code) in all {
+        let name = variant.name();
+        let turned = variant.verb() != Verb::Spmm;
+        for part in ["simdgroup_half8x8", "simdgroup_float8x8", "simdgroup_multiply_accumulate"] {
+            assert!(code.contains(part), "{name} lacks {part}:\n{code}");
+        }
+        assert_eq!(code.contains(", 0, true);"), turned, "{name}:\n{code}");
+        assert!(variant.shared_bytes() <= 32 * 1024, "{name}");
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What every launch needs besides its tensors.
 
+use std::fmt;
+
 use cubecl::features::TypeUsage;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use thiserror::Error;
 
 use super::index::PatternIndex;
-use super::mma::offer::Offer;
+use super::limits::Limits;
+use super::mma::offer::{Class, Offer, class};
 use crate::BlockPattern;
 
 /// Why the kernels cannot serve a call.
@@ -29,6 +32,89 @@ pub enum CubeError {
         /// Name of the runtime.
         device: String,
     },
+    /// The device has too little shared memory for this block.
+    #[error(
+        "blocks of {block} need {needed} bytes of shared memory, and the device ({device}) has {found}: \
+         take a smaller block, or Strategy::Dense"
+    )]
+    SharedMemory {
+        /// Side of a block.
+        block: usize,
+        /// Bytes needed by a cube.
+        needed: usize,
+        /// Bytes a cube may have.
+        found: usize,
+        /// Name of the runtime.
+        device: String,
+    },
+    /// The device allows too few buffers.
+    #[error(
+        "the kernels bind {needed} buffers, and the device ({device}) allows {found}: \
+         take Strategy::Dense, or another adapter"
+    )]
+    Bindings {
+        /// Buffers of a kernel.
+        needed: usize,
+        /// Buffers allowed.
+        found: usize,
+        /// Name of the runtime.
+        device: String,
+    },
+    /// The input has too many rows for one launch.
+    #[error(
+        "the device ({device}) takes at most {limit} rows of this layer at once, and the input has {found}: \
+         cut the batch"
+    )]
+    Rows {
+        /// Rows of the input.
+        found: usize,
+        /// Rows that fit.
+        limit: usize,
+        /// Name of the runtime.
+        device: String,
+    },
+    /// The weight has more elements than the device's indices reach.
+    #[error(
+        "the weight has {elements} elements, and indices of the device ({device}) reach {limit}: cut the layer"
+    )]
+    Weight {
+        /// Elements of the dense weight, or of the packed values if they are more.
+        elements: u64,
+        /// Elements that indices reach.
+        limit: u64,
+        /// Name of the runtime.
+        device: String,
+    },
+}
+
+/// Kinds of kernel for the three products. The page "The kernel ladder" of the book has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// Register tiles, on any device.
+    RegisterTiles,
+    /// `mma` instructions.
+    TensorCores {
+        /// Whether copies to shared memory run ahead.
+        pipelined: bool,
+    },
+    /// Cooperative matrices.
+    CooperativeMatrices {
+        /// Side of one.
+        side: usize,
+    },
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RegisterTiles => write!(f, "register tiles"),
+            Self::TensorCores { pipelined: true } => write!(f, "tensor cores, copies ahead"),
+            Self::TensorCores { pipelined: false } => write!(f, "tensor cores"),
+            Self::CooperativeMatrices { side } => {
+                write!(f, "tensor cores, cooperative matrices of {side} x {side}")
+            }
+        }
+    }
 }
 
 /// Where a kernel runs, on which pattern, with which storage type.
@@ -45,7 +131,8 @@ impl<'a> Call<'a> {
     /// stored as.
     ///
     /// # Errors
-    /// If the type is not f32, f16 or bf16, or the device cannot store it.
+    /// If the type is not f32, f16 or bf16, or the device cannot store it or has too little of what every kernel
+    /// needs.
     pub fn new(
         client: &'a Client,
         pattern: &'a BlockPattern,
@@ -56,7 +143,29 @@ impl<'a> Call<'a> {
         if !usage.is_superset(TypeUsage::Buffer | TypeUsage::Conversion) {
             return Err(CubeError::DeviceType { found: dtype, device: client.name().into() });
         }
+        Limits::of(client).check_block(pattern.block())?;
         Ok(Self { client, pattern, dtype })
+    }
+
+    /// Checks that launches on `m` rows fit the device. Beyond that, an error of a launch comes out of the next
+    /// read.
+    ///
+    /// # Errors
+    /// If they need more cubes or wider indices than the device has.
+    pub fn for_rows(self, m: usize) -> Result<Self, CubeError> {
+        Limits::of(self.client).check_rows(self.pattern, m)?;
+        Ok(self)
+    }
+
+    /// The kernel that the three products get, by what the device offers.
+    pub fn kernel(&self) -> Kernel {
+        let shape = self.pattern.shape();
+        let sides = [shape.rows(), shape.cols()];
+        match class(&self.offer(), self.pattern.block(), sides, AddressType::U32) {
+            Class::Mma { pipelined } => Kernel::TensorCores { pipelined },
+            Class::Cmma { side } => Kernel::CooperativeMatrices { side },
+            Class::Unit => Kernel::RegisterTiles,
+        }
     }
 
     pub(super) fn index(&self) -> std::sync::Arc<PatternIndex> {
@@ -90,6 +199,18 @@ fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
 pub(super) fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
     let expected: usize = shape.iter().product();
     assert_eq!(arg.len(), expected, "`{name}` must hold {shape:?}, got {} elements", arg.len());
+}
+
+/// The same buffer for two launches.
+pub(super) fn twice(arg: BufferArg) -> [BufferArg; 2] {
+    let length = arg.len();
+    match arg {
+        BufferArg::Handle { handle } => [handle.handle.clone(), handle.handle].map(|binding| {
+            // SAFETY: the length is the one it had.
+            unsafe { BufferArg::from_raw_parts_binding(binding, length) }
+        }),
+        BufferArg::Alias { input_pos, .. } => [input_pos; 2].map(|at| BufferArg::alias(at, length)),
+    }
 }
 
 /// Elements read at a time from rows of this length.

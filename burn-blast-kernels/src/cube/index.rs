@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use super::mma::pieces::base::Cut;
 use crate::BlockPattern;
 
 /// Slot number of a block that is not kept.
@@ -118,6 +119,48 @@ impl GroupIndex {
             let starts = starts(pattern.col_ptr(), group);
             let (client, count) = (client.clone(), starts.len() - 1);
             Self { starts: IndexBuffer::upload(&client, &starts), client, group, count }
+        })
+    }
+}
+
+/// A pattern's lines with the long ones cut.
+pub(super) struct PieceIndex {
+    client: Client,
+    /// Whether lines are block rows, and the most blocks of a piece.
+    key: (bool, usize),
+    /// Number of pieces.
+    pub(super) count: usize,
+    /// Four numbers for each piece, as [`Cut`] has them.
+    pub(super) pieces: IndexBuffer,
+    /// Number of lines that are cut.
+    pub(super) cut_lines: usize,
+    /// Three numbers for each line that is cut.
+    pub(super) lines: IndexBuffer,
+    /// Number of partial sums.
+    pub(super) partials: usize,
+}
+
+impl PieceIndex {
+    /// The pieces for `key`, as `cut` makes them; made on first use and kept with the pattern.
+    pub(super) fn of(
+        pattern: &BlockPattern,
+        client: &Client,
+        key: (bool, usize),
+        cut: impl FnOnce() -> Cut,
+    ) -> Arc<Self> {
+        let here =
+            |index: &Self| index.key == key && index.client.service_id() == client.service_id();
+        pattern.attached(here, || {
+            let cut = cut();
+            Self {
+                client: client.clone(),
+                key,
+                count: cut.pieces.len(),
+                pieces: IndexBuffer::upload(client, cut.pieces.as_flattened()),
+                cut_lines: cut.lines.len(),
+                lines: IndexBuffer::upload(client, cut.lines.as_flattened()),
+                partials: cut.partials,
+            }
         })
     }
 }

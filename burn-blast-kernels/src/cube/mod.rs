@@ -3,8 +3,8 @@
 //! One folder per routine: `base.rs` picks the numbers on the host, `kernel.rs` is the loop nest,
 //! `launch.rs` checks the buffers and launches. The routines here are plain register-tile kernels: no tensor
 //! cores, no plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU
-//! too. The three products also have kernels for tensor cores, in `mma/`, which a launch takes where the
-//! device, the data type, the block and the sides allow it.
+//! too. The three products also have kernels for tensor cores, in `mma/` and `cmma/`, which a launch takes where
+//! the device, the data type, the block and the sides allow it.
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
@@ -21,22 +21,26 @@
 //! cubes run, so every result is the same from launch to launch.
 //!
 //! # Refused, by [`CubeError`]
-//! Any other data type, and a type the device cannot store. Buffers of the wrong size are a bug of the
-//! caller and panic.
+//! Any other data type, and a type the device cannot store; devices with too little shared memory or too few
+//! bindings; more rows than a grid or an index reaches. Buffers of the wrong size are a bug of the caller and
+//! panic.
 
 mod call;
+mod cmma;
 mod gather;
 mod index;
+mod limits;
 mod load;
 mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
 
-pub use call::{Call, CubeError};
+pub use call::{Call, CubeError, Kernel};
 pub use gather::{pack, unpack};
 #[doc(hidden)]
 pub use mma::catalogue;
+pub use mma::offer::has_tensor_cores;
 pub use norm::block_norms;
 pub use sddmm::{grad_block_norms, sddmm};
 pub use spmm::{spmm, spmm_t};

@@ -1,15 +1,16 @@
 //! CUDA, ROCm, Metal, Vulkan and WebGPU, all through one CubeCL backend: contiguous buffers in, one launch.
 
-use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::Shape;
+use burn::backend::{DispatchDevice, TensorMetadata};
+use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cube::{self, Call};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::Client;
 
 use crate::ops::{BlastOps, packed};
 
@@ -39,7 +40,7 @@ impl BlastOps for CubeBackend {
         let m = dy.shape()[0];
         let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
         cube::spmm_t(
-            &call(&dx, &pattern),
+            &call_on(&dx, &pattern, m),
             input(dy),
             input(values),
             dx.clone().into_buffer_arg(),
@@ -55,7 +56,13 @@ impl BlastOps for CubeBackend {
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
         let dw = output_like(&x, packed(&pattern));
-        cube::sddmm(&call(&dw, &pattern), input(x), input(dy), dw.clone().into_buffer_arg(), m);
+        cube::sddmm(
+            &call_on(&dw, &pattern, m),
+            input(x),
+            input(dy),
+            dw.clone().into_buffer_arg(),
+            m,
+        );
         dw
     }
 
@@ -73,7 +80,7 @@ impl BlastOps for CubeBackend {
         let m = x.shape()[0];
         let norms = output_like(&x, Shape::new([pattern.block_rows(), pattern.block_cols()]));
         let out = norms.clone().into_buffer_arg();
-        cube::grad_block_norms(&call(&norms, &pattern), input(x), input(dy), out, m);
+        cube::grad_block_norms(&call_on(&norms, &pattern, m), input(x), input(dy), out, m);
         norms
     }
 
@@ -100,7 +107,7 @@ fn product(
     let m = x.shape()[0];
     let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
     let out = y.clone().into_buffer_arg();
-    cube::spmm(&call(&y, &pattern), input(x), input(values), bias.map(input), out, m);
+    cube::spmm(&call_on(&y, &pattern, m), input(x), input(values), bias.map(input), out, m);
     y
 }
 
@@ -114,8 +121,38 @@ fn input(tensor: CubeTensor) -> cubecl::prelude::BufferArg {
     into_contiguous(tensor).into_buffer_arg()
 }
 
-/// Panics, as Burn does at a tensor call, if the type has no kernel.
+/// Panics, as Burn does at a tensor call, if the type has no kernel or the device is too small.
 fn call<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
     Call::new(&output.client, pattern, dtype_to_elem_type(output.dtype))
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`call`] on `m` rows.
+fn call_on<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern, m: usize) -> Call<'a> {
+    call(output, pattern).for_rows(m).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The client of a device that CubeCL runs.
+fn client(device: &Device) -> Option<Client> {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => Some(device.client()),
+        // No other backend may be switched on.
+        #[allow(unreachable_patterns)]
+        _ => None,
+    }
+}
+
+/// The kernel that products get on a device, or why there is none; `None` if CubeCL does not run it.
+pub(crate) fn kernel(device: &Device, pattern: &BlockPattern, dtype: DType) -> Option<String> {
+    let client = client(device)?;
+    let call = Call::new(&client, pattern, dtype_to_elem_type(dtype));
+    Some(call.map_or_else(|error| format!("none: {error}"), |call| call.kernel().to_string()))
+}
+
+/// Whether products of this type have tensor cores on a device.
+pub(crate) fn has_tensor_cores(device: &Device, dtype: DType) -> bool {
+    let float = matches!(dtype, DType::F16 | DType::BF16);
+    float
+        && client(device)
+            .is_some_and(|client| cube::has_tensor_cores(&client, dtype_to_elem_type(dtype)))
 }

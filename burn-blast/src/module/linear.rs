@@ -1,16 +1,17 @@
 //! The block-sparse twin of [`nn::Linear`](burn::nn::Linear).
 
+use burn::backend::ExecutionError;
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{
     BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Strategy, strategy,
 };
 
 use crate::functions::{block_sparse_linear, by_rows};
-use crate::{BlockSparseWeight, advice};
+use crate::{BlockSparseWeight, advice, warm_up};
 
 /// Configuration of a [`BlockSparseLinear`].
 #[derive(Config, Debug)]
@@ -200,8 +201,35 @@ impl BlockSparseLinear {
         let (pattern, device) = (self.pattern(), self.weight.device());
         match advice::measured(&device, pattern, self.weight.dtype(), rows) {
             Some(reason) => self.strategy.choose_by(pattern, rows, || reason),
-            None => self.strategy.choose(pattern, device_class(&device), rows),
+            None => {
+                let class = device_class(&device, self.weight.dtype());
+                self.strategy.choose(pattern, class, rows)
+            }
         }
+    }
+
+    /// The kernel that its block-sparse products get on the device of the weight, in words; or why there is none.
+    /// A few rows may get one of their own.
+    pub fn kernel(&self) -> String {
+        let device = self.weight.device();
+        #[cfg(feature = "cube")]
+        if let Some(name) =
+            crate::backends::cube::kernel(&device, self.pattern(), self.weight.dtype())
+        {
+            return name;
+        }
+        let name = if is_host(&device) { "vector instructions of the host" } else { "none" };
+        name.into()
+    }
+
+    /// Compiles the kernels that inputs of these numbers of rows need, so that the first step does not wait for
+    /// them; see [`warm_up`].
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn warm_up(&self, rows: &[usize]) -> Result<(), ExecutionError> {
+        let (device, dtype) = (self.weight.device(), self.weight.dtype());
+        warm_up(|x| self.forward(x), self.pattern().shape().rows(), rows, &device, dtype)
     }
 
     /// Applies the layer.
@@ -238,8 +266,16 @@ impl BlockSparseLinear {
 }
 
 /// What the cost model knows about a device.
-fn device_class(device: &Device) -> strategy::Device {
-    if is_host(device) { strategy::Device::Host } else { strategy::Device::Gpu }
+fn device_class(device: &Device, dtype: DType) -> strategy::Device {
+    if is_host(device) {
+        return strategy::Device::Host;
+    }
+    #[cfg(feature = "cube")]
+    if crate::backends::cube::has_tensor_cores(device, dtype) {
+        return strategy::Device::TensorCores;
+    }
+    let _ = dtype;
+    strategy::Device::Gpu
 }
 
 /// Whether the host kernels run on a device.

@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 
 use blast_offline::{
-    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, generate,
+    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, cooperative, generate,
 };
 use burn_blast_kernels::cube::catalogue::{Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -31,7 +31,8 @@ pub fn emulator() -> Option<&'static Emulator> {
 
 /// A variant by its name.
 pub fn variant(name: &str) -> Variant {
-    let all = Variant::all();
+    let mut all = Variant::all();
+    all.extend(cooperative(Arch::Sm80, BF16));
     *all.iter()
         .find(|variant| variant.name() == name)
         .unwrap_or_else(|| panic!("no variant {name}"))
@@ -82,20 +83,30 @@ impl Problem {
         }
     }
 
+    /// What a variant of `spmm` or `spmm_t` must give, and its contraction and output sides.
+    fn wanted(&self, variant: &Variant) -> (Vec<Exact>, [usize; 2]) {
+        let (pattern, shape) = (&self.pattern, self.pattern.shape());
+        if variant.verb() == Verb::SpmmT {
+            let want = reference::spmm_t(&self.dy, &self.values, pattern);
+            return (want, [shape.cols(), shape.rows()]);
+        }
+        let bias = variant.bias().then_some(self.bias.as_slice());
+        (reference::spmm(&self.x, &self.values, bias, pattern), [shape.rows(), shape.cols()])
+    }
+
+    /// The tensors that a variant of `spmm` or `spmm_t` reads.
+    fn operands(&self, variant: &Variant) -> Vec<Buffer> {
+        let x = if variant.verb() == Verb::SpmmT { &self.dy } else { &self.x };
+        let mut buffers = vec![self.input(x), self.input(&self.values)];
+        buffers.extend(variant.bias().then(|| self.input(&self.bias)));
+        buffers
+    }
+
     /// Runs a variant of `spmm` or `spmm_t` and compares with the oracle.
     pub fn check_product(&self, variant: &Variant, program: &Program) -> Result<(), String> {
-        let transposed = variant.verb() == Verb::SpmmT;
-        let (pattern, shape) = (&self.pattern, self.pattern.shape());
-        let bias = variant.bias().then_some(self.bias.as_slice());
-        let (want, contraction, output) = if transposed {
-            let want = reference::spmm_t(&self.dy, &self.values, pattern);
-            (want, shape.cols(), shape.rows())
-        } else {
-            (reference::spmm(&self.x, &self.values, bias, pattern), shape.rows(), shape.cols())
-        };
-        let mut buffers =
-            vec![self.input(if transposed { &self.dy } else { &self.x }), self.input(&self.values)];
-        buffers.extend(bias.map(|bias| self.input(bias)));
+        let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
+        let (want, [contraction, output]) = self.wanted(variant);
+        let mut buffers = self.operands(variant);
         let plan = pattern.plan();
         if transposed {
             let views =
@@ -108,7 +119,7 @@ impl Problem {
         buffers.push(self.poison(want.len(), self.dtype));
         let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
         let [rows, _] = variant.tile_size().unwrap();
-        let cubes = self.m.div_ceil(rows) * lines;
+        let cubes = self.m.div_ceil(rows) * lines * variant.parts();
         self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
             .map_err(|error| error.to_string())?;
         self.compare(buffers.last().unwrap(), &want)
@@ -125,6 +136,47 @@ impl Problem {
         self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
     }
 
+    /// Runs a variant of `spmm` or `spmm_t` that cuts lines at `bound` blocks, and `add`, and compares with the
+    /// oracle.
+    pub fn check_pieces(
+        &self,
+        variant: &Variant,
+        program: &Program,
+        bound: usize,
+        add: (&Variant, &Program),
+    ) -> Result<(), String> {
+        let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
+        let (want, [contraction, output]) = self.wanted(variant);
+        let ptr = if transposed { pattern.row_ptr() } else { pattern.col_ptr() };
+        let ([pieces, lines], partials) = Variant::cut(ptr, bound);
+        assert!(partials > 1, "nothing was cut");
+        let mut buffers = self.operands(variant);
+        buffers.push(indices(&pieces));
+        if transposed {
+            buffers.extend([pattern.col_idx(), pattern.slot()].map(indices));
+        } else {
+            buffers.push(indices(pattern.row_idx()));
+        }
+        let [rows, block] = variant.tile_size().unwrap();
+        let f32s = ElemType::Float(cubecl::ir::FloatKind::F32);
+        buffers.push(self.poison(want.len(), self.dtype));
+        buffers.push(self.poison(partials * self.m * block, f32s));
+        let cubes = self.m.div_ceil(rows) * pieces.len() / 4;
+        self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
+            .map_err(|error| error.to_string())?;
+        let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
+        let y = buffers.pop().unwrap();
+        let (adder, program) = add;
+        let count = lines.len() / 3;
+        let mut buffers = vec![partial];
+        buffers.extend(variant.bias().then(|| self.input(&self.bias)));
+        buffers.extend([indices(&lines), y]);
+        let cubes = (count * self.m * block / 4).div_ceil(adder.units());
+        self.run(adder, program, cubes, &[self.m, output, count], &mut buffers)
+            .map_err(|error| error.to_string())?;
+        self.compare(buffers.last().unwrap(), &want)
+    }
+
     /// What a variant of `sddmm` writes.
     pub fn sddmm(
         &self,
@@ -135,7 +187,7 @@ impl Problem {
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
         let splits = if variant.split() { 3 } else { 1 };
         let starts = variant.group_starts(pattern.col_ptr());
-        let cubes = (starts.len() - 1) * splits;
+        let cubes = (starts.len() - 1) * splits * variant.parts();
         let count = pattern.value_count();
         let out =
             if variant.split() { ElemType::Float(cubecl::ir::FloatKind::F32) } else { self.dtype };
@@ -143,7 +195,11 @@ impl Problem {
         let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
         buffers.extend([pattern.row_idx(), &plan.col_of_slot, &starts].map(indices));
         buffers.push(self.poison(splits * count, out));
-        let sizes = [self.m, shape.rows(), shape.cols(), count, splits, cubes];
+        let mut sizes = vec![self.m, shape.rows(), shape.cols()];
+        if !variant.is_cooperative() {
+            sizes.extend([count, splits]);
+        }
+        sizes.push(cubes);
         self.run(variant, program, cubes, &sizes, &mut buffers)?;
         let mut result = buffers.pop().unwrap();
         if let Some(add) = add {

@@ -12,6 +12,7 @@
 pub mod catalogue;
 mod fragment;
 pub(super) mod offer;
-pub(super) mod sddmm;
+pub(super) mod pieces;
+pub(in crate::cube) mod sddmm;
 pub(super) mod spmm;
-mod tile;
+pub(super) mod tile;

@@ -2,9 +2,11 @@
 
 use cubecl::features::MmaConfig;
 use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind};
+use cubecl::prelude::Client;
 
 use super::tile::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, PLANE, WIDE};
 use crate::BlockSize;
+use crate::cube::cmma::base as cmma;
 
 /// The facts about a device that decide on a kernel, for one data type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub(crate) struct Offer {
     pub mma: bool,
     /// Loads of instruction fragments from shared memory.
     pub ldmatrix: bool,
+    /// Side of a square cooperative matrix on this type with sums in f32: 16 or 8.
+    pub cmma: Option<usize>,
     /// Copies to shared memory that run on their own.
     pub copy_async: bool,
     /// Units of a plane; zero if that varies.
@@ -35,24 +39,38 @@ pub(crate) enum Class {
         /// With copies that run ahead.
         pipelined: bool,
     },
+    /// Tensor cores through cooperative matrices.
+    Cmma {
+        /// Rows, columns and contraction of one instruction.
+        side: usize,
+    },
 }
+
+/// Units of a plane that the kernels on cooperative matrices are laid out for.
+const CMMA_PLANES: [usize; 2] = [32, 64];
+/// Sides of a cooperative matrix, best first.
+const CMMA_SIDES: [usize; 2] = [16, 8];
 
 impl Offer {
     /// What a device with these properties offers for `dtype`.
     pub fn of(properties: &DeviceProperties, dtype: ElemType) -> Self {
-        let config = MmaConfig {
+        let config = |[m, n, k]: [usize; 3]| MmaConfig {
             a_type: dtype,
             b_type: dtype,
             cd_type: ElemType::Float(FloatKind::F32),
-            m: INSTRUCTION_ROWS as u32,
-            n: INSTRUCTION_COLS as u32,
-            k: INSTRUCTION_DEPTH as u32,
+            m: m as u32,
+            n: n as u32,
+            k: k as u32,
         };
+        let mma = config([INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH]);
         let (features, hardware) = (&properties.features, &properties.hardware);
         let fixed = hardware.plane_size_min == hardware.plane_size_max;
         Self {
-            mma: features.matmul.mma.contains(&config),
+            mma: features.matmul.mma.contains(&mma),
             ldmatrix: features.matmul.ldmatrix.contains(&dtype),
+            cmma: CMMA_SIDES.into_iter().find(|&side| {
+                dtype.size() == 2 && features.matmul.cmma.contains(&config([side; 3]))
+            }),
             copy_async: features.copy_async,
             plane: if fixed { hardware.plane_size_min as usize } else { 0 },
             max_units: hardware.max_units_per_cube as usize,
@@ -60,6 +78,12 @@ impl Offer {
             compute_units: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         }
     }
+}
+
+/// Whether dense and sparse products of this type have tensor cores on the device.
+pub fn has_tensor_cores(client: &Client, dtype: ElemType) -> bool {
+    let offer = Offer::of(client.properties(), dtype);
+    offer.mma || offer.cmma.is_some()
 }
 
 /// The class of kernel for a product whose tensors have lines of `sides` elements, with indices of this
@@ -73,20 +97,31 @@ pub(crate) fn class(
     let aligned = sides.iter().all(|side| side.is_multiple_of(WIDE));
     let cores = offer.mma && offer.ldmatrix && offer.plane == PLANE && offer.max_units >= 256;
     if cores && aligned && block.get() >= 32 {
-        Class::Mma { pipelined: offer.copy_async && address == AddressType::U32 }
-    } else {
-        Class::Unit
+        return Class::Mma { pipelined: offer.copy_async && address == AddressType::U32 };
+    }
+    match offer.cmma {
+        Some(side)
+            if by_fours(sides) && block.get() >= 16 && CMMA_PLANES.contains(&offer.plane) =>
+        {
+            Class::Cmma { side }
+        }
+        _ => Class::Unit,
     }
 }
 
+fn by_fours(sides: [usize; 2]) -> bool {
+    sides.iter().all(|side| side.is_multiple_of(cmma::WIDTH))
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cube) mod tests {
     use super::*;
 
     /// Ampere as CubeCL describes it.
     pub const AMPERE: Offer = Offer {
         mma: true,
         ldmatrix: true,
+        cmma: Some(16),
         copy_async: true,
         plane: 32,
         max_units: 1024,
@@ -94,25 +129,58 @@ pub(super) mod tests {
         compute_units: 108,
     };
 
+    /// Apple's GPUs for f16, as CubeCL's Metal runtime describes them.
+    pub const APPLE: Offer = Offer {
+        mma: false,
+        ldmatrix: false,
+        cmma: Some(8),
+        copy_async: false,
+        plane: 32,
+        max_units: 1024,
+        shared_bytes: 32_768,
+        compute_units: 1,
+    };
+
+    /// A driver of Vulkan with 16 x 16 x 16 and planes of 64 units.
+    const VULKAN: Offer = Offer { cmma: Some(16), plane: 64, ..APPLE };
+
     #[test]
     fn the_class_follows_the_table() {
         let piped = Class::Mma { pipelined: true };
         let plain = Class::Mma { pipelined: false };
+        let (by_16, by_8) = (Class::Cmma { side: 16 }, Class::Cmma { side: 8 });
+        let none = Offer { cmma: None, ..AMPERE };
         let rows = [
             ("all there", AMPERE, 64, [512, 1024], piped),
             ("no cp.async", Offer { copy_async: false, ..AMPERE }, 64, [512, 1024], plain),
-            ("no instruction", Offer { mma: false, ..AMPERE }, 64, [512, 1024], Class::Unit),
-            ("no ldmatrix", Offer { ldmatrix: false, ..AMPERE }, 64, [512, 1024], Class::Unit),
-            ("planes of 64", Offer { plane: 64, ..AMPERE }, 64, [512, 1024], Class::Unit),
+            ("no instruction", Offer { mma: false, ..none }, 64, [512, 1024], Class::Unit),
+            ("no ldmatrix", Offer { ldmatrix: false, ..none }, 64, [512, 1024], Class::Unit),
+            ("planes of 64", Offer { plane: 64, ..none }, 64, [512, 1024], Class::Unit),
             ("planes that vary", Offer { plane: 0, ..AMPERE }, 64, [512, 1024], Class::Unit),
-            ("small cubes", Offer { max_units: 128, ..AMPERE }, 64, [512, 1024], Class::Unit),
+            ("small cubes", Offer { max_units: 128, ..none }, 64, [512, 1024], Class::Unit),
             ("block 8", AMPERE, 8, [512, 1024], Class::Unit),
-            ("block 16", AMPERE, 16, [512, 1024], Class::Unit),
+            ("block 16", AMPERE, 16, [512, 1024], by_16),
+            ("no ldmatrix, but wmma", Offer { ldmatrix: false, ..AMPERE }, 64, [512, 1024], by_16),
+            ("Metal", APPLE, 64, [512, 1024], by_8),
+            ("Metal, block 16", APPLE, 16, [512, 1024], by_8),
+            ("Metal, block 8", APPLE, 8, [512, 1024], Class::Unit),
+            ("Metal, ragged by four", APPLE, 64, [516, 1028], by_8),
+            ("Metal, ragged by two", APPLE, 64, [514, 1028], Class::Unit),
+            ("Vulkan", VULKAN, 128, [512, 1024], by_16),
+            (
+                "Vulkan, planes that vary",
+                Offer { plane: 0, ..VULKAN },
+                64,
+                [512, 1024],
+                Class::Unit,
+            ),
+            ("Vulkan, planes of 8", Offer { plane: 8, ..VULKAN }, 64, [512, 1024], Class::Unit),
             ("block 32", AMPERE, 32, [512, 1024], piped),
             ("block 128", AMPERE, 128, [512, 1024], piped),
             ("a ragged block", AMPERE, 64, [520, 1032], piped),
-            ("lines of x not at 16 bytes", AMPERE, 64, [516, 1024], Class::Unit),
-            ("lines of y not at 16 bytes", AMPERE, 64, [512, 1028], Class::Unit),
+            ("lines of x not at 16 bytes", none, 64, [516, 1024], Class::Unit),
+            ("lines of y not at 16 bytes", none, 64, [512, 1028], Class::Unit),
+            ("lines at 8 bytes", AMPERE, 64, [516, 1028], by_16),
         ];
         for (name, offer, block, sides, want) in rows {
             let block = BlockSize::new(block).unwrap();

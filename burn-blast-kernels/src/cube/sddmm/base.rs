@@ -72,6 +72,12 @@ pub(super) fn select(block: BlockSize, max_units: usize) -> Blueprint {
     Blueprint { block: block.get(), side, groups, depth }
 }
 
+/// Shared memory of a cube that also sums norms, in bytes.
+pub(in crate::cube) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
+    let tile = select(block, max_units);
+    (2 * tile.tile() + tile.handover()) * 16 + tile.units() * 4
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@ use super::base::select;
 use super::kernel::{SizesLaunch, grad_block_norms_kernel, sddmm_kernel};
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
+use crate::cube::cmma;
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
 
@@ -30,10 +31,16 @@ pub fn sddmm(call: &Call, x: BufferArg, dy: BufferArg, dw: BufferArg, m: usize) 
     let block = call.pattern.block();
     let offer = call.offer();
     let address = AddressType::from_len(x.len().max(dy.len()).max(dw.len()));
-    if let Class::Mma { pipelined } = class(&offer, block, [shape.rows(), shape.cols()], address)
+    let class = class(&offer, block, [shape.rows(), shape.cols()], address);
+    if let Class::Mma { pipelined } = class
         && let Some(plan) = mma::sddmm::select(&offer, block, pipelined)
     {
         return mma::sddmm::launch(call, &index, &offer, plan, [x, dy, dw], m);
+    }
+    if let Class::Cmma { side } = class
+        && let Some(plan) = cmma::base::sampled(&offer, side, block)
+    {
+        return cmma::sddmm(call, &index, plan, [x, dy, dw], m, address);
     }
     let tile = select(block, call.max_units());
     let cubes = call.pattern.nnz() * tile.parts() * tile.parts();

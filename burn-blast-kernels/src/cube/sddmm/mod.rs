@@ -4,4 +4,5 @@ mod base;
 mod kernel;
 mod launch;
 
+pub(super) use base::shared_bytes;
 pub use launch::{grad_block_norms, sddmm};

@@ -2,8 +2,10 @@
 //!
 //! Supports every block size, any number of rows and both directions; refuses nothing.
 
-use crate::BlockSize;
+use crate::{BlockPattern, BlockSize};
 
+/// Fewest rows of a tile on a device with room for them: few rows still bring enough units to fill the tiles.
+pub(super) const MIN_ROWS: usize = 16;
 /// Rows and columns of `y` that one unit keeps in registers.
 pub(super) const REGISTER_TILE: usize = 4;
 /// Most units of a cube: the least that WebGPU promises.
@@ -81,8 +83,7 @@ pub(super) fn select(block: BlockSize, transposed: bool, m: usize, max_units: us
     let block = block.get();
     let cols = block.min(MAX_COLS);
     let most = if cols < 32 { MAX_ROWS_NARROW } else { MAX_ROWS };
-    // At least 16 rows, so that few rows still bring enough units to fill the tiles.
-    let rows = m.next_power_of_two().clamp(16, most);
+    let rows = m.min(most).next_power_of_two().clamp(MIN_ROWS, most);
     let mut tile = Blueprint { transposed, block, rows, cols, depth: block.min(MAX_DEPTH) };
     let max_units = max_units.clamp(1, MAX_UNITS);
     while tile.units() > max_units && tile.rows > REGISTER_TILE {
@@ -92,6 +93,22 @@ pub(super) fn select(block: BlockSize, transposed: bool, m: usize, max_units: us
         tile.cols /= 2;
     }
     tile
+}
+
+/// Shared memory of a cube with the tallest tile in either direction, in bytes.
+pub(in crate::cube) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
+    let bytes = |transposed| {
+        let tile = select(block, transposed, usize::MAX / 2, max_units);
+        (tile.x_tile() + tile.w_tile()) * 16
+    };
+    bytes(false).max(bytes(true))
+}
+
+/// Cubes of the larger of the two products of `m` rows.
+pub(in crate::cube) fn cubes(pattern: &BlockPattern, m: usize, max_units: usize) -> u64 {
+    let tile = select(pattern.block(), false, m, max_units);
+    let lines = pattern.block_rows().max(pattern.block_cols());
+    m.div_ceil(tile.rows) as u64 * (lines * tile.parts()) as u64
 }
 
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use cubecl::prelude::*;
 
-use super::base::select;
+use super::base::Blueprint;
 use super::kernel::spmm_kernel;
+use super::plan::{Plan, plans};
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
+use crate::cube::cmma;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
-use crate::cube::mma::offer::{Class, class};
+use crate::cube::mma::offer::class;
 
 /// Writes `x · w + bias` to `y`. An empty block column becomes its bias, or zero.
 ///
@@ -33,16 +35,7 @@ pub fn spmm(
     if let Some(bias) = &bias {
         check_len("bias", bias, &[shape.cols()]);
     }
-    let side = Side {
-        order: &index.cols_by_length,
-        ptr: &index.col_ptr,
-        idx: &index.row_idx,
-        slot: None,
-        lines: call.pattern.block_cols(),
-        contraction: shape.rows(),
-        output: shape.cols(),
-    };
-    launch(call, &index, side, [x, values, y], bias, m);
+    launch(call, &index, Side::of(call, &index, false), [x, values, y], bias, m);
 }
 
 /// Writes `dy · wᵀ` to `dx`. An empty block row becomes zero.
@@ -55,18 +48,8 @@ pub fn spmm(
 /// # Panics
 /// If a buffer has another size.
 pub fn spmm_t(call: &Call, dy: BufferArg, values: BufferArg, dx: BufferArg, m: usize) {
-    let shape = call.pattern.shape();
     let index = call.index();
-    let side = Side {
-        order: &index.rows_by_length,
-        ptr: &index.row_ptr,
-        idx: &index.col_idx,
-        slot: Some(&index.slot),
-        lines: call.pattern.block_rows(),
-        contraction: shape.cols(),
-        output: shape.rows(),
-    };
-    launch(call, &index, side, [dy, values, dx], None, m);
+    launch(call, &index, Side::of(call, &index, true), [dy, values, dx], None, m);
 }
 
 /// The view of the pattern a product walks, and its sizes.
@@ -80,7 +63,32 @@ pub(in crate::cube) struct Side<'a> {
     pub output: usize,
 }
 
-impl Side<'_> {
+impl<'a> Side<'a> {
+    /// The view of the call's pattern for a product with the weight, or with its transpose.
+    pub(super) fn of(call: &Call, index: &'a PatternIndex, transposed: bool) -> Self {
+        let (pattern, shape) = (call.pattern, call.pattern.shape());
+        if transposed {
+            return Self {
+                order: &index.rows_by_length,
+                ptr: &index.row_ptr,
+                idx: &index.col_idx,
+                slot: Some(&index.slot),
+                lines: pattern.block_rows(),
+                contraction: shape.cols(),
+                output: shape.rows(),
+            };
+        }
+        Self {
+            order: &index.cols_by_length,
+            ptr: &index.col_ptr,
+            idx: &index.row_idx,
+            slot: None,
+            lines: pattern.block_cols(),
+            contraction: shape.rows(),
+            output: shape.cols(),
+        }
+    }
+
     fn transposed(&self) -> bool {
         self.slot.is_some()
     }
@@ -103,13 +111,47 @@ fn launch(
     let block = call.pattern.block();
     let offer = call.offer();
     let address = AddressType::from_len(x.len().max(values.len()).max(y.len()));
-    if let Class::Mma { pipelined } = class(&offer, block, [side.contraction, side.output], address)
-        && let Some(plan) =
-            mma::spmm::select(&offer, block, side.transposed(), m, side.lines, pipelined)
-    {
-        return mma::spmm::launch(call, index, side, plan, [x, values, y], bias, m, address);
+    let class = class(&offer, block, [side.contraction, side.output], address);
+    let work = [m, side.lines];
+    let plans = plans(&offer, class, block, side.transposed(), work, call.max_units());
+    #[cfg(feature = "autotune")]
+    if plans.len() > 1 && super::tune::is_on(call.client) {
+        let product = super::tune::Product::new(call, side.transposed(), m, plans);
+        return product.run([x, values, y], bias);
     }
-    let tile = select(block, side.transposed(), m, call.max_units());
+    run(call, index, side, plans[0], [x, values, y], bias, m);
+}
+
+/// Launches the product as `plan` describes. Buffers have the sizes that the caller checked, and `m` is not zero.
+pub(super) fn run(
+    call: &Call,
+    index: &PatternIndex,
+    side: Side,
+    plan: Plan,
+    [x, values, y]: [BufferArg; 3],
+    bias: Option<BufferArg>,
+    m: usize,
+) {
+    let address = AddressType::from_len(x.len().max(values.len()).max(y.len()));
+    let buffers = [x, values, y];
+    match plan {
+        Plan::Mma(plan) => mma::spmm::launch(call, index, side, plan, buffers, bias, m, address),
+        Plan::Cmma(plan) => cmma::spmm(call, index, side, plan, buffers, bias, m, address),
+        Plan::Unit(tile) => register_tiles(call, index, side, tile, buffers, bias, m, address),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn register_tiles(
+    call: &Call,
+    index: &PatternIndex,
+    side: Side,
+    tile: Blueprint,
+    [x, values, y]: [BufferArg; 3],
+    bias: Option<BufferArg>,
+    m: usize,
+    address: AddressType,
+) {
     let cubes = m.div_ceil(tile.rows) * side.lines * tile.parts();
     // Transposed sums lie `units_n` columns apart and are stored one by one.
     let y_vector = if tile.transposed { 1 } else { row_vector(side.output) };

@@ -1,6 +1,6 @@
 //! `xᵀ · dy` at the kept blocks on tensor cores.
 
-pub(super) mod base;
+pub(in crate::cube) mod base;
 pub(super) mod kernel;
 mod launch;
 

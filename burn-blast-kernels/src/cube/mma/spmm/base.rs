@@ -35,25 +35,30 @@ impl Blueprint {
     }
 }
 
-/// Picks the tile for `m` rows and `lines` lines of blocks. The tallest that `m` fills more than half and
-/// that leaves enough cubes, else the shortest; never one that needs more shared memory than there is.
-pub(crate) fn select(
+/// The tiles for `m` rows and `lines` lines of blocks that need no more shared memory than there is. First the
+/// tallest that `m` fills more than half and that leaves enough cubes, or else the shortest; then the others.
+pub(crate) fn candidates(
     offer: &Offer,
     block: BlockSize,
     transposed: bool,
     m: usize,
     lines: usize,
     pipelined: bool,
-) -> Option<Blueprint> {
+) -> Vec<Blueprint> {
     let fits = |plan: &Blueprint| plan.tile.shared_bytes() <= offer.shared_bytes;
     let suits = |rows: usize| {
         let cubes = m.div_ceil(rows) * lines;
         rows == 64 || (m > rows / 2 && cubes >= MIN_CUBES_PER_UNIT * offer.compute_units)
     };
-    ROWS.into_iter()
-        .filter(|&rows| suits(rows))
+    let mut plans: Vec<Blueprint> = ROWS
+        .into_iter()
         .map(|rows| Blueprint::new(block, transposed, rows, pipelined))
-        .find(fits)
+        .filter(fits)
+        .collect();
+    if let Some(best) = plans.iter().position(|plan| suits(plan.tile.rows)) {
+        plans[..=best].rotate_right(1);
+    }
+    plans
 }
 
 #[cfg(test)]
@@ -63,7 +68,7 @@ mod tests {
 
     fn rows(offer: &Offer, block: usize, m: usize, lines: usize) -> Option<usize> {
         let block = BlockSize::new(block).unwrap();
-        select(offer, block, false, m, lines, true).map(|plan| plan.tile.rows)
+        candidates(offer, block, false, m, lines, true).first().map(|plan| plan.tile.rows)
     }
 
     #[test]

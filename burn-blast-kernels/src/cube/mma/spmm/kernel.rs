@@ -44,19 +44,39 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
     let first_row = (CUBE_POS % row_tiles) * tile.rows;
     let line = order[CUBE_POS / row_tiles] as usize;
 
+    let (start, end) = (ptr[line] as usize, ptr[line + 1] as usize);
+    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
+    store::<F>(y, &bias, &sums, first_row, line * plan.block, m, n, plan);
+}
+
+/// Sums over the blocks `start..end` of `idx`, for the rows from `first_row` on.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn product<F: Float>(
+    x: &[Wide<F>],
+    values: &[Wide<F>],
+    idx: &[u32],
+    slot: &ComptimeOption<&[u32]>,
+    first_row: usize,
+    start: usize,
+    end: usize,
+    m: usize,
+    k: usize,
+    #[comptime] plan: Blueprint,
+) -> Sequence<Array<Sum>> {
+    let tile = comptime!(plan.tile);
     let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
     let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
     let mut sums = zero_sums(tile);
 
-    let start = ptr[line] as usize;
     let per_block = comptime!(plan.block / tile.depth());
-    let steps = (ptr[line + 1] as usize - start) * per_block;
+    let steps = (end - start) * per_block;
     let ahead = comptime!(tile.stages() - 1);
     for step in 0..ahead {
         if step < steps {
             let at = start + step / per_block;
             let first_k = idx[at] as usize * plan.block;
-            let block_slot = slot_of(&slot, at);
+            let block_slot = slot_of(slot, at);
             let inner = step % per_block;
             fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, step, m, k, plan);
             fill_w::<F>(values, &mut w_tile, block_slot, inner, step, plan);
@@ -69,7 +89,7 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
         if next < steps {
             let at = start + next / per_block;
             let first_k = idx[at] as usize * plan.block;
-            let block_slot = slot_of(&slot, at);
+            let block_slot = slot_of(slot, at);
             let inner = next % per_block;
             let stage = next % comptime!(tile.stages());
             fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, stage, m, k, plan);
@@ -78,7 +98,7 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
         commit(tile);
         multiply::<F>(&x_tile, &w_tile, &mut sums, step % comptime!(tile.stages()), tile);
     }
-    store::<F>(y, &bias, &sums, first_row, line * plan.block, m, n, plan);
+    sums
 }
 
 /// Value slot of the block at `at`.
@@ -154,7 +174,7 @@ fn fill_w<F: Float>(
 // The outer `if` is decided when the kernel is made, the inner one when it runs.
 #[cube]
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
-fn store<F: Float>(
+pub(crate) fn store<F: Float>(
     y: &mut [Vector<F, Const<2>>],
     bias: &ComptimeOption<&[Vector<F, Const<2>>]>,
     sums: &Sequence<Array<Sum>>,

@@ -6,6 +6,7 @@ use super::base::Blueprint;
 use super::kernel::spmm_mma_kernel;
 use crate::cube::Call;
 use crate::cube::index::{IndexBuffer, PatternIndex};
+use crate::cube::mma::pieces;
 use crate::cube::spmm::Side;
 
 /// Launches the product that `plan` describes. Buffers have the sizes that the caller checked, and `m` is
@@ -21,6 +22,10 @@ pub(crate) fn launch(
     m: usize,
     address: AddressType,
 ) {
+    if let Some(pieces) = pieces::find(call, side.slot.is_some(), plan, m) {
+        let buffers = [x, values, y];
+        return pieces::launch(call, index, &pieces, side, plan, buffers, bias, m, address);
+    }
     let cubes = m.div_ceil(plan.tile.rows) * side.lines;
     // SAFETY: every read of `x` and write of `y` is guarded by `m`, `k` and `n`, which the buffers were
     // checked against; indices come from a `BlockPattern`, whose blocks lie inside its grid and whose slots

@@ -1,8 +1,8 @@
 //! `y = x · w + bias` and `dx = dy · wᵀ` on tensor cores.
 
-pub(super) mod base;
+pub(in crate::cube) mod base;
 pub(super) mod kernel;
 mod launch;
 
-pub(crate) use base::select;
+pub(crate) use base::candidates;
 pub(crate) use launch::launch;

@@ -1,0 +1,59 @@
+//! The kernels as definitions, for `mma::catalogue`.
+
+use cubecl::prelude::*;
+
+use super::base::{Product, Sampled};
+use super::sddmm::{SizesCompilationArg, sddmm_cmma_kernel::SddmmCmmaKernel};
+use super::spmm::spmm_cmma_kernel::SpmmCmmaKernel;
+use crate::cube::mma::catalogue::{Target, buffer, optional};
+
+pub(in crate::cube) fn spmm(
+    settings: KernelSettings,
+    target: &Target,
+    plan: Product,
+    bias: bool,
+) -> KernelDefinition {
+    let kernel = SpmmCmmaKernel::new(
+        settings,
+        target.properties.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        optional(bias),
+        buffer(),
+        buffer(),
+        buffer(),
+        optional(plan.transposed),
+        buffer(),
+        (),
+        (),
+        (),
+        (),
+        plan,
+        target.dtype,
+    );
+    kernel.define()
+}
+
+pub(in crate::cube) fn sddmm(
+    settings: KernelSettings,
+    target: &Target,
+    plan: Sampled,
+) -> KernelDefinition {
+    let kernel = SddmmCmmaKernel::new(
+        settings,
+        target.properties.clone(),
+        target.layouts.clone(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        buffer(),
+        SizesCompilationArg { m: (), k: (), n: () },
+        (),
+        plan,
+        target.dtype,
+    );
+    kernel.define()
+}

@@ -1,0 +1,186 @@
+//! The loop nest of `sddmm`: one cube owns a few blocks of one column, or a part of one, and walks the rows of
+//! `x` and `dy`.
+//!
+//! Rows are not split over cubes: only CUDA tells how many cubes run side by side.
+
+use cubecl::cmma::Matrix;
+use cubecl::prelude::*;
+
+use super::base::{STAGES, Sampled, WIDTH};
+use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
+use crate::cube::load::F4;
+
+/// Sizes of a sampled product: `x [m, k]`, `dy [m, n]`.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Sizes {
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+}
+
+/// Which blocks a cube owns.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+struct Share {
+    /// First slot of the group.
+    first: usize,
+    /// Blocks of the group.
+    count: usize,
+    /// Row and column inside a block at which the tile starts; zero unless a block has several tiles.
+    inner_row: usize,
+    inner_col: usize,
+}
+
+/// `dw[slot, i, j] = Σ_m x[m, row·b + i] · dy[m, col·b + j]`, zero outside the weight. `k` and `n` are multiples
+/// of 4.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn sddmm_cmma_kernel<F: Float>(
+    x: &[Four<F>],
+    dy: &[Four<F>],
+    row_of_slot: &[u32],
+    col_of_slot: &[u32],
+    group_starts: &[u32],
+    dw: &mut [Four<F>],
+    sizes: Sizes,
+    cubes: usize,
+    #[comptime] plan: Sampled,
+    #[define(F)] _dtype: ElemType,
+) {
+    if CUBE_POS >= cubes {
+        terminate!();
+    }
+    let tile = comptime!(plan.tile);
+    let parts = comptime!(plan.parts());
+    let group = CUBE_POS / comptime!(parts * parts);
+    let part = CUBE_POS % comptime!(parts * parts);
+    let first = group_starts[group] as usize;
+    let share = Share {
+        first,
+        count: group_starts[group + 1] as usize - first,
+        inner_row: part / parts * tile.rows,
+        inner_col: part % parts * tile.cols,
+    };
+    let first_col = col_of_slot[first] as usize * plan.block + share.inner_col;
+    // A unit copies from one block of its group only, always the same columns of it.
+    let quad = UNIT_POS as usize % comptime!(tile.a_line()) * WIDTH;
+    let mut x_col = sizes.k;
+    if quad / plan.block < share.count {
+        let row = row_of_slot[first + quad / plan.block] as usize;
+        x_col = row * plan.block + share.inner_row + quad % plan.block;
+    }
+
+    let mut x_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.a_stage()));
+    let mut dy_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.b_stage()));
+    let mut sums = zero_sums(tile);
+    let steps = sizes.m.div_ceil(tile.depth);
+    for step in 0..steps + 1 {
+        // Fills one stage while the one before is read.
+        if step < steps {
+            let (row, stage) = (step * tile.depth, step % STAGES);
+            fill_x::<F>(x, &mut x_tile, row, x_col, stage, sizes, plan);
+            fill_dy::<F>(dy, &mut dy_tile, row, first_col, stage, sizes, plan);
+        }
+        if step > 0 {
+            multiply::<F>(&x_tile, &dy_tile, &mut sums, (step - 1) % STAGES, tile);
+        }
+        sync_cube();
+    }
+    store::<F>(dw, row_of_slot, &sums, share, first_col, sizes, plan);
+}
+
+/// Copies `[depth, rows]` of `x`.
+#[cube]
+fn fill_x<F: Float>(
+    x: &[Four<F>],
+    x_tile: &mut Shared<[Four<F>]>,
+    first_row: usize,
+    col: usize,
+    stage: usize,
+    sizes: Sizes,
+    #[comptime] plan: Sampled,
+) {
+    let tile = comptime!(plan.tile);
+    let width = comptime!(tile.a_line());
+    for at in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tile.a_lines() * tile.a_line()),
+        comptime!(tile.units()),
+    ) {
+        let row = first_row + at / width;
+        let mut four = Four::<F>::zeroed();
+        if row < sizes.m && col < sizes.k {
+            four = x[(row * sizes.k + col) / WIDTH];
+        }
+        let line = at / width * comptime!(tile.a_pitch());
+        x_tile[stage * comptime!(tile.a_stage()) + line + at % width] = four;
+    }
+}
+
+/// Copies `[depth, cols]` of `dy`.
+#[cube]
+fn fill_dy<F: Float>(
+    dy: &[Four<F>],
+    dy_tile: &mut Shared<[Four<F>]>,
+    first_row: usize,
+    first_col: usize,
+    stage: usize,
+    sizes: Sizes,
+    #[comptime] plan: Sampled,
+) {
+    let tile = comptime!(plan.tile);
+    let width = comptime!(tile.b_line());
+    for at in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tile.b_lines() * tile.b_line()),
+        comptime!(tile.units()),
+    ) {
+        let (row, col) = (first_row + at / width, first_col + at % width * WIDTH);
+        let mut four = Four::<F>::zeroed();
+        if row < sizes.m && col < sizes.n {
+            four = dy[(row * sizes.n + col) / WIDTH];
+        }
+        let line = at / width * comptime!(tile.b_pitch());
+        dy_tile[stage * comptime!(tile.b_stage()) + line + at % width] = four;
+    }
+}
+
+/// Writes the blocks of the group; zeros outside the weight, where a padded zero may have met infinity.
+#[cube]
+fn store<F: Float>(
+    dw: &mut [Four<F>],
+    row_of_slot: &[u32],
+    sums: &Sequence<Matrix<f32>>,
+    share: Share,
+    first_col: usize,
+    sizes: Sizes,
+    #[comptime] plan: Sampled,
+) {
+    let tile = comptime!(plan.tile);
+    let mut handover = Shared::<[F4]>::new_slice(comptime!(tile.planes() * tile.handover()));
+    #[unroll]
+    for i in 0..comptime!(tile.tiles_m()) {
+        #[unroll]
+        for j in 0..comptime!(tile.tiles_n()) {
+            hand_over(sums.index(comptime!(i * tile.tiles_n() + j)), &mut handover, tile);
+            for round in 0..comptime!(tile.handover().div_ceil(tile.plane)) {
+                let (at, inner_row, inner_col) = handed(round, tile);
+                let row = plane_row(tile) + inner_row + comptime!(i * tile.side);
+                let col = plane_col(tile) + inner_col + comptime!(j * tile.side);
+                let block = row / plan.block;
+                if inner_row < tile.side && block < share.count {
+                    let slot = share.first + block;
+                    let inner = share.inner_row + row % plan.block;
+                    let k = row_of_slot[slot] as usize * plan.block + inner;
+                    let mut cells = F4::zeroed();
+                    if k < sizes.k && first_col + col < sizes.n {
+                        cells = handover[at];
+                    }
+                    let origin = (slot * plan.block + inner) * plan.block + share.inner_col;
+                    dw[(origin + col) / WIDTH] = Vector::cast_from(cells);
+                }
+            }
+        }
+    }
+}

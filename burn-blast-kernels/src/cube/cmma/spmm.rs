@@ -1,0 +1,163 @@
+//! The loop nest of `spmm` and `spmm_t`: one cube owns a tile of the output and walks the kept blocks of its
+//! line. Words are those of the kernel for any device, `cube/spmm/kernel.rs`.
+
+use cubecl::cmma::Matrix;
+use cubecl::prelude::*;
+
+use super::base::{CmmaTile, Product, STAGES, WIDTH};
+use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
+use crate::cube::load::F4;
+
+/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, where `w` is the weight or its transpose.
+///
+/// `slot` maps the blocks of `idx` to value slots; without it they are in slot order. `k` and `n` are
+/// multiples of 4.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn spmm_cmma_kernel<F: Float>(
+    x: &[Four<F>],
+    values: &[Four<F>],
+    bias: ComptimeOption<&[Four<F>]>,
+    order: &[u32],
+    ptr: &[u32],
+    idx: &[u32],
+    slot: ComptimeOption<&[u32]>,
+    y: &mut [Four<F>],
+    m: usize,
+    k: usize,
+    n: usize,
+    cubes: usize,
+    #[comptime] plan: Product,
+    #[define(F)] _dtype: ElemType,
+) {
+    if CUBE_POS >= cubes {
+        terminate!();
+    }
+    let tile = comptime!(plan.tile);
+    // Row tiles of the same line are neighbours, so that they find its values in the cache.
+    let row_tiles = m.div_ceil(tile.rows);
+    let first_row = (CUBE_POS % row_tiles) * tile.rows;
+    let column = CUBE_POS / row_tiles;
+    let line = order[column / comptime!(plan.parts())] as usize;
+    let part = (column % comptime!(plan.parts())) * tile.cols;
+
+    let mut x_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.a_stage()));
+    let mut w_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.b_stage()));
+    let mut sums = zero_sums(tile);
+
+    let start = ptr[line] as usize;
+    let per_block = comptime!(plan.block / tile.depth);
+    let steps = (ptr[line + 1] as usize - start) * per_block;
+    for step in 0..steps + 1 {
+        // Fills one stage while the one before is read.
+        if step < steps {
+            let at = start + step / per_block;
+            let first_k = idx[at] as usize * plan.block + step % per_block * tile.depth;
+            #[comptime]
+            let block_slot = match &slot {
+                ComptimeOption::Some(slot) => slot[at] as usize,
+                ComptimeOption::None => at,
+            };
+            let inner = step % per_block * tile.depth;
+            fill_x::<F>(x, &mut x_tile, first_row, first_k, step % STAGES, m, k, tile);
+            fill_w::<F>(values, &mut w_tile, block_slot, inner, part, step % STAGES, plan);
+        }
+        if step > 0 {
+            multiply::<F>(&x_tile, &w_tile, &mut sums, (step - 1) % STAGES, tile);
+        }
+        sync_cube();
+    }
+    store::<F>(y, &bias, &sums, first_row, line * plan.block + part, m, n, tile);
+}
+
+/// Copies `[rows, depth]` of `x`; zeros outside, where a product with padding must not see NaN.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn fill_x<F: Float>(
+    x: &[Four<F>],
+    x_tile: &mut Shared<[Four<F>]>,
+    first_row: usize,
+    first_k: usize,
+    stage: usize,
+    m: usize,
+    k: usize,
+    #[comptime] tile: CmmaTile,
+) {
+    let width = comptime!(tile.a_line());
+    for at in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tile.a_lines() * tile.a_line()),
+        comptime!(tile.units()),
+    ) {
+        let (row, col) = (first_row + at / width, first_k + at % width * WIDTH);
+        let mut four = Four::<F>::zeroed();
+        if row < m && col < k {
+            four = x[(row * k + col) / WIDTH];
+        }
+        let line = at / width * comptime!(tile.a_pitch());
+        x_tile[stage * comptime!(tile.a_stage()) + line + at % width] = four;
+    }
+}
+
+/// Copies `[depth, cols]` of a block, or `[cols, depth]` when transposed.
+#[cube]
+fn fill_w<F: Float>(
+    values: &[Four<F>],
+    w_tile: &mut Shared<[Four<F>]>,
+    block_slot: usize,
+    inner: usize,
+    part: usize,
+    stage: usize,
+    #[comptime] plan: Product,
+) {
+    let tile = comptime!(plan.tile);
+    let width = comptime!(tile.b_line());
+    let (first_row, first_col) =
+        if comptime!(plan.transposed) { (part, inner) } else { (inner, part) };
+    let origin = (block_slot * plan.block + first_row) * plan.block + first_col;
+    for at in range_stepped(
+        UNIT_POS as usize,
+        comptime!(tile.b_lines() * tile.b_line()),
+        comptime!(tile.units()),
+    ) {
+        let line = at / width * comptime!(tile.b_pitch());
+        w_tile[stage * comptime!(tile.b_stage()) + line + at % width] =
+            values[(origin + at / width * plan.block) / WIDTH + at % width];
+    }
+}
+
+/// Adds the bias and writes what lies inside the output.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn store<F: Float>(
+    y: &mut [Four<F>],
+    bias: &ComptimeOption<&[Four<F>]>,
+    sums: &Sequence<Matrix<f32>>,
+    first_row: usize,
+    first_col: usize,
+    m: usize,
+    n: usize,
+    #[comptime] tile: CmmaTile,
+) {
+    let mut handover = Shared::<[F4]>::new_slice(comptime!(tile.planes() * tile.handover()));
+    #[unroll]
+    for i in 0..comptime!(tile.tiles_m()) {
+        #[unroll]
+        for j in 0..comptime!(tile.tiles_n()) {
+            hand_over(sums.index(comptime!(i * tile.tiles_n() + j)), &mut handover, tile);
+            for round in 0..comptime!(tile.handover().div_ceil(tile.plane)) {
+                let (at, inner_row, inner_col) = handed(round, tile);
+                let row = first_row + plane_row(tile) + inner_row + comptime!(i * tile.side);
+                let col = first_col + plane_col(tile) + inner_col + comptime!(j * tile.side);
+                if inner_row < tile.side && row < m && col < n {
+                    let mut sum = handover[at];
+                    #[comptime]
+                    if let ComptimeOption::Some(bias) = bias {
+                        sum += F4::cast_from(bias[col / WIDTH]);
+                    }
+                    y[(row * n + col) / WIDTH] = Vector::cast_from(sum);
+                }
+            }
+        }
+    }
+}

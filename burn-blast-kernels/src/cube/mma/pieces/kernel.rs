@@ -1,0 +1,91 @@
+//! The loop nest of `spmm` over pieces of lines, and the second pass over their partial sums.
+
+use cubecl::prelude::*;
+
+use super::base::WHOLE;
+use crate::cube::load::F4;
+use crate::cube::mma::fragment::{Sum, Wide};
+use crate::cube::mma::spmm::base::Blueprint;
+use crate::cube::mma::spmm::kernel::{product, store};
+
+/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]` for whole lines, the sum without bias in
+/// `partial[part, m, block]` for the others.
+///
+/// `pieces` holds four numbers for each column of cubes, as `Cut` has them. `k` and `n` are multiples of 8.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn spmm_pieces_kernel<F: Float>(
+    x: &[Wide<F>],
+    values: &[Wide<F>],
+    bias: ComptimeOption<&[Vector<F, Const<2>>]>,
+    pieces: &[u32],
+    idx: &[u32],
+    slot: ComptimeOption<&[u32]>,
+    y: &mut [Vector<F, Const<2>>],
+    partial: &mut [Sum],
+    m: usize,
+    k: usize,
+    n: usize,
+    cubes: usize,
+    #[comptime] plan: Blueprint,
+    #[define(F)] _dtype: ElemType,
+) {
+    if CUBE_POS >= cubes {
+        terminate!();
+    }
+    let row_tiles = m.div_ceil(plan.tile.rows);
+    let first_row = (CUBE_POS % row_tiles) * plan.tile.rows;
+    let at = CUBE_POS / row_tiles * 4;
+    let (start, end) = (pieces[at + 1] as usize, pieces[at + 2] as usize);
+    let part = pieces[at + 3];
+
+    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
+    if part == WHOLE {
+        let first_col = pieces[at] as usize * plan.block;
+        store::<F>(y, &bias, &sums, first_row, first_col, m, n, plan);
+    } else {
+        let size = m * comptime!(plan.block / 2);
+        let from = part as usize * size;
+        let none = ComptimeOption::<&[Sum]>::new_None();
+        let own = &mut partial[from..from + size];
+        store::<f32>(own, &none, &sums, first_row, 0usize, m, plan.block, plan);
+    }
+}
+
+/// `y = Σ_part partial[part] + bias` at the lines that were cut, in the order of their parts.
+///
+/// `lines` holds three numbers for each, as `Cut` has them; `n` is a multiple of 8.
+#[cube(launch_unchecked, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
+pub(crate) fn add_pieces_kernel<F: Float>(
+    partial: &[F4],
+    bias: ComptimeOption<&[Vector<F, Const<4>>]>,
+    lines: &[u32],
+    y: &mut [Vector<F, Const<4>>],
+    m: usize,
+    n: usize,
+    count: usize,
+    #[comptime] block: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    let width = comptime!(block / 4);
+    let size = m * width;
+    if at < count * size {
+        let line = at / size * 3;
+        let inner = at % size;
+        let col = lines[line] as usize * block + inner % width * 4;
+        if col < n {
+            let first = lines[line + 1] as usize;
+            let mut sum = F4::zeroed();
+            for part in first..first + lines[line + 2] as usize {
+                sum += partial[part * size + inner];
+            }
+            #[comptime]
+            if let ComptimeOption::Some(bias) = bias {
+                sum += F4::cast_from(bias[col / 4]);
+            }
+            y[(inner / width * n + col) / 4] = Vector::cast_from(sum);
+        }
+    }
+}
