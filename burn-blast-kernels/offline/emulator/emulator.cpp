@@ -4,10 +4,6 @@
 // JOB holds, as 64-bit little-endian numbers: grid x, y, z; units of a block; bytes of shared memory; bytes
 // of scalars; number of buffers; for each its size and whether it is written. Then come the scalars and the
 // contents. RESULT receives the contents of the written buffers.
-#include "emulator.h"
-#include "half.h"
-#include "memory.h"
-
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +11,11 @@
 #include <memory>
 #include <unistd.h>
 #include <ucontext.h>
+
+// Last: they declare names of CUDA that the headers above define in `std` as well.
+#include "emulator.h"
+#include "half.h"
+#include "memory.h"
 
 // Calls the kernel; written next to it.
 extern "C" void emu_launch(char *const *buffers, char const *info, size_t info_bytes);

@@ -58,8 +58,11 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
 }
 
 fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
-    // With a bias there is more to go wrong; one test looks at the kernels without.
-    let fullest = variant.verb() != Verb::Spmm || variant.bias();
+    // With an epilogue there is more to go wrong; one test looks at the kernels without.
+    let fullest = match variant.verb() {
+        Verb::Spmm => variant.epilogue().bias && variant.epilogue().residual,
+        _ => variant.epilogue().residual,
+    };
     let side = variant.tile_size().map(|[_, cols]| cols);
     variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest
 }
@@ -106,8 +109,14 @@ fn half_precision_and_no_bias() {
 }
 
 #[test]
+fn activations() {
+    let names = ["spmm_64x32_bias_gelu", "spmm_64x64_bias_silu", "spmm_64x32_bias_relu"];
+    check(BF16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
 fn copies_through_registers() {
-    let names = ["spmm_64x64_bias_plain", "spmm_t_128x32_plain", "sddmm_128x64_plain"];
+    let names = ["spmm_64x64_bias_plain", "spmm_t_128x32_residual_plain", "sddmm_128x64_plain"];
     check(BF16, |variant| names.contains(&variant.name().as_str()));
 }
 

@@ -40,8 +40,15 @@ fn sources(
 /// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units on a multiprocessor,
 /// 80 for three; only the largest tile gives up the second.
 fn ceiling(variant: &Variant) -> usize {
+    let gated = matches!(variant.verb(), Verb::Gated | Verb::GatedBackward);
     match variant.tile_size() {
         None => 40,
+        // A gated block keeps two sums for each output.
+        Some([rows, _]) if gated => match rows * variant.block().unwrap() {
+            ..=4096 => 128,
+            ..=8192 => 128,
+            _ => 224,
+        },
         Some([_, 32] | [64, _] | [128, 64]) => 80,
         Some([256, 64] | [128, 128]) => 128,
         Some(_) => 224,

@@ -3,13 +3,14 @@
 //! One folder per routine: `base.rs` picks the numbers on the host, `kernel.rs` is the loop nest,
 //! `launch.rs` checks the buffers and launches. The routines here are plain register-tile kernels: no tensor
 //! cores, no plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU
-//! too. The three products also have kernels for tensor cores, in `mma/`, which a launch takes where the
+//! too. The products also have kernels for tensor cores, in `mma/`, which a launch takes where the
 //! device, the data type, the block and the sides allow it.
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
-//! | [`spmm()`] | forward, with bias | rows of one block column of `y` |
+//! | [`spmm()`] | forward, with an [`Epilogue`] | rows of one block column of `y` |
 //! | [`spmm_t`] | input gradient | rows of one block row of `dx` |
+//! | [`gated_hidden`], [`gated_hidden_backward`] | gate and up of a gated block | rows of one block column of both |
 //! | [`sddmm()`] | weight gradient | one kept block, or a quarter of it at block 128 |
 //! | [`grad_block_norms`] | growth scores | one block of the grid |
 //! | [`block_norms`] | pruning scores | one kept block |
@@ -25,6 +26,8 @@
 //! caller and panic.
 
 mod call;
+mod epilogue;
+mod gated;
 mod gather;
 mod index;
 mod load;
@@ -34,6 +37,8 @@ mod sddmm;
 mod spmm;
 
 pub use call::{Call, CubeError};
+pub use epilogue::Epilogue;
+pub use gated::{gated_hidden, gated_hidden_backward};
 pub use gather::{pack, unpack};
 #[doc(hidden)]
 pub use mma::catalogue;

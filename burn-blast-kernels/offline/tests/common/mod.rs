@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use blast_offline::{
     Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, generate,
 };
-use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{AddressType, ElemType};
@@ -86,13 +86,22 @@ impl Problem {
     pub fn check_product(&self, variant: &Variant, program: &Program) -> Result<(), String> {
         let transposed = variant.verb() == Verb::SpmmT;
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
-        let bias = variant.bias().then_some(self.bias.as_slice());
-        let (want, contraction, output) = if transposed {
+        let Parts { bias, activation, residual } = variant.epilogue();
+        let bias = bias.then_some(self.bias.as_slice());
+        let (mut want, contraction, output) = if transposed {
             let want = reference::spmm_t(&self.dy, &self.values, pattern);
             (want, shape.cols(), shape.rows())
         } else {
             (reference::spmm(&self.x, &self.values, bias, pattern), shape.rows(), shape.cols())
         };
+        if let Some(f) = activation {
+            want = reference::activate(&want, f);
+        }
+        // As large as the result in either direction.
+        let residual = residual.then_some(if transposed { &self.x } else { &self.dy });
+        for (sum, &term) in want.iter_mut().zip(residual.into_iter().flatten()) {
+            sum.add(f64::from(term));
+        }
         let mut buffers =
             vec![self.input(if transposed { &self.dy } else { &self.x }), self.input(&self.values)];
         buffers.extend(bias.map(|bias| self.input(bias)));
@@ -105,6 +114,7 @@ impl Problem {
             let views = [&plan.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
             buffers.extend(views.map(indices));
         }
+        buffers.extend(residual.map(|residual| self.input(residual)));
         buffers.push(self.poison(want.len(), self.dtype));
         let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
         let [rows, _] = variant.tile_size().unwrap();
@@ -157,7 +167,7 @@ impl Problem {
         Ok(result)
     }
 
-    fn run(
+    pub fn run(
         &self,
         variant: &Variant,
         program: &Program,
@@ -171,22 +181,22 @@ impl Problem {
         program.run(Launch { blocks, units: variant.units(), info: &info }, buffers)
     }
 
-    fn input(&self, data: &[f32]) -> Buffer {
+    pub fn input(&self, data: &[f32]) -> Buffer {
         Buffer { bytes: encode(self.dtype, data), writable: false }
     }
 
-    fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
+    pub fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
         Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
     }
 
-    fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
+    pub fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
         let rounding = if self.dtype == F16 { Rounding::F16 } else { Rounding::BF16 };
         rounding.check(&decode(self.dtype, &got.bytes), want)
     }
 }
 
 /// An index array; one zero for an empty one, as a launch binds it.
-fn indices(data: &[u32]) -> Buffer {
+pub fn indices(data: &[u32]) -> Buffer {
     let data = if data.is_empty() { &[0] } else { data };
     Buffer { bytes: data.iter().flat_map(|n| n.to_le_bytes()).collect(), writable: false }
 }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+use super::gated::base as gated;
+use super::gated::kernel::SizesCompilationArg as GatedSizes;
+use super::gated::kernel::gated_mma_kernel::GatedMmaKernel;
 use super::sddmm::base as sddmm;
 use super::sddmm::kernel::{
     SizesCompilationArg, add_splits_kernel::AddSplitsKernel, sddmm_mma_kernel::SddmmMmaKernel,
@@ -13,25 +16,43 @@ use super::sddmm::kernel::{
 use super::spmm::base as spmm;
 use super::spmm::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use super::tile::MmaTile;
-use crate::BlockSize;
+use crate::cpu::Activation;
+use crate::cube::gated::task::tasks;
+use crate::{BlockPattern, BlockSize};
 
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    Spmm { plan: spmm::Blueprint, bias: bool },
+    Spmm { plan: spmm::Blueprint, epilogue: Parts },
+    Gated { plan: gated::Blueprint, activation: Activation, backward: bool },
     Sddmm { plan: sddmm::Blueprint, split: bool },
     AddSplits,
+}
+
+/// Which parts the epilogue of a product has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// `+ bias`.
+    pub bias: bool,
+    /// `f(..)`.
+    pub activation: Option<Activation>,
+    /// `+ residual`.
+    pub residual: bool,
 }
 
 /// The verb of a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// `y = x · w`, with `+ bias` where the variant has one.
+    /// `y = x · w`, with what the epilogue has.
     Spmm,
-    /// `dx = dy · wᵀ`.
+    /// `dx = dy · wᵀ`, with what the epilogue has.
     SpmmT,
     /// `xᵀ · dy` at the kept blocks.
     Sddmm,
+    /// `h = f(x · gate) · (x · up)`.
+    Gated,
+    /// Gradients of the two products, and `h` again.
+    GatedBackward,
     /// Sum of the partial results of a split `sddmm`.
     AddSplits,
 }
@@ -57,22 +78,23 @@ pub struct Target {
 impl Variant {
     /// Every variant, with and without copies that run ahead.
     pub fn all() -> Vec<Self> {
-        let mut all = vec![Self { plan: Plan::AddSplits }];
+        let mut all = vec![Plan::AddSplits];
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
             for pipelined in [true, false] {
                 for rows in [64, 128, 256] {
                     let plan = spmm::Blueprint::new(block, false, rows, pipelined);
-                    all.push(Self { plan: Plan::Spmm { plan, bias: false } });
-                    all.push(Self { plan: Plan::Spmm { plan, bias: true } });
+                    all.extend(forward_epilogues().map(|epilogue| Plan::Spmm { plan, epilogue }));
                     let plan = spmm::Blueprint::new(block, true, rows, pipelined);
-                    all.push(Self { plan: Plan::Spmm { plan, bias: false } });
+                    let epilogues =
+                        [false, true].map(|residual| Parts { residual, ..Parts::default() });
+                    all.extend(epilogues.map(|epilogue| Plan::Spmm { plan, epilogue }));
                 }
+                all.extend(gated_plans(block, pipelined));
                 let plan = sddmm::Blueprint::new(block, pipelined);
-                all.push(Self { plan: Plan::Sddmm { plan, split: false } });
-                all.push(Self { plan: Plan::Sddmm { plan, split: true } });
+                all.extend([false, true].map(|split| Plan::Sddmm { plan, split }));
             }
         }
-        all
+        all.into_iter().map(|plan| Self { plan }).collect()
     }
 
     /// The verb.
@@ -80,14 +102,42 @@ impl Variant {
         match self.plan {
             Plan::Spmm { plan, .. } if plan.transposed => Verb::SpmmT,
             Plan::Spmm { .. } => Verb::Spmm,
+            Plan::Gated { backward: true, .. } => Verb::GatedBackward,
+            Plan::Gated { .. } => Verb::Gated,
             Plan::Sddmm { .. } => Verb::Sddmm,
             Plan::AddSplits => Verb::AddSplits,
         }
     }
 
-    /// Whether a bias is added.
-    pub fn bias(&self) -> bool {
-        matches!(self.plan, Plan::Spmm { bias: true, .. })
+    /// What a product adds to its sums; nothing for other verbs.
+    pub fn epilogue(&self) -> Parts {
+        match self.plan {
+            Plan::Spmm { epilogue, .. } => epilogue,
+            _ => Parts::default(),
+        }
+    }
+
+    /// The activation of a gated block.
+    pub fn gate(&self) -> Option<Activation> {
+        match self.plan {
+            Plan::Gated { activation, .. } => Some(activation),
+            _ => None,
+        }
+    }
+
+    /// Whether gate and up have one pattern.
+    pub fn joint(&self) -> bool {
+        matches!(self.plan, Plan::Gated { plan, .. } if plan.joint)
+    }
+
+    /// Side of a block; `None` for a kernel that knows no blocks.
+    pub fn block(&self) -> Option<usize> {
+        match self.plan {
+            Plan::Spmm { plan, .. } => Some(plan.block),
+            Plan::Gated { plan, .. } => Some(plan.block),
+            Plan::Sddmm { plan, .. } => Some(plan.block),
+            Plan::AddSplits => None,
+        }
     }
 
     /// Whether results are partial sums in f32.
@@ -100,7 +150,8 @@ impl Variant {
         self.tile().is_some_and(|tile| tile.pipelined)
     }
 
-    /// Rows and columns of a cube's output tile; `None` if it has none.
+    /// Rows and columns of the product a cube computes at each step; `None` if it computes none. With one pattern
+    /// for gate and up, the columns of both.
     pub fn tile_size(&self) -> Option<[usize; 2]> {
         self.tile().map(|tile| [tile.rows, tile.cols])
     }
@@ -130,13 +181,25 @@ impl Variant {
             Verb::Spmm => "spmm",
             Verb::SpmmT => "spmm_t",
             Verb::Sddmm => "sddmm",
+            Verb::Gated => "gated",
+            Verb::GatedBackward => "gated_backward",
             Verb::AddSplits => return "add_splits".into(),
         };
-        let size = self.tile().map_or(String::new(), |tile| format!("{}x{}", tile.rows, tile.cols));
-        let bias = if self.bias() { "_bias" } else { "" };
+        let size = self.tile().zip(self.block()).map_or(String::new(), |(tile, block)| {
+            // The tile of a joint product is twice as wide as its output.
+            format!("{}x{}", tile.rows, if self.joint() { block } else { tile.cols })
+        });
+        let joint = if self.joint() { "_joint" } else { "" };
+        let Parts { bias, activation, residual } = self.epilogue();
+        let bias = if bias { "_bias" } else { "" };
+        // A gated block is SwiGLU if nothing else is said.
+        let gate = self.gate().filter(|&gate| gate != Activation::Silu);
+        let activation =
+            activation.or(gate).map_or(String::new(), |f| format!("_{f:?}").to_lowercase());
+        let residual = if residual { "_residual" } else { "" };
         let split = if self.split() { "_split" } else { "" };
         let plain = if self.pipelined() { "" } else { "_plain" };
-        format!("{verb}_{size}{bias}{split}{plain}")
+        format!("{verb}_{size}{joint}{bias}{activation}{residual}{split}{plain}")
     }
 
     /// The kernel, ready for a code generator.
@@ -147,7 +210,7 @@ impl Variant {
         let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
         let buffer = || BufferCompilationArg { inplace: None };
         match self.plan {
-            Plan::Spmm { plan, bias } => {
+            Plan::Spmm { plan, epilogue: Parts { bias, activation, residual } } => {
                 let (bias, slot) = (optional(bias), optional(plan.transposed));
                 let kernel = SpmmMmaKernel::new(
                     settings,
@@ -160,12 +223,38 @@ impl Variant {
                     buffer(),
                     buffer(),
                     slot,
+                    optional(residual),
                     buffer(),
                     (),
                     (),
                     (),
                     (),
                     plan,
+                    activation,
+                    *dtype,
+                );
+                kernel.define()
+            }
+            Plan::Gated { plan, activation, backward } => {
+                let gradients = if backward {
+                    ComptimeOptionCompilationArg::Some((buffer(), buffer()))
+                } else {
+                    ComptimeOptionCompilationArg::None
+                };
+                let kernel = GatedMmaKernel::new(
+                    settings,
+                    properties,
+                    layouts,
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    gradients,
+                    GatedSizes { m: (), k: (), n: () },
+                    (),
+                    plan,
+                    activation,
                     *dtype,
                 );
                 kernel.define()
@@ -210,10 +299,39 @@ impl Variant {
     fn tile(&self) -> Option<MmaTile> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.tile),
+            Plan::Gated { plan, .. } => Some(plan.tile),
             Plan::Sddmm { plan, .. } => Some(plan.tile),
             Plan::AddSplits => None,
         }
     }
+}
+
+/// The index that a gated variant reads.
+pub fn gated_tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
+    tasks(gate, up)
+}
+
+/// What launches of a forward product ask for.
+fn forward_epilogues() -> impl Iterator<Item = Parts> {
+    let bias = Parts { bias: true, ..Parts::default() };
+    let activations = [Activation::Relu, Activation::Gelu, Activation::Silu];
+    let activated = activations.map(|f| Parts { activation: Some(f), ..bias });
+    let rest = [Parts::default(), bias, Parts { residual: true, ..bias }];
+    rest.into_iter().chain(activated)
+}
+
+/// Gate and up of every tile, with one pattern and with two, forward and backward.
+fn gated_plans(block: BlockSize, pipelined: bool) -> impl Iterator<Item = Plan> {
+    let activations = [Activation::Silu, Activation::Gelu, Activation::Relu];
+    let choices = activations
+        .into_iter()
+        .flat_map(|f| [(f, false, false), (f, false, true), (f, true, false), (f, true, true)]);
+    choices.flat_map(move |(activation, joint, backward)| {
+        gated::rows(block).map(move |rows| {
+            let plan = gated::Blueprint::new(block, joint, rows, pipelined);
+            Plan::Gated { plan, activation, backward }
+        })
+    })
 }
 
 /// An argument that a kernel may do without.

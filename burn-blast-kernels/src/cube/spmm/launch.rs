@@ -4,18 +4,19 @@ use cubecl::prelude::*;
 
 use super::base::select;
 use super::kernel::spmm_kernel;
-use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
+use crate::cube::{Call, Epilogue};
 
-/// Writes `x · w + bias` to `y`. An empty block column becomes its bias, or zero.
+/// Writes `f(x · w + bias) + residual` to `y`, as far as the epilogue has them. The product with an empty block
+/// column is zero.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`
 /// - `values`: `[nnz, b, b]`
-/// - `bias`: `[d_output]`
+/// - `bias`: `[d_output]`, `residual`: `[m, d_output]`
 /// - `y`: `[m, d_output]`
 ///
 /// # Panics
@@ -24,15 +25,12 @@ pub fn spmm(
     call: &Call,
     x: BufferArg,
     values: BufferArg,
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     y: BufferArg,
     m: usize,
 ) {
     let shape = call.pattern.shape();
     let index = call.index();
-    if let Some(bias) = &bias {
-        check_len("bias", bias, &[shape.cols()]);
-    }
     let side = Side {
         order: &index.cols_by_length,
         ptr: &index.col_ptr,
@@ -42,19 +40,26 @@ pub fn spmm(
         contraction: shape.rows(),
         output: shape.cols(),
     };
-    launch(call, &index, side, [x, values, y], bias, m);
+    launch(call, &index, side, [x, values, y], epilogue, m);
 }
 
-/// Writes `dy · wᵀ` to `dx`. An empty block row becomes zero.
+/// Writes `dy · wᵀ + residual` to `dx`. The product with an empty block row is zero.
 ///
 /// # Shapes
 /// - `dy`: `[m, d_output]`
 /// - `values`: `[nnz, b, b]`
-/// - `dx`: `[m, d_input]`
+/// - `residual`, `dx`: `[m, d_input]`
 ///
 /// # Panics
 /// If a buffer has another size.
-pub fn spmm_t(call: &Call, dy: BufferArg, values: BufferArg, dx: BufferArg, m: usize) {
+pub fn spmm_t(
+    call: &Call,
+    dy: BufferArg,
+    values: BufferArg,
+    residual: Option<BufferArg>,
+    dx: BufferArg,
+    m: usize,
+) {
     let shape = call.pattern.shape();
     let index = call.index();
     let side = Side {
@@ -66,7 +71,8 @@ pub fn spmm_t(call: &Call, dy: BufferArg, values: BufferArg, dx: BufferArg, m: u
         contraction: shape.cols(),
         output: shape.rows(),
     };
-    launch(call, &index, side, [dy, values, dx], None, m);
+    let epilogue = Epilogue { residual, ..Epilogue::default() };
+    launch(call, &index, side, [dy, values, dx], epilogue, m);
 }
 
 /// The view of the pattern a product walks, and its sizes.
@@ -91,12 +97,13 @@ fn launch(
     index: &PatternIndex,
     side: Side,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
 ) {
     check_len("input", &x, &[m, side.contraction]);
     check_len("values", &values, &[call.pattern.value_count()]);
     check_len("output", &y, &[m, side.output]);
+    epilogue.check(m, side.output);
     if m == 0 {
         return;
     }
@@ -107,7 +114,7 @@ fn launch(
         && let Some(plan) =
             mma::spmm::select(&offer, block, side.transposed(), m, side.lines, pipelined)
     {
-        return mma::spmm::launch(call, index, side, plan, [x, values, y], bias, m, address);
+        return mma::spmm::launch(call, index, side, plan, [x, values, y], epilogue, m, address);
     }
     let tile = select(block, side.transposed(), m, call.max_units());
     let cubes = m.div_ceil(tile.rows) * side.lines * tile.parts();
@@ -122,17 +129,19 @@ fn launch(
         y_vector,
         x,
         index.bindable(values),
-        bias.into(),
+        epilogue.bias.into(),
         side.order.arg(),
         side.ptr.arg(),
         side.idx.arg(),
         side.slot.map(IndexBuffer::arg).into(),
+        epilogue.residual.into(),
         y,
         m,
         side.contraction,
         side.output,
         cubes,
         tile,
+        epilogue.activation,
         call.dtype,
     );
 }

@@ -4,9 +4,9 @@ use cubecl::prelude::*;
 
 use super::base::Blueprint;
 use super::kernel::spmm_mma_kernel;
-use crate::cube::Call;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::spmm::Side;
+use crate::cube::{Call, Epilogue};
 
 /// Launches the product that `plan` describes. Buffers have the sizes that the caller checked, and `m` is
 /// not zero.
@@ -17,7 +17,7 @@ pub(crate) fn launch(
     side: Side,
     plan: Blueprint,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
     address: AddressType,
 ) {
@@ -33,17 +33,19 @@ pub(crate) fn launch(
             address,
             x,
             index.bindable(values),
-            bias.into(),
+            epilogue.bias.into(),
             side.order.arg(),
             side.ptr.arg(),
             side.idx.arg(),
             side.slot.map(IndexBuffer::arg).into(),
+            epilogue.residual.into(),
             y,
             m,
             side.contraction,
             side.output,
             cubes,
             plan,
+            epilogue.activation,
             call.dtype,
         );
     }
