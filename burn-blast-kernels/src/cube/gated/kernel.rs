@@ -36,7 +36,7 @@ struct Place {
 ///
 /// `joint` says that gate and up have one pattern.
 #[cube(launch, address_type = "dynamic")]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
 pub(super) fn gated_kernel<F: Float, NX: Size, NY: Size>(
     x: &[Vector<F, NX>],
     gate: &[Vector<F, Const<4>>],
@@ -164,7 +164,7 @@ fn add<F: Float, NX: Size>(
 
 /// Combines the two products and writes what lies inside the output.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn store<F: Float, NY: Size>(
     h: &mut [Vector<F, NY>],
     gradients: ComptimeOption<(&mut [Vector<F, NY>], &mut [Vector<F, NY>])>,

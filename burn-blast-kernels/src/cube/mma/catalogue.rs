@@ -203,6 +203,7 @@ impl Variant {
     }
 
     /// The kernel, ready for a code generator.
+    // Long, but one constructor after the other.
     pub fn define(&self, target: &Target) -> KernelDefinition {
         let Target { properties, layouts, address, dtype } = target;
         let (properties, layouts) = (properties.clone(), layouts.clone());

@@ -29,7 +29,7 @@ type Pair<F> = Vector<F, Const<2>>;
 /// `h = f(x · gate) · (x · up)`. With gradients, `h` holds `dh` when the kernel starts, and they become those of
 /// the two products. `k` and `n` are multiples of 8.
 #[cube(launch_unchecked, address_type = "dynamic")]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
 pub(crate) fn gated_mma_kernel<F: Float>(
     x: &[Wide<F>],
     gate: &[Wide<F>],
@@ -66,90 +66,52 @@ pub(crate) fn gated_mma_kernel<F: Float>(
         }
         commit(tile);
     }
+    // Of the gate; when joint, of both.
+    let mut gates = zero_sums(tile);
+    let (xs, ws) = (&mut x_tile, &mut w_tile);
+    add::<F>(x, gate, up, index, xs, ws, &mut gates, task, row, 0, gate_steps, steps, sizes, plan);
     if comptime!(plan.joint) {
-        let mut sums = zero_sums(tile);
-        for step in 0..steps {
-            advance::<F>(
-                x,
-                gate,
-                up,
-                index,
-                &mut x_tile,
-                &mut w_tile,
-                task,
-                row,
-                step,
-                steps,
-                sizes,
-                plan,
-            );
-            multiply::<F>(&x_tile, &w_tile, &mut sums, step % comptime!(tile.stages()), tile);
-        }
-        store::<F>(h, gradients, &sums, &sums, task, row, sizes, plan, activation);
+        store::<F>(h, gradients, &gates, &gates, task, row, sizes, plan, activation);
     } else {
-        let mut gates = zero_sums(tile);
         let mut ups = zero_sums(tile);
-        for step in 0..gate_steps {
-            advance::<F>(
-                x,
-                gate,
-                up,
-                index,
-                &mut x_tile,
-                &mut w_tile,
-                task,
-                row,
-                step,
-                steps,
-                sizes,
-                plan,
-            );
-            multiply::<F>(&x_tile, &w_tile, &mut gates, step % comptime!(tile.stages()), tile);
-        }
-        for step in gate_steps..steps {
-            advance::<F>(
-                x,
-                gate,
-                up,
-                index,
-                &mut x_tile,
-                &mut w_tile,
-                task,
-                row,
-                step,
-                steps,
-                sizes,
-                plan,
-            );
-            multiply::<F>(&x_tile, &w_tile, &mut ups, step % comptime!(tile.stages()), tile);
-        }
+        let (xs, ws) = (&mut x_tile, &mut w_tile);
+        add::<F>(
+            x, gate, up, index, xs, ws, &mut ups, task, row, gate_steps, steps, steps, sizes, plan,
+        );
         store::<F>(h, gradients, &gates, &ups, task, row, sizes, plan, activation);
     }
 }
 
-/// Waits for the stage of `step` and starts the copies of the one that takes the place of the stage before.
+/// Adds the steps from `first` to `end` of all `steps` to `sums`. Each waits for its stage and starts the copies
+/// of the one that takes the place of the stage before.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn advance<F: Float>(
+fn add<F: Float>(
     x: &[Wide<F>],
     gate: &[Wide<F>],
     up: &[Wide<F>],
     index: &[u32],
     x_tile: &mut Shared<[Wide<F>]>,
     w_tile: &mut Shared<[Wide<F>]>,
+    sums: &mut Sequence<Array<Sum>>,
     task: Task,
     row: usize,
-    step: usize,
+    first: usize,
+    end: usize,
     steps: usize,
     sizes: Sizes,
     #[comptime] plan: Blueprint,
 ) {
-    wait(plan.tile);
-    let next = step + comptime!(plan.tile.stages() - 1);
-    if next < steps {
-        fill::<F>(x, gate, up, index, x_tile, w_tile, task, row, next, sizes, plan);
+    let tile = comptime!(plan.tile);
+    for step in first..end {
+        wait(tile);
+        let next = step + comptime!(tile.stages() - 1);
+        if next < steps {
+            fill::<F>(x, gate, up, index, x_tile, w_tile, task, row, next, sizes, plan);
+        }
+        commit(tile);
+        multiply::<F>(&*x_tile, &*w_tile, sums, step % comptime!(tile.stages()), tile);
     }
-    commit(plan.tile);
 }
 
 /// Starts the copies of one step.
@@ -311,7 +273,7 @@ fn store_gradients<F: Float>(
 
 /// Combines the two products and writes the results.
 #[cube]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
 fn store<F: Float>(
     h: &mut [Pair<F>],
     gradients: ComptimeOption<(&mut [Pair<F>], &mut [Pair<F>])>,
