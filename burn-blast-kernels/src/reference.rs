@@ -4,6 +4,10 @@
 //! far a kernel may be off. The limit grows with the length of the sum, so a kernel that drops a block
 //! cannot hide behind a loose tolerance.
 
+mod gated;
+
+pub use gated::{activate, activation, gated_gradients, gated_hidden};
+
 use crate::{BlockPattern, pack};
 
 /// One exact element and what bounds the error of computing it in floating point.
@@ -27,7 +31,8 @@ impl Exact {
         sum
     }
 
-    fn add(&mut self, term: f64) {
+    /// Adds one term.
+    pub fn add(&mut self, term: f64) {
         self.value += term;
         self.abs_sum += term.abs();
         self.terms += 1;

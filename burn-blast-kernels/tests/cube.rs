@@ -4,7 +4,8 @@
 
 #![cfg(feature = "cube")]
 
-use burn_blast_kernels::cube::{self, Call, CubeError};
+use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::Device;
@@ -112,11 +113,18 @@ impl Problem {
     fn check_spmm(&self) {
         let want = reference::spmm(&self.x, &self.values, None, &self.pattern);
         self.check("spmm", &want, |call, y| {
-            cube::spmm(call, self.upload(&self.x), self.upload(&self.values), None, y, self.m);
+            cube::spmm(
+                call,
+                self.upload(&self.x),
+                self.upload(&self.values),
+                Epilogue::default(),
+                y,
+                self.m,
+            );
         });
         let want = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
         self.check("spmm with bias", &want, |call, y| {
-            let bias = Some(self.upload(&self.bias));
+            let bias = Epilogue::bias(Some(self.upload(&self.bias)));
             cube::spmm(call, self.upload(&self.x), self.upload(&self.values), bias, y, self.m);
         });
     }
@@ -124,7 +132,29 @@ impl Problem {
     fn check_spmm_t(&self) {
         let want = reference::spmm_t(&self.dy, &self.values, &self.pattern);
         self.check("spmm_t", &want, |call, dx| {
-            cube::spmm_t(call, self.upload(&self.dy), self.upload(&self.values), dx, self.m);
+            cube::spmm_t(call, self.upload(&self.dy), self.upload(&self.values), None, dx, self.m);
+        });
+    }
+
+    /// Bias, activation and residual at once.
+    fn check_epilogues(&self) {
+        let sums = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
+        for f in [Activation::Relu, Activation::Gelu, Activation::Silu] {
+            let want = plus(reference::activate(&sums, f), &self.dy);
+            self.check(&format!("spmm with {f:?}"), &want, |call, y| {
+                let epilogue = Epilogue {
+                    bias: Some(self.upload(&self.bias)),
+                    activation: Some(f),
+                    residual: Some(self.upload(&self.dy)),
+                };
+                let (x, values) = (self.upload(&self.x), self.upload(&self.values));
+                cube::spmm(call, x, values, epilogue, y, self.m);
+            });
+        }
+        let want = plus(reference::spmm_t(&self.dy, &self.values, &self.pattern), &self.x);
+        self.check("spmm_t with a residual", &want, |call, dx| {
+            let (dy, values) = (self.upload(&self.dy), self.upload(&self.values));
+            cube::spmm_t(call, dy, values, Some(self.upload(&self.x)), dx, self.m);
         });
     }
 
@@ -165,6 +195,12 @@ impl Problem {
         self.check_sddmm();
         self.check_layout();
     }
+}
+
+/// Sums with one more term each.
+fn plus(mut sums: Vec<Exact>, terms: &[f32]) -> Vec<Exact> {
+    sums.iter_mut().zip(terms).for_each(|(sum, &term)| sum.add(f64::from(term)));
+    sums
 }
 
 /// Elements that must arrive as they are.
@@ -208,6 +244,14 @@ fn half_precision_agrees_with_the_oracle() {
     }
     Problem::random(&client, F16, [64, 96, 32], 21, 0.5).check_all();
     Problem::random(&client, F16, [21, 30, 8], 4, 0.5).check_all();
+}
+
+#[test]
+fn epilogues_agree_with_the_oracle() {
+    let Some(client) = client() else { return };
+    // Rows read and written four at a time, and one by one; columns without blocks.
+    Problem::random(&client, F32, [40, 48, 16], 17, 0.4).check_epilogues();
+    Problem::random(&client, F32, [21, 27, 8], 5, 0.5).check_epilogues();
 }
 
 #[test]
@@ -280,7 +324,14 @@ fn a_zero_weight_does_not_hide_nan() {
     // SAFETY: the buffer was made with this length.
     let out = unsafe { BufferArg::from_raw_parts(handle.clone(), 2 * 16) };
     let call = Call::new(&client, &problem.pattern, F32).unwrap();
-    cube::spmm(&call, problem.upload(&problem.x), problem.upload(&problem.values), None, out, 2);
+    cube::spmm(
+        &call,
+        problem.upload(&problem.x),
+        problem.upload(&problem.values),
+        Epilogue::default(),
+        out,
+        2,
+    );
     let bytes = client.read_one(handle).unwrap();
     let got = f32::from_bytes(&bytes);
     assert!(got[..16].iter().all(|value| value.is_nan()), "{got:?}");

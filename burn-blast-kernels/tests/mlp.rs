@@ -5,6 +5,7 @@ mod common;
 use std::mem::MaybeUninit;
 
 use burn_blast_kernels::cpu::{self, Activation, Layer, Mlp, MlpGradients, Values};
+use burn_blast_kernels::reference::activation;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, pack};
 use common::{numbers, values};
 
@@ -88,38 +89,6 @@ fn turned(a: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     (0..rows * cols).map(|at| a[(at % rows) * cols + at / rows]).collect()
 }
 
-/// By its series near 0, by the continued fraction of `erfc` elsewhere.
-fn erf(x: f64) -> f64 {
-    let z = x.abs();
-    if z > 3.0 {
-        let fraction = (1..80).rev().fold(z, |tail, n| z + f64::from(n) / 2.0 / tail);
-        let upper = (-z * z).exp() / std::f64::consts::PI.sqrt() / fraction;
-        return (1.0 - upper).copysign(x);
-    }
-    let (mut term, mut sum) = (x, x);
-    for n in 1..100 {
-        term *= -x * x / f64::from(n);
-        sum += term / f64::from(2 * n + 1);
-    }
-    sum * 2.0 / std::f64::consts::PI.sqrt()
-}
-
-/// Value and slope of an activation.
-fn exact(f: Activation, x: f64) -> (f64, f64) {
-    match f {
-        Activation::Relu => (x.max(0.0), f64::from(u8::from(x > 0.0))),
-        Activation::Silu => {
-            let s = 1.0 / (1.0 + (-x).exp());
-            (x * s, s * (1.0 + x * (1.0 - s)))
-        }
-        Activation::Gelu => {
-            let cdf = 0.5 * (1.0 + erf(x / 2.0_f64.sqrt()));
-            let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-            (x * cdf, cdf + x * density)
-        }
-    }
-}
-
 /// What the block gives, by definition: output, then the gradients of `x`, gate, up, down and the first bias.
 struct Expected {
     y: Vec<f64>,
@@ -138,13 +107,14 @@ fn expected(case: &Case) -> Expected {
     let mut g = product(&x, &gate, [m, k, f]);
     g.iter_mut().enumerate().for_each(|(at, g)| *g += bias(0, at % f));
     let u = if case.gated { product(&x, &up, [m, k, f]) } else { vec![1.0; m * f] };
-    let h: Vec<f64> = g.iter().zip(&u).map(|(&g, u)| exact(case.activation, g).0 * u).collect();
+    let h: Vec<f64> =
+        g.iter().zip(&u).map(|(&g, u)| activation(case.activation, g).0 * u).collect();
     let mut y = product(&h, &down, [m, f, n]);
     y.iter_mut().enumerate().for_each(|(at, y)| *y += bias(1, at % n));
     let dh = product(&dy, &turned(&down, f, n), [m, n, f]);
-    let slope = |at: usize| exact(case.activation, g[at]).1;
+    let slope = |at: usize| activation(case.activation, g[at]).1;
     let dg: Vec<f64> = (0..m * f).map(|at| dh[at] * u[at] * slope(at)).collect();
-    let du: Vec<f64> = (0..m * f).map(|at| dh[at] * exact(case.activation, g[at]).0).collect();
+    let du: Vec<f64> = (0..m * f).map(|at| dh[at] * activation(case.activation, g[at]).0).collect();
     let mut dx = product(&dg, &turned(&gate, k, f), [m, f, k]);
     if case.gated {
         let second = product(&du, &turned(&up, k, f), [m, f, k]);

@@ -94,7 +94,7 @@ pub trait BlastOps: Backend {
 
     /// `down(silu(gate(x)) · up(x))`, which keeps no hidden features. Shapes: `x [m, d_model]`, result
     /// `[m, d_output]`; the values as their patterns say.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]
     fn gated_mlp(
         x: FloatTensor<Self>,
         gate: FloatTensor<Self>,
@@ -110,7 +110,9 @@ pub trait BlastOps: Backend {
 
     /// Gradients of [`gated_mlp`](Self::gated_mlp) for `x`, `gate`, `up` and `down`, in this order, from the
     /// gradient `dy` of its result. The hidden features are computed again.
-    #[fusion(default)]
+    #[fusion(meta = |x, gate, up, down, _dy, _patterns| {
+        (x.clone(), gate.clone(), up.clone(), down.clone())
+    })]
     fn gated_mlp_backward(
         x: FloatTensor<Self>,
         gate: FloatTensor<Self>,

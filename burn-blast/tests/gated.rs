@@ -75,6 +75,45 @@ fn the_fused_block_has_the_value_and_gradients_of_the_dense_one() {
     }
 }
 
+#[test]
+fn gate_and_up_of_one_pattern_have_the_value_and_gradients_of_the_dense_block() {
+    for engine in engines() {
+        let mut patterns = patterns([32, 48], 16);
+        patterns.up = patterns.gate.clone();
+        let device = engine.device.clone().autodiff();
+        let fused = results(&patterns, &device, |x, [gate, up, down]| {
+            gated_mlp(x, gate, up, down, &patterns)
+        });
+        let dense = results(&patterns, &device, |x, [gate, up, down]| {
+            let gate = x.clone().matmul(unpack(gate, &patterns.gate));
+            let up = x.matmul(unpack(up, &patterns.up));
+            (silu(gate) * up).matmul(unpack(down, &patterns.down))
+        });
+        for (at, (fused, dense)) in fused.iter().zip(&dense).enumerate() {
+            let off = distance(fused, dense);
+            assert!(off < 2e-5, "{}, part {at}: off by {off}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn half_precision_differs_from_single_by_its_rounding() {
+    for engine in engines() {
+        for dtype in common::dtypes(&engine).into_iter().filter(|&dtype| dtype != DType::F32) {
+            let patterns = patterns([32, 48], 16);
+            let (x, values) = leaves(&patterns, &engine.device.clone().autodiff());
+            let (x, values) = (x.inner(), values.map(Tensor::inner));
+            let run = |dtype: DType| {
+                let [gate, up, down] = values.clone().map(|values| values.cast(dtype));
+                floats(gated_mlp(x.clone().cast(dtype), gate, up, down, &patterns))
+            };
+            let off = distance(&run(dtype), &run(DType::F32));
+            let limit = if dtype == DType::F16 { 4e-3 } else { 3e-2 };
+            assert!(off < limit, "{}, {dtype:?}: off by {off}", engine.name);
+        }
+    }
+}
+
 fn module(device: &Device) -> BlockSparseGatedMlp {
     device.seed(4);
     BlockSparseGatedMlpConfig::new(64, 96).with_block_size(16).with_sparsity(0.5).init(device)

@@ -6,8 +6,10 @@ use burn::backend::BackendTypes;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, TensorData};
-use burn_blast::BlastOps;
-use burn_blast::functions::{block_norms, grad_block_norms, sddmm, spmm, spmm_t, unpack};
+use burn_blast::functions::{
+    block_norms, gated_mlp, grad_block_norms, sddmm, spmm, spmm_t, unpack,
+};
+use burn_blast::{BlastOps, GatedPatterns};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -72,5 +74,52 @@ fn fusion_changes_no_bit() {
     ];
     for (at, (fused, unfused)) in pairs.into_iter().enumerate() {
         assert_eq!(fused, unfused, "operation {at}");
+    }
+}
+
+#[test]
+fn fusion_changes_no_bit_of_the_gated_block() {
+    if !engines().iter().any(|engine| engine.name == "wgpu") {
+        return;
+    }
+    let device = Device::wgpu(Default::default()).autodiff();
+    let (m, d_model, d_ff, b) = (17, 40, 50, 16);
+    let layer = |rows, cols, seed| pattern(rows, cols, b, 0.5, seed);
+    let (gate, down) = (layer(d_model, d_ff, 1), layer(d_ff, d_model, 3));
+    // Gate and up apart, then with one pattern.
+    for up in [layer(d_model, d_ff, 2), gate.clone()] {
+        let patterns = GatedPatterns { gate: gate.clone(), up, down: down.clone() };
+        let all = [&patterns.gate, &patterns.up, &patterns.down];
+        let dims = all.map(|pattern| [pattern.nnz(), b, b]);
+        let weights = all.map(|pattern| {
+            let dense = numbers(pattern.shape().area(), 4 + pattern.nnz() as u64);
+            burn_blast_kernels::pack::pack(&dense, pattern)
+        });
+        let (x, dy) = (numbers(m * d_model, 2), numbers(m * d_model, 3));
+
+        let fx = tensor::<2>(&x, [m, d_model], &device, DType::F32).require_grad();
+        let values = [0, 1, 2]
+            .map(|at| tensor::<3>(&weights[at], dims[at], &device, DType::F32).require_grad());
+        let [fg, fu, fd] = values.clone();
+        let y = gated_mlp(fx.clone(), fg, fu, fd, &patterns);
+        // The gradient of `y` is `dy`.
+        let loss = y.clone() * tensor::<2>(&dy, [m, d_model], &device, DType::F32);
+        let grads = loss.sum().backward();
+        let mut fused = vec![floats(y), floats(fx.grad(&grads).unwrap())];
+        fused.extend(values.map(|values| floats(values.grad(&grads).unwrap())));
+
+        let rx = || raw(&x, [m, d_model]);
+        let rv = |at: usize| raw(&weights[at], dims[at]);
+        let y = CubeBackend::gated_mlp(rx(), rv(0), rv(1), rv(2), patterns.clone());
+        let (dx, dgate, dup, ddown) = CubeBackend::gated_mlp_backward(
+            rx(),
+            rv(0),
+            rv(1),
+            rv(2),
+            raw(&dy, [m, d_model]),
+            patterns.clone(),
+        );
+        let unfused = [y, dx, dgate, dup, ddown].map(read);
+        assert_eq!(fused, unfused);
     }
 }

@@ -17,6 +17,11 @@
 #include <unistd.h>
 #include <ucontext.h>
 
+// Last: they declare names of CUDA that the headers above define in `std` as well.
+#include "emulator.h"
+#include "half.h"
+#include "memory.h"
+
 // Calls the kernel; written next to it.
 extern "C" void emu_launch(char *const *buffers, char const *info, size_t info_bytes);
 

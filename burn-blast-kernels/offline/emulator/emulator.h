@@ -16,6 +16,9 @@ extern dim3 threadIdx, blockIdx, gridDim;
 
 template <typename T> T min(T a, T b) { return b < a ? b : a; }
 template <typename T> T max(T a, T b) { return a < b ? b : a; }
+inline float exp(float x) { return __builtin_expf(x); }
+inline float fabs(float x) { return __builtin_fabsf(x); }
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 // All units of the block that have not returned must arrive.
 void __syncthreads();

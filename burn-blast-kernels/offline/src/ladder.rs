@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 
 use crate::{Arch, BF16, OfflineError, Toolkit, generate};
 
@@ -21,7 +22,11 @@ const L2_TBPS: f64 = 5.5;
 
 /// Whether the page has a row for a variant. The others differ in what they do with sums only.
 pub fn on_the_page(variant: &Variant) -> bool {
-    variant.pipelined() && !variant.bias() && !variant.split() && !variant.pieces()
+    variant.pipelined()
+        && variant.epilogue() == Parts::default()
+        && variant.gate().is_none_or(|gate| gate == Activation::Silu)
+        && !variant.split()
+        && !variant.pieces()
 }
 
 /// The rows of the table, compiled with `toolkit`.
@@ -31,8 +36,9 @@ pub fn on_the_page(variant: &Variant) -> bool {
 pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
     let mut variants: Vec<Variant> = Variant::all().into_iter().filter(on_the_page).collect();
     variants.sort_by_key(|variant| {
-        let verb = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm].iter().position(|&v| v == variant.verb());
-        (verb, variant.tile_size().map(|[rows, cols]| (cols, rows)))
+        let verbs = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm, Verb::Gated, Verb::GatedBackward];
+        let verb = verbs.iter().position(|&verb| verb == variant.verb());
+        (verb, variant.joint(), variant.tile_size().map(|[rows, cols]| (cols, rows)))
     });
     let mut registers = Vec::new();
     for arch in Arch::ALL {

@@ -62,8 +62,11 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
 }
 
 fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
-    // With a bias there is more to go wrong; one test looks at the kernels without.
-    let fullest = variant.verb() != Verb::Spmm || variant.bias();
+    // With an epilogue there is more to go wrong; one test looks at the kernels without.
+    let fullest = match variant.verb() {
+        Verb::Spmm => variant.epilogue().bias && variant.epilogue().residual,
+        _ => variant.epilogue().residual,
+    };
     let side = variant.tile_size().map(|[_, cols]| cols);
     let whole = !variant.pieces();
     variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest && whole
@@ -110,8 +113,8 @@ fn input_gradient_in_blocks_of_128() {
 fn products_on_cooperative_matrices() {
     // The taller tile differs in a number of tiles only.
     let names = [
-        "spmm_cmma_64x16_bias",
-        "spmm_cmma_64x64_bias",
+        "spmm_cmma_64x16_bias_gelu_residual",
+        "spmm_cmma_64x64_bias_gelu_residual",
         "spmm_t_cmma_128x32",
         "spmm_t_cmma_64x64_parts",
     ];
@@ -130,7 +133,7 @@ fn weight_gradient_on_cooperative_matrices() {
 fn long_lines_in_pieces() {
     let Some(emulator) = emulator() else { return };
     for (name, add) in [
-        ("spmm_64x32_bias_pieces", "add_pieces_32_bias"),
+        ("spmm_64x32_bias_gelu_residual_pieces", "add_pieces_32_bias_gelu_residual"),
         ("spmm_128x64_pieces", "add_pieces_64"),
         ("spmm_t_64x64_pieces", "add_pieces_64"),
         ("spmm_t_128x32_pieces_plain", "add_pieces_32"),
@@ -158,8 +161,14 @@ fn half_precision_and_no_bias() {
 }
 
 #[test]
+fn activations() {
+    let names = ["spmm_64x32_bias_gelu", "spmm_64x64_bias_silu", "spmm_64x32_bias_relu"];
+    check(BF16, |variant| names.contains(&variant.name().as_str()));
+}
+
+#[test]
 fn copies_through_registers() {
-    let names = ["spmm_64x64_bias_plain", "spmm_t_128x32_plain", "sddmm_128x64_plain"];
+    let names = ["spmm_64x64_bias_plain", "spmm_t_128x32_residual_plain", "sddmm_128x64_plain"];
     check(BF16, |variant| names.contains(&variant.name().as_str()));
 }
 

@@ -41,8 +41,12 @@ fn sources(
 /// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units on a multiprocessor,
 /// 80 for three; only the largest tile gives up the second.
 fn ceiling(variant: &Variant) -> usize {
+    let gated = matches!(variant.verb(), Verb::Gated | Verb::GatedBackward);
     match variant.tile_size() {
         None => 40,
+        // A gated block keeps two sums for each output.
+        Some([rows, _]) if gated && rows * variant.block().unwrap() <= 8192 => 128,
+        Some(_) if gated => 224,
         Some([_, 16 | 32] | [64, _] | [128, 64]) => 80,
         Some([256, 64] | [128, 128]) => 128,
         Some(_) => 224,
@@ -103,13 +107,37 @@ fn the_page_has_a_row_for_every_kernel_it_names() {
 
 #[test]
 fn the_other_variants_spill_nothing() {
-    let names = ["spmm_256x128_bias", "spmm_128x64_bias", "sddmm_128x128_split", "add_splits"];
+    let names = [
+        "spmm_256x128_bias",
+        "spmm_128x64_bias_residual",
+        "spmm_t_256x128_residual",
+        "gated_128x128_joint_gelu",
+        "gated_backward_128x64_joint_gelu",
+        "sddmm_128x128_split",
+        "add_splits",
+    ];
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
-    let names = ["spmm_128x64_bias", "spmm_t_64x32", "sddmm_128x64", "add_splits"];
+    let names = [
+        "spmm_128x64_bias_silu",
+        "spmm_t_64x32",
+        "gated_backward_256x64_joint",
+        "sddmm_128x64",
+        "add_splits",
+    ];
     check_all(Arch::Sm80, F16, |variant| names.contains(&variant.name().as_str()));
-    let names = ["spmm_256x128_bias_pieces", "spmm_t_128x64_pieces", "add_pieces_64_bias"];
+    let names = [
+        "spmm_256x128_bias_gelu_residual_pieces",
+        "spmm_t_128x64_pieces",
+        "add_pieces_64_bias_gelu_residual",
+    ];
     check_all(Arch::Sm90, BF16, |variant| names.contains(&variant.name().as_str()));
-    let names = ["spmm_256x128_bias_plain", "spmm_t_128x64_plain", "sddmm_128x32_plain"];
+    let names = [
+        "spmm_256x128_bias_plain",
+        "spmm_t_128x64_plain",
+        "gated_128x128_plain",
+        "gated_backward_64x32_joint_plain",
+        "sddmm_128x32_plain",
+    ];
     check_all(Arch::Sm80, BF16, |variant| names.contains(&variant.name().as_str()));
 }
 

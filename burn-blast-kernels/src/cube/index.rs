@@ -5,8 +5,9 @@ use std::sync::Arc;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
+use super::gated::task;
 use super::mma::pieces::base::Cut;
-use crate::BlockPattern;
+use crate::{BlockPattern, PatternId};
 
 /// Slot number of a block that is not kept.
 pub(super) const ABSENT: u32 = u32::MAX;
@@ -161,6 +162,29 @@ impl PieceIndex {
                 lines: IndexBuffer::upload(client, cut.lines.as_flattened()),
                 partials: cut.partials,
             }
+        })
+    }
+}
+
+/// The work of a gated block on a device: see [`task`].
+pub(super) struct GatedIndex {
+    client: Client,
+    up: (PatternId, usize),
+    pub(super) tasks: IndexBuffer,
+}
+
+impl GatedIndex {
+    /// The copy on the client's device for these two patterns of one size; made on first use and kept with the
+    /// pattern of the gate.
+    pub(super) fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
+        // With the number of blocks, so that no chance hash can lead outside of the values.
+        let id = (up.id(), up.nnz());
+        let here =
+            |index: &Self| index.up == id && index.client.service_id() == client.service_id();
+        gate.attached(here, || Self {
+            client: client.clone(),
+            up: id,
+            tasks: IndexBuffer::upload(client, &task::tasks(gate, up)),
         })
     }
 }

@@ -7,7 +7,7 @@ use super::call::CubeError;
 use super::{sddmm, spmm};
 use crate::{BlockPattern, BlockSize};
 
-/// Most buffers of a kernel: input, values, bias, three of indices, slots or partial sums, and output.
+/// Most buffers of a kernel: input, values, bias or slots, three of indices, residual, and output.
 const BINDINGS: usize = 8;
 
 /// The facts about a device that a launch can exceed.

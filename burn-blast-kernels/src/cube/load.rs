@@ -35,3 +35,32 @@ pub(super) fn load4<F: Float, N: Size>(
     }
     four
 }
+
+/// Writes four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, those that lie inside. The
+/// vector width is as for [`load4`].
+#[cube]
+pub(super) fn store4<F: Float, N: Size>(
+    to: &mut [Vector<F, N>],
+    four: F4,
+    row: usize,
+    col: usize,
+    rows: usize,
+    cols: usize,
+) {
+    if row < rows {
+        let at = row * cols + col;
+        let width = N::value();
+        if comptime!(width == 4) {
+            if col < cols {
+                to[at / 4] = Vector::cast_from(four);
+            }
+        } else {
+            #[unroll]
+            for i in 0..4usize {
+                if col + i < cols {
+                    to[at + i] = Vector::cast_from(four.extract(i));
+                }
+            }
+        }
+    }
+}

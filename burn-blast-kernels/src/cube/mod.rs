@@ -8,8 +8,9 @@
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
-//! | [`spmm()`] | forward, with bias | rows of one block column of `y` |
+//! | [`spmm()`] | forward, with an [`Epilogue`] | rows of one block column of `y` |
 //! | [`spmm_t`] | input gradient | rows of one block row of `dx` |
+//! | [`gated_hidden`], [`gated_hidden_backward`] | gate and up of a gated block | rows of one block column of both |
 //! | [`sddmm()`] | weight gradient | one kept block, or a quarter of it at block 128 |
 //! | [`grad_block_norms`] | growth scores | one block of the grid |
 //! | [`block_norms`] | pruning scores | one kept block |
@@ -27,6 +28,8 @@
 
 mod call;
 mod cmma;
+mod epilogue;
+mod gated;
 mod gather;
 mod index;
 mod limits;
@@ -37,6 +40,8 @@ mod sddmm;
 mod spmm;
 
 pub use call::{Call, CubeError, Kernel};
+pub use epilogue::Epilogue;
+pub use gated::{gated_hidden, gated_hidden_backward};
 pub use gather::{pack, unpack};
 #[doc(hidden)]
 pub use mma::catalogue;

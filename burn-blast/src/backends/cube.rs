@@ -5,13 +5,15 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
-use burn_blast_kernels::cube::{self, Call};
+use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::cube::{self, Call, Epilogue};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::Client;
 
+use crate::GatedPatterns;
 use crate::ops::{BlastOps, packed};
 
 impl BlastOps for CubeBackend {
@@ -37,16 +39,7 @@ impl BlastOps for CubeBackend {
         values: FloatTensor<Self>,
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
-        let m = dy.shape()[0];
-        let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
-        cube::spmm_t(
-            &call_on(&dx, &pattern, m),
-            input(dy),
-            input(values),
-            dx.clone().into_buffer_arg(),
-            m,
-        );
-        dx
+        product_t(dy, values, None, &pattern)
     }
 
     fn sddmm(
@@ -96,6 +89,53 @@ impl BlastOps for CubeBackend {
         cube::unpack(&call(&dense, &pattern), input(values), dense.clone().into_buffer_arg());
         dense
     }
+
+    fn gated_mlp(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> FloatTensor<Self> {
+        let GatedPatterns { gate: first, up: second, down: last } = patterns;
+        let m = x.shape()[0];
+        let h = output_like(&x, Shape::new([m, first.shape().cols()]));
+        let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
+        let call = call_on(&h, &first, m);
+        cube::gated_hidden(&call, &second, Activation::Silu, input(x), values, out, m);
+        product(h, down, None, last)
+    }
+
+    fn gated_mlp_backward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        patterns: GatedPatterns,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let GatedPatterns { gate: first, up: second, down: last } = patterns;
+        let m = x.shape()[0];
+        // The gradient of the hidden features, which they then take the place of.
+        let h = product_t(dy.clone(), down, None, &last);
+        let [dg, du] = [(); 2].map(|()| output_like(&h, h.shape()));
+        let values = [gate.clone(), up.clone()].map(input);
+        let gradients = [&dg, &du].map(|tensor| tensor.clone().into_buffer_arg());
+        cube::gated_hidden_backward(
+            &call_on(&h, &first, m),
+            &second,
+            Activation::Silu,
+            input(x.clone()),
+            values,
+            h.clone().into_buffer_arg(),
+            gradients,
+            m,
+        );
+        let dx = product_t(dg.clone(), gate, None, &first);
+        let dx = product_t(du.clone(), up, Some(dx), &second);
+        let (dgate, dup) = (Self::sddmm(x.clone(), dg, first), Self::sddmm(x, du, second));
+        (dx, dgate, dup, Self::sddmm(h, dy, last))
+    }
 }
 
 fn product(
@@ -107,8 +147,23 @@ fn product(
     let m = x.shape()[0];
     let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
     let out = y.clone().into_buffer_arg();
-    cube::spmm(&call_on(&y, &pattern, m), input(x), input(values), bias.map(input), out, m);
+    let epilogue = Epilogue::bias(bias.map(input));
+    cube::spmm(&call_on(&y, &pattern, m), input(x), input(values), epilogue, out, m);
     y
+}
+
+/// `dy · wᵀ + residual`.
+fn product_t(
+    dy: CubeTensor,
+    values: CubeTensor,
+    residual: Option<CubeTensor>,
+    pattern: &BlockPattern,
+) -> CubeTensor {
+    let m = dy.shape()[0];
+    let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
+    let (residual, out) = (residual.map(input), dx.clone().into_buffer_arg());
+    cube::spmm_t(&call_on(&dx, pattern, m), input(dy), input(values), residual, out, m);
+    dx
 }
 
 /// Recycled memory of the same type on the same device: kernels write every element.

@@ -103,15 +103,14 @@ impl BlockSparseGatedMlp {
         })
     }
 
-    /// Whether the three products can be one: on a CPU, all of them sparse, of one block size, without bias, and
-    /// none asking for the gradient norms that only a product of its own gives. Not in bf16 on a machine with a unit
-    /// for it, which only a product of its own uses.
+    /// Whether the three products can be one: all of them sparse, of one block size, without bias, and none asking
+    /// for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it, which
+    /// only a product of its own uses.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let rows = input.dims()[..D - 1].iter().product();
         let layers = [&self.gate, &self.up, &self.down];
         let block = self.gate.pattern().block();
-        is_host(&input.device())
-            && !(input.dtype() == DType::BF16 && has_matrix_unit())
+        !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())
             && layers.iter().all(|layer| {
                 layer.bias.is_none()
                     && layer.pattern().block() == block

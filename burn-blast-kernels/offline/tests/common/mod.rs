@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use blast_offline::{
     Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, cooperative, generate,
 };
-use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{AddressType, ElemType};
@@ -86,20 +86,41 @@ impl Problem {
     /// What a variant of `spmm` or `spmm_t` must give, and its contraction and output sides.
     fn wanted(&self, variant: &Variant) -> (Vec<Exact>, [usize; 2]) {
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
-        if variant.verb() == Verb::SpmmT {
+        let Parts { bias, activation, residual } = variant.epilogue();
+        let bias = bias.then_some(self.bias.as_slice());
+        let (mut want, sides) = if variant.verb() == Verb::SpmmT {
             let want = reference::spmm_t(&self.dy, &self.values, pattern);
-            return (want, [shape.cols(), shape.rows()]);
+            (want, [shape.cols(), shape.rows()])
+        } else {
+            let want = reference::spmm(&self.x, &self.values, bias, pattern);
+            (want, [shape.rows(), shape.cols()])
+        };
+        if let Some(f) = activation {
+            want = reference::activate(&want, f);
         }
-        let bias = variant.bias().then_some(self.bias.as_slice());
-        (reference::spmm(&self.x, &self.values, bias, pattern), [shape.rows(), shape.cols()])
+        let residual = residual.then_some(self.residual(variant));
+        for (sum, &term) in want.iter_mut().zip(residual.into_iter().flatten()) {
+            sum.add(f64::from(term));
+        }
+        (want, sides)
     }
 
-    /// The tensors that a variant of `spmm` or `spmm_t` reads.
+    /// As large as the result.
+    fn residual(&self, variant: &Variant) -> &[f32] {
+        if variant.verb() == Verb::SpmmT { &self.x } else { &self.dy }
+    }
+
+    /// The tensors that a variant of `spmm` or `spmm_t` reads before its indices.
     fn operands(&self, variant: &Variant) -> Vec<Buffer> {
         let x = if variant.verb() == Verb::SpmmT { &self.dy } else { &self.x };
         let mut buffers = vec![self.input(x), self.input(&self.values)];
-        buffers.extend(variant.bias().then(|| self.input(&self.bias)));
+        buffers.extend(variant.epilogue().bias.then(|| self.input(&self.bias)));
         buffers
+    }
+
+    /// The one that it reads after them, if any.
+    fn last_operand(&self, variant: &Variant) -> Option<Buffer> {
+        variant.epilogue().residual.then(|| self.input(self.residual(variant)))
     }
 
     /// Runs a variant of `spmm` or `spmm_t` and compares with the oracle.
@@ -116,6 +137,7 @@ impl Problem {
             let views = [&plan.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
             buffers.extend(views.map(indices));
         }
+        buffers.extend(self.last_operand(variant));
         buffers.push(self.poison(want.len(), self.dtype));
         let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
         let [rows, _] = variant.tile_size().unwrap();
@@ -157,6 +179,7 @@ impl Problem {
         } else {
             buffers.push(indices(pattern.row_idx()));
         }
+        buffers.extend(self.last_operand(variant));
         let [rows, block] = variant.tile_size().unwrap();
         let f32s = ElemType::Float(cubecl::ir::FloatKind::F32);
         buffers.push(self.poison(want.len(), self.dtype));
@@ -169,8 +192,10 @@ impl Problem {
         let (adder, program) = add;
         let count = lines.len() / 3;
         let mut buffers = vec![partial];
-        buffers.extend(variant.bias().then(|| self.input(&self.bias)));
-        buffers.extend([indices(&lines), y]);
+        buffers.extend(variant.epilogue().bias.then(|| self.input(&self.bias)));
+        buffers.push(indices(&lines));
+        buffers.extend(self.last_operand(variant));
+        buffers.push(y);
         let cubes = (count * self.m * block / 4).div_ceil(adder.units());
         self.run(adder, program, cubes, &[self.m, output, count], &mut buffers)
             .map_err(|error| error.to_string())?;
@@ -213,7 +238,7 @@ impl Problem {
         Ok(result)
     }
 
-    fn run(
+    pub fn run(
         &self,
         variant: &Variant,
         program: &Program,
@@ -227,22 +252,22 @@ impl Problem {
         program.run(Launch { blocks, units: variant.units(), info: &info }, buffers)
     }
 
-    fn input(&self, data: &[f32]) -> Buffer {
+    pub fn input(&self, data: &[f32]) -> Buffer {
         Buffer { bytes: encode(self.dtype, data), writable: false }
     }
 
-    fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
+    pub fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
         Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
     }
 
-    fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
+    pub fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
         let rounding = if self.dtype == F16 { Rounding::F16 } else { Rounding::BF16 };
         rounding.check(&decode(self.dtype, &got.bytes), want)
     }
 }
 
 /// An index array; one zero for an empty one, as a launch binds it.
-fn indices(data: &[u32]) -> Buffer {
+pub fn indices(data: &[u32]) -> Buffer {
     let data = if data.is_empty() { &[0] } else { data };
     Buffer { bytes: data.iter().flat_map(|n| n.to_le_bytes()).collect(), writable: false }
 }

@@ -5,13 +5,13 @@ use cubecl::prelude::*;
 use super::base::{Product, Sampled};
 use super::sddmm::{SizesCompilationArg, sddmm_cmma_kernel::SddmmCmmaKernel};
 use super::spmm::spmm_cmma_kernel::SpmmCmmaKernel;
-use crate::cube::mma::catalogue::{Target, buffer, optional};
+use crate::cube::mma::catalogue::{Parts, Target, buffer, optional};
 
 pub(in crate::cube) fn spmm(
     settings: KernelSettings,
     target: &Target,
     plan: Product,
-    bias: bool,
+    Parts { bias, activation, residual }: Parts,
 ) -> KernelDefinition {
     let kernel = SpmmCmmaKernel::new(
         settings,
@@ -24,12 +24,14 @@ pub(in crate::cube) fn spmm(
         buffer(),
         buffer(),
         optional(plan.transposed),
+        optional(residual),
         buffer(),
         (),
         (),
         (),
         (),
         plan,
+        activation,
         target.dtype,
     );
     kernel.define()

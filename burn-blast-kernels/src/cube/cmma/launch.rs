@@ -5,10 +5,10 @@ use cubecl::prelude::*;
 use super::base::{Product, Sampled};
 use super::sddmm::{SizesLaunch, sddmm_cmma_kernel};
 use super::spmm::spmm_cmma_kernel;
-use crate::cube::Call;
 use crate::cube::index::{GroupIndex, IndexBuffer, PatternIndex};
 use crate::cube::mma::sddmm::base::group_starts;
 use crate::cube::spmm::Side;
+use crate::cube::{Call, Epilogue};
 
 /// Launches `spmm` or `spmm_t` as `plan` describes; `m` is not zero.
 #[allow(clippy::too_many_arguments)]
@@ -18,7 +18,7 @@ pub(in crate::cube) fn spmm(
     side: Side,
     plan: Product,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
     address: AddressType,
 ) {
@@ -30,17 +30,19 @@ pub(in crate::cube) fn spmm(
         address,
         x,
         index.bindable(values),
-        bias.into(),
+        epilogue.bias.into(),
         side.order.arg(),
         side.ptr.arg(),
         side.idx.arg(),
         side.slot.map(IndexBuffer::arg).into(),
+        epilogue.residual.into(),
         y,
         m,
         side.contraction,
         side.output,
         cubes,
         plan,
+        epilogue.activation,
         call.dtype,
     );
 }

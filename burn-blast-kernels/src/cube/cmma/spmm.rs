@@ -6,9 +6,11 @@ use cubecl::prelude::*;
 
 use super::base::{CmmaTile, Product, STAGES, WIDTH};
 use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
+use crate::cpu::Activation;
+use crate::cube::epilogue::activate;
 use crate::cube::load::F4;
 
-/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, where `w` is the weight or its transpose.
+/// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
 ///
 /// `slot` maps the blocks of `idx` to value slots; without it they are in slot order. `k` and `n` are
 /// multiples of 4.
@@ -22,12 +24,14 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
     ptr: &[u32],
     idx: &[u32],
     slot: ComptimeOption<&[u32]>,
+    residual: ComptimeOption<&[Four<F>]>,
     y: &mut [Four<F>],
     m: usize,
     k: usize,
     n: usize,
     cubes: usize,
     #[comptime] plan: Product,
+    #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
@@ -67,7 +71,8 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
         }
         sync_cube();
     }
-    store::<F>(y, &bias, &sums, first_row, line * plan.block + part, m, n, tile);
+    let first_col = line * plan.block + part;
+    store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
 }
 
 /// Copies `[rows, depth]` of `x`; zeros outside, where a product with padding must not see NaN.
@@ -126,18 +131,20 @@ fn fill_w<F: Float>(
     }
 }
 
-/// Adds the bias and writes what lies inside the output.
+/// Turns sums into results and writes what lies inside the output.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn store<F: Float>(
     y: &mut [Four<F>],
     bias: &ComptimeOption<&[Four<F>]>,
+    residual: &ComptimeOption<&[Four<F>]>,
     sums: &Sequence<Matrix<f32>>,
     first_row: usize,
     first_col: usize,
     m: usize,
     n: usize,
     #[comptime] tile: CmmaTile,
+    #[comptime] activation: Option<Activation>,
 ) {
     let mut handover = Shared::<[F4]>::new_slice(comptime!(tile.planes() * tile.handover()));
     #[unroll]
@@ -146,16 +153,22 @@ fn store<F: Float>(
         for j in 0..comptime!(tile.tiles_n()) {
             hand_over(sums.index(comptime!(i * tile.tiles_n() + j)), &mut handover, tile);
             for round in 0..comptime!(tile.handover().div_ceil(tile.plane)) {
-                let (at, inner_row, inner_col) = handed(round, tile);
+                let (from, inner_row, inner_col) = handed(round, tile);
                 let row = first_row + plane_row(tile) + inner_row + comptime!(i * tile.side);
                 let col = first_col + plane_col(tile) + inner_col + comptime!(j * tile.side);
                 if inner_row < tile.side && row < m && col < n {
-                    let mut sum = handover[at];
+                    let mut sum = handover[from];
                     #[comptime]
                     if let ComptimeOption::Some(bias) = bias {
                         sum += F4::cast_from(bias[col / WIDTH]);
                     }
-                    y[(row * n + col) / WIDTH] = Vector::cast_from(sum);
+                    let at = (row * n + col) / WIDTH;
+                    let mut result = activate(sum, activation);
+                    #[comptime]
+                    if let ComptimeOption::Some(residual) = residual {
+                        result += F4::cast_from(residual[at]);
+                    }
+                    y[at] = Vector::cast_from(result);
                 }
             }
         }

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
+use super::gated::base as gated;
+use super::gated::kernel::SizesCompilationArg as GatedSizes;
+use super::gated::kernel::gated_mma_kernel::GatedMmaKernel;
 use super::offer::Offer;
 use super::pieces::base as pieces;
 use super::pieces::catalogue as cut;
@@ -16,33 +19,51 @@ use super::sddmm::kernel::{
 use super::spmm::base as spmm;
 use super::spmm::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use super::tile::MmaTile;
-use crate::BlockSize;
+use crate::cpu::Activation;
 use crate::cube::cmma::base as cmma;
 use crate::cube::cmma::catalogue as cooperative;
+use crate::cube::gated::task::tasks;
+use crate::{BlockPattern, BlockSize};
 
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    Spmm { plan: spmm::Blueprint, bias: bool, pieces: bool },
+    Spmm { plan: spmm::Blueprint, epilogue: Parts, pieces: bool },
+    Gated { plan: gated::Blueprint, activation: Activation, backward: bool },
     Sddmm { plan: sddmm::Blueprint, split: bool },
     AddSplits,
-    AddPieces { block: usize, bias: bool },
-    CmmaProduct { plan: cmma::Product, bias: bool },
+    AddPieces { block: usize, epilogue: Parts },
+    CmmaProduct { plan: cmma::Product, epilogue: Parts },
     CmmaSampled { plan: cmma::Sampled },
+}
+
+/// Which parts the epilogue of a product has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// `+ bias`.
+    pub bias: bool,
+    /// `f(..)`.
+    pub activation: Option<Activation>,
+    /// `+ residual`.
+    pub residual: bool,
 }
 
 /// The verb of a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// `y = x · w`, with `+ bias` where the variant has one.
+    /// `y = x · w`, with what the epilogue has.
     Spmm,
-    /// `dx = dy · wᵀ`.
+    /// `dx = dy · wᵀ`, with what the epilogue has.
     SpmmT,
     /// `xᵀ · dy` at the kept blocks.
     Sddmm,
+    /// `h = f(x · gate) · (x · up)`.
+    Gated,
+    /// Gradients of the two products, and `h` again.
+    GatedBackward,
     /// Sum of the partial results of a split `sddmm`.
     AddSplits,
-    /// Sum of the partial results of the lines that a product cuts, with `+ bias` where the variant has one.
+    /// Sum of the partial results of the lines that a product cuts, with the product's epilogue.
     AddPieces,
 }
 
@@ -65,27 +86,26 @@ pub struct Target {
 }
 
 impl Variant {
-    /// Every variant, with and without copies that run ahead.
+    /// Every variant, with and without copies that run ahead. Of cut lines, which end as whole ones do, only
+    /// those with the barest and the fullest epilogue.
     pub fn all() -> Vec<Self> {
-        let mut all = vec![Self { plan: Plan::AddSplits }];
+        let mut all = vec![Plan::AddSplits];
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
-            for bias in [false, true] {
-                all.push(Self { plan: Plan::AddPieces { block: block.get(), bias } });
-            }
+            let add = |epilogue| Plan::AddPieces { block: block.get(), epilogue };
+            all.extend(extremes(false).map(add));
             for pipelined in [true, false] {
                 for rows in [64, 128, 256] {
-                    for (transposed, bias) in [(false, false), (false, true), (true, false)] {
+                    for (transposed, epilogue, pieces) in products() {
                         let plan = spmm::Blueprint::new(block, transposed, rows, pipelined);
-                        let variant = |pieces| Self { plan: Plan::Spmm { plan, bias, pieces } };
-                        all.extend([false, true].map(variant));
+                        all.push(Plan::Spmm { plan, epilogue, pieces });
                     }
                 }
+                all.extend(gated_plans(block, pipelined));
                 let plan = sddmm::Blueprint::new(block, pipelined);
-                all.push(Self { plan: Plan::Sddmm { plan, split: false } });
-                all.push(Self { plan: Plan::Sddmm { plan, split: true } });
+                all.extend([false, true].map(|split| Plan::Sddmm { plan, split }));
             }
         }
-        all
+        all.into_iter().map(|plan| Self { plan }).collect()
     }
 
     /// Every variant on cooperative matrices for a device with these properties and this storage type. None if
@@ -95,10 +115,12 @@ impl Variant {
         let Some(side) = offer.cmma else { return Vec::new() };
         let mut all = Vec::new();
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
-            for (transposed, bias) in [(false, false), (false, true), (true, false)] {
+            for transposed in [false, true] {
                 let plans = cmma::candidates(&offer, side, block, transposed, [1, 1]);
-                let variant = |plan| Self { plan: Plan::CmmaProduct { plan, bias } };
-                all.extend(plans.into_iter().map(variant));
+                for plan in plans {
+                    let variant = |epilogue| Self { plan: Plan::CmmaProduct { plan, epilogue } };
+                    all.extend(extremes(transposed).map(variant));
+                }
             }
             let plan = cmma::sampled(&offer, side, block);
             all.extend(plan.map(|plan| Self { plan: Plan::CmmaSampled { plan } }));
@@ -113,20 +135,35 @@ impl Variant {
             Plan::Spmm { .. } => Verb::Spmm,
             Plan::CmmaProduct { plan, .. } if plan.transposed => Verb::SpmmT,
             Plan::CmmaProduct { .. } => Verb::Spmm,
+            Plan::Gated { backward: true, .. } => Verb::GatedBackward,
+            Plan::Gated { .. } => Verb::Gated,
             Plan::Sddmm { .. } | Plan::CmmaSampled { .. } => Verb::Sddmm,
             Plan::AddSplits => Verb::AddSplits,
             Plan::AddPieces { .. } => Verb::AddPieces,
         }
     }
 
-    /// Whether a bias is added.
-    pub fn bias(&self) -> bool {
-        matches!(
-            self.plan,
-            Plan::Spmm { bias: true, .. }
-                | Plan::AddPieces { bias: true, .. }
-                | Plan::CmmaProduct { bias: true, .. }
-        )
+    /// What a product adds to its sums; nothing for other verbs.
+    pub fn epilogue(&self) -> Parts {
+        match self.plan {
+            Plan::Spmm { epilogue, .. }
+            | Plan::AddPieces { epilogue, .. }
+            | Plan::CmmaProduct { epilogue, .. } => epilogue,
+            _ => Parts::default(),
+        }
+    }
+
+    /// The activation of a gated block.
+    pub fn gate(&self) -> Option<Activation> {
+        match self.plan {
+            Plan::Gated { activation, .. } => Some(activation),
+            _ => None,
+        }
+    }
+
+    /// Whether gate and up have one pattern.
+    pub fn joint(&self) -> bool {
+        matches!(self.plan, Plan::Gated { plan, .. } if plan.joint)
     }
 
     /// Whether results are partial sums in f32.
@@ -148,6 +185,7 @@ impl Variant {
     pub fn block(&self) -> Option<usize> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.block),
+            Plan::Gated { plan, .. } => Some(plan.block),
             Plan::Sddmm { plan, .. } => Some(plan.block),
             Plan::AddPieces { block, .. } => Some(block),
             Plan::CmmaProduct { plan, .. } => Some(plan.block),
@@ -156,7 +194,8 @@ impl Variant {
         }
     }
 
-    /// Rows and columns of a cube's output tile; `None` if it has none.
+    /// Rows and columns of the product a cube computes at each step; `None` if it computes none. With one pattern
+    /// for gate and up, the columns of both.
     pub fn tile_size(&self) -> Option<[usize; 2]> {
         let mma = self.mma().map(|tile| [tile.rows, tile.cols]);
         mma.or(self.cmma().map(|tile| [tile.rows, tile.cols]))
@@ -211,34 +250,47 @@ impl Variant {
             Verb::Spmm => "spmm",
             Verb::SpmmT => "spmm_t",
             Verb::Sddmm => "sddmm",
+            Verb::Gated => "gated",
+            Verb::GatedBackward => "gated_backward",
             Verb::AddSplits => "add_splits",
             Verb::AddPieces => "add_pieces",
         };
         let size = match (self.tile_size(), self.block()) {
             (Some([rows, cols]), _) if self.is_cooperative() => format!("_cmma_{rows}x{cols}"),
+            // The tile of a joint product is twice as wide as its output.
+            (Some([rows, _]), Some(block)) if self.joint() => format!("_{rows}x{block}_joint"),
             (Some([rows, cols]), _) => format!("_{rows}x{cols}"),
             (None, Some(block)) => format!("_{block}"),
             (None, None) => String::new(),
         };
         // Blocks of 128 have tiles of 64 columns.
         let parts = if self.parts() > 1 { "_parts" } else { "" };
-        let bias = if self.bias() { "_bias" } else { "" };
+        let Parts { bias, activation, residual } = self.epilogue();
+        let bias = if bias { "_bias" } else { "" };
+        // A gated block is SwiGLU if nothing else is said.
+        let gate = self.gate().filter(|&gate| gate != Activation::Silu);
+        let activation =
+            activation.or(gate).map_or(String::new(), |f| format!("_{f:?}").to_lowercase());
+        let residual = if residual { "_residual" } else { "" };
         let split = if self.split() { "_split" } else { "" };
         let pieces = if self.pieces() { "_pieces" } else { "" };
         let plain = if self.mma().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
-        format!("{verb}{size}{parts}{bias}{split}{pieces}{plain}")
+        format!("{verb}{size}{parts}{bias}{activation}{residual}{split}{pieces}{plain}")
     }
 
     /// The kernel, ready for a code generator.
+    // Long, but one constructor after the other.
     pub fn define(&self, target: &Target) -> KernelDefinition {
         let Target { properties, layouts, address, dtype } = target;
         let (properties, layouts) = (properties.clone(), layouts.clone());
         let units = CubeDim::new_1d(self.units() as u32);
         let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
         match self.plan {
-            Plan::Spmm { plan, bias, pieces: true } => cut::spmm(settings, target, plan, bias),
-            Plan::AddPieces { block, bias } => cut::add(settings, target, block, bias),
-            Plan::Spmm { plan, bias, .. } => {
+            Plan::Spmm { plan, epilogue, pieces: true } => {
+                cut::spmm(settings, target, plan, epilogue)
+            }
+            Plan::AddPieces { block, epilogue } => cut::add(settings, target, block, epilogue),
+            Plan::Spmm { plan, epilogue: Parts { bias, activation, residual }, .. } => {
                 let (bias, slot) = (optional(bias), optional(plan.transposed));
                 let kernel = SpmmMmaKernel::new(
                     settings,
@@ -251,12 +303,38 @@ impl Variant {
                     buffer(),
                     buffer(),
                     slot,
+                    optional(residual),
                     buffer(),
                     (),
                     (),
                     (),
                     (),
                     plan,
+                    activation,
+                    *dtype,
+                );
+                kernel.define()
+            }
+            Plan::Gated { plan, activation, backward } => {
+                let gradients = if backward {
+                    ComptimeOptionCompilationArg::Some((buffer(), buffer()))
+                } else {
+                    ComptimeOptionCompilationArg::None
+                };
+                let kernel = GatedMmaKernel::new(
+                    settings,
+                    properties,
+                    layouts,
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    buffer(),
+                    gradients,
+                    GatedSizes { m: (), k: (), n: () },
+                    (),
+                    plan,
+                    activation,
                     *dtype,
                 );
                 kernel.define()
@@ -282,7 +360,9 @@ impl Variant {
                 );
                 kernel.define()
             }
-            Plan::CmmaProduct { plan, bias } => cooperative::spmm(settings, target, plan, bias),
+            Plan::CmmaProduct { plan, epilogue } => {
+                cooperative::spmm(settings, target, plan, epilogue)
+            }
             Plan::CmmaSampled { plan } => cooperative::sddmm(settings, target, plan),
             Plan::AddSplits => {
                 let kernel = AddSplitsKernel::new(
@@ -303,6 +383,7 @@ impl Variant {
     fn mma(&self) -> Option<MmaTile> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.tile),
+            Plan::Gated { plan, .. } => Some(plan.tile),
             Plan::Sddmm { plan, .. } => Some(plan.tile),
             _ => None,
         }
@@ -320,6 +401,51 @@ impl Variant {
 /// An argument that a kernel always takes.
 pub(in crate::cube) fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
+}
+
+/// The index that a gated variant reads.
+pub fn gated_tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
+    tasks(gate, up)
+}
+
+/// What launches of a forward product ask for.
+fn forward_epilogues() -> impl Iterator<Item = Parts> {
+    let bias = Parts { bias: true, ..Parts::default() };
+    let activations = [Activation::Relu, Activation::Gelu, Activation::Silu];
+    let activated = activations.map(|f| Parts { activation: Some(f), ..bias });
+    let rest = [Parts::default(), bias, Parts { residual: true, ..bias }];
+    rest.into_iter().chain(activated)
+}
+
+/// The barest and the fullest epilogue of a product, for kernels that end as others do.
+fn extremes(transposed: bool) -> [Parts; 2] {
+    let (bias, activation) =
+        if transposed { (false, None) } else { (true, Some(Activation::Gelu)) };
+    [Parts::default(), Parts { bias, activation, residual: true }]
+}
+
+/// Products as `(transposed, epilogue, with long lines cut)`.
+fn products() -> impl Iterator<Item = (bool, Parts, bool)> {
+    let forward = forward_epilogues().map(|epilogue| (false, epilogue, false));
+    let back = extremes(true).map(|epilogue| (true, epilogue, false));
+    let cut = [false, true]
+        .into_iter()
+        .flat_map(|transposed| extremes(transposed).map(|epilogue| (transposed, epilogue, true)));
+    forward.chain(back).chain(cut)
+}
+
+/// Gate and up of every tile, with one pattern and with two, forward and backward.
+fn gated_plans(block: BlockSize, pipelined: bool) -> impl Iterator<Item = Plan> {
+    let activations = [Activation::Silu, Activation::Gelu, Activation::Relu];
+    let choices = activations
+        .into_iter()
+        .flat_map(|f| [(f, false, false), (f, false, true), (f, true, false), (f, true, true)]);
+    choices.flat_map(move |(activation, joint, backward)| {
+        gated::rows(block).map(move |rows| {
+            let plan = gated::Blueprint::new(block, joint, rows, pipelined);
+            Plan::Gated { plan, activation, backward }
+        })
+    })
 }
 
 /// An argument that a kernel may do without.

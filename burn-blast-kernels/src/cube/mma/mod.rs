@@ -11,6 +11,7 @@
 
 pub mod catalogue;
 mod fragment;
+pub(super) mod gated;
 pub(super) mod offer;
 pub(super) mod pieces;
 pub(in crate::cube) mod sddmm;

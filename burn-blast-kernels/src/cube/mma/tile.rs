@@ -65,6 +65,11 @@ impl MmaTile {
         Self { rows, cols, planes_m, planes_n, a, b, pipelined }
     }
 
+    /// Twice as wide, in the same planes: for two products of one left operand.
+    pub fn doubled(self) -> Self {
+        Self { cols: 2 * self.cols, ..self }
+    }
+
     /// Contraction steps of one stage.
     pub fn depth(&self) -> usize {
         DEPTH

@@ -21,7 +21,7 @@ const MAX_ROWS_NARROW: usize = 128;
 
 /// How a product is cut into cubes, and a cube into units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Blueprint {
+pub(in crate::cube) struct Blueprint {
     /// Whether the weight is transposed: then the outer index of a block is the output.
     pub transposed: bool,
     /// Side of a block.
@@ -79,7 +79,12 @@ impl Blueprint {
 }
 
 /// Picks the tile for `m` rows on a device with at most `max_units` units a cube.
-pub(super) fn select(block: BlockSize, transposed: bool, m: usize, max_units: usize) -> Blueprint {
+pub(in crate::cube) fn select(
+    block: BlockSize,
+    transposed: bool,
+    m: usize,
+    max_units: usize,
+) -> Blueprint {
     let block = block.get();
     let cols = block.min(MAX_COLS);
     let most = if cols < 32 { MAX_ROWS_NARROW } else { MAX_ROWS };

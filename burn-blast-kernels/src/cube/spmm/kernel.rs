@@ -6,9 +6,11 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
+use crate::cpu::Activation;
+use crate::cube::epilogue::activate;
 use crate::cube::load::{F4, load4};
 
-/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, where `w` is the weight or its transpose.
+/// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
 ///
 /// `slot` maps the blocks of `idx` to value slots; without it they are in slot order.
 #[cube(launch, address_type = "dynamic")]
@@ -21,12 +23,14 @@ pub(super) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
     ptr: &[u32],
     idx: &[u32],
     slot: ComptimeOption<&[u32]>,
+    residual: ComptimeOption<&[Vector<F, NY>]>,
     y: &mut [Vector<F, NY>],
     m: usize,
     k: usize,
     n: usize,
     cubes: usize,
     #[comptime] tile: Blueprint,
+    #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
@@ -75,14 +79,17 @@ pub(super) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
     for i in 0..4usize {
         let row = first_row + unit_m + i * comptime!(tile.units_m());
         if row < m {
-            store::<F, NY>(y, &bias, sums[i], row, first_col, unit_n, n, tile);
+            let sum = finish::<F, NY>(
+                &bias, &residual, sums[i], row, first_col, unit_n, n, tile, activation,
+            );
+            store::<F, NY>(y, sum, row, first_col, unit_n, n, tile);
         }
     }
 }
 
 /// Copies `[rows, depth]` of `x`.
 #[cube]
-fn fill_x<F: Float, N: Size>(
+pub(in crate::cube) fn fill_x<F: Float, N: Size>(
     x: &[Vector<F, N>],
     x_tile: &mut Shared<[F4]>,
     first_row: usize,
@@ -107,7 +114,7 @@ fn fill_x<F: Float, N: Size>(
 /// Copies `[depth, cols]` of a block, or `[cols, depth]` when transposed: rows of a block stay rows, so
 /// that both directions read memory in order.
 #[cube]
-fn fill_w<F: Float>(
+pub(in crate::cube) fn fill_w<F: Float>(
     values: &[Vector<F, Const<4>>],
     w_tile: &mut Shared<[F4]>,
     block_slot: usize,
@@ -134,7 +141,7 @@ fn fill_w<F: Float>(
 /// Adds one step to the 4 x 4 sums of a unit. Rows of a unit lie `units_m` apart, columns `units_n` apart
 /// when transposed, so that the units of a plane read neighbouring vectors.
 #[cube]
-fn multiply(
+pub(in crate::cube) fn multiply(
     x_tile: &Shared<[F4]>,
     w_tile: &Shared<[F4]>,
     sums: &mut Array<F4>,
@@ -179,19 +186,20 @@ fn multiply(
     }
 }
 
-/// Adds the bias and writes the four columns of one row that lie inside the output.
+/// Turns the sums of four columns of one row into results. Columns outside the output hold anything.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn store<F: Float, N: Size>(
-    y: &mut [Vector<F, N>],
+fn finish<F: Float, N: Size>(
     bias: &ComptimeOption<&[F]>,
+    residual: &ComptimeOption<&[Vector<F, N>]>,
     sum: F4,
     row: usize,
     first_col: usize,
     unit_n: usize,
     n: usize,
     #[comptime] tile: Blueprint,
-) {
+    #[comptime] activation: Option<Activation>,
+) -> F4 {
     let mut sum = sum;
     let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
     let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
@@ -205,6 +213,41 @@ fn store<F: Float, N: Size>(
             }
         }
     }
+    sum = activate(sum, activation);
+    #[comptime]
+    if let ComptimeOption::Some(residual) = residual {
+        let width = N::value();
+        if comptime!(width == 4) {
+            if start < n {
+                sum += F4::cast_from(residual[(row * n + start) / 4]);
+            }
+        } else {
+            #[unroll]
+            for j in 0..4usize {
+                let col = start + j * stride;
+                if col < n {
+                    let add = f32::cast_from(residual[row * n + col].extract(0usize));
+                    sum.insert(j, sum.extract(j) + add);
+                }
+            }
+        }
+    }
+    sum
+}
+
+/// Writes the four columns of one row that lie inside the output.
+#[cube]
+fn store<F: Float, N: Size>(
+    y: &mut [Vector<F, N>],
+    sum: F4,
+    row: usize,
+    first_col: usize,
+    unit_n: usize,
+    n: usize,
+    #[comptime] tile: Blueprint,
+) {
+    let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
+    let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
     let width = N::value();
     if comptime!(width == 4) {
         if start < n {

@@ -5,19 +5,20 @@ use cubecl::prelude::*;
 use super::base::Blueprint;
 use super::kernel::spmm_kernel;
 use super::plan::{Plan, plans};
-use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::cmma;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
 use crate::cube::mma::offer::class;
+use crate::cube::{Call, Epilogue};
 
-/// Writes `x · w + bias` to `y`. An empty block column becomes its bias, or zero.
+/// Writes `f(x · w + bias) + residual` to `y`, as far as the epilogue has them. The product with an empty block
+/// column is zero.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`
 /// - `values`: `[nnz, b, b]`
-/// - `bias`: `[d_output]`
+/// - `bias`: `[d_output]`, `residual`: `[m, d_output]`
 /// - `y`: `[m, d_output]`
 ///
 /// # Panics
@@ -26,30 +27,34 @@ pub fn spmm(
     call: &Call,
     x: BufferArg,
     values: BufferArg,
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     y: BufferArg,
     m: usize,
 ) {
-    let shape = call.pattern.shape();
     let index = call.index();
-    if let Some(bias) = &bias {
-        check_len("bias", bias, &[shape.cols()]);
-    }
-    launch(call, &index, Side::of(call, &index, false), [x, values, y], bias, m);
+    launch(call, &index, Side::of(call, &index, false), [x, values, y], epilogue, m);
 }
 
-/// Writes `dy · wᵀ` to `dx`. An empty block row becomes zero.
+/// Writes `dy · wᵀ + residual` to `dx`. The product with an empty block row is zero.
 ///
 /// # Shapes
 /// - `dy`: `[m, d_output]`
 /// - `values`: `[nnz, b, b]`
-/// - `dx`: `[m, d_input]`
+/// - `residual`, `dx`: `[m, d_input]`
 ///
 /// # Panics
 /// If a buffer has another size.
-pub fn spmm_t(call: &Call, dy: BufferArg, values: BufferArg, dx: BufferArg, m: usize) {
+pub fn spmm_t(
+    call: &Call,
+    dy: BufferArg,
+    values: BufferArg,
+    residual: Option<BufferArg>,
+    dx: BufferArg,
+    m: usize,
+) {
     let index = call.index();
-    launch(call, &index, Side::of(call, &index, true), [dy, values, dx], None, m);
+    let epilogue = Epilogue { residual, ..Epilogue::default() };
+    launch(call, &index, Side::of(call, &index, true), [dy, values, dx], epilogue, m);
 }
 
 /// The view of the pattern a product walks, and its sizes.
@@ -99,12 +104,13 @@ fn launch(
     index: &PatternIndex,
     side: Side,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
 ) {
     check_len("input", &x, &[m, side.contraction]);
     check_len("values", &values, &[call.pattern.value_count()]);
     check_len("output", &y, &[m, side.output]);
+    epilogue.check(m, side.output);
     if m == 0 {
         return;
     }
@@ -117,9 +123,9 @@ fn launch(
     #[cfg(feature = "autotune")]
     if plans.len() > 1 && super::tune::is_on(call.client) {
         let product = super::tune::Product::new(call, side.transposed(), m, plans);
-        return product.run([x, values, y], bias);
+        return product.run([x, values, y], epilogue);
     }
-    run(call, index, side, plans[0], [x, values, y], bias, m);
+    run(call, index, side, plans[0], [x, values, y], epilogue, m);
 }
 
 /// Launches the product as `plan` describes. Buffers have the sizes that the caller checked, and `m` is not zero.
@@ -129,15 +135,17 @@ pub(super) fn run(
     side: Side,
     plan: Plan,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
 ) {
     let address = AddressType::from_len(x.len().max(values.len()).max(y.len()));
     let buffers = [x, values, y];
     match plan {
-        Plan::Mma(plan) => mma::spmm::launch(call, index, side, plan, buffers, bias, m, address),
-        Plan::Cmma(plan) => cmma::spmm(call, index, side, plan, buffers, bias, m, address),
-        Plan::Unit(tile) => register_tiles(call, index, side, tile, buffers, bias, m, address),
+        Plan::Mma(plan) => {
+            mma::spmm::launch(call, index, side, plan, buffers, epilogue, m, address)
+        }
+        Plan::Cmma(plan) => cmma::spmm(call, index, side, plan, buffers, epilogue, m, address),
+        Plan::Unit(tile) => register_tiles(call, index, side, tile, buffers, epilogue, m, address),
     }
 }
 
@@ -148,7 +156,7 @@ fn register_tiles(
     side: Side,
     tile: Blueprint,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
     address: AddressType,
 ) {
@@ -164,17 +172,19 @@ fn register_tiles(
         y_vector,
         x,
         index.bindable(values),
-        bias.into(),
+        epilogue.bias.into(),
         side.order.arg(),
         side.ptr.arg(),
         side.idx.arg(),
         side.slot.map(IndexBuffer::arg).into(),
+        epilogue.residual.into(),
         y,
         m,
         side.contraction,
         side.output,
         cubes,
         tile,
+        epilogue.activation,
         call.dtype,
     );
 }

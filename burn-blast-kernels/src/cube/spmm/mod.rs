@@ -1,7 +1,7 @@
-//! `y = x · w + bias` and `dx = dy · wᵀ`.
+//! `y = f(x · w + bias) + residual` and `dx = dy · wᵀ + residual`.
 
-mod base;
-mod kernel;
+pub(super) mod base;
+pub(super) mod kernel;
 mod launch;
 mod plan;
 #[cfg(feature = "autotune")]

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::launch::{Side, run};
 use super::plan::Plan;
 use crate::BlockPattern;
-use crate::cube::Call;
+use crate::cpu::Activation;
+use crate::cube::{Call, Epilogue};
 
 /// Most plans of a product, and their names in the tuner's log.
 const MAX_PLANS: usize = 3;
@@ -34,6 +35,8 @@ struct Key {
     dtype: String,
     transposed: bool,
     bias: bool,
+    activation: String,
+    residual: bool,
     block: usize,
     contraction: usize,
     output: usize,
@@ -77,6 +80,8 @@ struct Input {
     product: Product,
     buffers: [Buffer; 3],
     bias: Option<Buffer>,
+    activation: Option<Activation>,
+    residual: Option<Buffer>,
 }
 
 impl Product {
@@ -87,7 +92,7 @@ impl Product {
         Self { client, pattern, dtype: call.dtype, transposed, m, plans }
     }
 
-    fn key(&self, bias: bool) -> Key {
+    fn key(&self, [bias, residual]: [bool; 2], activation: Option<Activation>) -> Key {
         let shape = self.pattern.shape();
         let [contraction, output] = if self.transposed {
             [shape.cols(), shape.rows()]
@@ -100,6 +105,8 @@ impl Product {
             dtype: format!("{:?}", self.dtype),
             transposed: self.transposed,
             bias,
+            activation: format!("{activation:?}"),
+            residual,
             block: self.pattern.block().get(),
             contraction,
             output,
@@ -109,13 +116,18 @@ impl Product {
     }
 
     /// Launches the fastest plan, after measuring all if no product alike has been launched.
-    pub fn run(self, buffers: [BufferArg; 3], bias: Option<BufferArg>) {
+    pub fn run(self, buffers: [BufferArg; 3], epilogue: Epilogue) {
         let client = self.client.clone();
-        let input =
-            Input { product: self, buffers: buffers.map(Buffer::of), bias: bias.map(Buffer::of) };
+        let input = Input {
+            product: self,
+            buffers: buffers.map(Buffer::of),
+            bias: epilogue.bias.map(Buffer::of),
+            activation: epilogue.activation,
+            residual: epilogue.residual.map(Buffer::of),
+        };
         let id = format!("{}-{}", client.name(), client.service_id().device);
         let set = TUNER.init(&id, || {
-            let key = |input: &Input| input.product.key(input.bias.is_some());
+            let key = |input: &Input| input.key();
             // By height, so that a number means the same plan for all products of a key.
             let empty = TunableSet::<Key, Input, ()>::new_cloning_inputs(key);
             (0..MAX_PLANS).fold(empty, |set, at| {
@@ -127,6 +139,10 @@ impl Product {
 }
 
 impl Input {
+    fn key(&self) -> Key {
+        self.product.key([self.bias.is_some(), self.residual.is_some()], self.activation)
+    }
+
     /// Launches the plan of this number, if there is one.
     fn launch(self, at: usize) -> Result<(), String> {
         let Product { client, pattern, dtype, transposed, m, plans, .. } = &self.product;
@@ -134,8 +150,12 @@ impl Input {
         let call = Call { client, pattern, dtype: *dtype };
         let index = call.index();
         let side = Side::of(&call, &index, *transposed);
-        let bias = self.bias.map(Buffer::arg);
-        run(&call, &index, side, plan, self.buffers.map(Buffer::arg), bias, *m);
+        let epilogue = Epilogue {
+            bias: self.bias.map(Buffer::arg),
+            activation: self.activation,
+            residual: self.residual.map(Buffer::arg),
+        };
+        run(&call, &index, side, plan, self.buffers.map(Buffer::arg), epilogue, *m);
         Ok(())
     }
 }
@@ -214,7 +234,7 @@ mod tests {
     #[test]
     fn products_of_about_one_size_share_a_key() {
         let Some(client) = client() else { return };
-        let key = |m, seed| product(&client, m, seed).key(false);
+        let key = |m, seed| product(&client, m, seed).key([false; 2], None);
         assert_eq!(key(33, 1), key(64, 2));
         assert_ne!(key(64, 1), key(65, 1));
         let heights: Vec<usize> = product(&client, 40, 1).plans.iter().map(Plan::rows).collect();
@@ -250,7 +270,7 @@ mod tests {
                 arg(upload(&values), values.len()),
                 arg(out.clone(), m * 16),
             ];
-            product.clone().run(buffers, None);
+            product.clone().run(buffers, Epilogue::default());
             let got = f32::from_bytes(&client.read_one(out).unwrap()).to_vec();
             Rounding::F32.check(&got, &want).unwrap_or_else(|error| panic!("{launch}: {error}"));
         }

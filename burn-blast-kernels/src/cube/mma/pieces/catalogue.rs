@@ -4,14 +4,14 @@ use cubecl::prelude::*;
 
 use super::kernel::add_pieces_kernel::AddPiecesKernel;
 use super::kernel::spmm_pieces_kernel::SpmmPiecesKernel;
-use crate::cube::mma::catalogue::{Target, buffer, optional};
+use crate::cube::mma::catalogue::{Parts, Target, buffer, optional};
 use crate::cube::mma::spmm::base::Blueprint;
 
 pub(in crate::cube::mma) fn spmm(
     settings: KernelSettings,
     target: &Target,
     plan: Blueprint,
-    bias: bool,
+    Parts { bias, activation, residual }: Parts,
 ) -> KernelDefinition {
     let kernel = SpmmPiecesKernel::new(
         settings,
@@ -23,6 +23,7 @@ pub(in crate::cube::mma) fn spmm(
         buffer(),
         buffer(),
         optional(plan.transposed),
+        optional(residual),
         buffer(),
         buffer(),
         (),
@@ -30,6 +31,7 @@ pub(in crate::cube::mma) fn spmm(
         (),
         (),
         plan,
+        activation,
         target.dtype,
     );
     kernel.define()
@@ -39,7 +41,7 @@ pub(in crate::cube::mma) fn add(
     settings: KernelSettings,
     target: &Target,
     block: usize,
-    bias: bool,
+    Parts { bias, activation, residual }: Parts,
 ) -> KernelDefinition {
     let kernel = AddPiecesKernel::new(
         settings,
@@ -48,11 +50,13 @@ pub(in crate::cube::mma) fn add(
         buffer(),
         optional(bias),
         buffer(),
+        optional(residual),
         buffer(),
         (),
         (),
         (),
         block,
+        activation,
         target.dtype,
     );
     kernel.define()

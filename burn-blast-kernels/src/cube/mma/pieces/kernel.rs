@@ -3,12 +3,14 @@
 use cubecl::prelude::*;
 
 use super::base::WHOLE;
+use crate::cpu::Activation;
+use crate::cube::epilogue::activate;
 use crate::cube::load::F4;
 use crate::cube::mma::fragment::{Sum, Wide};
 use crate::cube::mma::spmm::base::Blueprint;
 use crate::cube::mma::spmm::kernel::{product, store};
 
-/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]` for whole lines, the sum without bias in
+/// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]` for whole lines, the bare sum in
 /// `partial[part, m, block]` for the others.
 ///
 /// `pieces` holds four numbers for each column of cubes, as `Cut` has them. `k` and `n` are multiples of 8.
@@ -21,6 +23,7 @@ pub(crate) fn spmm_pieces_kernel<F: Float>(
     pieces: &[u32],
     idx: &[u32],
     slot: ComptimeOption<&[u32]>,
+    residual: ComptimeOption<&[Vector<F, Const<2>>]>,
     y: &mut [Vector<F, Const<2>>],
     partial: &mut [Sum],
     m: usize,
@@ -28,13 +31,15 @@ pub(crate) fn spmm_pieces_kernel<F: Float>(
     n: usize,
     cubes: usize,
     #[comptime] plan: Blueprint,
+    #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let row_tiles = m.div_ceil(plan.tile.rows);
-    let first_row = (CUBE_POS % row_tiles) * plan.tile.rows;
+    let tile = comptime!(plan.tile);
+    let row_tiles = m.div_ceil(tile.rows);
+    let first_row = (CUBE_POS % row_tiles) * tile.rows;
     let at = CUBE_POS / row_tiles * 4;
     let (start, end) = (pieces[at + 1] as usize, pieces[at + 2] as usize);
     let part = pieces[at + 3];
@@ -42,17 +47,18 @@ pub(crate) fn spmm_pieces_kernel<F: Float>(
     let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
     if part == WHOLE {
         let first_col = pieces[at] as usize * plan.block;
-        store::<F>(y, &bias, &sums, first_row, first_col, m, n, plan);
+        store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
     } else {
         let size = m * comptime!(plan.block / 2);
         let from = part as usize * size;
         let none = ComptimeOption::<&[Sum]>::new_None();
         let own = &mut partial[from..from + size];
-        store::<f32>(own, &none, &sums, first_row, 0usize, m, plan.block, plan);
+        let bare = comptime!(None);
+        store::<f32>(own, &none, &none, &sums, first_row, 0usize, m, plan.block, tile, bare);
     }
 }
 
-/// `y = Σ_part partial[part] + bias` at the lines that were cut, in the order of their parts.
+/// `y = f(Σ_part partial[part] + bias) + residual` at the lines that were cut, in the order of their parts.
 ///
 /// `lines` holds three numbers for each, as `Cut` has them; `n` is a multiple of 8.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -61,11 +67,13 @@ pub(crate) fn add_pieces_kernel<F: Float>(
     partial: &[F4],
     bias: ComptimeOption<&[Vector<F, Const<4>>]>,
     lines: &[u32],
+    residual: ComptimeOption<&[Vector<F, Const<4>>]>,
     y: &mut [Vector<F, Const<4>>],
     m: usize,
     n: usize,
     count: usize,
     #[comptime] block: usize,
+    #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     let at = ABSOLUTE_POS;
@@ -85,7 +93,13 @@ pub(crate) fn add_pieces_kernel<F: Float>(
             if let ComptimeOption::Some(bias) = bias {
                 sum += F4::cast_from(bias[col / 4]);
             }
-            y[(inner / width * n + col) / 4] = Vector::cast_from(sum);
+            let at = (inner / width * n + col) / 4;
+            let mut result = activate(sum, activation);
+            #[comptime]
+            if let ComptimeOption::Some(residual) = residual {
+                result += F4::cast_from(residual[at]);
+            }
+            y[at] = Vector::cast_from(result);
         }
     }
 }

@@ -6,12 +6,12 @@ use cubecl::prelude::*;
 
 use super::base::{bound, cut, is_cut};
 use super::kernel::{add_pieces_kernel, spmm_pieces_kernel};
-use crate::cube::Call;
 use crate::cube::call::twice;
 use crate::cube::index::{IndexBuffer, PatternIndex, PieceIndex};
 use crate::cube::mma::sddmm::base::ADD_UNITS;
 use crate::cube::mma::spmm::base::Blueprint;
 use crate::cube::spmm::Side;
+use crate::cube::{Call, Epilogue};
 
 /// How the lines are cut for this product; `None` if none is long, or if partial sums would need indices
 /// that copies which run ahead do not take.
@@ -48,7 +48,7 @@ pub(in crate::cube::mma) fn launch(
     side: Side,
     plan: Blueprint,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
     address: AddressType,
 ) {
@@ -59,8 +59,7 @@ pub(in crate::cube::mma) fn launch(
         unsafe { BufferArg::from_raw_parts(handle.clone(), length) }
     };
     let cubes = m.div_ceil(plan.tile.rows) * pieces.count;
-    let (bias, again) =
-        bias.map(twice).map_or((None, None), |[bias, again]| (Some(bias), Some(again)));
+    let [epilogue, last] = epilogue.twice();
     let [y, rest] = twice(y);
     // SAFETY: every read of `x` and write of `y` is guarded by `m`, `k` and `n`, which the buffers were
     // checked against; indices come from a `BlockPattern`, whose blocks lie inside its grid and whose slots
@@ -73,10 +72,11 @@ pub(in crate::cube::mma) fn launch(
             address,
             x,
             index.bindable(values),
-            bias.into(),
+            epilogue.bias.into(),
             pieces.pieces.arg(),
             side.idx.arg(),
             side.slot.map(IndexBuffer::arg).into(),
+            epilogue.residual.into(),
             y,
             partial(),
             m,
@@ -84,6 +84,7 @@ pub(in crate::cube::mma) fn launch(
             side.output,
             cubes,
             plan,
+            epilogue.activation,
             call.dtype,
         );
     }
@@ -97,13 +98,15 @@ pub(in crate::cube::mma) fn launch(
             CubeDim::new_1d(ADD_UNITS as u32),
             address,
             partial(),
-            again.into(),
+            last.bias.into(),
             pieces.lines.arg(),
+            last.residual.into(),
             rest,
             m,
             side.output,
             pieces.cut_lines,
             plan.block,
+            last.activation,
             call.dtype,
         );
     }

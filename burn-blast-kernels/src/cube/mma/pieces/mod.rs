@@ -1,4 +1,4 @@
-//! `y = x · w + bias` and `dx = dy · wᵀ` on tensor cores where a few lines of blocks are much longer than the
+//! `y = f(x · w + bias) + residual` and `dx = dy · wᵀ + residual` on tensor cores where a few lines of blocks are much longer than the
 //! others: those are cut, and their partial sums are added in a fixed order.
 
 pub(in crate::cube) mod base;

@@ -8,12 +8,14 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
+use crate::cpu::Activation;
+use crate::cube::epilogue::activate;
 use crate::cube::mma::fragment::{
     Sum, Wide, commit, copy, multiply, plane_col, plane_row, wait, zero_sums,
 };
-use crate::cube::mma::tile::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE};
+use crate::cube::mma::tile::{INSTRUCTION_COLS, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE};
 
-/// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, where `w` is the weight or its transpose.
+/// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
 ///
 /// `slot` maps the blocks of `idx` to value slots; without it they are in slot order. `k` and `n` are
 /// multiples of 8.
@@ -27,12 +29,14 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
     ptr: &[u32],
     idx: &[u32],
     slot: ComptimeOption<&[u32]>,
+    residual: ComptimeOption<&[Vector<F, Const<2>>]>,
     y: &mut [Vector<F, Const<2>>],
     m: usize,
     k: usize,
     n: usize,
     cubes: usize,
     #[comptime] plan: Blueprint,
+    #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
@@ -46,7 +50,8 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
 
     let (start, end) = (ptr[line] as usize, ptr[line + 1] as usize);
     let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
-    store::<F>(y, &bias, &sums, first_row, line * plan.block, m, n, plan);
+    let first_col = line * plan.block;
+    store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
 }
 
 /// Sums over the blocks `start..end` of `idx`, for the rows from `first_row` on.
@@ -78,7 +83,7 @@ pub(crate) fn product<F: Float>(
             let first_k = idx[at] as usize * plan.block;
             let block_slot = slot_of(slot, at);
             let inner = step % per_block;
-            fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, step, m, k, plan);
+            fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, step, m, k, tile);
             fill_w::<F>(values, &mut w_tile, block_slot, inner, step, plan);
         }
         commit(tile);
@@ -92,7 +97,7 @@ pub(crate) fn product<F: Float>(
             let block_slot = slot_of(slot, at);
             let inner = next % per_block;
             let stage = next % comptime!(tile.stages());
-            fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, stage, m, k, plan);
+            fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, stage, m, k, tile);
             fill_w::<F>(values, &mut w_tile, block_slot, inner, stage, plan);
         }
         commit(tile);
@@ -114,7 +119,7 @@ fn slot_of(slot: &ComptimeOption<&[u32]>, at: usize) -> usize {
 /// Copies `[rows, depth]` of `x`; zeros outside, where a product with padding must not see NaN.
 #[cube]
 #[allow(clippy::too_many_arguments)]
-fn fill_x<F: Float>(
+pub(in crate::cube::mma) fn fill_x<F: Float>(
     x: &[Wide<F>],
     x_tile: &mut Shared<[Wide<F>]>,
     first_row: usize,
@@ -123,9 +128,8 @@ fn fill_x<F: Float>(
     stage: usize,
     m: usize,
     k: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] tile: MmaTile,
 ) {
-    let tile = comptime!(plan.tile);
     let width = comptime!(tile.a_line());
     let quad = UNIT_POS as usize % width;
     let col = first_k + inner * comptime!(tile.depth()) + quad * WIDE;
@@ -170,21 +174,22 @@ fn fill_w<F: Float>(
     }
 }
 
-/// Adds the bias and writes what lies inside the output.
+/// Turns sums into results and writes what lies inside the output.
 // The outer `if` is decided when the kernel is made, the inner one when it runs.
 #[cube]
 #[allow(clippy::too_many_arguments, clippy::collapsible_if)]
 pub(crate) fn store<F: Float>(
     y: &mut [Vector<F, Const<2>>],
     bias: &ComptimeOption<&[Vector<F, Const<2>>]>,
+    residual: &ComptimeOption<&[Vector<F, Const<2>>]>,
     sums: &Sequence<Array<Sum>>,
     first_row: usize,
     first_col: usize,
     m: usize,
     n: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] tile: MmaTile,
+    #[comptime] activation: Option<Activation>,
 ) {
-    let tile = comptime!(plan.tile);
     let lane = UNIT_POS as usize % PLANE;
     let row = first_row + plane_row(tile) + lane / 4;
     let col = first_col + plane_col(tile) + lane % 4 * 2;
@@ -205,7 +210,13 @@ pub(crate) fn store<F: Float>(
             for half in 0..2usize {
                 let row = row + comptime!(i * INSTRUCTION_ROWS + half * 8);
                 if row < m && col < n {
-                    y[(row * n + col) / 2] = Vector::cast_from(sum[half] + add);
+                    let at = (row * n + col) / 2;
+                    let mut result = activate(sum[half] + add, activation);
+                    #[comptime]
+                    if let ComptimeOption::Some(residual) = residual {
+                        result += Sum::cast_from(residual[at]);
+                    }
+                    y[at] = Vector::cast_from(result);
                 }
             }
         }

@@ -4,10 +4,10 @@ use cubecl::prelude::*;
 
 use super::base::Blueprint;
 use super::kernel::spmm_mma_kernel;
-use crate::cube::Call;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma::pieces;
 use crate::cube::spmm::Side;
+use crate::cube::{Call, Epilogue};
 
 /// Launches the product that `plan` describes. Buffers have the sizes that the caller checked, and `m` is
 /// not zero.
@@ -18,13 +18,13 @@ pub(crate) fn launch(
     side: Side,
     plan: Blueprint,
     [x, values, y]: [BufferArg; 3],
-    bias: Option<BufferArg>,
+    epilogue: Epilogue,
     m: usize,
     address: AddressType,
 ) {
     if let Some(pieces) = pieces::find(call, side.slot.is_some(), plan, m) {
         let buffers = [x, values, y];
-        return pieces::launch(call, index, &pieces, side, plan, buffers, bias, m, address);
+        return pieces::launch(call, index, &pieces, side, plan, buffers, epilogue, m, address);
     }
     let cubes = m.div_ceil(plan.tile.rows) * side.lines;
     // SAFETY: every read of `x` and write of `y` is guarded by `m`, `k` and `n`, which the buffers were
@@ -38,17 +38,19 @@ pub(crate) fn launch(
             address,
             x,
             index.bindable(values),
-            bias.into(),
+            epilogue.bias.into(),
             side.order.arg(),
             side.ptr.arg(),
             side.idx.arg(),
             side.slot.map(IndexBuffer::arg).into(),
+            epilogue.residual.into(),
             y,
             m,
             side.contraction,
             side.output,
             cubes,
             plan,
+            epilogue.activation,
             call.dtype,
         );
     }

@@ -1,4 +1,4 @@
-//! `y = x · w + bias` and `dx = dy · wᵀ` on tensor cores.
+//! `y = f(x · w + bias) + residual` and `dx = dy · wᵀ + residual` on tensor cores.
 
 pub(in crate::cube) mod base;
 pub(super) mod kernel;
