@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn_blast_kernels::cube::catalogue::{Target, Variant};
+use burn_blast_kernels::cube::catalogue::{Kernel, Target};
 use cubecl::Compiler;
 use cubecl::features::{Plane, TypeUsage};
 use cubecl::ir::{
@@ -86,12 +86,12 @@ pub struct Source {
     pub shared_bytes: usize,
 }
 
-/// Generates the code of `variant` for tensors of `dtype`.
+/// Generates the code of `variant` for tensors of `dtype`, unless the variant has a type of its own.
 ///
 /// # Errors
 /// If CubeCL refuses the kernel.
 pub fn generate(
-    variant: &Variant,
+    variant: &impl Kernel,
     arch: Arch,
     dtype: ElemType,
     address: AddressType,

@@ -7,7 +7,7 @@ use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 use macerator::{AutoArch, Simd, WithSimd};
 
 /// A function applied to every element of a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,

@@ -73,6 +73,17 @@ impl<'a> Call<'a> {
         Offer::of(self.client.properties(), self.dtype)
     }
 
+    /// Most elements of a vector.
+    pub(super) fn widest(&self) -> usize {
+        self.client.properties().hardware.max_vector_size
+    }
+
+    /// Elements read at a time from rows of this length, 16 bytes at most.
+    pub(super) fn row_vector(&self, len: usize) -> usize {
+        let most = (16 / self.dtype.size()).min(self.widest());
+        if len.is_multiple_of(most) { most } else { row_vector(len) }
+    }
+
     pub(super) fn max_units(&self) -> usize {
         self.client.properties().hardware.max_units_per_cube as usize
     }

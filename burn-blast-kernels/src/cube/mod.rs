@@ -25,7 +25,9 @@
 //! caller and panic.
 
 mod call;
+mod epilogue;
 mod gather;
+mod gemv;
 mod index;
 mod load;
 mod mma;
@@ -35,6 +37,7 @@ mod spmm;
 
 pub use call::{Call, CubeError};
 pub use gather::{pack, unpack};
+pub use gemv::{Gated, gated_few_rows, serves_few_rows, spmm_int8};
 #[doc(hidden)]
 pub use mma::catalogue;
 pub use norm::block_norms;

@@ -1,5 +1,5 @@
-//! Every tensor-core kernel as a definition, without a device to run it on: for tools that look at the code
-//! generated from it.
+//! Every tensor-core kernel as a definition, and every kernel for few rows ([`FewRows`]), without a device to run
+//! it on: for tools that look at the code generated from it.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::spmm::base as spmm;
 use super::spmm::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use super::tile::MmaTile;
 use crate::BlockSize;
+pub use crate::cube::gemv::catalogue::FewRows;
 
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +51,27 @@ pub struct Target {
     pub layouts: Arc<TargetProperties>,
     /// Width of indices.
     pub address: AddressType,
-    /// Storage type of the tensors: f16 or bf16.
+    /// Storage type of the tensors: f16 or bf16; kernels for few rows have their own.
     pub dtype: ElemType,
+}
+
+/// A kernel that tools can generate code from.
+pub trait Kernel {
+    /// A name for reports.
+    fn name(&self) -> String;
+
+    /// The kernel, ready for a code generator.
+    fn define(&self, target: &Target) -> KernelDefinition;
+}
+
+impl Kernel for Variant {
+    fn name(&self) -> String {
+        Variant::name(self)
+    }
+
+    fn define(&self, target: &Target) -> KernelDefinition {
+        Variant::define(self, target)
+    }
 }
 
 impl Variant {
@@ -217,7 +237,7 @@ impl Variant {
 }
 
 /// An argument that a kernel may do without.
-fn optional<T>(there: bool) -> ComptimeOptionCompilationArg<T>
+pub(in crate::cube) fn optional<T>(there: bool) -> ComptimeOptionCompilationArg<T>
 where
     T: LaunchArg<CompilationArg = BufferCompilationArg>,
 {

@@ -80,7 +80,7 @@ pub(crate) fn class(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cube) mod tests {
     use super::*;
 
     /// Ampere as CubeCL describes it.

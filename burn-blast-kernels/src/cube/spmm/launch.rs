@@ -6,6 +6,7 @@ use super::base::select;
 use super::kernel::spmm_kernel;
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
+use crate::cube::gemv;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
@@ -99,6 +100,9 @@ fn launch(
     check_len("output", &y, &[m, side.output]);
     if m == 0 {
         return;
+    }
+    if !side.transposed() && gemv::serves_few_rows(call, m) {
+        return gemv::spmm(call, [x, values, y], bias, m);
     }
     let block = call.pattern.block();
     let offer = call.offer();
