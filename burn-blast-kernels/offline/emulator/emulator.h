@@ -17,6 +17,10 @@ extern dim3 threadIdx, blockIdx, gridDim;
 template <typename T> T min(T a, T b) { return b < a ? b : a; }
 template <typename T> T max(T a, T b) { return a < b ? b : a; }
 
+inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+inline float exp(float value) { return __builtin_expf(value); }
+inline float fabs(float value) { return __builtin_fabsf(value); }
+
 // All units of the block that have not returned must arrive.
 void __syncthreads();
 

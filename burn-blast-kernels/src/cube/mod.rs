@@ -9,11 +9,16 @@
 //! | routine | serves | one cube computes |
 //! |---|---|---|
 //! | [`spmm()`] | forward, with bias | rows of one block column of `y` |
+//! | [`spmm_int8`] | forward with integer weights, few rows | a piece of one block column |
+//! | [`gated_few_rows`] | gate and up of a gated block, few rows | a piece of one block column of both |
 //! | [`spmm_t`] | input gradient | rows of one block row of `dx` |
 //! | [`sddmm()`] | weight gradient | one kept block, or a quarter of it at block 128 |
 //! | [`grad_block_norms`] | growth scores | one block of the grid |
 //! | [`block_norms`] | pruning scores | one kept block |
 //! | [`pack`], [`unpack`] | dense ⇄ packed | elements in a row |
+//!
+//! A forward product with few rows, as in decoding, takes the kernels in `gemv/`, which read the values once:
+//! [`serves_few_rows`] says when.
 //!
 //! # Supported
 //! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns;

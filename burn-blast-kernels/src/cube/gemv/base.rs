@@ -18,12 +18,12 @@ pub(crate) const MOST_ROWS: usize = 16;
 const MOST_ROWS_BESIDE_CORES: usize = 8;
 /// Numbers of `x` in shared memory: 16 KiB, the least that WebGPU promises.
 const TILE: usize = 4096;
-/// Sums of a unit. 64 leave room for four cubes on a multiprocessor beside what is in flight.
+/// Sums of a unit. 64 leave room for three cubes on a multiprocessor, by what ptxas says.
 const SUMS: usize = 64;
 /// Bytes of a vector, the widest load there is.
 const VECTOR_BYTES: usize = 16;
-/// Vectors of values that a unit has on their way. 8 KiB a cube, so that four cubes cover a latency of 1 µs at
-/// 25 bytes a nanosecond and multiprocessor. Guess; to be measured.
+/// Vectors of values that a unit has on their way: 8 KiB a cube, of which three cover a latency of 1 µs at the
+/// 23 bytes a nanosecond that an H100 has for each multiprocessor. Guess; to be measured.
 const AHEAD: usize = 4;
 /// The same where vectors are short, which means WGSL or SPIR-V: every copy of the loop costs their compilers
 /// a second, on a software adapter several.

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::base::{Blueprint, MOST_ROWS, Stored, UNITS, select};
 use super::finish::{Finish, add_pieces_kernel::AddPiecesKernel};
 use super::kernel::{SizesCompilationArg, few_rows_kernel::FewRowsKernel};
-use super::pieces::{Pieces, lengths};
+use super::pieces::{Pieces, lengths, share};
 use crate::cpu::Activation;
 use crate::cube::mma::catalogue::{Kernel, Target, optional};
 use crate::{BlockPattern, BlockSize};
@@ -125,14 +125,24 @@ impl FewRows {
         if self.adds { 0 } else { self.plan.shared_bytes() }
     }
 
+    /// Vectors of values that a unit has on their way.
+    pub fn ahead(&self) -> usize {
+        self.plan.ahead
+    }
+
     /// Bytes of values that a cube has on their way.
     pub fn in_flight(&self) -> usize {
         let element = if self.int8() { size_of::<u32>() } else { self.dtype.size() };
         self.plan.ahead * self.plan.slots() * self.plan.vector * element
     }
 
-    /// What a launch uploads besides a pattern: the items of [`few_rows_kernel`] and the columns of
-    /// [`add_pieces_kernel`], with at most so many blocks twice over in a piece.
+    /// Blocks of a piece, on a device with so many multiprocessors, where values have so many bytes.
+    pub fn share(pattern: &BlockPattern, value_bytes: usize, compute_units: usize) -> usize {
+        share(pattern.nnz(), pattern.block().area() * value_bytes, compute_units)
+    }
+
+    /// What a launch uploads besides its patterns: the items of the first kernel and the columns of the second, where
+    /// columns with twice `share` blocks are cut.
     pub fn pieces(patterns: &[&BlockPattern], share: usize) -> [Vec<u32>; 2] {
         let pieces = Pieces::new(&lengths(patterns), share);
         [pieces.items.as_flattened().to_vec(), pieces.columns.as_flattened().to_vec()]
