@@ -105,6 +105,12 @@ impl Blueprint {
         UNITS / (self.units_m() * self.units_n())
     }
 
+    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Where they do
+    /// not, all are loaded first: either order alone makes ptxas spill in some kernel.
+    pub fn crowded(&self) -> bool {
+        self.units_m() > 1
+    }
+
     /// Vectors that the cube reads at a time.
     pub fn slots(&self) -> usize {
         UNITS / self.units_m()

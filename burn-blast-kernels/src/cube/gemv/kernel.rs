@@ -115,7 +115,10 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     let stride = comptime!(plan.ahead * plan.slots());
 
     let mut next = Array::<Vector<E, NV>>::new(comptime!(plan.ahead));
-    load::<E, NV>(values, &mut next, origin, slot, vectors, plan);
+    #[unroll]
+    for at in 0..comptime!(plan.ahead) {
+        next[at] = load::<E, NV>(values, origin, slot + comptime!(at * plan.slots()), vectors);
+    }
     for chunk in 0..vectors.div_ceil(stride) {
         let row = chunk * comptime!(plan.chunk());
         let in_stage = row % comptime!(plan.stage());
@@ -127,14 +130,23 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
             sync_cube();
         }
         let mut now = Array::<Vector<E, NV>>::new(comptime!(plan.ahead));
-        #[unroll]
-        for at in 0..comptime!(plan.ahead) {
-            now[at] = next[at];
+        let ahead = (chunk + 1) * stride + slot;
+        if comptime!(!plan.crowded()) {
+            #[unroll]
+            for at in 0..comptime!(plan.ahead) {
+                now[at] = next[at];
+                let vector = ahead + comptime!(at * plan.slots());
+                next[at] = load::<E, NV>(values, origin, vector, vectors);
+            }
         }
-        load::<E, NV>(values, &mut next, origin, (chunk + 1) * stride + slot, vectors, plan);
         #[unroll]
         for at in 0..comptime!(plan.ahead) {
             let vector = slot + comptime!(at * plan.slots());
+            if comptime!(plan.crowded()) {
+                now[at] = next[at];
+                let vector = ahead + comptime!(at * plan.slots());
+                next[at] = load::<E, NV>(values, origin, vector, vectors);
+            }
             if chunk * stride + vector < vectors {
                 let row = in_stage + vector / comptime!(plan.units_n()) * comptime!(plan.depth());
                 multiply::<E, NV, NR>(&*tile, now[at], row, &mut sums, plan);
@@ -144,24 +156,19 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     sums
 }
 
-/// Reads the vectors that a unit multiplies next.
+/// A vector of the piece, or zeros beyond it.
 #[cube]
 fn load<E: Numeric, N: Size>(
     values: &[Vector<E, N>],
-    to: &mut Array<Vector<E, N>>,
     origin: usize,
     vector: usize,
     vectors: usize,
-    #[comptime] plan: Blueprint,
-) {
-    #[unroll]
-    for at in 0..comptime!(plan.ahead) {
-        let vector = vector + comptime!(at * plan.slots());
-        to[at] = Vector::zeroed();
-        if vector < vectors {
-            to[at] = values[origin + vector];
-        }
+) -> Vector<E, N> {
+    let mut loaded = Vector::<E, N>::zeroed();
+    if vector < vectors {
+        loaded = values[origin + vector];
     }
+    loaded
 }
 
 /// Gathers `x` for the rows of the block column from `row` on, as many as there are or fit. Integers get their scale
