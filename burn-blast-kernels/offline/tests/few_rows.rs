@@ -260,12 +260,12 @@ fn long_columns_in_pieces() {
     }
 }
 
-/// Most registers of a unit: 168 leave room for three cubes on a multiprocessor, 128 for four, 96 for five and 72 for
-/// seven.
+/// Most registers of a unit: 168 leave room for three cubes on a multiprocessor, 128 for four, 96 for five and 80 for
+/// six.
 fn ceiling(variant: &FewRows) -> usize {
     match variant.rows() {
         _ if variant.adds() => 40,
-        1 => 72,
+        1 => 80,
         2 => 96,
         4 => 128,
         _ => 168,
