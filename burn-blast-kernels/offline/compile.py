@@ -16,7 +16,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-INSTRUCTIONS = ("HMMA", "LDSM", "LDGSTS", "STG", "BAR", "LDL", "STL")
+INSTRUCTIONS = ("HMMA", "LDSM", "LDGSTS", "LDG", "LDG.128", "STG", "BAR", "LDL", "STL", "I2F")
 
 
 class Nvrtc:
@@ -74,7 +74,14 @@ def assemble(root: Path, ptx: bytes, arch: str, name: str) -> dict:
         ).stdout
     number = lambda pattern: int(re.search(pattern, run.stderr).group(1))
     # An instruction may carry a predicate: "@!P0 LDGSTS.E.BYPASS.128 ...".
-    names = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z]+)", listing, re.M)
+    names = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9.]+)", listing, re.M)
+
+    def count(instruction: str) -> int:
+        """Those of the name before the dot that have every word after it among their modifiers."""
+        base, *words = instruction.split(".")
+        parts = [name.split(".") for name in names]
+        return sum(own[0] == base and all(word in own for word in words) for own in parts)
+
     return {
         "name": name,
         "arch": arch,
@@ -82,7 +89,7 @@ def assemble(root: Path, ptx: bytes, arch: str, name: str) -> dict:
         "spill_stores": number(r"(\d+) bytes spill stores"),
         "spill_loads": number(r"(\d+) bytes spill loads"),
         "stack": number(r"(\d+) bytes stack frame"),
-        "instructions": {name: names.count(name) for name in INSTRUCTIONS},
+        "instructions": {name: count(name) for name in INSTRUCTIONS},
     }
 
 

@@ -4,30 +4,21 @@
 
 #![cfg(feature = "cube")]
 
+mod gpu;
+
 use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
-use cubecl::Device;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
+use gpu::client;
 use half::f16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const F16: ElemType = ElemType::Float(FloatKind::F16);
-
-/// A client of the plain `wgpu` runtime, which compiles to WGSL: the narrowest target there is.
-fn client() -> Option<Client> {
-    if Device::enumerate_all().is_empty() {
-        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(!required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
-        println!("skipped: wgpu found no adapter");
-        return None;
-    }
-    Some(Device::Wgpu(Default::default()).client())
-}
 
 /// Inputs of one problem, already rounded to the storage type.
 struct Problem {

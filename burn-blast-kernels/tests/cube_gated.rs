@@ -5,30 +5,21 @@
 #![cfg(feature = "cube")]
 
 mod common;
+mod gpu;
 
 use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::{self, Call};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 use common::{numbers, values};
-use cubecl::Device;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use gpu::client;
 use half::f16;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 const F16: ElemType = ElemType::Float(FloatKind::F16);
-
-fn client() -> Option<Client> {
-    if Device::enumerate_all().is_empty() {
-        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(!required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
-        println!("skipped: wgpu found no adapter");
-        return None;
-    }
-    Some(Device::Wgpu(Default::default()).client())
-}
 
 fn random(rows: usize, cols: usize, block: usize, density: f64, seed: u64) -> BlockPattern {
     let shape = MatrixShape::new(rows, cols).unwrap();

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn_blast_kernels::cube::catalogue::{Target, Variant};
+use burn_blast_kernels::cube::catalogue::{Kernel, Target, Variant};
 use cubecl::Compiler;
 use cubecl::features::{Plane, TypeUsage};
 use cubecl::ir::{
@@ -91,12 +91,12 @@ pub fn cooperative(arch: Arch, dtype: ElemType) -> Vec<Variant> {
     Variant::cooperative(&target(arch, dtype, AddressType::U32))
 }
 
-/// Generates the code of `variant` for tensors of `dtype`.
+/// Generates the code of `variant` for tensors of `dtype`, unless the variant has a type of its own.
 ///
 /// # Errors
 /// If CubeCL refuses the kernel.
 pub fn generate(
-    variant: &Variant,
+    variant: &impl Kernel,
     arch: Arch,
     dtype: ElemType,
     address: AddressType,

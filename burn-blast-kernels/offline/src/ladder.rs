@@ -79,17 +79,17 @@ fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
         "{} {ampere}, {hopper} | {} | {} | {bytes:.3} | {intensity:.0} | {bound:.0} |",
         row_head(variant),
         variant.shared_bytes() / 1024,
-        resident(variant, hopper),
+        resident(variant.units(), variant.shared_bytes(), hopper),
     )
     .expect("a string takes any text");
     text + "\n"
 }
 
-/// Blocks that an H100's multiprocessor holds at once, by registers and shared memory.
-fn resident(variant: &Variant, registers: usize) -> usize {
+/// Blocks of so many units and bytes that an H100's multiprocessor holds at once, by registers and shared memory.
+pub(crate) fn resident(units: usize, shared_bytes: usize, registers: usize) -> usize {
     let warp = (registers * 32).next_multiple_of(REGISTER_UNIT);
-    let by_registers = REGISTERS / warp / (variant.units() / 32);
-    by_registers.min(SHARED / (variant.shared_bytes() + SHARED_RESERVED))
+    let by_registers = REGISTERS / warp / (units / 32);
+    by_registers.min(SHARED / (shared_bytes + SHARED_RESERVED))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Checks of the tensor-core kernels on a machine without a GPU. See `README.md`.
 
+pub mod decode;
 mod emulate;
 mod error;
 mod generate;

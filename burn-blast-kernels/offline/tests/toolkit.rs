@@ -3,26 +3,10 @@
 
 mod common;
 
-use blast_offline::{Arch, BF16, F16, Machine, Source, Toolkit, ladder};
+use blast_offline::{Arch, BF16, F16, Machine, Source, ladder};
 use burn_blast_kernels::cube::catalogue::{Variant, Verb};
-use common::source;
+use common::{source, toolkit};
 use cubecl::ir::ElemType;
-
-/// The toolkit. Without it the caller's test is skipped, with a word about it.
-fn toolkit() -> Option<Toolkit> {
-    let toolkit = Toolkit::find();
-    if toolkit.is_none() {
-        let required = std::env::var("BURN_BLAST_REQUIRE_TOOLKIT").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "BURN_BLAST_REQUIRE_TOOLKIT is set, but there is no CUDA toolkit: run toolkit.sh"
-        );
-        println!(
-            "SKIPPED: there is no CUDA toolkit; burn-blast-kernels/offline/toolkit.sh installs one"
-        );
-    }
-    toolkit
-}
 
 fn sources(
     arch: Arch,

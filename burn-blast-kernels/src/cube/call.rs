@@ -157,7 +157,13 @@ impl<'a> Call<'a> {
         Ok(self)
     }
 
-    /// The kernel that the three products get, by what the device offers.
+    /// Whether [`spmm_t`](super::spmm_t) can add a residual here: with it a kernel binds nine buffers, CubeCL's own
+    /// among them, one more than WebGPU promises.
+    pub fn takes_residual(&self) -> bool {
+        self.client.properties().hardware.max_bindings >= 9
+    }
+
+    /// The kernel that the three products get, but for few rows, by what the device offers.
     pub fn kernel(&self) -> Kernel {
         let shape = self.pattern.shape();
         let sides = [shape.rows(), shape.cols()];
@@ -180,6 +186,17 @@ impl<'a> Call<'a> {
     /// What the device offers for the type of this call.
     pub(super) fn offer(&self) -> Offer {
         Offer::of(self.client.properties(), self.dtype)
+    }
+
+    /// Most elements of a vector.
+    pub(super) fn widest(&self) -> usize {
+        self.client.properties().hardware.max_vector_size
+    }
+
+    /// Elements read at a time from rows of this length, 16 bytes at most.
+    pub(super) fn row_vector(&self, len: usize) -> usize {
+        let most = (16 / self.dtype.size()).min(self.widest());
+        if len.is_multiple_of(most) { most } else { row_vector(len) }
     }
 
     pub(super) fn max_units(&self) -> usize {

@@ -27,6 +27,11 @@ impl Epilogue {
         Self { bias, ..Self::default() }
     }
 
+    /// Whether there is nothing but a bias, if that.
+    pub(super) fn is_bias(&self) -> bool {
+        self.activation.is_none() && self.residual.is_none()
+    }
+
     /// The same epilogue for two launches.
     pub(super) fn twice(self) -> [Self; 2] {
         let pair = |arg: Option<BufferArg>| arg.map_or([None, None], |arg| twice(arg).map(Some));

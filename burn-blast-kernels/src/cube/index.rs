@@ -21,7 +21,7 @@ pub(super) struct IndexBuffer {
 
 impl IndexBuffer {
     /// An empty array becomes a single zero, since a binding must not be empty.
-    fn upload(client: &Client, data: &[u32]) -> Self {
+    pub(super) fn upload(client: &Client, data: &[u32]) -> Self {
         let data = if data.is_empty() { &[0] } else { data };
         Self { handle: client.create_from_slice(u32::as_bytes(data)), len: data.len() }
     }

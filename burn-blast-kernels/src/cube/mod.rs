@@ -9,12 +9,17 @@
 //! | routine | serves | one cube computes |
 //! |---|---|---|
 //! | [`spmm()`] | forward, with an [`Epilogue`] | rows of one block column of `y` |
+//! | [`spmm_int8`] | forward with integer weights, few rows | a piece of one block column |
+//! | [`gated_few_rows`] | gate and up of a gated block, few rows | a piece of one block column of both |
 //! | [`spmm_t`] | input gradient | rows of one block row of `dx` |
 //! | [`gated_hidden`], [`gated_hidden_backward`] | gate and up of a gated block | rows of one block column of both |
 //! | [`sddmm()`] | weight gradient | one kept block, or a quarter of it at block 128 |
 //! | [`grad_block_norms`] | growth scores | one block of the grid |
 //! | [`block_norms`] | pruning scores | one kept block |
 //! | [`pack`], [`unpack`] | dense ⇄ packed | elements in a row |
+//!
+//! A forward product with few rows, as in decoding, takes the kernels in `gemv/`, which read the values once:
+//! [`serves_few_rows`] says when.
 //!
 //! # Supported
 //! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns;
@@ -31,6 +36,7 @@ mod cmma;
 mod epilogue;
 mod gated;
 mod gather;
+mod gemv;
 mod index;
 mod limits;
 mod load;
@@ -43,6 +49,7 @@ pub use call::{Call, CubeError, Kernel};
 pub use epilogue::Epilogue;
 pub use gated::{gated_hidden, gated_hidden_backward};
 pub use gather::{pack, unpack};
+pub use gemv::{Gated, gated_few_rows, serves_few_rows, spmm_int8};
 #[doc(hidden)]
 pub use mma::catalogue;
 pub use mma::offer::has_tensor_cores;

@@ -6,7 +6,7 @@ use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cpu::Activation;
-use burn_blast_kernels::cube::{self, Call, Epilogue};
+use burn_blast_kernels::cube::{self, Call, Epilogue, Gated};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -102,7 +102,12 @@ impl BlastOps for CubeBackend {
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
         let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
         let call = call_on(&h, &first, m);
-        cube::gated_hidden(&call, &second, Activation::Silu, input(x), values, out, m);
+        if cube::serves_few_rows(&call, m) {
+            let gated = Gated { up: &second, activation: Activation::Silu, values, bias: None };
+            cube::gated_few_rows(&call, input(x), gated, out, m);
+        } else {
+            cube::gated_hidden(&call, &second, Activation::Silu, input(x), values, out, m);
+        }
         product(h, down, None, last)
     }
 
@@ -132,7 +137,11 @@ impl BlastOps for CubeBackend {
             m,
         );
         let dx = product_t(dg.clone(), gate, None, &first);
-        let dx = product_t(du.clone(), up, Some(dx), &second);
+        let dx = if call(&h, &second).takes_residual() {
+            product_t(du.clone(), up, Some(dx), &second)
+        } else {
+            Self::float_add(dx, product_t(du.clone(), up, None, &second))
+        };
         let (dgate, dup) = (Self::sddmm(x.clone(), dg, first), Self::sddmm(x, du, second));
         (dx, dgate, dup, Self::sddmm(h, dy, last))
     }

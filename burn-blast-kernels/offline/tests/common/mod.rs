@@ -5,7 +5,8 @@
 use std::sync::OnceLock;
 
 use blast_offline::{
-    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, cooperative, generate,
+    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, Toolkit, cooperative,
+    generate,
 };
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -27,6 +28,22 @@ pub fn emulator() -> Option<&'static Emulator> {
         println!("SKIPPED: there is no g++ and no $CXX to compile the emulator with");
     }
     emulator.as_ref()
+}
+
+/// The toolkit. Without it the caller's test is skipped, with a word about it.
+pub fn toolkit() -> Option<Toolkit> {
+    let toolkit = Toolkit::find();
+    if toolkit.is_none() {
+        let required = std::env::var("BURN_BLAST_REQUIRE_TOOLKIT").is_ok_and(|value| value == "1");
+        assert!(
+            !required,
+            "BURN_BLAST_REQUIRE_TOOLKIT is set, but there is no CUDA toolkit: run toolkit.sh"
+        );
+        println!(
+            "SKIPPED: there is no CUDA toolkit; burn-blast-kernels/offline/toolkit.sh installs one"
+        );
+    }
+    toolkit
 }
 
 /// A variant by its name.

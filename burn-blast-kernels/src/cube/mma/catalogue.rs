@@ -1,5 +1,5 @@
-//! Every tensor-core kernel as a definition, without a device to run it on: for tools that look at the code
-//! generated from it.
+//! Every tensor-core kernel as a definition, and every kernel for few rows ([`FewRows`]), without a device to run
+//! it on: for tools that look at the code generated from it.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use crate::cpu::Activation;
 use crate::cube::cmma::base as cmma;
 use crate::cube::cmma::catalogue as cooperative;
 use crate::cube::gated::task::tasks;
+pub use crate::cube::gemv::catalogue::FewRows;
 use crate::{BlockPattern, BlockSize};
 
 /// What one kernel computes.
@@ -81,8 +82,27 @@ pub struct Target {
     pub layouts: Arc<TargetProperties>,
     /// Width of indices.
     pub address: AddressType,
-    /// Storage type of the tensors: f16 or bf16.
+    /// Storage type of the tensors: f16 or bf16; kernels for few rows have their own.
     pub dtype: ElemType,
+}
+
+/// A kernel that tools can generate code from.
+pub trait Kernel {
+    /// A name for reports.
+    fn name(&self) -> String;
+
+    /// The kernel, ready for a code generator.
+    fn define(&self, target: &Target) -> KernelDefinition;
+}
+
+impl Kernel for Variant {
+    fn name(&self) -> String {
+        Variant::name(self)
+    }
+
+    fn define(&self, target: &Target) -> KernelDefinition {
+        Variant::define(self, target)
+    }
 }
 
 impl Variant {

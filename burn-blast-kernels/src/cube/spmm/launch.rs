@@ -7,6 +7,7 @@ use super::kernel::spmm_kernel;
 use super::plan::{Plan, plans};
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::cmma;
+use crate::cube::gemv;
 use crate::cube::index::{IndexBuffer, PatternIndex};
 use crate::cube::mma;
 use crate::cube::mma::offer::class;
@@ -113,6 +114,9 @@ fn launch(
     epilogue.check(m, side.output);
     if m == 0 {
         return;
+    }
+    if !side.transposed() && epilogue.is_bias() && gemv::serves_few_rows(call, m) {
+        return gemv::spmm(call, [x, values, y], epilogue.bias, m);
     }
     let block = call.pattern.block();
     let offer = call.offer();

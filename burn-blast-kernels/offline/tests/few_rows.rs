@@ -1,0 +1,341 @@
+//! The kernels for few rows: emulated against the f64 oracle, and their machine code.
+
+mod common;
+
+use blast_offline::{Arch, BF16, Buffer, F16, Launch, Program, decode, generate};
+use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::cube::catalogue::{FewRows, Kernel};
+use burn_blast_kernels::reference::{self, Exact, Rounding};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
+use common::{decode, emulator, encode, indices, round, toolkit};
+use cubecl::ir::{AddressType, ElemType, FloatKind};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const F32: ElemType = ElemType::Float(FloatKind::F32);
+/// Blocks of a piece where columns are cut.
+const SHARE: usize = 2;
+
+fn variant(name: &str) -> FewRows {
+    let all = FewRows::all();
+    *all.iter().find(|one| one.name() == name).unwrap_or_else(|| panic!("no variant {name}"))
+}
+
+fn build(variant: &FewRows) -> Option<Program> {
+    let source = generate(variant, Arch::Sm80, variant.dtype(), AddressType::U32).unwrap();
+    Some(emulator()?.build(&source).unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// A weight as it is stored, and the numbers it stands for.
+struct Weight {
+    pattern: BlockPattern,
+    stored: Buffer,
+    scales: Option<Buffer>,
+    exact: Vec<f32>,
+}
+
+impl Weight {
+    fn new(variant: &FewRows, pattern: BlockPattern, rng: &mut ChaCha8Rng) -> Self {
+        let mut dense = vec![0.0; pattern.shape().area()];
+        dense.fill_with(|| round(variant.dtype(), rng.random_range(-1.0..1.0)));
+        let values = pack::pack(&dense, &pattern);
+        if !variant.int8() {
+            let stored = input(encode(variant.dtype(), &values));
+            return Self { pattern, stored, scales: None, exact: values };
+        }
+        let area = pattern.block().area();
+        let integers: Vec<i8> = values.iter().map(|value| (value * 128.0).floor() as i8).collect();
+        // Powers of two: the oracle sees the very products.
+        let scales: Vec<f32> =
+            (0..pattern.nnz()).map(|slot| 0.5_f32.powi(slot as i32 % 5 + 4)).collect();
+        let exact =
+            integers.iter().enumerate().map(|(at, &q)| f32::from(q) * scales[at / area]).collect();
+        let stored = input(integers.iter().map(|&q| q as u8).collect());
+        Self { pattern, stored, scales: Some(input(encode(F32, &scales))), exact }
+    }
+
+    fn buffers(&self) -> Vec<Buffer> {
+        let mut buffers = vec![self.stored.clone()];
+        buffers.extend(self.scales.clone());
+        buffers.extend([self.pattern.col_ptr(), self.pattern.row_idx()].map(indices));
+        buffers
+    }
+}
+
+fn input(bytes: Vec<u8>) -> Buffer {
+    // A launch binds a stand-in for a tensor without elements.
+    let bytes = if bytes.is_empty() { vec![0; 16] } else { bytes };
+    Buffer { bytes, writable: false }
+}
+
+fn poison(dtype: ElemType, count: usize) -> Buffer {
+    Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
+}
+
+fn kept(sides: [usize; 2], block: usize, blocks: &[(usize, usize)]) -> BlockPattern {
+    let shape = MatrixShape::new(sides[0], sides[1]).unwrap();
+    let mut mask = BlockMask::empty(shape, BlockSize::new(block).unwrap());
+    for &(row, col) in blocks {
+        mask.set(row, col, true);
+    }
+    BlockPattern::from_mask(&mask)
+}
+
+/// Ragged with an empty column and row; full; one block; none; and one long column.
+fn patterns(block: usize) -> Vec<BlockPattern> {
+    let full: Vec<(usize, usize)> = (0..4).map(|at| (at / 2, at % 2)).collect();
+    let mut long: Vec<(usize, usize)> = (0..9).map(|row| (row, 1)).collect();
+    long.push((4, 0));
+    // The contraction stays a multiple of 8, as lines of 16 bytes ask.
+    let ragged = if block > 8 { 8 } else { 0 };
+    vec![
+        kept([3 * block - ragged, 4 * block - 5], block, &[(0, 0), (2, 0), (0, 1), (2, 3)]),
+        kept([2 * block, 2 * block], block, &full),
+        kept([2 * block, 2 * block], block, &[(1, 1)]),
+        kept([block, 2 * block], block, &[]),
+        kept([9 * block, 2 * block], block, &long),
+    ]
+}
+
+/// Runs a variant, with `add` if it cuts columns, on `m` rows.
+fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>, m: usize) {
+    let patterns = patterns(variant.block());
+    let others = patterns.iter().cycle().skip(1);
+    for (at, (pattern, other)) in patterns.iter().zip(others).enumerate() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut weights = vec![Weight::new(variant, pattern.clone(), &mut rng)];
+        if variant.gate().is_some() {
+            // Another pattern of the same shape where there is one.
+            let same = other.shape() == pattern.shape();
+            let up = if same { other } else { pattern }.clone();
+            weights.push(Weight::new(variant, up, &mut rng));
+        }
+        let shape = pattern.shape();
+        let dtype = variant.dtype();
+        let mut draw = |count: usize| -> Vec<f32> {
+            (0..count).map(|_| round(dtype, rng.random_range(-1.0..1.0))).collect()
+        };
+        let (x, bias) = (draw(m * shape.rows()), draw(shape.cols()));
+        let bias_buffer = || input(encode(dtype, &bias));
+        let walked: Vec<&BlockPattern> = weights.iter().map(|weight| &weight.pattern).collect();
+        let share = if variant.cuts() { SHARE } else { usize::MAX };
+        let [items, columns] = FewRows::pieces(&walked, share);
+        let count = items.len() / 3;
+        let cubes = m.div_ceil(variant.rows()) * count;
+        let mut buffers = vec![input(encode(dtype, &x))];
+        weights.iter().for_each(|weight| buffers.extend(weight.buffers()));
+        buffers.extend(variant.bias().then(bias_buffer));
+        buffers.push(indices(&items));
+        let sizes = [m, shape.rows(), shape.cols(), count];
+        let mut out = m * shape.cols();
+        if variant.cuts() {
+            out = walked.len() * count * m.next_multiple_of(variant.rows()) * variant.block();
+        }
+        buffers.push(poison(if variant.cuts() { F32 } else { dtype }, out));
+        run(program, cubes, &[&sizes[..], &[cubes]].concat(), &mut buffers);
+        let mut bias_added = variant.bias();
+        if let Some((adder, program)) = add {
+            let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
+            let y = poison(dtype, m * shape.cols());
+            buffers = vec![partial, bias_buffer(), indices(&columns), y];
+            run(program, (m * shape.cols()).div_ceil(adder.units()), &sizes, &mut buffers);
+            bias_added = adder.bias();
+        }
+        let got = decode(dtype, &buffers.pop().unwrap().bytes);
+        let bias = bias_added.then_some(bias.as_slice());
+        let want = reference::spmm(&x, &weights[0].exact, bias, pattern);
+        let result = match weights.get(1) {
+            None => rounding(dtype).check(&got, &want),
+            Some(up) => {
+                let ups = reference::spmm(&x, &up.exact, None, &up.pattern);
+                check_gated(variant, &got, &want, &ups)
+            }
+        };
+        result.unwrap_or_else(|error| panic!("{}, m = {m}, pattern {at}: {error}", variant.name()));
+    }
+}
+
+fn run(program: &Program, cubes: usize, scalars: &[usize], buffers: &mut [Buffer]) {
+    let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();
+    // One block more than there is work for: launches round up too.
+    let launch = Launch { blocks: [cubes as u64 + 1, 1, 1], units: 128, info: &info };
+    program.run(launch, buffers).unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn rounding(dtype: ElemType) -> Rounding {
+    match dtype {
+        F16 => Rounding::F16,
+        BF16 => Rounding::BF16,
+        _ => Rounding::F32,
+    }
+}
+
+fn check_gated(
+    variant: &FewRows,
+    got: &[f32],
+    gates: &[Exact],
+    ups: &[Exact],
+) -> Result<(), String> {
+    let unit = rounding(variant.dtype());
+    let sums = Rounding { output: 0.0, ..unit };
+    for (at, ((&got, gate), up)) in got.iter().zip(gates).zip(ups).enumerate() {
+        let f = match variant.gate() {
+            Some(Activation::Silu) => gate.value / (1.0 + (-gate.value).exp()),
+            Some(Activation::Relu) => gate.value.max(0.0),
+            _ => f64::from(Activation::Gelu.value(gate.value as f32)),
+        };
+        // Slopes of the activations stay below 1.2; the fit of the error function is good to 1e-6.
+        let off = 1.2 * sums.limit(gate) + 1e-6 * (1.0 + f.abs());
+        let want = f * up.value;
+        let limit = off * up.value.abs()
+            + sums.limit(up) * (f.abs() + off)
+            + unit.output * want.abs()
+            + 1e-7;
+        let distance = (f64::from(got) - want).abs();
+        if !matches!(distance.partial_cmp(&limit), Some(order) if order.is_le()) {
+            return Err(format!("element {at}: got {got}, want {want} ± {limit:e}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks a variant at each number of rows.
+fn check_at(name: &str, rows: &[usize]) {
+    let variant = variant(name);
+    let Some(program) = build(&variant) else { return };
+    rows.iter().for_each(|&m| check(&variant, &program, None, m));
+}
+
+#[test]
+fn bf16_at_every_number_of_rows() {
+    check_at("few_1x64_bf16", &[1]);
+    check_at("few_2x64_bf16_bias", &[2]);
+    check_at("few_4x32_bf16", &[3]);
+    check_at("few_16x64_bf16_bias", &[15, 16]);
+}
+
+#[test]
+fn the_smallest_and_the_largest_block() {
+    check_at("few_16x8_bf16", &[15]);
+    check_at("few_8x128_bf16", &[8]);
+    check_at("few_1x128_f16", &[1]);
+    check_at("few_2x8_f32", &[2]);
+}
+
+#[test]
+fn other_types() {
+    check_at("few_4x16_f16_bias", &[3]);
+    check_at("few_16x32_f32", &[16]);
+}
+
+#[test]
+fn integers() {
+    check_at("few_1x64_int8_bias", &[1]);
+    check_at("few_16x64_int8", &[15, 33]);
+    // A vector is longer than a row of these blocks.
+    check_at("few_4x8_int8", &[3]);
+    check_at("few_16x8_int8", &[16]);
+    check_at("few_2x128_int8", &[2]);
+}
+
+#[test]
+fn gate_and_up_in_one_launch() {
+    check_at("few_1x64_bf16_silu_bias", &[1]);
+    check_at("few_4x32_f16_gelu_bias", &[3]);
+    check_at("few_16x16_f32_relu_bias", &[16]);
+}
+
+#[test]
+fn long_columns_in_pieces() {
+    for (cut, add, m) in [
+        ("few_1x64_bf16_cut", "few_1x64_bf16_bias_add", 1),
+        ("few_16x32_bf16_cut", "few_16x32_bf16_bias_add", 15),
+        ("few_4x64_int8_cut", "few_4x64_int8_bias_add", 3),
+        ("few_16x16_int8_cut", "few_16x16_int8_bias_add", 17),
+        ("few_2x32_f32_silu_cut", "few_2x32_f32_silu_bias_add", 2),
+    ] {
+        let (cut, add) = (variant(cut), variant(add));
+        let (Some(program), Some(adder)) = (build(&cut), build(&add)) else { return };
+        check(&cut, &program, Some((&add, &adder)), m);
+    }
+}
+
+/// Most registers of a unit: 168 leave room for three cubes on a multiprocessor, 128 for four, 96 for five and 80 for
+/// six.
+fn ceiling(variant: &FewRows) -> usize {
+    match variant.rows() {
+        _ if variant.adds() => 40,
+        1 => 80,
+        2 => 96,
+        4 => 128,
+        _ => 168,
+    }
+}
+
+fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) {
+    let Some(toolkit) = toolkit() else { return };
+    let variants: Vec<FewRows> = FewRows::all().into_iter().filter(chosen).collect();
+    assert!(!variants.is_empty(), "no variant was chosen");
+    let kernels: Vec<_> = variants
+        .iter()
+        .map(|one| {
+            let source = generate(one, arch, one.dtype(), AddressType::U32).unwrap();
+            assert_eq!(source.shared_bytes, one.shared_bytes(), "{}", one.name());
+            (one.name(), source)
+        })
+        .collect();
+    let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
+    for (variant, machine) in variants.iter().zip(machines) {
+        let name = &machine.name;
+        let spilled = (machine.spill_stores, machine.spill_loads, machine.stack);
+        assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
+        assert!(machine.registers <= ceiling(variant), "{name}: {} registers", machine.registers);
+        if !variant.adds() {
+            // Those before the loop and those in it.
+            let wide = machine.instructions["LDG.128"];
+            assert!(wide >= 2 * variant.ahead(), "{name}: {machine:?}");
+            // Divisions of indices take a few; one for each value would be slow.
+            assert!(machine.instructions["I2F"] < 16, "{name}: {machine:?}");
+        }
+    }
+}
+
+#[test]
+fn hopper_spills_nothing_and_reads_16_bytes_at_a_time() {
+    assemble(Arch::Sm90, decode::on_the_page);
+}
+
+#[test]
+fn ampere_spills_nothing_and_reads_16_bytes_at_a_time() {
+    assemble(Arch::Sm80, decode::on_the_page);
+}
+
+#[test]
+fn the_other_variants_spill_nothing() {
+    let names = [
+        "few_16x8_int8",
+        "few_8x16_f16_bias",
+        "few_2x8_bf16",
+        "few_16x32_f32",
+        "few_1x128_f32",
+        "few_1x64_bf16_silu_bias",
+        "few_16x64_bf16_gelu_bias",
+        "few_16x64_bf16_gelu_cut",
+        "few_16x64_int8_cut",
+        "few_16x64_bf16_gelu_bias_add",
+    ];
+    assemble(Arch::Sm90, |one| names.contains(&one.name().as_str()));
+}
+
+#[test]
+fn the_page_has_a_row_for_every_kernel_it_names() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/kernel-ladder.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for variant in FewRows::all().iter().filter(|one| decode::on_the_page(one)) {
+        let row = decode::row_head(variant);
+        assert!(page.contains(&row), "docs/src/kernel-ladder.md lacks {row}: run the ladder");
+    }
+    for line in decode::traffic().lines() {
+        assert!(page.contains(line), "docs/src/kernel-ladder.md lacks {line}: run the ladder");
+    }
+}

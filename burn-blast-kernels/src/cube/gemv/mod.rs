@@ -1,0 +1,20 @@
+//! Few rows, as in decoding: `y = x · w + bias` and the gated pair of products, both bound by reading the
+//! values once.
+//!
+//! # Supported
+//! One to sixteen rows at a time (more are read again for each sixteen); every block; f32, f16 and bf16, and
+//! int8 values with one scale a block.
+//!
+//! # Refused
+//! Nothing with an error: [`base::few_rows`] leaves devices with small cubes and many rows to the other kernels.
+
+pub(super) mod base;
+pub mod catalogue;
+
+mod finish;
+mod kernel;
+mod launch;
+mod pieces;
+
+pub(super) use launch::spmm;
+pub use launch::{Gated, gated_few_rows, serves_few_rows, spmm_int8};

@@ -1,0 +1,24 @@
+//! The device that tests of CubeCL kernels run on.
+
+use cubecl::Device;
+use cubecl::prelude::Client;
+
+/// A client of the plain `wgpu` runtime, which compiles to WGSL: the narrowest target there is. With
+/// `BURN_BLAST_DEVICE=cuda`, one of CUDA's first device, in a build with the features `cubecl/cuda` and
+/// `cubecl/cuda-cpp`.
+///
+/// Where wgpu has no adapter the caller's test is skipped, with a word about it.
+pub fn client() -> Option<Client> {
+    match std::env::var("BURN_BLAST_DEVICE").as_deref() {
+        Ok("cuda") => return Some(Device::Cuda(Default::default()).client()),
+        Ok(other) => panic!("BURN_BLAST_DEVICE is {other}: set it to cuda, or not at all"),
+        Err(_) => {}
+    }
+    if Device::enumerate_all().is_empty() {
+        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(!required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
+        println!("SKIPPED: wgpu found no adapter");
+        return None;
+    }
+    Some(Device::Wgpu(Default::default()).client())
+}
