@@ -69,7 +69,7 @@ step "Memory and races, on one problem of each kernel"
 if command -v compute-sanitizer >/dev/null; then
   for test in "$programs"/test-*; do
     for tool in memcheck racecheck synccheck; do
-      compute-sanitizer --tool "$tool" --error-exitcode 1 "$test" --test-threads 1 wide_blocks \
+      compute-sanitizer --tool "$tool" --error-exitcode 1 "$test" --test-threads 1 wide_blocks long_column integers_with \
         > "$out/$tool-$(basename "$test").txt" 2>&1 || { tail -40 "$out/$tool-$(basename "$test").txt"; exit 1; }
     done
   done

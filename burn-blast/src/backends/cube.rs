@@ -1,6 +1,7 @@
 //! CUDA, ROCm, Metal, Vulkan and WebGPU, all through one CubeCL backend: contiguous buffers in, one launch.
 
 use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};

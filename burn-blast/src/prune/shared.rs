@@ -242,6 +242,7 @@ mod tests {
             target: Some(0.5),
             fixed: false,
             masked: false,
+            leader: None,
         };
         shared.lock().plans = vec![plan("a"), plan("b")];
         let id = |seed| BlockPattern::random(shape, block, 0.5, seed).id();
