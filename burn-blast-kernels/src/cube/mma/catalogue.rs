@@ -3,25 +3,15 @@
 
 use std::sync::Arc;
 
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::gated::base as gated;
-use super::gated::kernel::SizesCompilationArg as GatedSizes;
-use super::gated::kernel::gated_mma_kernel::GatedMmaKernel;
+use super::gated::catalogue::Gated;
 use super::offer::Offer;
-use super::pieces::base as pieces;
-use super::pieces::catalogue as cut;
-use super::sddmm::base as sddmm;
-use super::sddmm::kernel::{
-    SizesCompilationArg, add_splits_kernel::AddSplitsKernel, sddmm_mma_kernel::SddmmMmaKernel,
-};
-use super::spmm::base as spmm;
-use super::spmm::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use super::tile::MmaTile;
+use super::{pieces, sddmm, spmm};
 use crate::cpu::Activation;
-use crate::cube::cmma::base as cmma;
-use crate::cube::cmma::catalogue as cooperative;
+use crate::cube::cmma;
 use crate::cube::gated::task::tasks;
 pub use crate::cube::gemv::catalogue::FewRows;
 use crate::{BlockPattern, BlockSize};
@@ -29,13 +19,13 @@ use crate::{BlockPattern, BlockSize};
 /// What one kernel computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
-    Spmm { plan: spmm::Blueprint, epilogue: Parts, pieces: bool },
-    Gated { plan: gated::Blueprint, activation: Activation, backward: bool },
-    Sddmm { plan: sddmm::Blueprint, split: bool },
+    Spmm { plan: spmm::base::Blueprint, epilogue: Parts, pieces: bool },
+    Gated(Gated),
+    Sddmm { plan: sddmm::base::Blueprint, split: bool },
     AddSplits,
     AddPieces { block: usize, epilogue: Parts },
-    CmmaProduct { plan: cmma::Product, epilogue: Parts },
-    CmmaSampled { plan: cmma::Sampled },
+    CmmaProduct { plan: cmma::base::Product, epilogue: Parts },
+    CmmaSampled { plan: cmma::base::Sampled },
 }
 
 /// Which parts the epilogue of a product has.
@@ -116,12 +106,12 @@ impl Variant {
             for pipelined in [true, false] {
                 for rows in [64, 128, 256] {
                     for (transposed, epilogue, pieces) in products() {
-                        let plan = spmm::Blueprint::new(block, transposed, rows, pipelined);
+                        let plan = spmm::base::Blueprint::new(block, transposed, rows, pipelined);
                         all.push(Plan::Spmm { plan, epilogue, pieces });
                     }
                 }
-                all.extend(gated_plans(block, pipelined));
-                let plan = sddmm::Blueprint::new(block, pipelined);
+                all.extend(Gated::all(block, pipelined).map(Plan::Gated));
+                let plan = sddmm::base::Blueprint::new(block, pipelined);
                 all.extend([false, true].map(|split| Plan::Sddmm { plan, split }));
             }
         }
@@ -136,13 +126,13 @@ impl Variant {
         let mut all = Vec::new();
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
             for transposed in [false, true] {
-                let plans = cmma::candidates(&offer, side, block, transposed, [1, 1]);
+                let plans = cmma::base::candidates(&offer, side, block, transposed, [1, 1]);
                 for plan in plans {
                     let variant = |epilogue| Self { plan: Plan::CmmaProduct { plan, epilogue } };
                     all.extend(extremes(transposed).map(variant));
                 }
             }
-            let plan = cmma::sampled(&offer, side, block);
+            let plan = cmma::base::sampled(&offer, side, block);
             all.extend(plan.map(|plan| Self { plan: Plan::CmmaSampled { plan } }));
         }
         all
@@ -155,8 +145,8 @@ impl Variant {
             Plan::Spmm { .. } => Verb::Spmm,
             Plan::CmmaProduct { plan, .. } if plan.transposed => Verb::SpmmT,
             Plan::CmmaProduct { .. } => Verb::Spmm,
-            Plan::Gated { backward: true, .. } => Verb::GatedBackward,
-            Plan::Gated { .. } => Verb::Gated,
+            Plan::Gated(Gated { backward: true, .. }) => Verb::GatedBackward,
+            Plan::Gated(_) => Verb::Gated,
             Plan::Sddmm { .. } | Plan::CmmaSampled { .. } => Verb::Sddmm,
             Plan::AddSplits => Verb::AddSplits,
             Plan::AddPieces { .. } => Verb::AddPieces,
@@ -176,14 +166,14 @@ impl Variant {
     /// The activation of a gated block.
     pub fn gate(&self) -> Option<Activation> {
         match self.plan {
-            Plan::Gated { activation, .. } => Some(activation),
+            Plan::Gated(gated) => Some(gated.activation),
             _ => None,
         }
     }
 
     /// Whether gate and up have one pattern.
     pub fn joint(&self) -> bool {
-        matches!(self.plan, Plan::Gated { plan, .. } if plan.joint)
+        matches!(self.plan, Plan::Gated(gated) if gated.plan.joint)
     }
 
     /// Whether results are partial sums in f32.
@@ -205,7 +195,7 @@ impl Variant {
     pub fn block(&self) -> Option<usize> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.block),
-            Plan::Gated { plan, .. } => Some(plan.block),
+            Plan::Gated(gated) => Some(gated.plan.block),
             Plan::Sddmm { plan, .. } => Some(plan.block),
             Plan::AddPieces { block, .. } => Some(block),
             Plan::CmmaProduct { plan, .. } => Some(plan.block),
@@ -239,7 +229,7 @@ impl Variant {
     /// Units of a cube.
     pub fn units(&self) -> usize {
         let mma = self.mma().map(|tile| tile.units());
-        mma.or(self.cmma().map(|tile| tile.units())).unwrap_or(sddmm::ADD_UNITS)
+        mma.or(self.cmma().map(|tile| tile.units())).unwrap_or(sddmm::base::ADD_UNITS)
     }
 
     /// Whether it multiplies by cooperative matrices.
@@ -251,8 +241,8 @@ impl Variant {
     /// end of the last.
     pub fn group_starts(&self, col_ptr: &[u32]) -> Vec<u32> {
         match self.plan {
-            Plan::Sddmm { plan, .. } => sddmm::group_starts(col_ptr, plan.group()),
-            Plan::CmmaSampled { plan } => sddmm::group_starts(col_ptr, plan.group()),
+            Plan::Sddmm { plan, .. } => sddmm::base::group_starts(col_ptr, plan.group()),
+            Plan::CmmaSampled { plan } => sddmm::base::group_starts(col_ptr, plan.group()),
             _ => Vec::new(),
         }
     }
@@ -260,7 +250,7 @@ impl Variant {
     /// The pieces of lines that begin at `ptr`, of at most `bound` blocks, and the lines that are cut, both as
     /// the kernels read them; and the number of partial sums.
     pub fn cut(ptr: &[u32], bound: usize) -> ([Vec<u32>; 2], usize) {
-        let cut = pieces::cut(ptr, bound);
+        let cut = pieces::base::cut(ptr, bound);
         ([cut.pieces.as_flattened().to_vec(), cut.lines.as_flattened().to_vec()], cut.partials)
     }
 
@@ -299,117 +289,39 @@ impl Variant {
     }
 
     /// The kernel, ready for a code generator.
-    // Long, but one constructor after the other.
     pub fn define(&self, target: &Target) -> KernelDefinition {
-        let Target { properties, layouts, address, dtype } = target;
-        let (properties, layouts) = (properties.clone(), layouts.clone());
         let units = CubeDim::new_1d(self.units() as u32);
-        let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, *address);
+        let settings = KernelSettings::new(units.into(), ExecutionMode::Unchecked, target.address);
         match self.plan {
             Plan::Spmm { plan, epilogue, pieces: true } => {
-                cut::spmm(settings, target, plan, epilogue)
+                pieces::catalogue::spmm(settings, target, plan, epilogue)
             }
-            Plan::AddPieces { block, epilogue } => cut::add(settings, target, block, epilogue),
-            Plan::Spmm { plan, epilogue: Parts { bias, activation, residual }, .. } => {
-                let (bias, slot) = (optional(bias), optional(plan.transposed));
-                let kernel = SpmmMmaKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    buffer(),
-                    bias,
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    slot,
-                    optional(residual),
-                    buffer(),
-                    (),
-                    (),
-                    (),
-                    (),
-                    plan,
-                    activation,
-                    *dtype,
-                );
-                kernel.define()
+            Plan::Spmm { plan, epilogue, .. } => {
+                spmm::catalogue::spmm(settings, target, plan, epilogue)
             }
-            Plan::Gated { plan, activation, backward } => {
-                let gradients = if backward {
-                    ComptimeOptionCompilationArg::Some((buffer(), buffer()))
-                } else {
-                    ComptimeOptionCompilationArg::None
-                };
-                let kernel = GatedMmaKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    gradients,
-                    GatedSizes { m: (), k: (), n: () },
-                    (),
-                    plan,
-                    activation,
-                    *dtype,
-                );
-                kernel.define()
+            Plan::AddPieces { block, epilogue } => {
+                pieces::catalogue::add(settings, target, block, epilogue)
             }
-            Plan::Sddmm { plan, split } => {
-                let out = if split { ElemType::Float(FloatKind::F32) } else { *dtype };
-                let sizes = SizesCompilationArg { m: (), k: (), n: (), values: (), splits: () };
-                let kernel = SddmmMmaKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    buffer(),
-                    sizes,
-                    (),
-                    plan,
-                    *dtype,
-                    out,
-                );
-                kernel.define()
-            }
+            Plan::Gated(gated) => gated.define(settings, target),
+            Plan::Sddmm { plan, split } => sddmm::catalogue::sddmm(settings, target, plan, split),
+            Plan::AddSplits => sddmm::catalogue::add(settings, target),
             Plan::CmmaProduct { plan, epilogue } => {
-                cooperative::spmm(settings, target, plan, epilogue)
+                cmma::catalogue::spmm(settings, target, plan, epilogue)
             }
-            Plan::CmmaSampled { plan } => cooperative::sddmm(settings, target, plan),
-            Plan::AddSplits => {
-                let kernel = AddSplitsKernel::new(
-                    settings,
-                    properties,
-                    layouts,
-                    buffer(),
-                    buffer(),
-                    (),
-                    (),
-                    *dtype,
-                );
-                kernel.define()
-            }
+            Plan::CmmaSampled { plan } => cmma::catalogue::sddmm(settings, target, plan),
         }
     }
 
     fn mma(&self) -> Option<MmaTile> {
         match self.plan {
             Plan::Spmm { plan, .. } => Some(plan.tile),
-            Plan::Gated { plan, .. } => Some(plan.tile),
+            Plan::Gated(gated) => Some(gated.plan.tile),
             Plan::Sddmm { plan, .. } => Some(plan.tile),
             _ => None,
         }
     }
 
-    fn cmma(&self) -> Option<cmma::CmmaTile> {
+    fn cmma(&self) -> Option<cmma::base::CmmaTile> {
         match self.plan {
             Plan::CmmaProduct { plan, .. } => Some(plan.tile),
             Plan::CmmaSampled { plan } => Some(plan.tile),
@@ -452,20 +364,6 @@ fn products() -> impl Iterator<Item = (bool, Parts, bool)> {
         .into_iter()
         .flat_map(|transposed| extremes(transposed).map(|epilogue| (transposed, epilogue, true)));
     forward.chain(back).chain(cut)
-}
-
-/// Gate and up of every tile, with one pattern and with two, forward and backward.
-fn gated_plans(block: BlockSize, pipelined: bool) -> impl Iterator<Item = Plan> {
-    let activations = [Activation::Silu, Activation::Gelu, Activation::Relu];
-    let choices = activations
-        .into_iter()
-        .flat_map(|f| [(f, false, false), (f, false, true), (f, true, false), (f, true, true)]);
-    choices.flat_map(move |(activation, joint, backward)| {
-        gated::rows(block).map(move |rows| {
-            let plan = gated::Blueprint::new(block, joint, rows, pipelined);
-            Plan::Gated { plan, activation, backward }
-        })
-    })
 }
 
 /// An argument that a kernel may do without.

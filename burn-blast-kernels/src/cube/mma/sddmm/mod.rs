@@ -1,6 +1,7 @@
 //! `xᵀ · dy` at the kept blocks on tensor cores.
 
 pub(in crate::cube) mod base;
+pub(super) mod catalogue;
 pub(super) mod kernel;
 mod launch;
 
