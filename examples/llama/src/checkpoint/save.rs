@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::DType;
+use burn_blast_kernels::stored::FORMAT_VERSION;
 use burn_pack::Tensor as Entry;
 use burn_store::{ModuleSnapshot, bridge};
 use safetensors::{Dtype, View};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Checkpoint;
 use super::names::{ADAPTER, in_file, is_turned};
@@ -157,10 +158,24 @@ fn write_tensors(model: &Model, config: &Config, path: &Path, form: Form) -> Res
     entries.extend(dense.into_iter().map(|(name, linear)| stored(name, linear, config)));
     let views = entries.into_iter().map(|entry| Ok((entry.name.clone(), Stored::new(entry)?)));
     let views = views.collect::<Result<Vec<_>, Error>>()?;
-    // transformers refuses a file that does not say which framework its layouts are of.
-    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let metadata = HashMap::from([
+        // transformers refuses a file that does not say which framework its layouts are of.
+        ("format".to_string(), "pt".to_string()),
+        ("burn_blast".to_string(), origin(&mut copy, config, form)),
+    ]);
     safetensors::serialize_to_file(views, Some(metadata), path)
         .map_err(|error| Error::Format { path: path.to_path_buf(), reason: error.to_string() })
+}
+
+/// How packed weights would lie in the file if they were dense, as `blast` reads and writes it.
+fn origin(model: &mut Model, config: &Config, form: Form) -> String {
+    let packed = model
+        .linears_mut()
+        .into_iter()
+        .filter(|(_, linear)| form == Form::Packed && !matches!(linear, Linear::Dense(_)));
+    let weights = packed.map(|(name, _)| format!("{name}.weight"));
+    let out_in: Vec<String> = weights.filter(|name| is_turned(name, config)).collect();
+    json!({ "version": FORMAT_VERSION, "out_in": out_in }).to_string()
 }
 
 /// The dense weight of a layer as the architecture stores it, made when it is written.
