@@ -20,10 +20,6 @@ inline float exp(float x) { return __builtin_expf(x); }
 inline float fabs(float x) { return __builtin_fabsf(x); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-inline float exp(float value) { return __builtin_expf(value); }
-inline float fabs(float value) { return __builtin_fabsf(value); }
-
 // All units of the block that have not returned must arrive.
 void __syncthreads();
 
