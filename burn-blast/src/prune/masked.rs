@@ -63,7 +63,11 @@ impl<O: BlockOptimizer> Blast<O> {
             let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
-            move_state::<O, D>(&mut state, &weight, |tensor| tensor * survivors.clone());
+            // Copies and moments may have another type than the weight.
+            move_state::<O, D>(&mut state, &weight, |tensor| {
+                let dtype = tensor.dtype();
+                tensor * survivors.clone().cast(dtype)
+            });
             let moved = sources(&pattern, &next);
             state.movement = state.movement.map(|movement| gather(movement, &moved));
             weight = weight * survivors;
