@@ -17,7 +17,7 @@ fn thin(model: &mut Model) {
         linear.pack(8).unwrap();
         let Linear::Sparse(layer) = linear else { panic!("packed just now") };
         let full = BlockMask::from(layer.pattern());
-        let every_other = full.indices().step_by(2).collect();
+        let every_other: Vec<usize> = full.indices().step_by(2).collect();
         let mask = BlockMask::from_indices(full.shape(), full.block(), every_other);
         let weight =
             BlockSparseWeight::from_dense(layer.to_dense(), BlockPattern::from_mask(&mask));
