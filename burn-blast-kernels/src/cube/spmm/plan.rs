@@ -15,6 +15,7 @@ pub(super) enum Plan {
 
 impl Plan {
     /// Rows of the output tile, by which the plans for one product differ.
+    #[cfg(any(feature = "autotune", test))]
     pub fn rows(&self) -> usize {
         match self {
             Self::Unit(tile) => tile.rows,
