@@ -62,11 +62,16 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         depth: usize,
     ) {
         let whole = depth - depth % UNROLL;
+        // Rows that lie in one piece are followed by those of the next tile.
+        let next = left.wrapping_add(MR * ROW);
         let mut k = 0;
         // SAFETY: within the caller's bounds.
         unsafe {
             while k < whole {
                 for step in k..k + UNROLL {
+                    if STEP == 1 {
+                        prefetch(next.wrapping_add(step * MR));
+                    }
                     self.step::<ROW>(left.add(step * STEP), right.add(step * RIGHT));
                 }
                 k += UNROLL;
@@ -194,6 +199,18 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         // SAFETY: the caller's.
         unsafe { self.store(out, stride) };
     }
+}
+
+/// Brings the line of `ptr` to the second-level cache, if there is such a line.
+#[inline(always)]
+fn prefetch(ptr: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has it, and it does nothing at an address that is none.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(ptr.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = ptr;
 }
 
 /// Waits until what [`Tile::stream`] wrote is visible to other threads.
