@@ -106,7 +106,7 @@ pub fn spmm_probed(
     ))
 }
 
-/// `down(silu(gate(x)) · up(x))` of packed values, without bias. Keeps nothing for the backward pass but `x`.
+/// `down(activation(gate(x)) · up(x))` of packed values, without bias. Keeps nothing for the backward pass but `x`.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`; `gate`, `up`, `down`: `[nnz, b, b]` of their patterns
@@ -121,7 +121,7 @@ pub fn gated_mlp(
     down: Tensor<3>,
     patterns: &GatedPatterns,
 ) -> Tensor<2> {
-    let GatedPatterns { gate: first, up: second, down: last } = patterns;
+    let GatedPatterns { gate: first, up: second, down: last, .. } = patterns;
     let (x, gate) = operands(x, gate, first);
     let (x, up) = operands(x, up, second);
     let down = plain(down);

@@ -5,6 +5,7 @@ pub mod advice;
 mod backends;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;
+mod found;
 pub mod functions;
 pub mod io;
 pub mod module;

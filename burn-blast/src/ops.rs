@@ -7,6 +7,8 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
+use crate::MlpActivation;
+
 /// Multiplication by a block-sparse weight, its gradients, and what pruning reads.
 ///
 /// `y[m, n] = Σ_k x[m, k] · w[k, n]`, where `w` of `[d_input, d_output]` is given as packed `values`
@@ -92,7 +94,7 @@ pub trait BlastOps: Backend {
     #[fusion(dtype = values, shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]))]
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
 
-    /// `down(silu(gate(x)) · up(x))`, which keeps no hidden features. Shapes: `x [m, d_model]`, result
+    /// `down(activation(gate(x)) · up(x))`, which keeps no hidden features. Shapes: `x [m, d_model]`, result
     /// `[m, d_output]`; the values as their patterns say.
     #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]
     fn gated_mlp(
@@ -104,8 +106,8 @@ pub trait BlastOps: Backend {
     ) -> FloatTensor<Self> {
         let gate = Self::spmm(x.clone(), gate, patterns.gate);
         let up = Self::spmm(x, up, patterns.up);
-        let silu = Self::float_mul(gate.clone(), Self::sigmoid(gate));
-        Self::spmm(Self::float_mul(silu, up), down, patterns.down)
+        let gate = activate::<Self>(gate, patterns.activation);
+        Self::spmm(Self::float_mul(gate, up), down, patterns.down)
     }
 
     /// Gradients of [`gated_mlp`](Self::gated_mlp) for `x`, `gate`, `up` and `down`, in this order, from the
@@ -123,15 +125,11 @@ pub trait BlastOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let g = Self::spmm(x.clone(), gate.clone(), patterns.gate.clone());
         let u = Self::spmm(x.clone(), up.clone(), patterns.up.clone());
-        let s = Self::sigmoid(g.clone());
-        let silu = Self::float_mul(g.clone(), s.clone());
-        let h = Self::float_mul(silu.clone(), u.clone());
+        let active = activate::<Self>(g.clone(), patterns.activation);
+        let h = Self::float_mul(active.clone(), u.clone());
         let dh = Self::spmm_t(dy.clone(), down, patterns.down.clone());
-        let du = Self::float_mul(dh.clone(), silu.clone());
-        // silu' = s + silu (1 - s)
-        let slope =
-            Self::float_add(s.clone(), Self::float_sub(silu.clone(), Self::float_mul(silu, s)));
-        let dg = Self::float_mul(Self::float_mul(dh, u), slope);
+        let du = Self::float_mul(dh.clone(), active.clone());
+        let dg = activate_backward::<Self>(g, active, Self::float_mul(dh, u), patterns.activation);
         let dx = Self::float_add(
             Self::spmm_t(dg.clone(), gate, patterns.gate.clone()),
             Self::spmm_t(du.clone(), up, patterns.up.clone()),
@@ -142,7 +140,34 @@ pub trait BlastOps: Backend {
     }
 }
 
-/// Patterns of the three layers of a gated feed-forward block.
+fn activate<B: Backend>(x: FloatTensor<B>, activation: MlpActivation) -> FloatTensor<B> {
+    match activation {
+        MlpActivation::Gelu => B::gelu(x),
+        MlpActivation::Relu => B::relu(x),
+        MlpActivation::Silu => B::float_mul(x.clone(), B::sigmoid(x)),
+    }
+}
+
+/// Gradient of `x` from that of `y = activation(x)`.
+fn activate_backward<B: Backend>(
+    x: FloatTensor<B>,
+    y: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    activation: MlpActivation,
+) -> FloatTensor<B> {
+    match activation {
+        MlpActivation::Gelu => B::gelu_backward(x, dy),
+        MlpActivation::Relu => B::relu_backward(y, dy),
+        MlpActivation::Silu => {
+            // s + y (1 - s)
+            let s = B::sigmoid(x);
+            let slope = B::float_add(s.clone(), B::float_sub(y.clone(), B::float_mul(y, s)));
+            B::float_mul(dy, slope)
+        }
+    }
+}
+
+/// Patterns of the three layers of a gated feed-forward block, and its activation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatedPatterns {
     /// Of `[d_model, d_ff]`, through the activation.
@@ -151,6 +176,8 @@ pub struct GatedPatterns {
     pub up: BlockPattern,
     /// Of `[d_ff, d_output]`.
     pub down: BlockPattern,
+    /// Of the gate.
+    pub activation: MlpActivation,
 }
 
 /// Shape of packed values.

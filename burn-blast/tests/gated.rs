@@ -5,11 +5,11 @@ mod common;
 use burn::module::Module;
 use burn::nn::LinearConfig;
 use burn::optim::GradientsParams;
-use burn::tensor::activation::silu;
+use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::functions::{gated_mlp, unpack};
 use burn_blast::{
-    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, GatedPatterns,
+    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, GatedPatterns, MlpActivation,
 };
 use common::{distance, engines, floats, numbers, tensor};
 
@@ -20,7 +20,19 @@ fn patterns([d_model, d_ff]: [usize; 2], block: usize) -> GatedPatterns {
         gate: common::pattern(d_model, d_ff, block, 0.5, 1),
         up: common::pattern(d_model, d_ff, block, 0.5, 2),
         down: common::pattern(d_ff, d_model, block, 0.5, 3),
+        activation: MlpActivation::Silu,
     }
+}
+
+/// The dense block, by Burn.
+fn dense(patterns: &GatedPatterns, x: Tensor<2>, [gate, up, down]: [Tensor<3>; 3]) -> Tensor<2> {
+    let gate = x.clone().matmul(unpack(gate, &patterns.gate));
+    let gate = match patterns.activation {
+        MlpActivation::Gelu => gelu(gate),
+        MlpActivation::Relu => relu(gate),
+        MlpActivation::Silu => silu(gate),
+    };
+    (gate * x.matmul(unpack(up, &patterns.up))).matmul(unpack(down, &patterns.down))
 }
 
 /// Input and values, each a leaf that wants a gradient.
@@ -56,20 +68,23 @@ fn results(
 #[test]
 fn the_fused_block_has_the_value_and_gradients_of_the_dense_one() {
     for engine in engines() {
-        for (sizes, block) in [([32, 48], 16), ([19, 37], 8)] {
-            let patterns = patterns(sizes, block);
+        let cases = [
+            ([32, 48], 16, MlpActivation::Silu),
+            ([19, 37], 8, MlpActivation::Silu),
+            ([32, 48], 16, MlpActivation::Gelu),
+            ([19, 37], 8, MlpActivation::Relu),
+        ];
+        for (sizes, block, activation) in cases {
+            let patterns = GatedPatterns { activation, ..patterns(sizes, block) };
             let device = engine.device.clone().autodiff();
             let fused = results(&patterns, &device, |x, [gate, up, down]| {
                 gated_mlp(x, gate, up, down, &patterns)
             });
-            let dense = results(&patterns, &device, |x, [gate, up, down]| {
-                let gate = x.clone().matmul(unpack(gate, &patterns.gate));
-                let up = x.matmul(unpack(up, &patterns.up));
-                (silu(gate) * up).matmul(unpack(down, &patterns.down))
-            });
+            let dense = results(&patterns, &device, |x, values| dense(&patterns, x, values));
             for (at, (fused, dense)) in fused.iter().zip(&dense).enumerate() {
                 let off = distance(fused, dense);
-                assert!(off < 2e-5, "{}, {sizes:?}, part {at}: off by {off}", engine.name);
+                let case = format!("{}, {sizes:?}, {activation:?}", engine.name);
+                assert!(off < 2e-5, "{case}, part {at}: off by {off}");
             }
         }
     }
@@ -84,11 +99,7 @@ fn gate_and_up_of_one_pattern_have_the_value_and_gradients_of_the_dense_block() 
         let fused = results(&patterns, &device, |x, [gate, up, down]| {
             gated_mlp(x, gate, up, down, &patterns)
         });
-        let dense = results(&patterns, &device, |x, [gate, up, down]| {
-            let gate = x.clone().matmul(unpack(gate, &patterns.gate));
-            let up = x.matmul(unpack(up, &patterns.up));
-            (silu(gate) * up).matmul(unpack(down, &patterns.down))
-        });
+        let dense = results(&patterns, &device, |x, values| dense(&patterns, x, values));
         for (at, (fused, dense)) in fused.iter().zip(&dense).enumerate() {
             let off = distance(fused, dense);
             assert!(off < 2e-5, "{}, part {at}: off by {off}", engine.name);
@@ -124,12 +135,16 @@ fn the_module_gives_the_same_fused_and_layer_by_layer() {
     for engine in engines() {
         let block = module(&engine.device);
         let x = tensor::<3>(&numbers(2 * 5 * 64, 1), [2, 5, 64], &engine.device, DType::F32);
-        let gate = silu(block.gate.forward(x.clone()));
-        let parts = block.down.forward(gate * block.up.forward(x.clone()));
-        let fused = block.forward(x);
-        assert_eq!(fused.dims(), [2, 5, 64]);
-        let off = distance(&floats(fused), &floats(parts));
-        assert!(off < 1e-5, "{}: off by {off}", engine.name);
+        let up = block.up.forward(x.clone());
+        for activation in [MlpActivation::Silu, MlpActivation::Gelu] {
+            let gate = block.gate.forward(x.clone());
+            let gate = if activation == MlpActivation::Silu { silu(gate) } else { gelu(gate) };
+            let parts = block.down.forward(gate * up.clone());
+            let fused = block.clone().with_activation(activation).forward(x.clone());
+            assert_eq!(fused.dims(), [2, 5, 64]);
+            let off = distance(&floats(fused), &floats(parts));
+            assert!(off < 1e-5, "{}, {activation:?}: off by {off}", engine.name);
+        }
     }
 }
 
@@ -138,7 +153,7 @@ fn layers_that_cannot_be_fused_still_give_the_block() {
     // A bias, or another block size, goes layer by layer.
     let device = Device::flex();
     let fusable = module(&device);
-    let BlockSparseGatedMlp { gate, up, down } = fusable.clone();
+    let BlockSparseGatedMlp { gate, up, down, .. } = fusable.clone();
     let other = BlockSparseLinear::from_linear(&down.clone().into_linear(), 32).unwrap();
     let mixed = BlockSparseGatedMlp::new(gate.clone(), up.clone(), other);
     let x = tensor::<2>(&numbers(7 * 64, 1), [7, 64], &device, DType::F32);

@@ -169,7 +169,7 @@ fn a_summary_lists_every_layer_by_its_path() {
 #[test]
 fn the_two_layer_block_is_its_layers_and_activation() {
     let device = Device::flex();
-    for activation in [MlpActivation::Gelu, MlpActivation::Relu] {
+    for activation in [MlpActivation::Gelu, MlpActivation::Relu, MlpActivation::Silu] {
         let config =
             BlockSparseMlpConfig::new(16, 32).with_block_size(8).with_activation(activation);
         let mlp = config.init(&device);
@@ -178,6 +178,7 @@ fn the_two_layer_block_is_its_layers_and_activation() {
         let hidden = match activation {
             MlpActivation::Gelu => burn::tensor::activation::gelu(hidden),
             MlpActivation::Relu => burn::tensor::activation::relu(hidden),
+            MlpActivation::Silu => burn::tensor::activation::silu(hidden),
         };
         assert_eq!(floats(mlp.forward(x)), floats(mlp.down.forward(hidden)));
     }

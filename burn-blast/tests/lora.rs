@@ -156,6 +156,20 @@ fn merging_keeps_the_function_where_there_is_room() {
 }
 
 #[test]
+fn what_is_merged_trains_again_and_goes_the_same_way() {
+    let device = Device::flex().autodiff();
+    let config = BlockSparseLinearConfig::new(D, OUT).with_block_size(8).with_bias(true);
+    let base = config.init(&device).with_strategy(Strategy::Dense);
+    let layer = LoraLinearConfig::new(4).init(base);
+    assert!(!layer.base.bias.as_ref().unwrap().val().is_require_grad());
+    let merged = layer.clone().merge().unwrap();
+    assert!(merged.weight.values().is_require_grad());
+    assert!(merged.bias.as_ref().unwrap().val().is_require_grad());
+    assert_eq!(merged.path(16), layer.base.path(16));
+    assert!(layer.into_linear().bias.unwrap().val().is_require_grad());
+}
+
+#[test]
 #[should_panic(expected = "factors of [40, 4] and [3, 24] do not make a weight of [40, 24]")]
 fn factors_that_do_not_fit_are_refused() {
     let device = Device::flex();

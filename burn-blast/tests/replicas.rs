@@ -82,6 +82,15 @@ fn replicas_that_part_are_noticed() {
 }
 
 #[test]
+fn a_replica_with_another_number_of_layers_is_noticed() {
+    let Net { a, b } = Net::new(&Device::flex());
+    for replicas in [[vec![a.clone()], vec![a.clone(), b.clone()]], [vec![a.clone(), b], vec![a]]] {
+        let error = check_replicas(&replicas).unwrap_err().to_string();
+        assert!(error.contains("in layer \"1\""), "{error}");
+    }
+}
+
+#[test]
 fn the_hash_of_a_model_is_that_of_its_names_and_blocks() {
     let device = Device::flex();
     let model = Net::new(&device);

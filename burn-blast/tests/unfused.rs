@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device, TensorData};
 use burn_blast::functions::{
     block_norms, gated_mlp, grad_block_norms, sddmm, spmm, spmm_t, unpack,
 };
-use burn_blast::{BlastOps, GatedPatterns};
+use burn_blast::{BlastOps, GatedPatterns, MlpActivation};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -88,7 +88,8 @@ fn fusion_changes_no_bit_of_the_gated_block() {
     let (gate, down) = (layer(d_model, d_ff, 1), layer(d_ff, d_model, 3));
     // Gate and up apart, then with one pattern.
     for up in [layer(d_model, d_ff, 2), gate.clone()] {
-        let patterns = GatedPatterns { gate: gate.clone(), up, down: down.clone() };
+        let activation = MlpActivation::Gelu;
+        let patterns = GatedPatterns { gate: gate.clone(), up, down: down.clone(), activation };
         let all = [&patterns.gate, &patterns.up, &patterns.down];
         let dims = all.map(|pattern| [pattern.nnz(), b, b]);
         let weights = all.map(|pattern| {

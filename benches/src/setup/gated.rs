@@ -106,7 +106,7 @@ impl Weights {
 }
 
 fn with_strategy(mlp: BlockSparseGatedMlp, strategy: Strategy) -> BlockSparseGatedMlp {
-    let BlockSparseGatedMlp { gate, up, down } = mlp;
+    let BlockSparseGatedMlp { gate, up, down, .. } = mlp;
     BlockSparseGatedMlp::new(
         gate.with_strategy(strategy),
         up.with_strategy(strategy),

@@ -6,7 +6,6 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
-use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::{self, Call, Epilogue, Gated};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
@@ -98,16 +97,16 @@ impl BlastOps for CubeBackend {
         down: FloatTensor<Self>,
         patterns: GatedPatterns,
     ) -> FloatTensor<Self> {
-        let GatedPatterns { gate: first, up: second, down: last } = patterns;
+        let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
         let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
         let call = call_on(&h, &first, m);
         if cube::serves_few_rows(&call, m) {
-            let gated = Gated { up: &second, activation: Activation::Silu, values, bias: None };
+            let gated = Gated { up: &second, activation: activation.into(), values, bias: None };
             cube::gated_few_rows(&call, input(x), gated, out, m);
         } else {
-            cube::gated_hidden(&call, &second, Activation::Silu, input(x), values, out, m);
+            cube::gated_hidden(&call, &second, activation.into(), input(x), values, out, m);
         }
         product(h, down, None, last)
     }
@@ -120,7 +119,7 @@ impl BlastOps for CubeBackend {
         dy: FloatTensor<Self>,
         patterns: GatedPatterns,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let GatedPatterns { gate: first, up: second, down: last } = patterns;
+        let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
         // The gradient of the hidden features, which they then take the place of.
         let h = product_t(dy.clone(), down, None, &last);
@@ -130,7 +129,7 @@ impl BlastOps for CubeBackend {
         cube::gated_hidden_backward(
             &call_on(&h, &first, m),
             &second,
-            Activation::Silu,
+            activation.into(),
             input(x.clone()),
             values,
             h.clone().into_buffer_arg(),

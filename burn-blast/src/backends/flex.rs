@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Element, Shape, bf16, f16};
-use burn_blast_kernels::cpu::{self, Activation, Epilogue, HostFloat, Layer, Mlp};
+use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Layer, Mlp};
 use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
@@ -202,7 +202,7 @@ fn mlp<'a, T: HostFloat + Element + bytemuck::Pod>(
         gate: layer(gate, &patterns.gate),
         up: Some(layer(up, &patterns.up)),
         down: layer(down, &patterns.down),
-        activation: Activation::Silu,
+        activation: patterns.activation.into(),
         gate_bias: None,
         down_bias: None,
     }

@@ -5,7 +5,8 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
 
 use super::IoError;
 use super::entries::{Entries, Entry, check};
-use super::fit::{fit, weights};
+use super::fit::fit;
+use crate::found::weights;
 
 /// Fits the model to the file, checks every tensor, then fills the model. Parameters take the identity the
 /// file records; without one they keep their own.
@@ -13,9 +14,9 @@ pub(super) fn fill<M: Module>(model: M, mut entries: Entries) -> Result<M, IoErr
     let model = fit(model, &mut entries)?;
     check(&model, &entries)?;
     // The indices were taken over when the model was fitted.
-    for (path, _) in weights(&model) {
+    for weight in weights(&model) {
         for leaf in ["layout", "row_idx", "col_ptr"] {
-            entries.remove(&format!("{path}.{leaf}"));
+            entries.remove(&format!("{}.{leaf}", weight.path));
         }
     }
     Ok(model.map(&mut Filler { path: Vec::new(), entries }))

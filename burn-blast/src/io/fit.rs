@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
 use burn_blast_kernels::stored::{layout, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, pack};
 
 use super::IoError;
 use super::entries::{Entries, Entry};
+use crate::found::{FoundWeight, weights};
 use crate::ops::packed;
 use crate::window::{self, Stage};
 
@@ -22,7 +23,7 @@ struct Stored {
 /// for it. Nothing of the model changes if a pattern is not valid.
 pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoError> {
     let mut stored = BTreeMap::new();
-    for (path, pattern) in weights(&model) {
+    for FoundWeight { path, pattern, .. } in weights(&model) {
         if entries.contains_key(&path) {
             pack_dense(&path, &pattern, entries)?;
         }
@@ -34,17 +35,10 @@ pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoErr
 
 /// Refuses a file that holds a dense weight where the model has a block-sparse one.
 pub(super) fn refuse_dense<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
-    match weights(model).into_iter().find(|(path, _)| entries.contains_key(path)) {
-        Some((path, _)) => Err(IoError::Missing { name: format!("{path}.values") }),
+    match weights(model).into_iter().find(|weight| entries.contains_key(&weight.path)) {
+        Some(weight) => Err(IoError::Missing { name: format!("{}.values", weight.path) }),
         None => Ok(()),
     }
-}
-
-/// Path and pattern of every block-sparse weight.
-pub(super) fn weights<M: Module>(model: &M) -> Vec<(String, BlockPattern)> {
-    let mut finder = Finder { path: Vec::new(), weights: Vec::new() };
-    model.visit(&mut finder);
-    finder.weights
 }
 
 /// Reads and checks the pattern of one weight.
@@ -105,30 +99,6 @@ fn pack_dense(path: &str, model: &BlockPattern, entries: &mut Entries) -> Result
         entries.insert(format!("{path}.{leaf}"), Entry { dtype, shape, id, bytes });
     }
     Ok(())
-}
-
-struct Finder {
-    path: Vec<String>,
-    weights: Vec<(String, BlockPattern)>,
-}
-
-impl ModuleVisitor for Finder {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        window::with(|window| {
-            if window.stage == Stage::Values {
-                let weight = self.path[..self.path.len() - 1].join(".");
-                self.weights.push((weight, window.pattern.clone()));
-            }
-        });
-    }
 }
 
 struct Sizer {

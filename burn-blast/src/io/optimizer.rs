@@ -19,7 +19,8 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: impl AsRef<Path>) -> Re
     write_file(path.as_ref(), &optimizer.into_bytes()?)
 }
 
-/// Loads the state of an optimizer saved together with `model`, which must be loaded and attached already.
+/// Loads the state of an optimizer saved together with `model`, which must be loaded and attached already. A parameter
+/// that the file has nothing about, since it took no step before, starts anew.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model or another step: moments must have
@@ -42,21 +43,28 @@ pub fn load_optimizer<M: Module>(
             return Err(IoError::ForeignState { name: name.clone() });
         }
     }
-    for (name, entry) in read_burnpack(bytes.clone())? {
+    let entries = read_burnpack(bytes.clone())?;
+    for (name, entry) in &entries {
         if entry.id.map(|id| id.to_string()).as_deref() != name.split('.').next() {
-            return Err(IoError::ForeignState { name });
+            return Err(IoError::ForeignState { name: name.clone() });
         }
-        let expected = match name.rsplit('.').next() {
+        let parameter = parameters.of(name)?;
+        let expected = match name.rsplit_once('.') {
             // As many as the blocks, however many that is.
-            Some("blast_kept" | "blast_gathered") => entry.shape.clone(),
-            Some("blast_movement") => Shape::new([parameters.of(&name)?[0]]),
-            _ => parameters.of(&name)?.clone(),
+            Some((_, "blast_kept")) => Shape::new([entry.shape.num_elements()]),
+            // One for each kept block. Those of a plain linear weight are recorded beside it, once some are dropped.
+            Some((state, "blast_movement" | "blast_gathered")) if parameter.num_dims() == 2 => {
+                match entries.get(&format!("{state}.blast_kept")) {
+                    Some(kept) => kept.shape.clone(),
+                    None => Shape::new([entry.shape.num_elements()]),
+                }
+            }
+            Some((_, "blast_movement" | "blast_gathered")) => Shape::new([parameter[0]]),
+            _ => parameter.clone(),
         };
-        // A plain linear weight has as many movements as kept blocks, which its shape does not tell.
-        let masked = name.ends_with("blast_movement") && parameters.of(&name)?.num_dims() == 2;
-        if !masked && entry.shape != expected {
-            let (found, expected) = (entry.shape.to_vec(), expected.to_vec());
-            return Err(IoError::Shape { name, found, expected });
+        if entry.shape != expected {
+            let (name, found) = (name.clone(), entry.shape.to_vec());
+            return Err(IoError::Shape { name, found, expected: expected.to_vec() });
         }
     }
     Ok(optimizer.from_bytes(Bytes::from_bytes_vec(bytes))?)

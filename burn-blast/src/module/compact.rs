@@ -23,6 +23,7 @@ impl BlockSparseGatedMlp {
             gate: self.gate.part(&all_inputs(&self.gate), &keep),
             up: self.up.part(&all_inputs(&self.up), &keep),
             down: self.down.part(&keep, &all_outputs(&self.down)),
+            activation: self.activation,
         }
     }
 }
@@ -37,7 +38,7 @@ impl BlockSparseMlp {
     /// If the layers have different block sizes.
     pub fn compact(&self) -> Self {
         check_blocks(&[&self.up, &self.down]);
-        // Both activations are zero at zero.
+        // Activations are zero at zero.
         let alive = inputs(&self.down).into_iter().zip(outputs(&self.up));
         let keep = at_least_one(alive.map(|(down, up)| down && up).collect());
         Self {

@@ -2,10 +2,10 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::activation::silu;
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::cpu::has_matrix_unit;
 
+use super::MlpActivation;
 use super::linear::is_host;
 use crate::functions::{by_rows, gated_mlp};
 use crate::{BlockSparseLinear, BlockSparseLinearConfig, GatedPatterns, Path};
@@ -26,6 +26,9 @@ pub struct BlockSparseGatedMlpConfig {
     /// Whether the three layers have a bias.
     #[config(default = false)]
     pub bias: bool,
+    /// Activation of the gate.
+    #[config(default = "MlpActivation::Silu")]
+    pub activation: MlpActivation,
     /// Which blocks a layer that starts sparse keeps follows from this.
     #[config(default = 0)]
     pub seed: u64,
@@ -49,11 +52,12 @@ impl BlockSparseGatedMlpConfig {
             gate: layer(self.d_model, self.d_ff, 0),
             up: layer(self.d_model, self.d_ff, 1),
             down: layer(self.d_ff, self.d_model, 2),
+            activation: self.activation,
         }
     }
 }
 
-/// `down(silu(gate(x)) · up(x))`: SwiGLU with three block-sparse layers.
+/// `down(activation(gate(x)) · up(x))`: SwiGLU, or GeGLU, with three block-sparse layers.
 #[derive(Module, Debug)]
 pub struct BlockSparseGatedMlp {
     /// `[d_model, d_ff]`, through the activation.
@@ -62,10 +66,12 @@ pub struct BlockSparseGatedMlp {
     pub up: BlockSparseLinear,
     /// `[d_ff, d_model]`.
     pub down: BlockSparseLinear,
+    #[module(skip)]
+    pub(super) activation: MlpActivation,
 }
 
 impl BlockSparseGatedMlp {
-    /// A block of given layers.
+    /// A block of given layers, with SiLU.
     ///
     /// # Panics
     /// If the sizes of the layers do not follow each other.
@@ -78,7 +84,13 @@ impl BlockSparseGatedMlp {
             shape(&gate).cols(),
             shape(&down).rows()
         );
-        Self { gate, up, down }
+        Self { gate, up, down, activation: MlpActivation::Silu }
+    }
+
+    /// Chooses the activation of the gate.
+    pub fn with_activation(mut self, activation: MlpActivation) -> Self {
+        self.activation = activation;
+        self
     }
 
     /// Applies the block.
@@ -88,13 +100,14 @@ impl BlockSparseGatedMlp {
     /// - output: `[.., d_model]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         if !self.fuses(&input) {
-            let gate = silu(self.gate.forward(input.clone()));
+            let gate = self.activation.forward(self.gate.forward(input.clone()));
             return self.down.forward(gate * self.up.forward(input));
         }
         let patterns = GatedPatterns {
             gate: self.gate.pattern().clone(),
             up: self.up.pattern().clone(),
             down: self.down.pattern().clone(),
+            activation: self.activation,
         };
         let values = |layer: &BlockSparseLinear| layer.weight.values();
         let (gate, up, down) = (values(&self.gate), values(&self.up), values(&self.down));

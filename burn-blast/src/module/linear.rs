@@ -102,7 +102,7 @@ pub struct BlockSparseLinear {
     /// Bias of `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    strategy: Strategy,
+    pub(super) strategy: Strategy,
 }
 
 impl BlockSparseLinear {
@@ -153,7 +153,8 @@ impl BlockSparseLinear {
     }
 
     /// The layer between some of its blocks of input and output features, which keep their order. `inputs` has an
-    /// entry for each block row, `outputs` for each block column. The layer is new: its parameters have new ids.
+    /// entry for each block row, `outputs` for each block column. The layer is new: its parameters have
+    /// new ids and are trainable.
     ///
     /// # Panics
     /// If a list has another length, or no features are left on a side.

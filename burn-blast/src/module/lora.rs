@@ -147,13 +147,13 @@ impl LoraLinear {
         self.lora_scale.val().cast(self.lora_a.val().dtype()).unsqueeze()
     }
 
-    /// The dense layer of the same function.
+    /// The dense layer of the same function, all of it trainable again.
     pub fn into_linear(self) -> Linear {
         let weight = (self.base.to_dense() + self.change()).detach();
-        Linear { weight: Param::from_tensor(weight), bias: self.base.bias }
+        Linear { weight: Param::from_tensor(weight), bias: trainable(self.base.bias) }
     }
 
-    /// The block-sparse layer of the same function.
+    /// The block-sparse layer of the same function, all of it trainable again.
     ///
     /// # Errors
     /// If the weight does not keep every block: an adapter changes all of them, and what has no block would be lost.
@@ -183,11 +183,17 @@ impl LoraLinear {
         let values = self.base.weight.values().detach() + pack(change, &pattern);
         let weight = BlockSparseWeight::new(values, pattern);
         let lost = if all > 0.0 { 1.0 - inside / all } else { 0.0 };
-        (BlockSparseLinear::new(weight, self.base.bias), lost)
+        let layer = BlockSparseLinear::new(weight, trainable(self.base.bias));
+        (layer.with_strategy(self.base.strategy), lost)
     }
 
     /// Where the layer is.
     pub fn device(&self) -> Device {
         self.base.weight.device()
     }
+}
+
+/// A bias that was frozen beside an adapter.
+fn trainable(bias: Option<Param<Tensor<1>>>) -> Option<Param<Tensor<1>>> {
+    bias.map(|bias| bias.set_require_grad(true))
 }

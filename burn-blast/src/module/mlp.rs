@@ -2,20 +2,10 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
+use super::MlpActivation;
 use crate::{BlockSparseLinear, BlockSparseLinearConfig};
-
-/// Activation between the two layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MlpActivation {
-    /// Gaussian error linear unit, by the error function.
-    Gelu,
-    /// Rectified linear unit.
-    Relu,
-}
 
 /// Configuration of a [`BlockSparseMlp`].
 #[derive(Config, Debug)]
@@ -81,11 +71,6 @@ impl BlockSparseMlp {
     /// - `input`: `[.., d_model]`
     /// - output: `[.., d_model]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let hidden = self.up.forward(input);
-        let hidden = match self.activation {
-            MlpActivation::Gelu => gelu(hidden),
-            MlpActivation::Relu => relu(hidden),
-        };
-        self.down.forward(hidden)
+        self.down.forward(self.activation.forward(self.up.forward(input)))
     }
 }

@@ -1,12 +1,14 @@
 //! Layers.
 
+mod activation;
 mod compact;
 mod gated_mlp;
 mod linear;
 mod lora;
 mod mlp;
 
+pub use activation::MlpActivation;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
 pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
 pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
-pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig, MlpActivation};
+pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};

@@ -9,6 +9,7 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use super::shared::LayerPlan;
 use super::update::counts;
 use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth};
+use crate::found::layer_name;
 use crate::window;
 
 /// A layer found in the model.
@@ -49,6 +50,7 @@ impl<O: BlockOptimizer> Blast<O> {
         }
         let found = finder.found;
         let plans = plan(&config, &found)?;
+        let ranks = plans.iter().map(LayerPlan::ranks).collect();
         {
             let mut state = self.shared.lock();
             if !state.plans.is_empty() {
@@ -62,8 +64,8 @@ impl<O: BlockOptimizer> Blast<O> {
             state.plans = plans;
         }
         // The step before an update arms it; before the first step there is none.
-        let armed = config.growth == Growth::Gradient && config.is_update(1);
-        let model = model.map(&mut Numberer { next: 0, found: &found, armed });
+        let first = config.growth == Growth::Gradient && config.is_update(1);
+        let model = model.map(&mut Numberer { next: 0, found: &found, ranks, first });
         let mut optimizer = ModuleOptimizer::from(self.clone());
         if let Some(clipping) = &self.clipping {
             optimizer = optimizer.with_grad_clipping(clipping.clone());
@@ -75,21 +77,12 @@ impl<O: BlockOptimizer> Blast<O> {
                 optimizer.with_group(group, masked, self.clipping.clone())
             } else {
                 // Clipping elements would make ties of the norms that growth ranks by.
-                let probe = found.parameter.replace("values", "probe");
-                optimizer.with_group(ParamGroup::from_path(probe), self.clone(), None)
+                let weight = found.parameter.trim_end_matches("values");
+                let probe = ParamGroup::from_path(format!("{weight}probe"));
+                optimizer.with_group(probe, self.clone(), None)
             };
         }
         Ok((model, optimizer))
-    }
-}
-
-/// The layer a parameter belongs to: what a user knows, not the tensor inside it. A layer that is the whole
-/// model has no path.
-pub(crate) fn layer_name(parameter: &str, leaf: &str) -> String {
-    match parameter.strip_suffix(leaf) {
-        Some("") => "model".to_string(),
-        Some(layer) => layer.trim_end_matches('.').to_string(),
-        None => parameter.to_string(),
     }
 }
 
@@ -253,7 +246,10 @@ impl ModuleVisitor for Finder<'_> {
 struct Numberer<'a> {
     next: usize,
     found: &'a [Found],
-    armed: bool,
+    /// Whether a layer ranks blocks of its own.
+    ranks: Vec<bool>,
+    /// Whether the first step is an update.
+    first: bool,
 }
 
 impl ModuleMapper for Numberer<'_> {
@@ -264,8 +260,9 @@ impl ModuleMapper for Numberer<'_> {
                     self.next += 1;
                 }
                 window.changes.layer = Some(self.next);
-                if self.armed {
-                    window.changes.armed = Some(true);
+                // A resumed layer is armed as it was saved.
+                if !self.ranks[self.next] || self.first {
+                    window.changes.armed = Some(self.ranks[self.next]);
                 }
                 self.next += 1;
             }

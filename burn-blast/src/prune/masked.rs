@@ -26,7 +26,7 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(plan.blocks()));
-        state.step = self.shared.count_step(state.step);
+        state.step = self.shared.count_step(layer, state.step);
         let Some(target) = plan.target else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             state.inner = inner;

@@ -51,7 +51,6 @@ mod shared;
 mod state;
 mod update;
 
-pub(crate) use attach::layer_name;
 pub use budget::Budget;
 pub use burn_blast_kernels::budget::keep_top;
 pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};

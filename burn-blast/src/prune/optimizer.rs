@@ -52,7 +52,7 @@ impl<O: BlockOptimizer> Blast<O> {
     }
 
     /// Writes one JSON line per layer and update to a file: a [`LayerSnapshot`](super::LayerSnapshot) each.
-    /// A resumed run drops the lines of steps it takes again, then goes on.
+    /// A resumed run drops the lines of steps it takes again, then goes on; a run from the start empties the file.
     ///
     /// # Errors
     /// If the file cannot be opened.
@@ -88,8 +88,7 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        state.step = self.shared.count_step(state.step);
-        self.shared.recount(layer, || counts(&plan, 0, &BlockMask::from(&pattern), &pattern));
+        state.step = self.shared.count_step(layer, state.step);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
         if config.score == Score::Movement && plan.target.is_some() {
             let so_far = state.movement.take();
@@ -103,8 +102,7 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            let ranks = plan.leader.is_none();
-            if ranks && config.growth == Growth::Gradient && gradients.is_none() {
+            if plan.ranks() && config.growth == Growth::Gradient && gradients.is_none() {
                 log::warn!("{}: no gradient norms at this update, nothing grows", plan.name);
             }
             let next = match plan.leader {
@@ -129,8 +127,8 @@ impl<O: BlockOptimizer> Blast<O> {
         } else {
             contend(&self.shared, layer, target, &mut state, scores);
         }
-        let ranks = config.growth == Growth::Gradient && plan.leader.is_none();
-        let armed = ranks && config.is_update(state.step + 1);
+        let grows = config.growth == Growth::Gradient && plan.ranks();
+        let armed = grows && config.is_update(state.step + 1);
         window::with(|window| window.changes.armed = Some(armed));
         (values, state)
     }

@@ -5,13 +5,11 @@
 //! equal rank, and from there on values meet gradients of other blocks. That would not fail, only train badly, so it is
 //! checked.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use burn_blast_kernels::PatternId;
 use thiserror::Error;
 
-use super::layer_name;
-use crate::window;
+use crate::found::weights;
 
 /// Replicas keep different blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,8 +57,11 @@ pub fn check_replicas<M: Module>(replicas: &[M]) -> Result<(), ReplicaError> {
     let expected = patterns(first);
     for other in others {
         let found = patterns(other);
-        if let Some(((layer, _), _)) = expected.iter().zip(&found).find(|(one, other)| one != other)
-        {
+        // One of the two may have more layers.
+        let layers = 0..expected.len().max(found.len());
+        let differs = |at: &usize| expected.get(*at) != found.get(*at);
+        if let Some(at) = layers.into_iter().find(differs) {
+            let (layer, _) = expected.get(at).or(found.get(at)).expect("one of the two is longer");
             return Err(ReplicaError { layer: layer.clone() });
         }
     }
@@ -68,31 +69,5 @@ pub fn check_replicas<M: Module>(replicas: &[M]) -> Result<(), ReplicaError> {
 }
 
 fn patterns<M: Module>(model: &M) -> Vec<(String, PatternId)> {
-    let mut finder = Finder { path: Vec::new(), found: Vec::new() };
-    model.visit(&mut finder);
-    finder.found
-}
-
-struct Finder {
-    path: Vec<String>,
-    found: Vec<(String, PatternId)>,
-}
-
-impl ModuleVisitor for Finder {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        window::with(|window| {
-            if window.stage == window::Stage::Values {
-                let name = layer_name(&self.path.join("."), "weight.values");
-                self.found.push((name, window.pattern.id()));
-            }
-        });
-    }
+    weights(model).into_iter().map(|weight| (weight.layer(), weight.pattern.id())).collect()
 }

@@ -1,7 +1,8 @@
 //! What the optimizers of one run share: the plan of each layer, the global ranking, counts for reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
 
 use burn_blast_kernels::budget::{Contender, global};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternId};
@@ -29,6 +30,11 @@ pub(crate) struct LayerPlan {
 impl LayerPlan {
     pub(crate) fn blocks(&self) -> usize {
         self.shape.block_rows(self.block) * self.shape.block_cols(self.block)
+    }
+
+    /// Whether the layer chooses blocks of its own.
+    pub(crate) fn ranks(&self) -> bool {
+        self.target.is_some() && self.leader.is_none()
     }
 }
 
@@ -110,6 +116,10 @@ pub(crate) struct State {
     pub(crate) plans: Vec<LayerPlan>,
     pub(crate) layers: Vec<LayerSnapshot>,
     pub(crate) ledger: Option<Ledger>,
+    /// Layer of the latest step, and the thread that walked it.
+    latest: Option<(ThreadId, usize)>,
+    /// Layers whose counts follow the optimizer state.
+    recounted: HashSet<usize>,
     /// Contenders of the coming global ranking, by layer; `None` until that layer has brought its scores.
     contenders: Vec<Option<Contender>>,
     /// Update the contenders are for.
@@ -172,10 +182,16 @@ impl Shared {
     }
 
     /// Counts a step of one layer and returns its number. A layer that took no part in some steps catches up.
-    pub(crate) fn count_step(&self, layer_steps: usize) -> usize {
+    ///
+    /// Layers are walked in the order of their numbers, so a step begins where that order starts again. Replicas walk
+    /// on threads of their own: between two of them only the steps of the layer tell.
+    pub(crate) fn count_step(&self, layer: usize, layer_steps: usize) -> usize {
         let mut state = self.lock();
         let first = state.step == 0;
-        state.step = state.step.max(layer_steps + 1);
+        let thread = std::thread::current().id();
+        let again = state.latest.is_some_and(|(walker, at)| walker == thread && layer <= at);
+        state.latest = Some((thread, layer));
+        state.step = (state.step + usize::from(again)).max(layer_steps + 1);
         let step = state.step;
         if first && let Some(ledger) = &mut state.ledger {
             ledger.resume_at(step);
@@ -216,10 +232,10 @@ impl Shared {
         }
     }
 
-    /// Corrects the counts of a layer whose optimizer state was loaded.
+    /// Corrects the counts of a plain layer, once, whose kept blocks came with the optimizer state.
     pub(crate) fn recount(&self, layer: usize, line: impl FnOnce() -> LayerSnapshot) {
         let mut state = self.lock();
-        if state.layers[layer].step == 0 {
+        if state.recounted.insert(layer) && state.layers[layer].step == 0 {
             state.layers[layer] = line();
         }
     }
@@ -254,5 +270,41 @@ mod tests {
         let error = shared.agree(0, 10, id(5)).unwrap_err().to_string();
         assert!(error.contains("different blocks in layer \"a\""), "{error}");
         assert!(error.contains("reduce gradients before the optimizer steps"), "{error}");
+    }
+
+    /// Steps that `layers` layers count, if in each walk only those of `walks` take part.
+    fn counted(layers: usize, walks: &[&[usize]]) -> Vec<Vec<usize>> {
+        let shared = Shared::new(BlastConfig::new(10));
+        let mut steps = vec![0; layers];
+        let walk = |layers: &&[usize]| {
+            let count = |&layer: &usize| {
+                steps[layer] = shared.count_step(layer, steps[layer]);
+                steps[layer]
+            };
+            layers.iter().map(count).collect()
+        };
+        walks.iter().map(walk).collect()
+    }
+
+    #[test]
+    fn a_layer_that_missed_steps_counts_the_others_steps() {
+        assert_eq!(counted(1, &[&[0], &[0]]), [[1], [2]]);
+        let late_first: [&[usize]; 4] = [&[0, 1], &[1], &[0, 1], &[0, 1]];
+        assert_eq!(counted(2, &late_first), [vec![1, 1], vec![2], vec![3, 3], vec![4, 4]]);
+        let late_last: [&[usize]; 3] = [&[0, 1], &[0], &[0, 1]];
+        assert_eq!(counted(2, &late_last), [vec![1, 1], vec![2], vec![3, 3]]);
+    }
+
+    #[test]
+    fn replicas_on_other_threads_count_the_same_steps() {
+        let shared = Shared::new(BlastConfig::new(10));
+        for steps in 0..3 {
+            for _replica in 0..2 {
+                std::thread::scope(|scope| {
+                    let walk = || [0, 1].map(|layer| shared.count_step(layer, steps));
+                    assert_eq!(scope.spawn(walk).join().unwrap(), [steps + 1; 2]);
+                });
+            }
+        }
     }
 }

@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use burn_blast_kernels::BlockPattern;
 
-use crate::prune::layer_name;
-use crate::window::{self, Stage};
+use crate::found::{FoundWeight, weights};
 
 /// One block-sparse layer of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,40 +50,16 @@ impl ModelSummary {
 
 /// Lists the block-sparse layers of a model.
 pub fn summary<M: Module>(model: &M) -> ModelSummary {
-    let mut visitor = Summarizer { path: Vec::new(), layers: Vec::new() };
-    model.visit(&mut visitor);
-    ModelSummary { layers: visitor.layers }
-}
-
-struct Summarizer {
-    path: Vec<String>,
-    layers: Vec<LayerSummary>,
-}
-
-impl ModuleVisitor for Summarizer {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let values = |window: &mut window::Window| {
-            (window.stage == Stage::Values).then(|| window.pattern.clone())
-        };
-        if let Some(Some(pattern)) = window::with(values) {
-            let size = param.val().dtype().size();
-            self.layers.push(LayerSummary {
-                name: layer_name(&self.path.join("."), "weight.values"),
-                bytes: pattern.value_count() * size
-                    + burn_blast_kernels::cost::index_bytes(&pattern),
-                dense_bytes: pattern.shape().area() * size,
-                pattern,
-            });
+    let layer = |weight: FoundWeight| {
+        let (size, pattern) = (weight.dtype.size(), &weight.pattern);
+        LayerSummary {
+            name: weight.layer(),
+            bytes: pattern.value_count() * size + burn_blast_kernels::cost::index_bytes(pattern),
+            dense_bytes: pattern.shape().area() * size,
+            pattern: weight.pattern,
         }
-    }
+    };
+    ModelSummary { layers: weights(model).into_iter().map(layer).collect() }
 }
 
 impl fmt::Display for ModelSummary {

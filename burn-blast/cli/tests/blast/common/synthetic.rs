@@ -31,11 +31,6 @@ pub struct Model {
 }
 
 impl Model {
-    /// A small sharded model of two layers.
-    pub fn small(family: Family, dtype: Dtype) -> Self {
-        Self { family, dtype, layers: 2, d_model: 64, d_ff: 160, vocab: 50, shards: 3 }
-    }
-
     fn tensors(&self) -> Vec<Made> {
         let (d, ff) = (self.d_model, self.d_ff);
         let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();

@@ -1,16 +1,15 @@
 //! From a model to `blast`: norms of activations that the score of Wanda takes.
 
-mod common;
-
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use burn_blast_cli::args::Cli;
 use burn_blast_kernels::budget::keep_top;
 use clap::Parser;
-use common::{Expected, folder, load, open};
 use llama::{Activations, Checkpoint, Linear, Model, Precision};
 use safetensors::{Dtype, SafeTensors};
+
+use crate::common::{self, Expected, folder, load, open};
 
 const BLOCK: usize = 8;
 

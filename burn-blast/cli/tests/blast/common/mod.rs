@@ -1,5 +1,4 @@
 //! What the tests share: running `blast`, and reading checkpoints without its code.
-#![allow(dead_code, reason = "each test file takes its own part")]
 
 pub mod synthetic;
 
@@ -14,6 +13,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use synthetic::{Family, Model};
 
 /// How a run of `blast` ended.
 #[derive(Debug)]
@@ -219,4 +220,9 @@ pub fn check_pruned(
             assert_eq!(pruned.bytes[range], expected, "{name}, block {at:?}");
         }
     }
+}
+
+/// A small sharded model of two layers.
+pub fn small(family: Family, dtype: Dtype) -> Model {
+    Model { family, dtype, layers: 2, d_model: 64, d_ff: 160, vocab: 50, shards: 3 }
 }

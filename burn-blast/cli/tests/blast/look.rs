@@ -1,13 +1,12 @@
 //! `blast inspect` and `blast diff`.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::common::*;
 
 /// A weight of 16 x 24 on disk whose blocks of 8 have the size of their place, 1 to 6.
 fn dense(folder: &TempDir) -> PathBuf {

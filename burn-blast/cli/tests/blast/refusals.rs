@@ -1,20 +1,19 @@
 //! What `blast` refuses, and that the message says what to do.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::synthetic::{Family, Model};
-use common::*;
 use safetensors::Dtype;
 use tempfile::TempDir;
+
+use crate::common::synthetic::{Family, Model};
+use crate::common::*;
 
 /// A folder with a small checkpoint in one file.
 fn checkpoint() -> (TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let (dense, out) = (folder.path().join("dense"), folder.path().join("out"));
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&dense);
+    Model { shards: 1, ..small(Family::Llama, Dtype::BF16) }.write(&dense);
     (folder, dense, out)
 }
 
@@ -77,7 +76,7 @@ fn damaged_files_are_refused() {
 fn an_index_that_contradicts_its_files_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (dense, out) = (folder.path().join("dense"), folder.path().join("out"));
-    Model::small(Family::Llama, Dtype::BF16).write(&dense);
+    small(Family::Llama, Dtype::BF16).write(&dense);
     let index = dense.join("model.safetensors.index.json");
     let text = fs::read_to_string(&index).unwrap();
     let check = |text: String, parts: &[&str]| {

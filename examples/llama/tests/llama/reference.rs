@@ -1,11 +1,10 @@
 //! The models against the transformers library.
 
-mod common;
-
 use burn::tensor::{DType, Device};
 use burn_blast::Strategy;
-use common::{Expected, MODELS, distance, load, numbers, open};
 use llama::{Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity};
+
+use crate::common::{self, Expected, MODELS, distance, load, numbers, open};
 
 /// Share of the largest score by which single-precision scores may differ: a hundred roundings.
 const SINGLE: f32 = 100.0 * f32::EPSILON / 2.0;

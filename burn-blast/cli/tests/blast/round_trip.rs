@@ -1,13 +1,12 @@
 //! From dense to packed and back, against naive code: which blocks, which bits, which files.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::synthetic::{Family, Model};
-use common::*;
 use safetensors::Dtype;
+
+use crate::common::synthetic::{Family, Model};
+use crate::common::*;
 
 const BLOCK: usize = 16;
 
@@ -60,15 +59,15 @@ fn round_trip(model: &Model) {
 #[test]
 fn sharded_checkpoints_of_every_type_and_family_come_back_block_for_block() {
     for dtype in [Dtype::BF16, Dtype::F16, Dtype::F32] {
-        round_trip(&Model::small(Family::Llama, dtype));
-        round_trip(&Model::small(Family::Gpt2, dtype));
+        round_trip(&small(Family::Llama, dtype));
+        round_trip(&small(Family::Gpt2, dtype));
     }
 }
 
 #[test]
 fn sizes_that_are_no_multiple_of_the_block_come_back_too() {
     for family in [Family::Llama, Family::Gpt2] {
-        let small = Model::small(family, Dtype::F32);
+        let small = small(family, Dtype::F32);
         round_trip(&Model { d_model: 37, d_ff: 51, shards: 1, ..small });
     }
 }
@@ -99,7 +98,7 @@ fn packed_values_lie_as_the_format_says() {
 fn without_sparsity_the_files_come_back_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    Model::small(Family::Llama, Dtype::BF16).write(&path("dense"));
+    small(Family::Llama, Dtype::BF16).write(&path("dense"));
     fine("sparsify", &[&path("dense"), &path("sparse")], "--sparsity 0 --block 32");
     fine("densify", &[&path("sparse"), &path("again")], "");
     for entry in fs::read_dir(path("dense")).unwrap() {
@@ -113,7 +112,7 @@ fn without_sparsity_the_files_come_back_byte_for_byte() {
 fn the_index_names_the_packed_tensors_where_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
-    Model::small(Family::Llama, Dtype::BF16).write(&dense);
+    small(Family::Llama, Dtype::BF16).write(&dense);
     fine("sparsify", &[&dense, &sparse], "--block 16");
     let text = fs::read_to_string(sparse.join("model.safetensors.index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -133,7 +132,7 @@ fn the_index_names_the_packed_tensors_where_they_are() {
 fn two_runs_write_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    Model::small(Family::Llama, Dtype::F16).write(&path("dense"));
+    small(Family::Llama, Dtype::F16).write(&path("dense"));
     for run in ["one", "two"] {
         fine("sparsify", &[&path("dense"), &path(run)], "--block 16 --budget global");
     }
@@ -149,7 +148,7 @@ fn dense_output_is_the_packed_one_unpacked() {
     for family in [Family::Llama, Family::Gpt2] {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        Model { d_model: 40, ..Model::small(family, Dtype::BF16) }.write(&path("dense"));
+        Model { d_model: 40, ..small(family, Dtype::BF16) }.write(&path("dense"));
         fine("sparsify", &[&path("dense"), &path("packed")], "--block 16");
         fine("densify", &[&path("packed"), &path("unpacked")], "");
         fine("sparsify", &[&path("dense"), &path("masked")], "--block 16 --dense");
@@ -166,7 +165,7 @@ fn weights_of_wanda_follow_the_activations() {
     for family in [Family::Llama, Family::Gpt2] {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let model = Model::small(family, Dtype::BF16);
+        let model = small(family, Dtype::BF16);
         model.write(&path("dense"));
         let out_in = family == Family::Llama;
         let before = tensors(&path("dense"));
@@ -247,7 +246,7 @@ fn equal_blocks_are_kept_by_number() {
 fn the_last_layers_and_excluded_weights_stay_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
-    Model { layers: 11, ..Model::small(Family::Llama, Dtype::BF16) }.write(&dense);
+    Model { layers: 11, ..small(Family::Llama, Dtype::BF16) }.write(&dense);
     let rest = "--block 16 --keep-last 2 --exclude gate_proj --exclude layers\\.0\\. --json";
     let report = fine("sparsify", &[&dense, &sparse], rest).json();
     let names: Vec<&str> = report["layers"]
@@ -273,7 +272,7 @@ fn the_last_layers_and_excluded_weights_stay_as_they_are() {
 fn a_packed_checkpoint_takes_more_packed_weights() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&path("dense"));
+    Model { shards: 1, ..small(Family::Llama, Dtype::BF16) }.write(&path("dense"));
     fine("sparsify", &[&path("dense"), &path("mlp")], "--block 16 --include mlp --sparsity 0");
     fine("sparsify", &[&path("mlp"), &path("both")], "--block 32 --include q_proj --sparsity 0");
     let entry = &metadata(&path("both").join("model.safetensors"))["burn_blast"];
@@ -307,7 +306,7 @@ fn dense_weights_in_a_file_of_burn_blast_are_taken_as_it_stores_them() {
 fn force_replaces_files_and_folders_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    Model::small(Family::Llama, Dtype::BF16).write(&path("dense"));
+    small(Family::Llama, Dtype::BF16).write(&path("dense"));
     fine("sparsify", &[&path("dense"), &path("sparse")], "--block 16");
     fs::write(path("sparse").join("stale.json"), "{}").unwrap();
     fine("sparsify", &[&path("dense"), &path("sparse")], "--block 32 --force");
@@ -325,7 +324,7 @@ fn force_replaces_files_and_folders_whole() {
 fn weights_in_another_form_are_not_copied_and_that_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&dense);
+    Model { shards: 1, ..small(Family::Llama, Dtype::BF16) }.write(&dense);
     fs::create_dir(dense.join("original")).unwrap();
     for file in
         ["pytorch_model.bin", "original/params.json", "original/consolidated.pth", ".hidden"]

@@ -1,12 +1,11 @@
 //! `blast verify` finds every kind of damage, all of it, and nothing in what `blast` wrote.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::*;
 use safetensors::Dtype;
 use tempfile::TempDir;
+
+use crate::common::*;
 
 /// A packed weight of 20 x 12 in blocks of 8: two block columns, three block rows, both ragged.
 fn packed() -> (TempDir, PathBuf, Tensors) {
@@ -153,10 +152,10 @@ fn metadata_and_doubled_weights_are_checked() {
 
 #[test]
 fn a_checkpoint_with_several_wounds_lists_them_all() {
-    use common::synthetic::{Family, Model};
+    use crate::common::synthetic::Family;
     let folder = tempfile::tempdir().unwrap();
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
-    Model::small(Family::Llama, Dtype::BF16).write(&dense);
+    small(Family::Llama, Dtype::BF16).write(&dense);
     fine("sparsify", &[&dense, &sparse], "--block 16");
     let index = sparse.join("model.safetensors.index.json");
     let text = std::fs::read_to_string(&index).unwrap();

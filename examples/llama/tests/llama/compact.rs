@@ -1,14 +1,13 @@
 //! Dead hidden features and heads leave a model, and its scores stay.
 
-mod common;
-
 use std::ops::Range;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
-use common::{distance, numbers};
 use llama::{Checkpoint, Form, LayerSizes, Linear, Model, Precision};
 use serde_json::{Value, json};
+
+use crate::common::{distance, numbers};
 
 /// Share of the largest score by which scores may differ: a hundred roundings.
 const LIMIT: f32 = 50.0 * f32::EPSILON;

@@ -1,18 +1,17 @@
 //! Damaged checkpoints and bad requests, and what the user reads.
 
-mod common;
-
 use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use common::{Expected, copy, load, open};
 use llama::{
     Checkpoint, Error, Form, Generation, Precision, Sampling, Windows, generate, perplexity,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
+
+use crate::common::{self, Expected, copy, load, open};
 
 /// What loading a folder is answered with.
 fn refusal(folder: &Path) -> String {

@@ -1,15 +1,14 @@
 //! A packed checkpoint of this library, made dense again by `blast`.
 
-mod common;
-
 use std::path::Path;
 
 use burn::tensor::Device;
 use burn_blast::{BlockMask, BlockPattern, BlockSparseLinear, BlockSparseWeight};
 use burn_blast_cli::args::Cli;
 use clap::Parser;
-use common::{Expected, load, numbers, open};
 use llama::{Checkpoint, Form, Linear, Model, Precision};
+
+use crate::common::{self, Expected, load, numbers, open};
 
 /// Packs the MLPs and leaves out every other block of them.
 fn thin(model: &mut Model) {

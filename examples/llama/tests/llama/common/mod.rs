@@ -1,7 +1,5 @@
 //! Checkpoints of `testdata` and what transformers makes of them.
 
-#![allow(dead_code, reason = "each test file takes what it needs")]
-
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
