@@ -252,6 +252,13 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_says_if_it_rounds_to_tf32() {
+        let name = |tf32| Kernel::CooperativeMatrices { side: 16, tf32 }.to_string();
+        assert_eq!(name(false), "tensor cores, cooperative matrices of 16 x 16");
+        assert_eq!(name(true), "tensor cores, cooperative matrices of 16 x 16 in TF32");
+    }
+
+    #[test]
     fn the_message_says_what_to_cast_to() {
         let error = storage_type(ElemType::Float(FloatKind::F64)).unwrap_err();
         assert_eq!(

@@ -97,4 +97,16 @@ mod tests {
             assert_eq!(rows, want, "{name}");
         }
     }
+
+    #[cfg(feature = "autotune")]
+    #[test]
+    fn the_tuner_knows_f32_in_tf32_from_f32() {
+        let name = |offer, class| {
+            let block = BlockSize::new(64).unwrap();
+            plans(&offer, class, block, false, [8192, 512], 256)[0].class()
+        };
+        assert_eq!(name(AMPERE_F32, Class::Unit), "unit");
+        assert_eq!(name(AMPERE_F32, Class::Cmma(TF32)), "cmma, tf32");
+        assert_eq!(name(APPLE, Class::Cmma(F16_BY_8)), "cmma");
+    }
 }
