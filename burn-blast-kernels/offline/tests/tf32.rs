@@ -138,27 +138,34 @@ fn a_kernel_that_does_not_round_is_found() {
     }
 }
 
-#[test]
-fn none_spills() {
+fn check_machine_code(arch: Arch) {
     let Some(toolkit) = toolkit() else { return };
-    for arch in Arch::ALL {
-        let all = cooperative(arch, F32);
-        let kernels: Vec<_> = all
-            .iter()
-            .map(|variant| {
-                let source = blast_offline::generate(variant, arch, F32, AddressType::U32).unwrap();
-                assert_eq!(source.shared_bytes, variant.shared_bytes(), "{}", variant.name());
-                (variant.name(), source)
-            })
-            .collect();
-        let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
-        for machine in &machines {
-            let name = &machine.name;
-            let spilled = (machine.spill_stores, machine.spill_loads, machine.stack);
-            assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
-            // So that two cubes of 256 units fit a multiprocessor.
-            assert!(machine.registers <= 128, "{name}: {} registers", machine.registers);
-            assert!(machine.instructions["HMMA"] > 0, "{name}: {machine:?}");
-        }
+    let all = cooperative(arch, F32);
+    let kernels: Vec<_> = all
+        .iter()
+        .map(|variant| {
+            let source = blast_offline::generate(variant, arch, F32, AddressType::U32).unwrap();
+            assert_eq!(source.shared_bytes, variant.shared_bytes(), "{}", variant.name());
+            (variant.name(), source)
+        })
+        .collect();
+    let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
+    for machine in &machines {
+        let name = &machine.name;
+        let spilled = (machine.spill_stores, machine.spill_loads, machine.stack);
+        assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
+        // So that two cubes of 256 units fit a multiprocessor.
+        assert!(machine.registers <= 128, "{name}: {} registers", machine.registers);
+        assert!(machine.instructions["HMMA"] > 0, "{name}: {machine:?}");
     }
+}
+
+#[test]
+fn ampere_spills_nothing() {
+    check_machine_code(Arch::Sm80);
+}
+
+#[test]
+fn hopper_spills_nothing() {
+    check_machine_code(Arch::Sm90);
 }

@@ -64,7 +64,7 @@ impl Stage {
             Order::ContractionOuter => (outer / WIDTH, depth),
         };
         // Twice as much for TF32 by output lines: then the words that a plane reads at a time lie in different banks,
-        // if its units hold what those of `mma.sync` do.
+        // since its units hold what those of `mma.sync` do (so ptxas 13.0 has it, for sm_80 and sm_90a).
         let twice = matrix.is_tf32() && order == Order::ContractionOuter;
         let pad = PAD * if twice { 2 } else { 1 } / (WIDTH * matrix.element.size());
         Self { order, line, lines, pitch: line + pad }
