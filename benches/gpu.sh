@@ -64,6 +64,7 @@ export BURN_BLAST_DEVICE=cuda
 for test in "$programs"/test-*; do
   "$test" --test-threads 1 2>&1 | tee "$out/$(basename "$test").txt"
 done
+BURN_BLAST_TF32=1 "$programs/test-cube" --test-threads 1 2>&1 | tee "$out/test-cube-tf32.txt"
 
 step "Memory and races, on one problem of each kernel"
 if command -v compute-sanitizer >/dev/null; then

@@ -45,6 +45,9 @@ pub enum DeviceClass {
     Gpu,
     /// A device with tensor cores for this type, which the dense product uses and the sparse one may.
     TensorCores,
+    /// A device with tensor cores that the dense product uses for this type and the sparse one does not: f32 where
+    /// TF32 is not allowed.
+    DenseTensorCores,
 }
 
 /// Rate of the sparse kernel on kept blocks, relative to Burn's dense product on the same device.
@@ -57,7 +60,11 @@ pub enum DeviceClass {
 /// TensorCores: estimates on paper, not measured. What a tile of one block's width can draw from the L2 cache of an
 /// H100 bounds blocks of 32, 64 and 128 to 0.18, 0.30 to 0.35 and 0.45 to 0.6 of a good dense product (the page "The
 /// kernel ladder" has the arithmetic); the lower ends are taken, rounded down, so that a doubtful product is dense.
-/// Blocks of 16 get narrower tiles or register tiles, and those of 8 register tiles.
+/// Blocks of 16 get narrower tiles or register tiles, and those of 8 register tiles. f32 in TF32 has twice the bytes and
+/// half the rate, so that the shares are the same.
+///
+/// DenseTensorCores: published peaks in f32 and TF32 are 19.5 and 156 TFLOP/s on an A100, 67 and 495 on an H100, so register
+/// tiles reach an eighth if both come as near to their peak; taken as a tenth, and not measured.
 pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
     match (device, block.get()) {
         (DeviceClass::Host, 8) => 0.4,
@@ -71,6 +78,9 @@ pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
         (DeviceClass::TensorCores, 32) => 0.15,
         (DeviceClass::TensorCores, 64) => 0.3,
         (DeviceClass::TensorCores, _) => 0.45,
+        (DeviceClass::DenseTensorCores, 8) => 0.02,
+        (DeviceClass::DenseTensorCores, 16) => 0.05,
+        (DeviceClass::DenseTensorCores, _) => 0.1,
     }
 }
 

@@ -147,11 +147,12 @@ mod tests {
 
     #[test]
     fn where_the_dense_product_has_tensor_cores_sparse_pays_later_and_more_in_large_blocks() {
-        let path = |block, density| {
+        let path_on = |device, block, density| {
             let shape = MatrixShape::new(2048, 2048).unwrap();
             let pattern = BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, 1);
-            Strategy::Auto.choose(&pattern, Device::TensorCores, 4096).path
+            Strategy::Auto.choose(&pattern, device, 4096).path
         };
+        let path = |block, density| path_on(Device::TensorCores, block, density);
         let table = [(16, 0.1), (32, 0.25), (64, 0.4), (128, 0.5)];
         for (block, density) in table {
             assert_eq!(path(block, density), Path::Dense, "block {block}");
@@ -159,6 +160,12 @@ mod tests {
         let table = [(16, 0.04), (32, 0.1), (64, 0.25), (128, 0.4)];
         for (block, density) in table {
             assert_eq!(path(block, density), Path::Sparse, "block {block}");
+        }
+        // Where only the dense product has them, a larger block does not help.
+        for (block, density, want) in
+            [(16, 0.1, Path::Dense), (128, 0.15, Path::Dense), (128, 0.08, Path::Sparse)]
+        {
+            assert_eq!(path_on(Device::DenseTensorCores, block, density), want, "block {block}");
         }
     }
 }

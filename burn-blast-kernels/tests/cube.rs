@@ -7,7 +7,7 @@
 mod gpu;
 
 use burn_blast_kernels::cpu::Activation;
-use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue};
+use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue, Kernel};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{ElemType, FloatKind};
@@ -94,6 +94,7 @@ impl Problem {
             F16 => {
                 (f16::from_bytes(bytes).iter().map(|value| value.to_f32()).collect(), Rounding::F16)
             }
+            _ if cube::tf32_allowed() => (f32::from_bytes(bytes).to_vec(), Rounding::TF32),
             _ => (f32::from_bytes(bytes).to_vec(), Rounding::F32),
         };
         if let Err(error) = rounding.check(&got, want) {
@@ -235,6 +236,29 @@ fn half_precision_agrees_with_the_oracle() {
     }
     Problem::random(&client, F16, [64, 96, 32], 21, 0.5).check_all();
     Problem::random(&client, F16, [21, 30, 8], 4, 0.5).check_all();
+}
+
+/// On CUDA with `BURN_BLAST_TF32=1`, every block that has a kernel in TF32.
+#[test]
+fn f32_takes_tensor_cores_where_they_are_allowed_and_nowhere_else() {
+    let Some(client) = client() else { return };
+    let cuda = std::env::var("BURN_BLAST_DEVICE").is_ok_and(|device| device == "cuda");
+    for block in [16, 32, 64, 128] {
+        // Rows and sides end inside tiles; more rows than the kernels for few take.
+        let problem = Problem::random(&client, F32, [2 * block + 4, 3 * block - 4, block], 67, 0.6);
+        let kernel = Call::new(&client, &problem.pattern, F32).unwrap().kernel();
+        let tf32 = matches!(kernel, Kernel::CooperativeMatrices { tf32: true, .. });
+        assert_eq!(tf32, cube::tf32_allowed() && cuda, "{kernel}");
+        if tf32 {
+            problem.check_spmm();
+            problem.check_spmm_t();
+            problem.check_sddmm();
+            problem.check_epilogues();
+        }
+    }
+    if !(cube::tf32_allowed() && cuda) {
+        println!("SKIPPED: products in TF32 want BURN_BLAST_TF32=1 and BURN_BLAST_DEVICE=cuda");
+    }
 }
 
 #[test]

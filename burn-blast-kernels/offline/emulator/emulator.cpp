@@ -256,14 +256,12 @@ void mma_m16n8k8_tf32(float *d, unsigned const *a, unsigned const *b, float cons
     std::memcpy(own.a, a, sizeof own.a);
     std::memcpy(own.b, b, sizeof own.b);
     std::memcpy(own.c, c, sizeof own.c);
-    // The multiplier does not see the lowest 13 bits.
-    auto widen = [](unsigned word) { return as_float(word & ~0x1fffu); };
     Operands &done = together("mma.m16n8k8.tf32", own, [&](Warp &warp, unsigned) {
         auto left = [&](unsigned row, unsigned k) {
-            return widen(warp.lanes[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
+            return tf32_to_float(warp.lanes[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2]);
         };
         auto right = [&](unsigned k, unsigned col) {
-            return widen(warp.lanes[col * 4 + k % 4].b[k / 4]);
+            return tf32_to_float(warp.lanes[col * 4 + k % 4].b[k / 4]);
         };
         multiply(warp, 8, left, right);
     });

@@ -43,11 +43,14 @@ void mma_m16n8k16_f16(float *d, unsigned const *a, unsigned const *b, float cons
 void mma_m16n8k16_bf16(float *d, unsigned const *a, unsigned const *b, float const *c);
 void mma_m16n8k8_tf32(float *d, unsigned const *a, unsigned const *b, float const *c);
 
-// wmma m16n16k16: a lane's eight elements of a 16 x 16 fragment in f32. All lanes give one address.
-enum class Kind { F16, BF16 };
-void wmma_load(float *own, void const *from, unsigned stride, Kind kind, bool by_rows);
+// wmma m16n16k16, and m16n16k8 in TF32: a lane's elements of a fragment in f32. All lanes give one address.
+enum class Kind { F16, BF16, TF32 };
+struct Sides {
+    unsigned rows, cols;
+};
+void wmma_load(float *own, void const *from, unsigned stride, Kind kind, bool by_rows, Sides sides);
 void wmma_store(float *to, float const *own, unsigned stride, bool by_rows);
-void wmma_multiply(float *d, float const *a, float const *b, float const *c);
+void wmma_multiply(float *d, float const *a, float const *b, float const *c, unsigned depth);
 
 } // namespace emu
 

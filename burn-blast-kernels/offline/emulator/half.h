@@ -1,4 +1,4 @@
-// The 16-bit types: storage, and conversion to and from f32 with ties to even.
+// The 16-bit types: storage, and conversion to and from f32 with ties to even. TF32, which is stored as f32.
 #pragma once
 #include <cstring>
 
@@ -44,6 +44,14 @@ inline unsigned short f16_from_float(float value) {
     unsigned rounded = magnitude + 0xfff + (magnitude >> 13 & 1) - (112u << 23);
     return (unsigned short)(sign | rounded >> 13);
 }
+
+// As cvt.rna.tf32.f32 rounds: ties away from zero.
+inline float tf32_from_float(float value) {
+    return value != value ? value : as_float((as_bits(value) + 0x1000) & ~0x1fffu);
+}
+
+// What a multiplier sees of 32 bits that hold TF32: not the lowest 13.
+inline float tf32_to_float(unsigned bits) { return as_float(bits & ~0x1fffu); }
 
 } // namespace emu
 

@@ -31,6 +31,11 @@ pub const F16: ElemType = ElemType::Float(FloatKind::F16);
 /// bf16 as CubeCL names it.
 pub const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
+/// f32 as CubeCL names it. Its tensor-core kernels are those in TF32.
+pub const F32: ElemType = ElemType::Float(FloatKind::F32);
+/// TF32 as CubeCL names it.
+pub const TF32: ElemType = ElemType::Float(FloatKind::TF32);
+
 /// The architectures that code is generated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
@@ -167,7 +172,7 @@ fn properties(arch: Arch) -> DeviceProperties {
     );
     register_mma_features(cuda::supported_mma_combinations(&cuda), &mut properties);
     properties.register_opaque_type(OpaqueType::Barrier);
-    properties.register_type_usage(ElemType::Float(FloatKind::TF32), TypeUsage::Conversion);
+    properties.register_type_usage(TF32, TypeUsage::Conversion);
     let features = &mut properties.features;
     features.matmul.ldmatrix.extend([F16, BF16]);
     features.copy_async = true;

@@ -156,6 +156,88 @@ fn cooperative_matrices_in_both_layouts() {
     }
 }
 
+/// One 16 x 16 x 8 product in TF32 by `wmma`, of numbers converted to it or not.
+fn cooperative_tf32(order: &str, strides: [usize; 2], convert: bool) -> String {
+    let convert = if convert { "__float_to_tf32" } else { "" };
+    let [a, b] = strides;
+    format!(
+        "using namespace nvcuda::wmma;\n\
+         for (unsigned i = 0; i < 4; i++) {{\n\
+         ((float *)s)[lane * 4 + i] = {convert}(((float const *)a)[lane * 4 + i]);\n\
+         ((float *)s)[128 + lane * 4 + i] = {convert}(((float const *)b)[lane * 4 + i]);\n\
+         }}\n\
+         __syncthreads();\n\
+         fragment<matrix_a, 16, 16, 8, precision::tf32, {order}> left;\n\
+         fragment<matrix_b, 16, 16, 8, precision::tf32, {order}> right;\n\
+         fragment<accumulator, 16, 16, 8, float> sum;\n\
+         fill_fragment(sum, 0.0f);\n\
+         load_matrix_sync(left, (float const *)s, {a});\n\
+         load_matrix_sync(right, (float const *)(s + 512), {b});\n\
+         mma_sync(sum, left, right, sum);\n\
+         __syncthreads();\n\
+         store_matrix_sync((float *)s, sum, 16, mem_row_major);\n\
+         __syncthreads();\n\
+         for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n"
+    )
+}
+
+#[test]
+fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
+    let (a, b) = (numbers(F32, 128, 5), numbers(F32, 128, 7));
+    let want: Vec<f32> =
+        (0..256).map(|at| (0..8).map(|k| a[at / 16 * 8 + k] * b[k * 16 + at % 16]).sum()).collect();
+    // Just below a number of ten bits: rounding finds it, a multiplier that cuts off does not. A part in 2^12 above one
+    // is cut off.
+    let noisy = |value: f32, below: bool| match value {
+        0.0 => 0.0,
+        _ if below => f32::from_bits(value.to_bits() - 1),
+        _ => value * (1.0 + 1.0 / 4096.0),
+    };
+    for (order, strides) in [("row_major", [8, 16]), ("col_major", [16, 8])] {
+        let turn = |cells: &[f32], rows: usize| -> Vec<f32> {
+            let cols = cells.len() / rows;
+            let turned = (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]);
+            if order == "row_major" { cells.to_vec() } else { turned.collect() }
+        };
+        for convert in [true, false] {
+            let noise = |cells: Vec<f32>| -> Vec<f32> {
+                cells.into_iter().map(|value| noisy(value, convert)).collect()
+            };
+            let (left, right) = (noise(turn(&a, 16)), noise(turn(&b, 8)));
+            let body = cooperative_tf32(order, strides, convert);
+            let Some(got) = run(&body, encode(F32, &left), encode(F32, &right), 256) else {
+                return;
+            };
+            assert_eq!(got.unwrap(), want, "{order}, converted: {convert}");
+        }
+    }
+}
+
+#[test]
+fn conversion_to_tf32_rounds_ties_away_from_zero() {
+    let step = 1.0 / 1024.0;
+    let table = [
+        (1.0, 1.0),
+        (1.0 + 0.49 * step, 1.0),
+        (1.0 + 0.5 * step, 1.0 + step),
+        (-1.0 - 0.5 * step, -1.0 - step),
+        (1.0 + 1.5 * step, 1.0 + 2.0 * step),
+        (f32::INFINITY, f32::INFINITY),
+        (f32::MAX, f32::INFINITY),
+    ];
+    let body = "using namespace nvcuda::wmma;\n\
+         d[lane] = __float_to_tf32(((float const *)a)[lane]);\n";
+    let mut input = vec![0.0; 32];
+    table.iter().enumerate().for_each(|(at, &(value, _))| input[at] = value);
+    input[31] = f32::NAN;
+    let Some(got) = run(body, encode(F32, &input), vec![0; 4], 32) else { return };
+    let got = got.unwrap();
+    for (&got, (value, want)) in got.iter().zip(table) {
+        assert_eq!(got, want, "{value}");
+    }
+    assert!(got[31].is_nan());
+}
+
 fn copy(from: &str, from_bytes: &str) -> String {
     format!(
         "asm volatile(\"cp.async.cg.shared::cta.global [%0], [%1], 16, %2;\" :  : \

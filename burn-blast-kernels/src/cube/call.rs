@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::index::PatternIndex;
 use super::limits::Limits;
 use super::mma::offer::{Class, Offer, class};
+use super::tf32::tf32_allowed;
 use crate::BlockPattern;
 
 /// Why the kernels cannot serve a call.
@@ -101,6 +102,8 @@ pub enum Kernel {
     CooperativeMatrices {
         /// Side of one.
         side: usize,
+        /// Whether tensors are f32 and factors rounded to TF32.
+        tf32: bool,
     },
 }
 
@@ -110,8 +113,9 @@ impl fmt::Display for Kernel {
             Self::RegisterTiles => write!(f, "register tiles"),
             Self::TensorCores { pipelined: true } => write!(f, "tensor cores, copies ahead"),
             Self::TensorCores { pipelined: false } => write!(f, "tensor cores"),
-            Self::CooperativeMatrices { side } => {
-                write!(f, "tensor cores, cooperative matrices of {side} x {side}")
+            Self::CooperativeMatrices { side, tf32 } => {
+                let tf32 = if *tf32 { " in TF32" } else { "" };
+                write!(f, "tensor cores, cooperative matrices of {side} x {side}{tf32}")
             }
         }
     }
@@ -169,7 +173,9 @@ impl<'a> Call<'a> {
         let sides = [shape.rows(), shape.cols()];
         match class(&self.offer(), self.pattern.block(), sides, AddressType::U32) {
             Class::Mma { pipelined } => Kernel::TensorCores { pipelined },
-            Class::Cmma { side } => Kernel::CooperativeMatrices { side },
+            Class::Cmma(matrix) => {
+                Kernel::CooperativeMatrices { side: matrix.side, tf32: matrix.is_tf32() }
+            }
             Class::Unit => Kernel::RegisterTiles,
         }
     }
@@ -185,7 +191,7 @@ impl<'a> Call<'a> {
 
     /// What the device offers for the type of this call.
     pub(super) fn offer(&self) -> Offer {
-        Offer::of(self.client.properties(), self.dtype)
+        Offer::of(self.client.properties(), self.dtype, tf32_allowed())
     }
 
     /// Most elements of a vector.
@@ -204,7 +210,7 @@ impl<'a> Call<'a> {
     }
 }
 
-fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
+pub(super) fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
     match dtype {
         ElemType::Float(FloatKind::F32 | FloatKind::F16 | FloatKind::BF16) => Ok(dtype),
         ElemType::Float(FloatKind::Flex32) => Ok(ElemType::Float(FloatKind::F32)),
@@ -243,6 +249,13 @@ mod tests {
     fn flex32_is_stored_as_f32() {
         let flex = ElemType::Float(FloatKind::Flex32);
         assert_eq!(storage_type(flex), Ok(ElemType::Float(FloatKind::F32)));
+    }
+
+    #[test]
+    fn a_kernel_says_if_it_rounds_to_tf32() {
+        let name = |tf32| Kernel::CooperativeMatrices { side: 16, tf32 }.to_string();
+        assert_eq!(name(false), "tensor cores, cooperative matrices of 16 x 16");
+        assert_eq!(name(true), "tensor cores, cooperative matrices of 16 x 16 in TF32");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! `launch.rs` checks the buffers and launches. The routines here are plain register-tile kernels: no tensor
 //! cores, no plane operations, at most 16 KiB of shared memory and 256 units a cube, so they run on WebGPU
 //! too. The three products also have kernels for tensor cores, in `mma/` and `cmma/`, which a launch takes where
-//! the device, the data type, the block and the sides allow it.
+//! the device, the data type, the block and the sides allow it; in f32 only after [`allow_tf32`].
 //!
 //! | routine | serves | one cube computes |
 //! |---|---|---|
@@ -23,7 +23,7 @@
 //!
 //! # Supported
 //! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns;
-//! zero rows. Sums are kept in f32 and rounded once, when stored. Nothing depends on the order in which
+//! zero rows. Sums are kept in f32 and rounded once, when stored. Factors are not rounded, unless [`allow_tf32`] says so. Nothing depends on the order in which
 //! cubes run, so every result is the same from launch to launch.
 //!
 //! # Refused, by [`CubeError`]
@@ -44,6 +44,7 @@ mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
+mod tf32;
 
 pub use call::{Call, CubeError, Kernel};
 pub use epilogue::Epilogue;
@@ -52,7 +53,8 @@ pub use gather::{pack, unpack};
 pub use gemv::{Gated, gated_few_rows, serves_few_rows, spmm_int8};
 #[doc(hidden)]
 pub use mma::catalogue;
-pub use mma::offer::has_tensor_cores;
+pub use mma::offer::device_class;
 pub use norm::block_norms;
 pub use sddmm::{grad_block_norms, sddmm};
 pub use spmm::{spmm, spmm_t};
+pub use tf32::{allow_tf32, tf32_allowed};

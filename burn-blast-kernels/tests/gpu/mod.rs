@@ -1,5 +1,6 @@
 //! The device that tests of CubeCL kernels run on.
 
+use burn_blast_kernels::cube;
 use cubecl::Device;
 use cubecl::prelude::Client;
 
@@ -7,8 +8,11 @@ use cubecl::prelude::Client;
 /// `BURN_BLAST_DEVICE=cuda`, one of CUDA's first device, in a build with the features `cubecl/cuda` and
 /// `cubecl/cuda-cpp`.
 ///
+/// With `BURN_BLAST_TF32=1`, products in f32 may use TF32.
+///
 /// Where wgpu has no adapter the caller's test is skipped, with a word about it.
 pub fn client() -> Option<Client> {
+    cube::allow_tf32(std::env::var("BURN_BLAST_TF32").is_ok_and(|value| value == "1"));
     match std::env::var("BURN_BLAST_DEVICE").as_deref() {
         Ok("cuda") => return Some(Device::Cuda(Default::default()).client()),
         Ok(other) => panic!("BURN_BLAST_DEVICE is {other}: set it to cuda, or not at all"),

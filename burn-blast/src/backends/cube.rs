@@ -6,6 +6,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
+use burn_blast_kernels::cost::DeviceClass;
 use burn_blast_kernels::cube::{self, Call, Epilogue, Gated};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
@@ -213,10 +214,11 @@ pub(crate) fn kernel(device: &Device, pattern: &BlockPattern, dtype: DType) -> O
     Some(call.map_or_else(|error| format!("none: {error}"), |call| call.kernel().to_string()))
 }
 
-/// Whether products of this type have tensor cores on a device.
-pub(crate) fn has_tensor_cores(device: &Device, dtype: DType) -> bool {
-    let float = matches!(dtype, DType::F16 | DType::BF16);
-    float
-        && client(device)
-            .is_some_and(|client| cube::has_tensor_cores(&client, dtype_to_elem_type(dtype)))
+/// What the cost model knows about products of this type on a device that CubeCL runs.
+pub(crate) fn device_class(device: &Device, dtype: DType) -> DeviceClass {
+    let float = matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::Flex32);
+    match client(device) {
+        Some(client) if float => cube::device_class(&client, dtype_to_elem_type(dtype)),
+        _ => DeviceClass::Gpu,
+    }
 }

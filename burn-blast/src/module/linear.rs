@@ -272,11 +272,12 @@ fn device_class(device: &Device, dtype: DType) -> strategy::Device {
         return strategy::Device::Host;
     }
     #[cfg(feature = "cube")]
-    if crate::backends::cube::has_tensor_cores(device, dtype) {
-        return strategy::Device::TensorCores;
+    return crate::backends::cube::device_class(device, dtype);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = dtype;
+        strategy::Device::Gpu
     }
-    let _ = dtype;
-    strategy::Device::Gpu
 }
 
 /// Whether the host kernels run on a device.

@@ -5,8 +5,8 @@
 use std::sync::OnceLock;
 
 use blast_offline::{
-    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, Toolkit, cooperative,
-    generate,
+    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, TF32, Toolkit,
+    cooperative, generate,
 };
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -278,7 +278,13 @@ impl Problem {
     }
 
     pub fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
-        let rounding = if self.dtype == F16 { Rounding::F16 } else { Rounding::BF16 };
+        let rounding = match self.dtype {
+            F16 => Rounding::F16,
+            BF16 => Rounding::BF16,
+            // Inputs that TF32 holds exactly.
+            TF32 => Rounding::F32,
+            _ => Rounding::TF32,
+        };
         rounding.check(&decode(self.dtype, &got.bytes), want)
     }
 }
@@ -293,6 +299,7 @@ pub fn round(dtype: ElemType, value: f32) -> f32 {
     match dtype {
         F16 => f16::from_f32(value).to_f32(),
         BF16 => bf16::from_f32(value).to_f32(),
+        TF32 => f32::from_bits((value.to_bits() + 0x1000) & !0x1fff),
         _ => value,
     }
 }

@@ -1,32 +1,102 @@
 //! The numbers of one cube's matrix product, picked on the host.
 
+use cubecl::ir::{ElemType, FloatKind};
+
 use crate::BlockSize;
 use crate::cube::mma::offer::Offer;
 use crate::cube::mma::tile::Order;
 
-/// Elements of one vector: eight bytes, which every device reads at once.
+/// Elements of one vector: eight bytes of 16-bit elements, which every device reads at once, or 16 of f32.
 pub(crate) const WIDTH: usize = 4;
-/// Vectors between lines in shared memory on top of what they hold: 16 bytes, to which some devices want
-/// lines aligned.
-const PAD: usize = 2;
+/// Bytes between lines in shared memory on top of what they hold. Some devices want lines aligned to as many.
+const PAD: usize = 16;
 /// Most units of a cube: the least that WebGPU promises.
 const MAX_UNITS: usize = 256;
 /// Widest tile: at block 128, cubes share a block.
 const MAX_COLS: usize = 64;
 /// Rows of the output tile, tallest first. The taller one may need more than 32 KiB of shared memory.
 pub(crate) const ROWS: [usize; 2] = [128, 64];
-/// Most contraction steps of a stage. Guess; to be measured.
-const MAX_DEPTH: usize = 32;
+/// Most bytes of one row's contraction in a stage: 32 steps of f16, and of TF32 16, which take as long there, since
+/// the instruction has half the rate. Guess; to be measured.
+const MAX_DEPTH: usize = 64;
 /// Stages in shared memory: one is filled while the other is read.
 pub(crate) const STAGES: usize = 2;
 /// Fewest cubes per multiprocessor for which the taller tile is taken. Guess; to be measured.
 const MIN_CUBES_PER_UNIT: usize = 2;
 
+/// The cooperative matrices of one instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct MatrixKind {
+    /// Rows and columns of its result, in f32.
+    pub side: usize,
+    /// Its contraction.
+    pub depth: usize,
+    /// Type of the factors, to which tensors are converted on their way to shared memory: TF32 for f32, otherwise
+    /// their own.
+    pub element: ElemType,
+}
+
+impl MatrixKind {
+    /// Whether the factors are f32 rounded to TF32.
+    pub fn is_tf32(&self) -> bool {
+        self.element == ElemType::Float(FloatKind::TF32)
+    }
+}
+
+/// One operand's stage in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Stage {
+    /// How it lies there.
+    pub order: Order,
+    /// Vectors of one line, without padding.
+    pub line: usize,
+    /// Number of lines.
+    pub lines: usize,
+    /// Vectors from one line to the next.
+    pub pitch: usize,
+}
+
+impl Stage {
+    /// `outer` rows or columns of the output, `depth` steps of the contraction.
+    fn new(matrix: MatrixKind, order: Order, outer: usize, depth: usize) -> Self {
+        let (line, lines) = match order {
+            Order::ContractionInner => (depth / WIDTH, outer),
+            Order::ContractionOuter => (outer / WIDTH, depth),
+        };
+        // Twice as much for TF32 by output lines: then the words that a plane reads at a time lie in different banks,
+        // since its units hold what those of `mma.sync` do (so ptxas 13.0 has it, for sm_80 and sm_90a).
+        let twice = matrix.is_tf32() && order == Order::ContractionOuter;
+        let pad = PAD * if twice { 2 } else { 1 } / (WIDTH * matrix.element.size());
+        Self { order, line, lines, pitch: line + pad }
+    }
+
+    /// Vectors of the stage.
+    pub fn vectors(&self) -> usize {
+        self.lines * self.pitch
+    }
+
+    /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
+    pub fn offset(&self, outer: usize, contraction: usize) -> usize {
+        match self.order {
+            Order::ContractionInner => outer * self.pitch + contraction / WIDTH,
+            Order::ContractionOuter => contraction * self.pitch + outer / WIDTH,
+        }
+    }
+
+    /// Lines of a fragment, and vectors of each.
+    pub fn fragment(&self, matrix: MatrixKind) -> [usize; 2] {
+        match self.order {
+            Order::ContractionInner => [matrix.side, matrix.depth / WIDTH],
+            Order::ContractionOuter => [matrix.depth, matrix.side / WIDTH],
+        }
+    }
+}
+
 /// How a cube's output tile is cut into planes, and its contraction into stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct CmmaTile {
-    /// Rows, columns and contraction of one instruction.
-    pub side: usize,
+    /// The instruction.
+    pub matrix: MatrixKind,
     /// Units of a plane.
     pub plane: usize,
     /// Rows of the output tile.
@@ -39,25 +109,26 @@ pub(crate) struct CmmaTile {
     pub planes_n: usize,
     /// Contraction steps of one stage.
     pub depth: usize,
-    /// Memory order of the left operand.
-    pub a: Order,
-    /// Memory order of the right operand.
-    pub b: Order,
+    /// Stage of the left operand.
+    pub a: Stage,
+    /// Stage of the right operand.
+    pub b: Stage,
 }
 
 impl CmmaTile {
     fn new(
         offer: &Offer,
-        side: usize,
+        matrix: MatrixKind,
         [rows, cols]: [usize; 2],
         depth: usize,
-        order: [Order; 2],
+        [a, b]: [Order; 2],
     ) -> Self {
         let planes = MAX_UNITS / offer.plane;
-        let planes_n = (cols / side).min(2);
-        let planes_m = (planes / planes_n).min(rows / side);
-        let [a, b] = order;
-        Self { side, plane: offer.plane, rows, cols, planes_m, planes_n, depth, a, b }
+        let planes_n = (cols / matrix.side).min(2);
+        let planes_m = (planes / planes_n).min(rows / matrix.side);
+        let stage = |order, outer| Stage::new(matrix, order, outer, depth);
+        let (a, b) = (stage(a, rows), stage(b, cols));
+        Self { matrix, plane: offer.plane, rows, cols, planes_m, planes_n, depth, a, b }
     }
 
     /// Planes of a cube.
@@ -82,77 +153,23 @@ impl CmmaTile {
 
     /// Instruction tiles of a plane along the rows.
     pub fn tiles_m(&self) -> usize {
-        self.plane_rows() / self.side
+        self.plane_rows() / self.matrix.side
     }
 
     /// Instruction tiles of a plane along the columns.
     pub fn tiles_n(&self) -> usize {
-        self.plane_cols() / self.side
-    }
-
-    /// Vectors of one line of the left operand's stage, without padding.
-    pub fn a_line(&self) -> usize {
-        self.line(self.a, self.rows)
-    }
-
-    /// Vectors of one line of the right operand's stage, without padding.
-    pub fn b_line(&self) -> usize {
-        self.line(self.b, self.cols)
-    }
-
-    /// Lines of the left operand's stage.
-    pub fn a_lines(&self) -> usize {
-        self.lines(self.a, self.rows)
-    }
-
-    /// Lines of the right operand's stage.
-    pub fn b_lines(&self) -> usize {
-        self.lines(self.b, self.cols)
-    }
-
-    /// Vectors from one line of the left operand to the next.
-    pub fn a_pitch(&self) -> usize {
-        self.a_line() + PAD
-    }
-
-    /// Vectors from one line of the right operand to the next.
-    pub fn b_pitch(&self) -> usize {
-        self.b_line() + PAD
-    }
-
-    /// Vectors of one stage of the left operand.
-    pub fn a_stage(&self) -> usize {
-        self.a_lines() * self.a_pitch()
-    }
-
-    /// Vectors of one stage of the right operand.
-    pub fn b_stage(&self) -> usize {
-        self.b_lines() * self.b_pitch()
+        self.plane_cols() / self.matrix.side
     }
 
     /// Vectors of f32 through which a plane hands out one instruction's results.
     pub fn handover(&self) -> usize {
-        self.side * self.side / WIDTH
+        self.matrix.side * self.matrix.side / WIDTH
     }
 
-    /// Shared memory of a cube, in bytes, for elements of two.
+    /// Shared memory of a cube, in bytes.
     pub fn shared_bytes(&self) -> usize {
-        STAGES * (self.a_stage() + self.b_stage()) * WIDTH * 2
-            + self.planes() * self.handover() * WIDTH * 4
-    }
-
-    fn line(&self, order: Order, side: usize) -> usize {
-        match order {
-            Order::ContractionInner => self.depth / WIDTH,
-            Order::ContractionOuter => side / WIDTH,
-        }
-    }
-
-    fn lines(&self, order: Order, side: usize) -> usize {
-        match order {
-            Order::ContractionInner => side,
-            Order::ContractionOuter => self.depth,
-        }
+        STAGES * (self.a.vectors() + self.b.vectors()) * WIDTH * self.matrix.element.size()
+            + self.planes() * self.handover() * WIDTH * size_of::<f32>()
     }
 
     fn fits(&self, offer: &Offer) -> bool {
@@ -174,7 +191,7 @@ pub(crate) struct Product {
 impl Product {
     pub fn new(
         offer: &Offer,
-        side: usize,
+        matrix: MatrixKind,
         block: BlockSize,
         transposed: bool,
         rows: usize,
@@ -184,7 +201,8 @@ impl Product {
         let b = if transposed { Order::ContractionInner } else { Order::ContractionOuter };
         let size = [rows, block.min(MAX_COLS)];
         let order = [Order::ContractionInner, b];
-        let tile = CmmaTile::new(offer, side, size, block.min(MAX_DEPTH), order);
+        let depth = block.min(MAX_DEPTH / matrix.element.size());
+        let tile = CmmaTile::new(offer, matrix, size, depth, order);
         Self { transposed, block, tile }
     }
 
@@ -204,10 +222,11 @@ pub(crate) struct Sampled {
 }
 
 impl Sampled {
-    pub fn new(offer: &Offer, side: usize, block: BlockSize) -> Self {
+    pub fn new(offer: &Offer, matrix: MatrixKind, block: BlockSize) -> Self {
         let block = block.get();
         let (size, order) = ([MAX_COLS, block.min(MAX_COLS)], [Order::ContractionOuter; 2]);
-        Self { block, tile: CmmaTile::new(offer, side, size, MAX_DEPTH, order) }
+        let depth = MAX_DEPTH / matrix.element.size();
+        Self { block, tile: CmmaTile::new(offer, matrix, size, depth, order) }
     }
 
     /// Most blocks of a cube.
@@ -226,7 +245,7 @@ impl Sampled {
 /// device has too little shared memory or too few units.
 pub(crate) fn candidates(
     offer: &Offer,
-    side: usize,
+    matrix: MatrixKind,
     block: BlockSize,
     transposed: bool,
     [m, lines]: [usize; 2],
@@ -236,46 +255,83 @@ pub(crate) fn candidates(
     let suits = m > tall / 2 && cubes >= MIN_CUBES_PER_UNIT * offer.compute_units;
     let rows = if suits { [tall, short] } else { [short, tall] };
     rows.into_iter()
-        .map(|rows| Product::new(offer, side, block, transposed, rows))
+        .map(|rows| Product::new(offer, matrix, block, transposed, rows))
         .filter(|plan| plan.tile.fits(offer))
         .collect()
 }
 
 /// The tile for `sddmm`, unless the device has too little shared memory or too few units.
-pub(crate) fn sampled(offer: &Offer, side: usize, block: BlockSize) -> Option<Sampled> {
-    let plan = Sampled::new(offer, side, block);
+pub(crate) fn sampled(offer: &Offer, matrix: MatrixKind, block: BlockSize) -> Option<Sampled> {
+    let plan = Sampled::new(offer, matrix, block);
     plan.tile.fits(offer).then_some(plan)
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::cube) mod tests {
     use super::*;
-    use crate::cube::mma::offer::tests::{AMPERE, APPLE};
+    use crate::cube::mma::offer::tests::{AMPERE, AMPERE_F32, APPLE};
+
+    const F16: ElemType = ElemType::Float(FloatKind::F16);
+    /// 16 x 16 x 16 in f16, as in CUDA and Vulkan.
+    pub const F16_BY_16: MatrixKind = MatrixKind { side: 16, depth: 16, element: F16 };
+    /// 8 x 8 x 8 in f16, as in Metal.
+    pub const F16_BY_8: MatrixKind = MatrixKind { side: 8, depth: 8, element: F16 };
+    /// 16 x 16 x 8 in TF32, as in CUDA.
+    pub const TF32: MatrixKind =
+        MatrixKind { side: 16, depth: 8, element: ElemType::Float(FloatKind::TF32) };
 
     fn blocks() -> impl Iterator<Item = BlockSize> {
         BlockSize::ALL.into_iter().filter(|block| block.get() >= 16)
     }
 
+    /// Devices with the matrices that they have.
+    fn devices() -> [(Offer, MatrixKind); 4] {
+        let wide = Offer { plane: 64, ..AMPERE };
+        [AMPERE, wide, APPLE, AMPERE_F32].map(|offer| (offer, offer.cmma.unwrap()))
+    }
+
+    fn tiles(offer: &Offer, matrix: MatrixKind, block: BlockSize) -> Vec<CmmaTile> {
+        let product = |rows, transposed| Product::new(offer, matrix, block, transposed, rows).tile;
+        let products = ROWS.into_iter().flat_map(|rows| [false, true].map(|t| product(rows, t)));
+        products.chain([Sampled::new(offer, matrix, block).tile]).collect()
+    }
+
     #[test]
     fn planes_cover_every_tile() {
-        let wide = Offer { plane: 64, ..AMPERE };
-        for (offer, side) in [(AMPERE, 16), (wide, 16), (APPLE, 8)] {
+        for (offer, matrix) in devices() {
             for block in blocks() {
-                for rows in ROWS {
-                    for transposed in [false, true] {
-                        let plan = Product::new(&offer, side, block, transposed, rows);
-                        let tile = plan.tile;
-                        assert_eq!(tile.tiles_m() * side * tile.planes_m, rows, "{tile:?}");
-                        assert_eq!(tile.tiles_n() * side * tile.planes_n, tile.cols, "{tile:?}");
-                        assert!((64..=256).contains(&tile.units()), "{tile:?}");
-                        assert_eq!(plan.block % tile.depth, 0, "{plan:?}");
-                        assert_eq!(tile.depth % side, 0, "{plan:?}");
-                    }
+                for tile in tiles(&offer, matrix, block) {
+                    let side = matrix.side;
+                    assert_eq!(tile.tiles_m() * side * tile.planes_m, tile.rows, "{tile:?}");
+                    assert_eq!(tile.tiles_n() * side * tile.planes_n, tile.cols, "{tile:?}");
+                    assert!((64..=256).contains(&tile.units()), "{tile:?}");
+                    assert_eq!(tile.depth % matrix.depth, 0, "{tile:?}");
+                    // A unit copies from one place of a line only, so that it needs one index.
+                    assert_eq!(tile.units() % tile.a.line, 0, "{tile:?}");
+                    assert_eq!(tile.units() % tile.b.line, 0, "{tile:?}");
                 }
-                let plan = Sampled::new(&offer, side, block);
+                let plan = Product::new(&offer, matrix, block, false, 64);
+                assert_eq!(plan.block % plan.tile.depth, 0, "{plan:?}");
+                let plan = Sampled::new(&offer, matrix, block);
                 assert_eq!(plan.group() * plan.block % plan.tile.rows, 0, "{plan:?}");
-                // A unit copies from one place of a line only, so that it needs one index.
-                assert_eq!(plan.tile.units() % plan.tile.a_line(), 0, "{plan:?}");
+            }
+        }
+    }
+
+    /// In `mma.sync.m16n8k8` lane `l` holds, of its 16 rows or 8 columns, `l / 4` at step `l % 4`.
+    #[test]
+    fn the_words_of_a_tf32_fragment_lie_in_different_banks() {
+        for block in blocks() {
+            for tile in tiles(&AMPERE_F32, TF32, block) {
+                for stage in [tile.a, tile.b] {
+                    let word = |lane: usize| match stage.order {
+                        Order::ContractionInner => lane / 4 * stage.pitch * WIDTH + lane % 4,
+                        Order::ContractionOuter => lane % 4 * stage.pitch * WIDTH + lane / 4,
+                    };
+                    let mut banks: Vec<usize> = (0..32).map(|lane| word(lane) % 32).collect();
+                    banks.sort_unstable();
+                    assert_eq!(banks, (0..32).collect::<Vec<_>>(), "{stage:?}");
+                }
             }
         }
     }
@@ -283,10 +339,21 @@ mod tests {
     #[test]
     fn metal_has_room_for_a_tile_and_for_sddmm() {
         for block in blocks() {
-            let found = candidates(&APPLE, 8, block, false, [8192, 4096]);
+            let found = candidates(&APPLE, F16_BY_8, block, false, [8192, 4096]);
             assert!(found.iter().any(|plan| plan.tile.rows == 64), "{block:?}");
-            assert!(sampled(&APPLE, 8, block).is_some(), "{block:?}");
+            assert!(sampled(&APPLE, F16_BY_8, block).is_some(), "{block:?}");
         }
+    }
+
+    #[test]
+    fn a_stage_of_tf32_has_half_the_steps_in_as_many_bytes() {
+        let block = BlockSize::new(64).unwrap();
+        let [half, tf32] = [(AMPERE, F16_BY_16), (AMPERE_F32, TF32)]
+            .map(|(offer, matrix)| Product::new(&offer, matrix, block, false, 128).tile);
+        assert_eq!((half.depth, tf32.depth), (32, 16));
+        // 128 lines of 64 + 16 bytes beside 32 lines of 128 + 16, or 16 of 256 + 32; and the handover.
+        assert_eq!(half.shared_bytes(), 2 * (128 * 80 + 32 * 144) + 8 * 1024);
+        assert_eq!(tf32.shared_bytes(), 2 * (128 * 80 + 16 * 288) + 8 * 1024);
     }
 
     #[test]
@@ -297,15 +364,16 @@ mod tests {
             ("many rows", AMPERE, 8192, 128, vec![128, 64]),
             ("few rows", AMPERE, 64, 512, vec![64, 128]),
             ("few lines", AMPERE, 256, 4, vec![64, 128]),
+            ("TF32", AMPERE_F32, 8192, 128, vec![128, 64]),
             ("Metal", APPLE, 8192, 128, vec![128, 64]),
-            ("32 KiB and 16 x 16", Offer { cmma: Some(16), ..APPLE }, 8192, 128, vec![64]),
+            ("32 KiB and 16 x 16", Offer { cmma: Some(F16_BY_16), ..APPLE }, 8192, 128, vec![64]),
             ("16 KiB", tiny, 8192, 128, vec![]),
             ("cubes of 128", narrow, 8192, 128, vec![]),
         ];
         for (name, offer, m, lines, want) in table {
             let block = BlockSize::new(64).unwrap();
-            let side = offer.cmma.unwrap();
-            let rows: Vec<usize> = candidates(&offer, side, block, false, [m, lines])
+            let matrix = offer.cmma.unwrap();
+            let rows: Vec<usize> = candidates(&offer, matrix, block, false, [m, lines])
                 .into_iter()
                 .map(|plan| plan.tile.rows)
                 .collect();

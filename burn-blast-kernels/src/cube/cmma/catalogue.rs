@@ -33,6 +33,7 @@ pub(in crate::cube) fn spmm(
         plan,
         activation,
         target.dtype,
+        plan.tile.matrix.element,
     );
     kernel.define()
 }
@@ -56,6 +57,7 @@ pub(in crate::cube) fn sddmm(
         (),
         plan,
         target.dtype,
+        plan.tile.matrix.element,
     );
     kernel.define()
 }

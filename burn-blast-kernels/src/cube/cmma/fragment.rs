@@ -3,7 +3,7 @@
 use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::prelude::*;
 
-use super::base::{CmmaTile, WIDTH};
+use super::base::{CmmaTile, Stage, WIDTH};
 use crate::cube::load::F4;
 use crate::cube::mma::tile::Order;
 
@@ -17,14 +17,6 @@ fn layout(order: Order, ident: MatrixIdent) -> MatrixLayout {
         (Order::ContractionOuter, MatrixIdent::A) => MatrixLayout::ColMajor,
         (Order::ContractionInner, _) => MatrixLayout::ColMajor,
         (Order::ContractionOuter, _) => MatrixLayout::RowMajor,
-    }
-}
-
-/// Vectors from the start of a stage to the fragment at `(outer, contraction)`.
-fn offset(order: Order, outer: usize, contraction: usize, pitch: usize) -> usize {
-    match order {
-        Order::ContractionInner => outer * pitch + contraction / WIDTH,
-        Order::ContractionOuter => contraction * pitch + outer / WIDTH,
     }
 }
 
@@ -54,9 +46,9 @@ pub(super) fn zero_sums(#[comptime] tile: CmmaTile) -> Sequence<Matrix<f32>> {
     for _ in 0..comptime!(tile.tiles_m() * tile.tiles_n()) {
         sums.push(Matrix::<f32>::from_value(
             MatrixIdent::Accumulator,
-            tile.side,
-            tile.side,
-            tile.side,
+            tile.matrix.side,
+            tile.matrix.side,
+            tile.matrix.depth,
             MatrixLayout::Undefined,
             0.0f32,
         ));
@@ -64,35 +56,74 @@ pub(super) fn zero_sums(#[comptime] tile: CmmaTile) -> Sequence<Matrix<f32>> {
     sums
 }
 
+/// Where a unit copies from: its rows and its column of a row-major matrix, and the sides of that.
+#[derive(CubeType, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(super) struct Source {
+    /// Row that goes to the first line.
+    pub first_row: usize,
+    /// Column of the unit's vectors: a unit copies from one place of each line.
+    pub col: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// Column of the unit's vectors in a line.
+#[cube]
+pub(super) fn unit_col(#[comptime] operand: Stage) -> usize {
+    UNIT_POS as usize % operand.line * WIDTH
+}
+
+/// Copies a stage; zeros outside of the matrix, where a product with padding must not see NaN.
+#[cube]
+pub(super) fn fill<F: Float, E: Float>(
+    matrix: &[Four<F>],
+    to: &mut Shared<[Four<E>]>,
+    source: Source,
+    stage: usize,
+    #[comptime] operand: Stage,
+    #[comptime] tile: CmmaTile,
+) {
+    let place = UNIT_POS as usize % operand.line;
+    for line in range_stepped(
+        UNIT_POS as usize / operand.line,
+        operand.lines,
+        comptime!(tile.units() / operand.line),
+    ) {
+        let row = source.first_row + line;
+        let mut four = Four::<F>::zeroed();
+        if row < source.rows && source.col < source.cols {
+            four = matrix[(row * source.cols + source.col) / WIDTH];
+        }
+        to[stage * comptime!(operand.vectors()) + line * operand.pitch + place] =
+            Vector::cast_from(four);
+    }
+}
+
 /// Adds the product of one stage to the sums of each plane.
 #[cube]
-pub(super) fn multiply<F: Float>(
-    a_tile: &Shared<[Four<F>]>,
-    b_tile: &Shared<[Four<F>]>,
+pub(super) fn multiply<E: Float>(
+    a_tile: &Shared<[Four<E>]>,
+    b_tile: &Shared<[Four<E>]>,
     sums: &mut Sequence<Matrix<f32>>,
     stage: usize,
     #[comptime] tile: CmmaTile,
 ) {
-    let a_origin = stage * comptime!(tile.a_stage())
-        + start(plane_row(tile), comptime!(tile.a), comptime!(tile.a_pitch()));
-    let b_origin = stage * comptime!(tile.b_stage())
-        + start(plane_col(tile), comptime!(tile.b), comptime!(tile.b_pitch()));
+    let (side, depth) = comptime!((tile.matrix.side, tile.matrix.depth));
+    let a_origin = origin(stage, plane_row(tile), comptime!(tile.a));
+    let b_origin = origin(stage, plane_col(tile), comptime!(tile.b));
     #[unroll]
-    for inner in 0..comptime!(tile.depth / tile.side) {
-        let mut b = Sequence::<Matrix<F>>::new();
+    for inner in 0..comptime!(tile.depth / depth) {
+        let mut b = Sequence::<Matrix<E>>::new();
         #[unroll]
         for j in 0..comptime!(tile.tiles_n()) {
-            let at = b_origin
-                + comptime!(offset(tile.b, j * tile.side, inner * tile.side, tile.b_pitch()));
-            let pitch = comptime!((tile.b_pitch() * WIDTH) as u32);
-            b.push(fragment::<F>(b_tile, at, MatrixIdent::B, comptime!(tile.b), pitch, tile));
+            let at = b_origin + comptime!(tile.b.offset(j * side, inner * depth));
+            b.push(fragment::<E>(b_tile, at, MatrixIdent::B, comptime!(tile.b), tile));
         }
         #[unroll]
         for i in 0..comptime!(tile.tiles_m()) {
-            let at = a_origin
-                + comptime!(offset(tile.a, i * tile.side, inner * tile.side, tile.a_pitch()));
-            let pitch = comptime!((tile.a_pitch() * WIDTH) as u32);
-            let a = fragment::<F>(a_tile, at, MatrixIdent::A, comptime!(tile.a), pitch, tile);
+            let at = a_origin + comptime!(tile.a.offset(i * side, inner * depth));
+            let a = fragment::<E>(a_tile, at, MatrixIdent::A, comptime!(tile.a), tile);
             #[unroll]
             for j in 0..comptime!(tile.tiles_n()) {
                 let sum = sums.index(comptime!(i * tile.tiles_n() + j));
@@ -102,29 +133,40 @@ pub(super) fn multiply<F: Float>(
     }
 }
 
-/// Vectors from the start of a stage to a row of `a`, or a column of `b`, that starts a fragment.
+/// Vectors to the plane's first fragment of a stage: `outer` is its row of `a`, or its column of `b`.
 #[cube]
-fn start(outer: usize, #[comptime] order: Order, #[comptime] pitch: usize) -> usize {
-    if comptime!(order == Order::ContractionInner) { outer * pitch } else { outer / WIDTH }
+fn origin(stage: usize, outer: usize, #[comptime] operand: Stage) -> usize {
+    let inner = if comptime!(operand.order == Order::ContractionInner) {
+        outer * operand.pitch
+    } else {
+        outer / WIDTH
+    };
+    stage * comptime!(operand.vectors()) + inner
 }
 
-/// The fragment that starts at vector `at`, in lines `pitch` elements apart.
+/// The fragment that starts at vector `at`.
 #[cube]
-fn fragment<F: Float>(
-    from: &Shared<[Four<F>]>,
+fn fragment<E: Float>(
+    from: &Shared<[Four<E>]>,
     at: usize,
     #[comptime] ident: MatrixIdent,
-    #[comptime] order: Order,
-    #[comptime] pitch: u32,
+    #[comptime] operand: Stage,
     #[comptime] tile: CmmaTile,
-) -> Matrix<F> {
-    let side = comptime!(tile.side);
+) -> Matrix<E> {
+    let (side, depth) = comptime!((tile.matrix.side, tile.matrix.depth));
     // SAFETY: loaded just below.
     let mut matrix = unsafe {
-        Matrix::<F>::uninitialized(ident, side, side, side, comptime!(layout(order, ident)))
+        Matrix::<E>::uninitialized(
+            ident,
+            side,
+            side,
+            depth,
+            comptime!(layout(operand.order, ident)),
+        )
     };
-    let end = at + comptime!((side - 1) * pitch as usize / WIDTH + side / WIDTH);
-    cmma::load(&mut matrix, &from[at..end], pitch);
+    let [lines, line] = comptime!(operand.fragment(tile.matrix));
+    let end = at + comptime!((lines - 1) * operand.pitch + line);
+    cmma::load(&mut matrix, &from[at..end], comptime!((operand.pitch * WIDTH) as u32));
     matrix
 }
 
@@ -140,7 +182,7 @@ pub(super) fn hand_over(
     let from = plane(tile) * size;
     // The units of a plane may still read what was handed out before.
     sync_cube();
-    let side = comptime!(tile.side as u32);
+    let side = comptime!(tile.matrix.side as u32);
     cmma::store(&mut handover[from..from + size], sum, side, MatrixLayout::RowMajor);
     sync_cube();
 }
@@ -150,6 +192,6 @@ pub(super) fn hand_over(
 #[cube]
 pub(super) fn handed(round: usize, #[comptime] tile: CmmaTile) -> (usize, usize, usize) {
     let at = UNIT_POS as usize % tile.plane + round * tile.plane;
-    let width = comptime!(tile.side / WIDTH);
+    let width = comptime!(tile.matrix.side / WIDTH);
     (plane(tile) * comptime!(tile.handover()) + at, at / width, at % width * WIDTH)
 }

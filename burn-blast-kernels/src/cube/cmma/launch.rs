@@ -44,6 +44,7 @@ pub(in crate::cube) fn spmm(
         plan,
         epilogue.activation,
         call.dtype,
+        plan.tile.matrix.element,
     );
 }
 
@@ -74,5 +75,6 @@ pub(in crate::cube) fn sddmm(
         cubes,
         plan,
         call.dtype,
+        plan.tile.matrix.element,
     );
 }

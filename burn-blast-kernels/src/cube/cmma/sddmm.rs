@@ -7,7 +7,9 @@ use cubecl::cmma::Matrix;
 use cubecl::prelude::*;
 
 use super::base::{STAGES, Sampled, WIDTH};
-use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
+use super::fragment::{
+    Four, Source, fill, hand_over, handed, multiply, plane_col, plane_row, unit_col, zero_sums,
+};
 use crate::cube::load::F4;
 
 /// Sizes of a sampled product: `x [m, k]`, `dy [m, n]`.
@@ -36,7 +38,7 @@ struct Share {
 /// of 4.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn sddmm_cmma_kernel<F: Float>(
+pub(super) fn sddmm_cmma_kernel<F: Float, E: Float>(
     x: &[Four<F>],
     dy: &[Four<F>],
     row_of_slot: &[u32],
@@ -47,6 +49,7 @@ pub(super) fn sddmm_cmma_kernel<F: Float>(
     cubes: usize,
     #[comptime] plan: Sampled,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _element: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
@@ -64,86 +67,33 @@ pub(super) fn sddmm_cmma_kernel<F: Float>(
     };
     let first_col = col_of_slot[first] as usize * plan.block + share.inner_col;
     // A unit copies from one block of its group only, always the same columns of it.
-    let quad = UNIT_POS as usize % comptime!(tile.a_line()) * WIDTH;
+    let quad = unit_col(comptime!(tile.a));
     let mut x_col = sizes.k;
     if quad / plan.block < share.count {
         let row = row_of_slot[first + quad / plan.block] as usize;
         x_col = row * plan.block + share.inner_row + quad % plan.block;
     }
+    let dy_col = first_col + unit_col(comptime!(tile.b));
 
-    let mut x_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.a_stage()));
-    let mut dy_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.b_stage()));
+    let mut x_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.a.vectors()));
+    let mut dy_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.b.vectors()));
     let mut sums = zero_sums(tile);
     let steps = sizes.m.div_ceil(tile.depth);
     for step in 0..steps + 1 {
         // Fills one stage while the one before is read.
         if step < steps {
-            let (row, stage) = (step * tile.depth, step % STAGES);
-            fill_x::<F>(x, &mut x_tile, row, x_col, stage, sizes, plan);
-            fill_dy::<F>(dy, &mut dy_tile, row, first_col, stage, sizes, plan);
+            let (first_row, rows, stage) = (step * tile.depth, sizes.m, step % STAGES);
+            let of_x = Source { first_row, col: x_col, rows, cols: sizes.k };
+            fill::<F, E>(x, &mut x_tile, of_x, stage, comptime!(tile.a), tile);
+            let of_dy = Source { first_row, col: dy_col, rows, cols: sizes.n };
+            fill::<F, E>(dy, &mut dy_tile, of_dy, stage, comptime!(tile.b), tile);
         }
         if step > 0 {
-            multiply::<F>(&x_tile, &dy_tile, &mut sums, (step - 1) % STAGES, tile);
+            multiply::<E>(&x_tile, &dy_tile, &mut sums, (step - 1) % STAGES, tile);
         }
         sync_cube();
     }
     store::<F>(dw, row_of_slot, &sums, share, first_col, sizes, plan);
-}
-
-/// Copies `[depth, rows]` of `x`.
-#[cube]
-fn fill_x<F: Float>(
-    x: &[Four<F>],
-    x_tile: &mut Shared<[Four<F>]>,
-    first_row: usize,
-    col: usize,
-    stage: usize,
-    sizes: Sizes,
-    #[comptime] plan: Sampled,
-) {
-    let tile = comptime!(plan.tile);
-    let width = comptime!(tile.a_line());
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.a_lines() * tile.a_line()),
-        comptime!(tile.units()),
-    ) {
-        let row = first_row + at / width;
-        let mut four = Four::<F>::zeroed();
-        if row < sizes.m && col < sizes.k {
-            four = x[(row * sizes.k + col) / WIDTH];
-        }
-        let line = at / width * comptime!(tile.a_pitch());
-        x_tile[stage * comptime!(tile.a_stage()) + line + at % width] = four;
-    }
-}
-
-/// Copies `[depth, cols]` of `dy`.
-#[cube]
-fn fill_dy<F: Float>(
-    dy: &[Four<F>],
-    dy_tile: &mut Shared<[Four<F>]>,
-    first_row: usize,
-    first_col: usize,
-    stage: usize,
-    sizes: Sizes,
-    #[comptime] plan: Sampled,
-) {
-    let tile = comptime!(plan.tile);
-    let width = comptime!(tile.b_line());
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.b_lines() * tile.b_line()),
-        comptime!(tile.units()),
-    ) {
-        let (row, col) = (first_row + at / width, first_col + at % width * WIDTH);
-        let mut four = Four::<F>::zeroed();
-        if row < sizes.m && col < sizes.n {
-            four = dy[(row * sizes.n + col) / WIDTH];
-        }
-        let line = at / width * comptime!(tile.b_pitch());
-        dy_tile[stage * comptime!(tile.b_stage()) + line + at % width] = four;
-    }
 }
 
 /// Writes the blocks of the group; zeros outside the weight, where a padded zero may have met infinity.
@@ -166,10 +116,10 @@ fn store<F: Float>(
             hand_over(sums.index(comptime!(i * tile.tiles_n() + j)), &mut handover, tile);
             for round in 0..comptime!(tile.handover().div_ceil(tile.plane)) {
                 let (at, inner_row, inner_col) = handed(round, tile);
-                let row = plane_row(tile) + inner_row + comptime!(i * tile.side);
-                let col = plane_col(tile) + inner_col + comptime!(j * tile.side);
+                let row = plane_row(tile) + inner_row + comptime!(i * tile.matrix.side);
+                let col = plane_col(tile) + inner_col + comptime!(j * tile.matrix.side);
                 let block = row / plan.block;
-                if inner_row < tile.side && block < share.count {
+                if inner_row < tile.matrix.side && block < share.count {
                     let slot = share.first + block;
                     let inner = share.inner_row + row % plan.block;
                     let k = row_of_slot[slot] as usize * plan.block + inner;

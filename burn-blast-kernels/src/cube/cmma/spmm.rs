@@ -5,7 +5,9 @@ use cubecl::cmma::Matrix;
 use cubecl::prelude::*;
 
 use super::base::{CmmaTile, Product, STAGES, WIDTH};
-use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
+use super::fragment::{
+    Four, Source, fill, hand_over, handed, multiply, plane_col, plane_row, unit_col, zero_sums,
+};
 use crate::cpu::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::load::F4;
@@ -16,7 +18,7 @@ use crate::cube::load::F4;
 /// multiples of 4.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn spmm_cmma_kernel<F: Float>(
+pub(super) fn spmm_cmma_kernel<F: Float, E: Float>(
     x: &[Four<F>],
     values: &[Four<F>],
     bias: ComptimeOption<&[Four<F>]>,
@@ -33,6 +35,7 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
     #[comptime] plan: Product,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
+    #[define(E)] _element: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
@@ -45,8 +48,8 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
     let line = order[column / comptime!(plan.parts())] as usize;
     let part = (column % comptime!(plan.parts())) * tile.cols;
 
-    let mut x_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.a_stage()));
-    let mut w_tile = Shared::<[Four<F>]>::new_slice(comptime!(STAGES * tile.b_stage()));
+    let mut x_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.a.vectors()));
+    let mut w_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.b.vectors()));
     let mut sums = zero_sums(tile);
 
     let start = ptr[line] as usize;
@@ -63,11 +66,14 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
                 ComptimeOption::None => at,
             };
             let inner = step % per_block * tile.depth;
-            fill_x::<F>(x, &mut x_tile, first_row, first_k, step % STAGES, m, k, tile);
-            fill_w::<F>(values, &mut w_tile, block_slot, inner, part, step % STAGES, plan);
+            let rows =
+                Source { first_row, col: first_k + unit_col(comptime!(tile.a)), rows: m, cols: k };
+            fill::<F, E>(x, &mut x_tile, rows, step % STAGES, comptime!(tile.a), tile);
+            let block = inside_block(block_slot, inner, part, plan);
+            fill::<F, E>(values, &mut w_tile, block, step % STAGES, comptime!(tile.b), tile);
         }
         if step > 0 {
-            multiply::<F>(&x_tile, &w_tile, &mut sums, (step - 1) % STAGES, tile);
+            multiply::<E>(&x_tile, &w_tile, &mut sums, (step - 1) % STAGES, tile);
         }
         sync_cube();
     }
@@ -75,59 +81,15 @@ pub(super) fn spmm_cmma_kernel<F: Float>(
     store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
 }
 
-/// Copies `[rows, depth]` of `x`; zeros outside, where a product with padding must not see NaN.
+/// `[depth, cols]` of a block, or `[cols, depth]` when transposed.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn fill_x<F: Float>(
-    x: &[Four<F>],
-    x_tile: &mut Shared<[Four<F>]>,
-    first_row: usize,
-    first_k: usize,
-    stage: usize,
-    m: usize,
-    k: usize,
-    #[comptime] tile: CmmaTile,
-) {
-    let width = comptime!(tile.a_line());
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.a_lines() * tile.a_line()),
-        comptime!(tile.units()),
-    ) {
-        let (row, col) = (first_row + at / width, first_k + at % width * WIDTH);
-        let mut four = Four::<F>::zeroed();
-        if row < m && col < k {
-            four = x[(row * k + col) / WIDTH];
-        }
-        let line = at / width * comptime!(tile.a_pitch());
-        x_tile[stage * comptime!(tile.a_stage()) + line + at % width] = four;
-    }
-}
-
-/// Copies `[depth, cols]` of a block, or `[cols, depth]` when transposed.
-#[cube]
-fn fill_w<F: Float>(
-    values: &[Four<F>],
-    w_tile: &mut Shared<[Four<F>]>,
-    block_slot: usize,
-    inner: usize,
-    part: usize,
-    stage: usize,
-    #[comptime] plan: Product,
-) {
-    let tile = comptime!(plan.tile);
-    let width = comptime!(tile.b_line());
-    let (first_row, first_col) =
-        if comptime!(plan.transposed) { (part, inner) } else { (inner, part) };
-    let origin = (block_slot * plan.block + first_row) * plan.block + first_col;
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.b_lines() * tile.b_line()),
-        comptime!(tile.units()),
-    ) {
-        let line = at / width * comptime!(tile.b_pitch());
-        w_tile[stage * comptime!(tile.b_stage()) + line + at % width] =
-            values[(origin + at / width * plan.block) / WIDTH + at % width];
+fn inside_block(block_slot: usize, inner: usize, part: usize, #[comptime] plan: Product) -> Source {
+    let (row, col) = if comptime!(plan.transposed) { (part, inner) } else { (inner, part) };
+    Source {
+        first_row: block_slot * plan.block + row,
+        col: col + unit_col(comptime!(plan.tile.b)),
+        rows: (block_slot + 1) * plan.block,
+        cols: plan.block.runtime(),
     }
 }
 
@@ -154,9 +116,9 @@ fn store<F: Float>(
             hand_over(sums.index(comptime!(i * tile.tiles_n() + j)), &mut handover, tile);
             for round in 0..comptime!(tile.handover().div_ceil(tile.plane)) {
                 let (from, inner_row, inner_col) = handed(round, tile);
-                let row = first_row + plane_row(tile) + inner_row + comptime!(i * tile.side);
-                let col = first_col + plane_col(tile) + inner_col + comptime!(j * tile.side);
-                if inner_row < tile.side && row < m && col < n {
+                let row = first_row + plane_row(tile) + inner_row + comptime!(i * tile.matrix.side);
+                let col = first_col + plane_col(tile) + inner_col + comptime!(j * tile.matrix.side);
+                if inner_row < tile.matrix.side && row < m && col < n {
                     let mut sum = handover[from];
                     #[comptime]
                     if let ComptimeOption::Some(bias) = bias {

@@ -102,7 +102,9 @@ pub fn serves_few_rows(call: &Call, m: usize) -> bool {
     let longest = call.pattern.value_count().max(m * shape.rows()).max(m * shape.cols());
     let sides = [shape.rows(), shape.cols()];
     let cores = class(&offer, call.pattern.block(), sides, AddressType::from_len(longest));
-    base::few_rows(&offer, m, call.pattern.block_cols(), cores != Class::Unit)
+    // A unit has half the arithmetic for a byte of f32, and keeps up with memory to 16 rows.
+    let cores = cores != Class::Unit && call.dtype.size() == 2;
+    base::few_rows(&offer, m, call.pattern.block_cols(), cores)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -72,7 +72,7 @@ pub struct Target {
     pub layouts: Arc<TargetProperties>,
     /// Width of indices.
     pub address: AddressType,
-    /// Storage type of the tensors: f16 or bf16; kernels for few rows have their own.
+    /// Storage type of the tensors: f16 or bf16, f32 on cooperative matrices; kernels for few rows have their own.
     pub dtype: ElemType,
 }
 
@@ -119,20 +119,20 @@ impl Variant {
     }
 
     /// Every variant on cooperative matrices for a device with these properties and this storage type. None if
-    /// it lists no matrix that the kernels take.
+    /// it lists no matrix that the kernels take. Those in f32 are the ones that TF32 must be allowed for.
     pub fn cooperative(target: &Target) -> Vec<Self> {
-        let offer = Offer::of(&target.properties, target.dtype);
-        let Some(side) = offer.cmma else { return Vec::new() };
+        let offer = Offer::of(&target.properties, target.dtype, true);
+        let Some(matrix) = offer.cmma else { return Vec::new() };
         let mut all = Vec::new();
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
             for transposed in [false, true] {
-                let plans = cmma::base::candidates(&offer, side, block, transposed, [1, 1]);
+                let plans = cmma::base::candidates(&offer, matrix, block, transposed, [1, 1]);
                 for plan in plans {
                     let variant = |epilogue| Self { plan: Plan::CmmaProduct { plan, epilogue } };
                     all.extend(extremes(transposed).map(variant));
                 }
             }
-            let plan = cmma::base::sampled(&offer, side, block);
+            let plan = cmma::base::sampled(&offer, matrix, block);
             all.extend(plan.map(|plan| Self { plan: Plan::CmmaSampled { plan } }));
         }
         all
@@ -285,7 +285,8 @@ impl Variant {
         let split = if self.split() { "_split" } else { "" };
         let pieces = if self.pieces() { "_pieces" } else { "" };
         let plain = if self.mma().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
-        format!("{verb}{size}{parts}{bias}{activation}{residual}{split}{pieces}{plain}")
+        let tf32 = if self.cmma().is_some_and(|tile| tile.matrix.is_tf32()) { "_tf32" } else { "" };
+        format!("{verb}{size}{parts}{bias}{activation}{residual}{split}{pieces}{plain}{tf32}")
     }
 
     /// The kernel, ready for a code generator.

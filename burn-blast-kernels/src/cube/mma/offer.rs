@@ -1,12 +1,17 @@
 //! What a device offers, and which class of kernel a product gets there.
 
+use std::collections::BTreeSet;
+
 use cubecl::features::MmaConfig;
 use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind};
 use cubecl::prelude::Client;
 
 use super::tile::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, PLANE, WIDE};
 use crate::BlockSize;
-use crate::cube::cmma::base as cmma;
+use crate::cost::DeviceClass;
+use crate::cube::call::storage_type;
+use crate::cube::cmma::base::{self as cmma, MatrixKind};
+use crate::cube::tf32::tf32_allowed;
 
 /// The facts about a device that decide on a kernel, for one data type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +20,8 @@ pub(crate) struct Offer {
     pub mma: bool,
     /// Loads of instruction fragments from shared memory.
     pub ldmatrix: bool,
-    /// Side of a square cooperative matrix on this type with sums in f32: 16 or 8.
-    pub cmma: Option<usize>,
+    /// Cooperative matrices that multiply this type, with sums in f32.
+    pub cmma: Option<MatrixKind>,
     /// Copies to shared memory that run on their own.
     pub copy_async: bool,
     /// Units of a plane; zero if that varies.
@@ -40,37 +45,26 @@ pub(crate) enum Class {
         pipelined: bool,
     },
     /// Tensor cores through cooperative matrices.
-    Cmma {
-        /// Rows, columns and contraction of one instruction.
-        side: usize,
-    },
+    Cmma(MatrixKind),
 }
 
 /// Units of a plane that the kernels on cooperative matrices are laid out for.
 const CMMA_PLANES: [usize; 2] = [32, 64];
-/// Sides of a cooperative matrix, best first.
-const CMMA_SIDES: [usize; 2] = [16, 8];
+/// Side and contraction of the cooperative matrices of 16-bit types, best first.
+const HALF_SHAPES: &[[usize; 2]] = &[[16, 16], [8, 8]];
+/// Those of TF32.
+const TF32_SHAPES: &[[usize; 2]] = &[[16, 8]];
 
 impl Offer {
-    /// What a device with these properties offers for `dtype`.
-    pub fn of(properties: &DeviceProperties, dtype: ElemType) -> Self {
-        let config = |[m, n, k]: [usize; 3]| MmaConfig {
-            a_type: dtype,
-            b_type: dtype,
-            cd_type: ElemType::Float(FloatKind::F32),
-            m: m as u32,
-            n: n as u32,
-            k: k as u32,
-        };
-        let mma = config([INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH]);
+    /// What a device with these properties offers for `dtype`. f32 has cooperative matrices only with `tf32`.
+    pub fn of(properties: &DeviceProperties, dtype: ElemType, tf32: bool) -> Self {
         let (features, hardware) = (&properties.features, &properties.hardware);
+        let mma = config(dtype, [INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH]);
         let fixed = hardware.plane_size_min == hardware.plane_size_max;
         Self {
             mma: features.matmul.mma.contains(&mma),
             ldmatrix: features.matmul.ldmatrix.contains(&dtype),
-            cmma: CMMA_SIDES.into_iter().find(|&side| {
-                dtype.size() == 2 && features.matmul.cmma.contains(&config([side; 3]))
-            }),
+            cmma: matrix_kind(&features.matmul.cmma, dtype, tf32),
             copy_async: features.copy_async,
             plane: if fixed { hardware.plane_size_min as usize } else { 0 },
             max_units: hardware.max_units_per_cube as usize,
@@ -78,12 +72,43 @@ impl Offer {
             compute_units: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         }
     }
+
+    fn has_cores(&self) -> bool {
+        self.mma || self.cmma.is_some()
+    }
 }
 
-/// Whether dense and sparse products of this type have tensor cores on the device.
-pub fn has_tensor_cores(client: &Client, dtype: ElemType) -> bool {
-    let offer = Offer::of(client.properties(), dtype);
-    offer.mma || offer.cmma.is_some()
+/// `a` and `b` of this type, sums in f32.
+fn config(element: ElemType, [m, n, k]: [usize; 3]) -> MmaConfig {
+    let [m, n, k] = [m, n, k].map(|side| side as u32);
+    let cd_type = ElemType::Float(FloatKind::F32);
+    MmaConfig { a_type: element, b_type: element, cd_type, m, n, k }
+}
+
+/// The best of the listed cooperative matrices for tensors of `dtype`; for f32 those of TF32, if that is allowed.
+fn matrix_kind(listed: &BTreeSet<MmaConfig>, dtype: ElemType, tf32: bool) -> Option<MatrixKind> {
+    let (element, shapes) = match dtype {
+        ElemType::Float(FloatKind::F16 | FloatKind::BF16) => (dtype, HALF_SHAPES),
+        ElemType::Float(FloatKind::F32) if tf32 => (ElemType::Float(FloatKind::TF32), TF32_SHAPES),
+        _ => return None,
+    };
+    let kinds = shapes.iter().map(|&[side, depth]| MatrixKind { side, depth, element });
+    kinds
+        .into_iter()
+        .find(|kind| listed.contains(&config(element, [kind.side, kind.side, kind.depth])))
+}
+
+/// What the cost model has to know about products of this type on the device. Burn's dense product in f32 is TF32
+/// wherever the device has it; the sparse one only if [`allow_tf32`](crate::cube::allow_tf32) says so.
+pub fn device_class(client: &Client, dtype: ElemType) -> DeviceClass {
+    let Ok(dtype) = storage_type(dtype) else { return DeviceClass::Gpu };
+    let [dense, sparse] =
+        [true, tf32_allowed()].map(|tf32| Offer::of(client.properties(), dtype, tf32).has_cores());
+    match [dense, sparse] {
+        [_, true] => DeviceClass::TensorCores,
+        [true, false] => DeviceClass::DenseTensorCores,
+        [false, false] => DeviceClass::Gpu,
+    }
 }
 
 /// The class of kernel for a product whose tensors have lines of `sides` elements, with indices of this
@@ -100,10 +125,10 @@ pub(crate) fn class(
         return Class::Mma { pipelined: offer.copy_async && address == AddressType::U32 };
     }
     match offer.cmma {
-        Some(side)
+        Some(matrix)
             if by_fours(sides) && block.get() >= 16 && CMMA_PLANES.contains(&offer.plane) =>
         {
-            Class::Cmma { side }
+            Class::Cmma(matrix)
         }
         _ => Class::Unit,
     }
@@ -116,12 +141,13 @@ fn by_fours(sides: [usize; 2]) -> bool {
 #[cfg(test)]
 pub(in crate::cube) mod tests {
     use super::*;
+    use crate::cube::cmma::base::tests::{F16_BY_8, F16_BY_16, TF32};
 
-    /// Ampere as CubeCL describes it.
+    /// Ampere for f16 as CubeCL describes it.
     pub const AMPERE: Offer = Offer {
         mma: true,
         ldmatrix: true,
-        cmma: Some(16),
+        cmma: Some(F16_BY_16),
         copy_async: true,
         plane: 32,
         max_units: 1024,
@@ -129,11 +155,14 @@ pub(in crate::cube) mod tests {
         compute_units: 108,
     };
 
+    /// Ampere for f32 where TF32 is allowed.
+    pub const AMPERE_F32: Offer = Offer { mma: false, ldmatrix: false, cmma: Some(TF32), ..AMPERE };
+
     /// Apple's GPUs for f16, as CubeCL's Metal runtime describes them.
     pub const APPLE: Offer = Offer {
         mma: false,
         ldmatrix: false,
-        cmma: Some(8),
+        cmma: Some(F16_BY_8),
         copy_async: false,
         plane: 32,
         max_units: 1024,
@@ -142,14 +171,16 @@ pub(in crate::cube) mod tests {
     };
 
     /// A driver of Vulkan with 16 x 16 x 16 and planes of 64 units.
-    const VULKAN: Offer = Offer { cmma: Some(16), plane: 64, ..APPLE };
+    const VULKAN: Offer = Offer { cmma: Some(F16_BY_16), plane: 64, ..APPLE };
 
     #[test]
     fn the_class_follows_the_table() {
         let piped = Class::Mma { pipelined: true };
         let plain = Class::Mma { pipelined: false };
-        let (by_16, by_8) = (Class::Cmma { side: 16 }, Class::Cmma { side: 8 });
+        let (by_16, by_8) = (Class::Cmma(F16_BY_16), Class::Cmma(F16_BY_8));
+        let tf32 = Class::Cmma(TF32);
         let none = Offer { cmma: None, ..AMPERE };
+        let exact = Offer { cmma: None, ..AMPERE_F32 };
         let rows = [
             ("all there", AMPERE, 64, [512, 1024], piped),
             ("no cp.async", Offer { copy_async: false, ..AMPERE }, 64, [512, 1024], plain),
@@ -181,6 +212,13 @@ pub(in crate::cube) mod tests {
             ("lines of x not at 16 bytes", none, 64, [516, 1024], Class::Unit),
             ("lines of y not at 16 bytes", none, 64, [512, 1028], Class::Unit),
             ("lines at 8 bytes", AMPERE, 64, [516, 1028], by_16),
+            ("f32", exact, 64, [512, 1024], Class::Unit),
+            ("f32, TF32 allowed", AMPERE_F32, 64, [512, 1024], tf32),
+            ("f32, TF32 allowed, block 8", AMPERE_F32, 8, [512, 1024], Class::Unit),
+            ("f32, TF32 allowed, block 16", AMPERE_F32, 16, [512, 1024], tf32),
+            ("f32, TF32 allowed, block 128", AMPERE_F32, 128, [512, 1024], tf32),
+            ("f32, TF32 allowed, ragged by four", AMPERE_F32, 64, [516, 1028], tf32),
+            ("f32, TF32 allowed, ragged by two", AMPERE_F32, 64, [512, 1026], Class::Unit),
         ];
         for (name, offer, block, sides, want) in rows {
             let block = BlockSize::new(block).unwrap();
@@ -188,5 +226,26 @@ pub(in crate::cube) mod tests {
         }
         let block = BlockSize::new(64).unwrap();
         assert_eq!(class(&AMPERE, block, [512, 1024], AddressType::U64), plain, "64-bit indices");
+    }
+
+    #[test]
+    fn matrices_follow_the_type_the_device_and_for_f32_the_switch() {
+        let float = ElemType::Float;
+        let (f16, f32, tf32) =
+            (float(FloatKind::F16), float(FloatKind::F32), float(FloatKind::TF32));
+        let cuda = BTreeSet::from([config(f16, [16; 3]), config(tf32, [16, 16, 8])]);
+        let metal = BTreeSet::from([config(f16, [8; 3]), config(f32, [8; 3])]);
+        let table = [
+            ("f16 on CUDA", &cuda, f16, false, Some(F16_BY_16)),
+            ("f16 on Metal", &metal, f16, true, Some(F16_BY_8)),
+            ("bf16 where it is not listed", &metal, float(FloatKind::BF16), true, None),
+            ("f32 on CUDA", &cuda, f32, false, None),
+            ("f32 on CUDA, TF32 allowed", &cuda, f32, true, Some(TF32)),
+            ("f32 on Metal, TF32 allowed", &metal, f32, true, None),
+            ("f64", &cuda, float(FloatKind::F64), true, None),
+        ];
+        for (name, listed, dtype, allowed, want) in table {
+            assert_eq!(matrix_kind(listed, dtype, allowed), want, "{name}");
+        }
     }
 }

@@ -37,8 +37,8 @@ pub fn sddmm(call: &Call, x: BufferArg, dy: BufferArg, dw: BufferArg, m: usize) 
     {
         return mma::sddmm::launch(call, &index, &offer, plan, [x, dy, dw], m);
     }
-    if let Class::Cmma { side } = class
-        && let Some(plan) = cmma::base::sampled(&offer, side, block)
+    if let Class::Cmma(matrix) = class
+        && let Some(plan) = cmma::base::sampled(&offer, matrix, block)
     {
         return cmma::sddmm(call, &index, plan, [x, dy, dw], m, address);
     }

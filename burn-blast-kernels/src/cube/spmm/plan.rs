@@ -31,6 +31,7 @@ impl Plan {
             Self::Unit(_) => "unit",
             Self::Mma(plan) if plan.tile.pipelined => "mma, copies ahead",
             Self::Mma(_) => "mma",
+            Self::Cmma(plan) if plan.tile.matrix.is_tf32() => "cmma, tf32",
             Self::Cmma(_) => "cmma",
         }
     }
@@ -53,8 +54,8 @@ pub(super) fn plans(
                 .map(Plan::Mma)
                 .collect()
         }
-        Class::Cmma { side } => {
-            let plans = cmma::base::candidates(offer, side, block, transposed, [m, lines]);
+        Class::Cmma(matrix) => {
+            let plans = cmma::base::candidates(offer, matrix, block, transposed, [m, lines]);
             plans.into_iter().map(Plan::Cmma).collect()
         }
         Class::Unit => Vec::new(),
@@ -72,7 +73,8 @@ pub(super) fn plans(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cube::mma::offer::tests::{AMPERE, APPLE};
+    use crate::cube::cmma::base::tests::{F16_BY_8, TF32};
+    use crate::cube::mma::offer::tests::{AMPERE, AMPERE_F32, APPLE};
 
     #[test]
     fn one_class_at_several_heights_the_usual_one_first() {
@@ -83,7 +85,8 @@ mod tests {
             ("mma, few rows", AMPERE, mma, 64, 40, vec![64, 256, 128]),
             ("mma, 129 rows", AMPERE, mma, 64, 129, vec![256, 128, 64]),
             ("too little shared memory", small, mma, 64, 8192, vec![64, 32]),
-            ("cmma", APPLE, Class::Cmma { side: 8 }, 32, 8192, vec![128, 64]),
+            ("cmma", APPLE, Class::Cmma(F16_BY_8), 32, 8192, vec![128, 64]),
+            ("cmma in f32", AMPERE_F32, Class::Cmma(TF32), 64, 8192, vec![128, 64]),
             ("unit", APPLE, Class::Unit, 16, 8192, vec![128, 64]),
             ("unit, few rows", APPLE, Class::Unit, 64, 3, vec![16]),
         ];
@@ -93,5 +96,17 @@ mod tests {
             let rows: Vec<usize> = plans.iter().map(Plan::rows).collect();
             assert_eq!(rows, want, "{name}");
         }
+    }
+
+    #[cfg(feature = "autotune")]
+    #[test]
+    fn the_tuner_knows_f32_in_tf32_from_f32() {
+        let name = |offer, class| {
+            let block = BlockSize::new(64).unwrap();
+            plans(&offer, class, block, false, [8192, 512], 256)[0].class()
+        };
+        assert_eq!(name(AMPERE_F32, Class::Unit), "unit");
+        assert_eq!(name(AMPERE_F32, Class::Cmma(TF32)), "cmma, tf32");
+        assert_eq!(name(APPLE, Class::Cmma(F16_BY_8)), "cmma");
     }
 }
