@@ -47,6 +47,8 @@ mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
+#[cfg(test)]
+mod testing;
 
 pub use call::{Call, CubeError, Kernel};
 pub use epilogue::Epilogue;

@@ -195,13 +195,13 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
-    use cubecl::Device;
     use cubecl::ir::FloatKind;
 
     use super::super::plan::plans;
     use super::*;
     use crate::cube::mma::offer::Class;
     use crate::cube::mma::offer::tests::AMPERE;
+    use crate::cube::testing::client;
     use crate::reference::{self, Rounding};
     use crate::{BlockMask, BlockSize, MatrixShape};
 
@@ -220,14 +220,6 @@ mod tests {
             assert!(!is_software(name, None), "{name}");
         }
         assert!(is_software("a processor by any name", Some(8)));
-    }
-
-    /// A client of wgpu's adapter, if there is one.
-    fn client() -> Option<Client> {
-        let found = !Device::enumerate_all().is_empty();
-        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(found || !required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
-        found.then(|| Device::Wgpu(Default::default()).client())
     }
 
     fn product(client: &Client, m: usize, seed: u64) -> Product {
