@@ -123,7 +123,7 @@ impl Bench {
                 self.buffer(f32::as_bytes(&scales), scales.len()),
             ];
             let bias = Some(self.upload(&bias));
-            cube::spmm_int8(call, self.upload(&x), weight, bias, y, m);
+            cube::spmm_int8(call, self.upload(&x), weight, bias, y, m).unwrap();
         });
         self.check("spmm_int8", pattern, m, &got, &want);
     }
@@ -138,7 +138,8 @@ impl Bench {
         let got = self.run(gate, gates.len(), |call, y| {
             let values = [self.upload(&weights[0]), self.upload(&weights[1])];
             let gated = Gated { up, activation, values, bias: Some(self.upload(&bias)) };
-            cube::gated_few_rows(call, self.upload(&x), gated, y, m);
+            assert!(cube::serves_gated_few_rows(call, m, true));
+            cube::gated_few_rows(call, self.upload(&x), gated, y, m).unwrap();
         });
         let unit = self.rounding();
         for (at, ((got, gate), up)) in got.into_iter().zip(gates).zip(ups).enumerate() {
@@ -349,7 +350,7 @@ fn weights_of_different_shapes_are_refused() {
     let values = [&gate, &up].map(|pattern| bench.upload(&values(pattern, 2)));
     let gated = Gated { up: &up, activation: Activation::Silu, values, bias: None };
     let (x, y) = (bench.upload(&[0.0; 32]), bench.upload(&[0.0; 48]));
-    cube::gated_few_rows(&call, x, gated, y, 1);
+    cube::gated_few_rows(&call, x, gated, y, 1).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use cubecl::features::TypeUsage;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
+use cubecl::server::BufferBinding;
 use thiserror::Error;
 
 use super::index::PatternIndex;
@@ -74,12 +75,27 @@ pub enum CubeError {
         /// Name of the runtime.
         device: String,
     },
+    /// The device is too small for the kernels for few rows.
+    #[error(
+        "the kernels for few rows need {needed} {what}, and the device ({device}) has {found}: take spmm or \
+         gated_hidden, with values as floats"
+    )]
+    FewRows {
+        /// What there is too little of, and how it is counted.
+        what: &'static str,
+        /// How much they need.
+        needed: usize,
+        /// How much there is.
+        found: usize,
+        /// Name of the runtime.
+        device: String,
+    },
     /// The weight has more elements than the device's indices reach.
     #[error(
         "the weight has {elements} elements, and indices of the device ({device}) reach {limit}: cut the layer"
     )]
     Weight {
-        /// Elements of the dense weight, or of the packed values if they are more.
+        /// Elements of the packed values, or of the dense weight where that is read or written.
         elements: u64,
         /// Elements that indices reach.
         limit: u64,
@@ -135,8 +151,8 @@ impl<'a> Call<'a> {
     /// stored as.
     ///
     /// # Errors
-    /// If the type is not f32, f16 or bf16, or the device cannot store it or has too little of what every kernel
-    /// needs.
+    /// If the type is not f32, f16 or bf16, or the device cannot store it, has too little of what every kernel
+    /// needs, or indices that do not reach all packed values.
     pub fn new(
         client: &'a Client,
         pattern: &'a BlockPattern,
@@ -147,7 +163,9 @@ impl<'a> Call<'a> {
         if !usage.is_superset(TypeUsage::Buffer | TypeUsage::Conversion) {
             return Err(CubeError::DeviceType { found: dtype, device: client.name().into() });
         }
-        Limits::of(client).check_block(pattern.block())?;
+        let limits = Limits::of(client);
+        limits.check_block(pattern.block())?;
+        limits.check_elements(pattern.value_count())?;
         Ok(Self { client, pattern, dtype })
     }
 
@@ -161,10 +179,20 @@ impl<'a> Call<'a> {
         Ok(self)
     }
 
-    /// Whether [`spmm_t`](super::spmm_t) can add a residual here: with it a kernel binds nine buffers, CubeCL's own
-    /// among them, one more than WebGPU promises.
+    /// Checks that the dense weight fits the device, which only [`pack`](super::pack) and [`unpack`](super::unpack)
+    /// ask for.
+    ///
+    /// # Errors
+    /// If it needs wider indices than the device has.
+    pub fn for_dense(self) -> Result<Self, CubeError> {
+        Limits::of(self.client).check_elements(self.pattern.shape().area())?;
+        Ok(self)
+    }
+
+    /// Whether [`spmm_t`](super::spmm_t), or [`spmm`](super::spmm()) with a bias, can add a residual here: with it a
+    /// kernel binds nine buffers, CubeCL's own among them, one more than WebGPU promises.
     pub fn takes_residual(&self) -> bool {
-        self.client.properties().hardware.max_bindings >= 9
+        Limits::of(self.client).takes_residual()
     }
 
     /// The kernel that the three products get, but for few rows, by what the device offers.
@@ -185,7 +213,11 @@ impl<'a> Call<'a> {
     }
 
     /// Cubes spread over the three grid dimensions; there may be a few too many.
+    ///
+    /// # Panics
+    /// If there are more than CubeCL counts, which [`for_rows`](Self::for_rows) refuses.
     pub(super) fn cubes(&self, count: usize) -> CubeCount {
+        check_count(count);
         cubecl::calculate_cube_count_elemwise(self.client, count, CubeDim::new_1d(1))
     }
 
@@ -218,21 +250,37 @@ pub(super) fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
     }
 }
 
-/// Panics if a buffer does not have the size its shape asks for.
+/// Panics if a launch of so many cubes would silently have fewer.
+fn check_count(cubes: usize) {
+    assert!(u32::try_from(cubes).is_ok(), "a launch of {cubes} cubes is too large: cut the batch");
+}
+
+/// Panics if a buffer does not have the size its shape asks for, or is named by its place among the arguments of a
+/// kernel, which is not the same in each kernel that a call may launch.
 pub(super) fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
+    assert!(
+        matches!(arg, BufferArg::Handle { .. }),
+        "`{name}` must be a buffer, not an alias of another argument: pass its handle"
+    );
     let expected: usize = shape.iter().product();
     assert_eq!(arg.len(), expected, "`{name}` must hold {shape:?}, got {} elements", arg.len());
 }
 
-/// The same buffer for two launches.
+/// The same buffer for two launches. It must have passed [`check_len`].
 pub(super) fn twice(arg: BufferArg) -> [BufferArg; 2] {
     let length = arg.len();
+    let binding = binding(arg);
+    [binding.clone(), binding].map(|binding| {
+        // SAFETY: the length is the one it had.
+        unsafe { BufferArg::from_raw_parts_binding(binding, length) }
+    })
+}
+
+/// What an argument binds. It must have passed [`check_len`].
+pub(super) fn binding(arg: BufferArg) -> BufferBinding {
     match arg {
-        BufferArg::Handle { handle } => [handle.handle.clone(), handle.handle].map(|binding| {
-            // SAFETY: the length is the one it had.
-            unsafe { BufferArg::from_raw_parts_binding(binding, length) }
-        }),
-        BufferArg::Alias { input_pos, .. } => [input_pos; 2].map(|at| BufferArg::alias(at, length)),
+        BufferArg::Handle { handle } => handle.handle,
+        BufferArg::Alias { .. } => unreachable!("aliases are refused"),
     }
 }
 
@@ -256,6 +304,31 @@ mod tests {
         let name = |tf32| Kernel::CooperativeMatrices { side: 16, tf32 }.to_string();
         assert_eq!(name(false), "tensor cores, cooperative matrices of 16 x 16");
         assert_eq!(name(true), "tensor cores, cooperative matrices of 16 x 16 in TF32");
+    }
+
+    #[test]
+    #[should_panic(
+        expected = "`values` must be a buffer, not an alias of another argument: pass its handle"
+    )]
+    fn an_alias_is_refused() {
+        check_len("values", &BufferArg::alias(0, 4), &[4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a launch of 4294967296 cubes is too large: cut the batch")]
+    fn a_grid_beyond_32_bits_is_refused() {
+        check_count(u32::MAX as usize);
+        check_count(1 << 32);
+    }
+
+    #[test]
+    fn a_device_too_small_for_few_rows_is_told_what_to_take() {
+        let (what, device) = ("units a cube", "made up".into());
+        assert_eq!(
+            CubeError::FewRows { what, needed: 128, found: 64, device }.to_string(),
+            "the kernels for few rows need 128 units a cube, and the device (made up) has 64: take spmm or \
+             gated_hidden, with values as floats"
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Epilogue {
     pub bias: Option<BufferArg>,
     /// Applied to every sum with its bias.
     pub activation: Option<Activation>,
-    /// `[m, d_output]`, as the result.
+    /// `[m, d_output]`, as the result, with which it shares no memory.
     pub residual: Option<BufferArg>,
 }
 
@@ -49,6 +49,15 @@ impl Epilogue {
         if let Some(residual) = &self.residual {
             check_len("residual", residual, &[m, output]);
         }
+    }
+
+    /// # Panics
+    /// If there is a residual, and the device has no room for its buffer.
+    pub(super) fn check_residual(&self, room: bool, device: &str) {
+        assert!(
+            room || self.residual.is_none(),
+            "the device ({device}) binds too few buffers for this product with a residual: add it to the result"
+        );
     }
 }
 
@@ -158,4 +167,21 @@ fn normal_cdf(x: f32) -> f32 {
     let fit = fit * t - 1.265_512_2;
     let upper = 0.5 * t * (fit - z * z).exp();
     select(x > 0.0, 1.0 - upper, upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(
+        expected = "the device (made up) binds too few buffers for this product with a residual: add it"
+    )]
+    fn a_residual_without_room_is_refused() {
+        Epilogue::default().check_residual(false, "made up");
+        let epilogue =
+            || Epilogue { residual: Some(BufferArg::alias(0, 1)), ..Epilogue::default() };
+        epilogue().check_residual(true, "made up");
+        epilogue().check_residual(false, "made up");
+    }
 }

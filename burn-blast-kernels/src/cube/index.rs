@@ -7,7 +7,8 @@ use cubecl::server::Handle;
 
 use super::gated::task;
 use super::mma::pieces::base::Cut;
-use crate::{BlockPattern, PatternId};
+use crate::BlockPattern;
+use crate::pattern::WeakPattern;
 
 /// Slot number of a block that is not kept.
 pub(super) const ABSENT: u32 = u32::MAX;
@@ -169,21 +170,20 @@ impl PieceIndex {
 /// The work of a gated block on a device: see [`task`].
 pub(super) struct GatedIndex {
     client: Client,
-    up: (PatternId, usize),
+    up: WeakPattern,
     pub(super) tasks: IndexBuffer,
 }
 
 impl GatedIndex {
     /// The copy on the client's device for these two patterns of one size; made on first use and kept with the
-    /// pattern of the gate.
+    /// pattern of the gate, until that of up is gone.
     pub(super) fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
-        // With the number of blocks, so that no chance hash can lead outside of the values.
-        let id = (up.id(), up.nnz());
+        let alive = |index: &Self| index.up.is_alive();
         let here =
-            |index: &Self| index.up == id && index.client.service_id() == client.service_id();
-        gate.attached(here, || Self {
+            |index: &Self| index.client.service_id() == client.service_id() && index.up.is(up);
+        gate.attached_while(alive, here, || Self {
             client: client.clone(),
-            up: id,
+            up: up.downgrade(),
             tasks: IndexBuffer::upload(client, &task::tasks(gate, up)),
         })
     }

@@ -7,8 +7,9 @@ use super::call::CubeError;
 use super::{sddmm, spmm};
 use crate::{BlockPattern, BlockSize};
 
-/// Most buffers of a kernel: input, values, bias or slots, three of indices, residual, and output.
-const BINDINGS: usize = 8;
+/// Most buffers of a kernel that every device must take: input, values, bias or slots, three of indices, and output.
+/// CubeCL keeps one more for a kernel's sizes and has taken that off what it reports, which is 7 on WebGPU.
+const BINDINGS: usize = 7;
 
 /// The facts about a device that a launch can exceed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(super) struct Limits<'a> {
     max_units: usize,
     /// Most shared memory of a cube, in bytes.
     shared_bytes: usize,
-    /// Most buffers of a kernel.
+    /// Most buffers of a kernel, CubeCL's own not counted.
     bindings: usize,
     /// Most cubes of a launch.
     cubes: u64,
@@ -68,28 +69,38 @@ impl<'a> Limits<'a> {
         Ok(())
     }
 
+    /// Whether a product takes a buffer beyond those of every kernel.
+    pub fn takes_residual(&self) -> bool {
+        self.bindings > BINDINGS
+    }
+
+    /// Whether indices reach this many elements of a weight.
+    pub fn check_elements(&self, elements: usize) -> Result<(), CubeError> {
+        let (elements, limit) = (elements as u64, self.elements);
+        if elements > limit {
+            return Err(CubeError::Weight { elements, limit, device: self.device.to_string() });
+        }
+        Ok(())
+    }
+
     /// Whether every product of `m` rows fits the device's indices and grid.
     pub fn check_rows(&self, pattern: &BlockPattern, m: usize) -> Result<(), CubeError> {
         let shape = pattern.shape();
         let widest = shape.rows().max(shape.cols()) as u64;
-        let device = || self.device.to_string();
-        let elements = (pattern.value_count() as u64).max(shape.area() as u64);
-        if elements > self.elements {
-            return Err(CubeError::Weight { elements, limit: self.elements, device: device() });
+        let fits = |m: usize| {
+            widest.saturating_mul(m as u64) <= self.elements
+                && spmm::cubes(pattern, m, self.max_units) <= self.cubes
+        };
+        if fits(m) {
+            return Ok(());
         }
-        if widest.saturating_mul(m as u64) > self.elements {
-            let rows = (self.elements / widest) as usize;
-            return Err(CubeError::Rows { found: m, limit: rows, device: device() });
+        // Between these two lies the most that fits, since neither number falls as rows grow.
+        let (mut limit, mut too_many) = (0, m);
+        while too_many - limit > 1 {
+            let middle = limit + (too_many - limit) / 2;
+            if fits(middle) { limit = middle } else { too_many = middle }
         }
-        let cubes = |m: usize| spmm::cubes(pattern, m, self.max_units);
-        if cubes(m) > self.cubes {
-            let mut rows = m;
-            while cubes(rows) > self.cubes && rows > 1 {
-                rows /= 2;
-            }
-            return Err(CubeError::Rows { found: m, limit: rows, device: device() });
-        }
-        Ok(())
+        Err(CubeError::Rows { found: m, limit, device: self.device.to_string() })
     }
 }
 
@@ -104,7 +115,8 @@ mod tests {
             device: "made up",
             max_units: 256,
             shared_bytes: 16_384,
-            bindings: 8,
+            // Eight, of which CubeCL keeps one.
+            bindings: 7,
             cubes: u32::MAX.into(),
             elements: u32::MAX.into(),
         }
@@ -121,6 +133,36 @@ mod tests {
             assert_eq!(webgpu().check_block(block), Ok(()));
             assert_eq!(webgpu().check_rows(&pattern(block.get()), 100_000), Ok(()));
         }
+        assert!(!webgpu().takes_residual());
+        assert!(Limits { bindings: 8, ..webgpu() }.takes_residual());
+    }
+
+    #[test]
+    fn products_of_packed_values_may_have_a_dense_weight_beyond_the_indices() {
+        let shape = MatrixShape::new(70_000, 70_000).unwrap();
+        let pattern = BlockPattern::random(shape, BlockSize::new(128).unwrap(), 0.05, 1);
+        assert_eq!(webgpu().check_elements(pattern.value_count()), Ok(()));
+        assert_eq!(webgpu().check_rows(&pattern, 4096), Ok(()));
+        assert!(webgpu().check_elements(shape.area()).is_err());
+    }
+
+    #[test]
+    fn the_rows_named_are_the_most_that_fit() {
+        for limits in [
+            Limits { cubes: 1000, ..webgpu() },
+            Limits { cubes: 777, max_units: 48, ..webgpu() },
+            Limits { elements: 1 << 20, ..webgpu() },
+        ] {
+            for block in BlockSize::ALL {
+                let pattern = pattern(block.get());
+                let Err(CubeError::Rows { limit, .. }) = limits.check_rows(&pattern, 1 << 20)
+                else {
+                    panic!("2^20 rows of {block:?} must be too many for {limits:?}")
+                };
+                assert!(limits.check_rows(&pattern, limit).is_ok(), "{limit} of {block:?}");
+                assert!(limits.check_rows(&pattern, limit + 1).is_err(), "{limit} of {block:?}");
+            }
+        }
     }
 
     #[test]
@@ -130,12 +172,12 @@ mod tests {
         };
         assert_eq!(
             block(Limits { shared_bytes: 4096, ..webgpu() }),
-            "blocks of 64 need 10240 bytes of shared memory, and the device (made up) has 4096: take a smaller \
+            "blocks of 64 need 13312 bytes of shared memory, and the device (made up) has 4096: take a smaller \
              block, or Strategy::Dense"
         );
         assert_eq!(
             block(Limits { bindings: 4, ..webgpu() }),
-            "the kernels bind 8 buffers, and the device (made up) allows 4: take Strategy::Dense, or another \
+            "the kernels bind 7 buffers, and the device (made up) allows 4: take Strategy::Dense, or another \
              adapter"
         );
         let rows =
@@ -147,11 +189,14 @@ mod tests {
         );
         assert_eq!(
             rows(Limits { cubes: 1000, ..webgpu() }, 65_536),
-            "the device (made up) takes at most 512 rows of this layer at once, and the input has 65536: cut the \
+            "the device (made up) takes at most 480 rows of this layer at once, and the input has 65536: cut the \
              batch"
         );
         assert_eq!(
-            rows(Limits { elements: 1 << 20, ..webgpu() }, 1),
+            Limits { elements: 1 << 20, ..webgpu() }
+                .check_elements(1 << 22)
+                .unwrap_err()
+                .to_string(),
             "the weight has 4194304 elements, and indices of the device (made up) reach 1048576: cut the layer"
         );
     }

@@ -19,17 +19,20 @@
 //! | [`pack`], [`unpack`] | dense ⇄ packed | elements in a row |
 //!
 //! A forward product with few rows, as in decoding, takes the kernels in `gemv/`, which read the values once:
-//! [`serves_few_rows`] says when.
+//! [`serves_few_rows`] and [`serves_gated_few_rows`] say when.
 //!
 //! # Supported
 //! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns;
-//! zero rows. Sums are kept in f32 and rounded once, when stored. Factors are not rounded, unless [`allow_tf32`] says so. Nothing depends on the order in which
-//! cubes run, so every result is the same from launch to launch.
+//! zero rows. Sums of one launch are kept in f32 and rounded once, when stored, as the hidden features of a gated block
+//! are between gate and down. Factors are not rounded, unless [`allow_tf32`] says so.
+//! Nothing depends on the order in which cubes run, so every result is the same from launch to launch, with one
+//! exception: where `autotune` measures anew and picks another height of the tile, long lines are cut elsewhere, and
+//! their sums may differ in the last bits.
 //!
 //! # Refused, by [`CubeError`]
 //! Any other data type, and a type the device cannot store; devices with too little shared memory or too few
-//! bindings; more rows than a grid or an index reaches. Buffers of the wrong size are a bug of the caller and
-//! panic.
+//! bindings; more rows than a grid or an index reaches; a weight beyond the indices. Buffers of the wrong size, and
+//! arguments that are aliases of others, are a bug of the caller and panic.
 
 mod call;
 mod cmma;
@@ -44,13 +47,15 @@ mod mma;
 mod norm;
 mod sddmm;
 mod spmm;
+#[cfg(test)]
+mod testing;
 mod tf32;
 
 pub use call::{Call, CubeError, Kernel};
 pub use epilogue::Epilogue;
 pub use gated::{gated_hidden, gated_hidden_backward};
 pub use gather::{pack, unpack};
-pub use gemv::{Gated, gated_few_rows, serves_few_rows, spmm_int8};
+pub use gemv::{Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, spmm_int8};
 #[doc(hidden)]
 pub use mma::catalogue;
 pub use mma::offer::device_class;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::{BlockMask, BlockSize, MatrixShape, Plan};
 use crate::PatternError;
@@ -188,7 +188,19 @@ impl BlockPattern {
         matches: impl Fn(&T) -> bool,
         build: impl FnOnce() -> T,
     ) -> Arc<T> {
+        self.attached_while(|_| true, matches, build)
+    }
+
+    /// [`attached`](Self::attached) for what is also derived from something else: every `T` that is not `alive` any
+    /// more is dropped first.
+    pub(crate) fn attached_while<T: Any + Send + Sync>(
+        &self,
+        alive: impl Fn(&T) -> bool,
+        matches: impl Fn(&T) -> bool,
+        build: impl FnOnce() -> T,
+    ) -> Arc<T> {
         let mut attached = self.0.attached.lock().unwrap_or_else(|poison| poison.into_inner());
+        attached.retain(|item| item.downcast_ref::<T>().is_none_or(&alive));
         for item in attached.iter() {
             if let Ok(item) = item.clone().downcast::<T>()
                 && matches(&item)
@@ -199,6 +211,29 @@ impl BlockPattern {
         let item = Arc::new(build());
         attached.push(item.clone());
         item
+    }
+
+    /// This pattern for those who must not keep it alive.
+    #[cfg(any(feature = "cube", test))]
+    pub(crate) fn downgrade(&self) -> WeakPattern {
+        WeakPattern(Arc::downgrade(&self.0))
+    }
+}
+
+/// A [`BlockPattern`] that others keep alive, or no longer do.
+#[cfg(any(feature = "cube", test))]
+pub(crate) struct WeakPattern(Weak<Inner>);
+
+#[cfg(any(feature = "cube", test))]
+impl WeakPattern {
+    /// Whether anyone still has the pattern.
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Whether it is alive and has the content of `other`.
+    pub fn is(&self, other: &BlockPattern) -> bool {
+        self.0.upgrade().is_some_and(|inner| BlockPattern(inner) == *other)
     }
 }
 
@@ -294,4 +329,32 @@ fn content_id(shape: MatrixShape, block: BlockSize, col_ptr: &[u32], row_idx: &[
         }
     }
     PatternId(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(seed: u64) -> BlockPattern {
+        let shape = MatrixShape::new(64, 64).unwrap();
+        BlockPattern::random(shape, BlockSize::new(8).unwrap(), 0.5, seed)
+    }
+
+    /// As pruning leaves it: one weight's pattern stays, the other's is replaced again and again.
+    #[test]
+    fn what_is_attached_for_a_pair_goes_with_the_other_of_the_pair() {
+        let gate = pattern(0);
+        gate.attached(|_: &u8| true, || 7);
+        let pair = |up: &BlockPattern| {
+            gate.attached_while(WeakPattern::is_alive, |weak| weak.is(up), || up.downgrade())
+        };
+        let kept = pattern(1);
+        let first = pair(&kept);
+        for seed in 2..10 {
+            pair(&pattern(seed));
+        }
+        // Of equal content, and the last one replaced, which the next call drops.
+        assert!(Arc::ptr_eq(&pair(&pattern(1)), &first));
+        assert_eq!(gate.0.attached.lock().unwrap().len(), 2);
+    }
 }

@@ -27,6 +27,8 @@ mod mask;
 mod plan;
 
 pub use block::{BlockSize, MatrixShape};
+#[cfg(feature = "cube")]
+pub(crate) use block_pattern::WeakPattern;
 pub use block_pattern::{BlockPattern, PatternId};
 pub use mask::BlockMask;
 pub use plan::Plan;

@@ -80,14 +80,14 @@ impl BlastOps for CubeBackend {
 
     fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let values = output_like(&dense, packed(&pattern));
-        cube::pack(&call(&values, &pattern), input(dense), values.clone().into_buffer_arg());
+        cube::pack(&call_dense(&values, &pattern), input(dense), values.clone().into_buffer_arg());
         values
     }
 
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
         let dense = output_like(&values, shape);
-        cube::unpack(&call(&dense, &pattern), input(values), dense.clone().into_buffer_arg());
+        cube::unpack(&call_dense(&dense, &pattern), input(values), dense.clone().into_buffer_arg());
         dense
     }
 
@@ -103,9 +103,10 @@ impl BlastOps for CubeBackend {
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
         let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
         let call = call_on(&h, &first, m);
-        if cube::serves_few_rows(&call, m) {
+        if cube::serves_gated_few_rows(&call, m, false) {
             let gated = Gated { up: &second, activation: activation.into(), values, bias: None };
-            cube::gated_few_rows(&call, input(x), gated, out, m);
+            cube::gated_few_rows(&call, input(x), gated, out, m)
+                .unwrap_or_else(|error| panic!("{error}"));
         } else {
             cube::gated_hidden(&call, &second, activation.into(), input(x), values, out, m);
         }
@@ -195,6 +196,11 @@ fn call<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
 /// [`call`] on `m` rows.
 fn call_on<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern, m: usize) -> Call<'a> {
     call(output, pattern).for_rows(m).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// [`call`] that reads or writes the dense weight.
+fn call_dense<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
+    call(output, pattern).for_dense().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The client of a device that CubeCL runs.

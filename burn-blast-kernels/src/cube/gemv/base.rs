@@ -193,18 +193,36 @@ pub(crate) fn select(
     plan
 }
 
-/// Whether a forward product with `m` rows and `lines` block columns is one of few rows. `cores` says that tensor
-/// cores would take it otherwise.
-pub(crate) fn few_rows(offer: &Offer, m: usize, lines: usize, cores: bool) -> bool {
-    // Tensor cores take a block column a cube, however long it is: few columns leave the device idle.
-    let most =
-        if cores && lines >= offer.compute_units { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS };
-    offer.max_units >= UNITS && offer.shared_bytes >= TILE * size_of::<f32>() && m <= most
+/// Buffers of a launch: `x`, values and their two indices, pieces and output; scales, a second weight with its
+/// indices, and a bias where there are any.
+pub(crate) fn buffers(stored: Stored, gated: bool, bias: bool) -> usize {
+    6 + usize::from(stored == Stored::Int8) + 3 * usize::from(gated) + usize::from(bias)
+}
+
+/// What the device has too little of for a launch with so many buffers: what it is, how much is needed, and how much
+/// there is.
+pub(crate) fn lacks(offer: &Offer, buffers: usize) -> Option<(&'static str, usize, usize)> {
+    let needs = [
+        ("units a cube", UNITS, offer.max_units),
+        ("bytes of shared memory", TILE * size_of::<f32>(), offer.shared_bytes),
+        ("buffers", buffers, offer.bindings),
+    ];
+    needs.into_iter().find(|(_, needed, found)| needed > found)
+}
+
+/// Whether a forward product with `m` rows, `lines` block columns and so many buffers is one of few rows. `cores` says
+/// that tensor cores would take it otherwise.
+pub(crate) fn few_rows(offer: &Offer, m: usize, lines: usize, cores: bool, buffers: usize) -> bool {
+    // Tensor cores take a block column a cube, however long it is: few columns leave the device idle. Where the number
+    // of multiprocessors is not known, they are taken to be more than the columns.
+    let filled = offer.compute_units > 1 && lines >= offer.compute_units;
+    let most = if cores && filled { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS };
+    m <= most && lacks(offer, buffers).is_none()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::mma::offer::tests::AMPERE;
+    use super::super::super::mma::offer::tests::{AMPERE, APPLE};
     use super::*;
 
     fn plans() -> impl Iterator<Item = Blueprint> {
@@ -266,6 +284,8 @@ mod tests {
         let tight = Offer { shared_bytes: 8192, ..AMPERE };
         let table = [
             ("one row", AMPERE, 1, 256, true, true),
+            ("nine rows, unknown size", APPLE, 9, 256, true, true),
+            ("seventeen rows, unknown size", APPLE, 17, 256, true, false),
             ("eight rows", AMPERE, 8, 256, true, true),
             ("nine rows, tensor cores", AMPERE, 9, 256, true, false),
             ("nine rows, tensor cores, few columns", AMPERE, 9, 107, true, true),
@@ -275,7 +295,29 @@ mod tests {
             ("8 KiB of shared memory", tight, 1, 256, false, false),
         ];
         for (name, offer, m, lines, cores, want) in table {
-            assert_eq!(few_rows(&offer, m, lines, cores), want, "{name}");
+            assert_eq!(few_rows(&offer, m, lines, cores, 7), want, "{name}");
         }
+    }
+
+    #[test]
+    fn webgpu_s_seven_buffers_serve_a_product_and_no_gated_pair() {
+        let webgpu = Offer { max_units: 256, shared_bytes: 16_384, bindings: 7, ..APPLE };
+        let table = [
+            ("a product", Stored::Float, false, true, None),
+            ("integers", Stored::Int8, false, false, None),
+            ("integers and bias", Stored::Int8, false, true, Some(("buffers", 8, 7))),
+            ("a gated pair", Stored::Float, true, false, Some(("buffers", 9, 7))),
+            ("a gated pair and bias", Stored::Float, true, true, Some(("buffers", 10, 7))),
+        ];
+        for (name, stored, gated, bias, want) in table {
+            let buffers = buffers(stored, gated, bias);
+            assert_eq!(lacks(&webgpu, buffers), want, "{name}");
+            assert_eq!(lacks(&APPLE, buffers), None, "{name}");
+            assert_eq!(few_rows(&webgpu, 1, 8, false, buffers), want.is_none(), "{name}");
+        }
+        let narrow = Offer { max_units: 12, ..APPLE };
+        assert_eq!(lacks(&narrow, 7), Some(("units a cube", 128, 12)));
+        let tight = Offer { shared_bytes: 8192, ..APPLE };
+        assert_eq!(lacks(&tight, 7), Some(("bytes of shared memory", 16_384, 8192)));
     }
 }

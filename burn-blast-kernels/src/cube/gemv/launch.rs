@@ -9,10 +9,10 @@ use super::kernel::{SizesLaunch, few_rows_kernel};
 use super::pieces::{PieceIndex, share};
 use crate::BlockPattern;
 use crate::cpu::Activation;
-use crate::cube::Call;
 use crate::cube::call::check_len;
 use crate::cube::index::PatternIndex;
 use crate::cube::mma::offer::{Class, class};
+use crate::cube::{Call, CubeError};
 
 /// A weight as a launch takes it.
 struct Weight<'a> {
@@ -40,9 +40,20 @@ pub struct Gated<'a> {
 /// - `x`: `[m, d_input]`
 /// - `y`: `[m, d_output]`
 ///
+/// # Errors
+/// If the device is too small; [`gated_hidden`](crate::cube::gated_hidden) runs there. Not where
+/// [`serves_gated_few_rows`] holds.
+///
 /// # Panics
 /// If a buffer has another size than [`Gated`] says, or the patterns have different shapes or blocks.
-pub fn gated_few_rows(call: &Call, x: BufferArg, gated: Gated, y: BufferArg, m: usize) {
+pub fn gated_few_rows(
+    call: &Call,
+    x: BufferArg,
+    gated: Gated,
+    y: BufferArg,
+    m: usize,
+) -> Result<(), CubeError> {
+    check_device(call, base::buffers(Stored::Float, true, gated.bias.is_some()))?;
     let gate = call.pattern;
     assert_eq!(gated.up.shape(), gate.shape(), "gate and up must have one shape");
     assert_eq!(gated.up.block(), gate.block(), "gate and up must have one block size");
@@ -54,6 +65,7 @@ pub fn gated_few_rows(call: &Call, x: BufferArg, gated: Gated, y: BufferArg, m: 
         Weight { pattern: gated.up, values: up_values, scales: None },
     ];
     product(call, x, weights.into(), gated.bias, y, m, Stored::Float, Some(gated.activation));
+    Ok(())
 }
 
 /// Writes `x · (scales · values) + bias` to `y`, where each block has a scale. An empty block column becomes its
@@ -67,6 +79,10 @@ pub fn gated_few_rows(call: &Call, x: BufferArg, gated: Gated, y: BufferArg, m: 
 /// - `bias`: `[d_output]`
 /// - `y`: `[m, d_output]`
 ///
+/// # Errors
+/// If the device allows too few units or too little shared memory a cube, or too few buffers: eight with a bias, one
+/// more than WebGPU promises. No other kernel takes integers.
+///
 /// # Panics
 /// If a buffer has another size.
 pub fn spmm_int8(
@@ -76,15 +92,27 @@ pub fn spmm_int8(
     bias: Option<BufferArg>,
     y: BufferArg,
     m: usize,
-) {
+) -> Result<(), CubeError> {
+    check_device(call, base::buffers(Stored::Int8, false, bias.is_some()))?;
     let pattern = call.pattern;
     check_len("values", &values, &[pattern.value_count() / 4]);
     check_len("scales", &scales, &[pattern.nnz()]);
     let weight = Weight { pattern, values, scales: Some(scales) };
     product(call, x, vec![weight], bias, y, m, Stored::Int8, None);
+    Ok(())
 }
 
-/// [`spmm`](crate::cube::spmm()) for few rows; buffers have the sizes that the caller checked.
+fn check_device(call: &Call, buffers: usize) -> Result<(), CubeError> {
+    match base::lacks(&call.offer(), buffers) {
+        Some((what, needed, found)) => {
+            Err(CubeError::FewRows { what, needed, found, device: call.client.name().into() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// [`spmm`](crate::cube::spmm()) for few rows, where [`serves_few_rows`] holds; buffers have the sizes that the caller
+/// checked.
 pub(in crate::cube) fn spmm(
     call: &Call,
     [x, values, y]: [BufferArg; 3],
@@ -95,16 +123,30 @@ pub(in crate::cube) fn spmm(
     product(call, x, vec![weight], bias, y, m, Stored::Float, None);
 }
 
-/// Whether products of `m` rows with the call's pattern are best taken by the kernels for few rows, so that
-/// [`gated_few_rows`] is the way to a gated pair.
+/// Whether [`spmm`](crate::cube::spmm()) of `m` rows is taken by the kernel for few rows. One with an activation or a
+/// residual never is.
 pub fn serves_few_rows(call: &Call, m: usize) -> bool {
-    let (offer, shape) = (call.offer(), call.pattern.shape());
+    // A unit has half the arithmetic for a byte of f32, and keeps up with memory to 16 rows.
+    let cores = usual_class(call, m) != Class::Unit && call.dtype.size() == 2;
+    let buffers = base::buffers(Stored::Float, false, true);
+    base::few_rows(&call.offer(), m, call.pattern.block_cols(), cores, buffers)
+}
+
+/// Whether [`gated_few_rows`], with a bias or without, is the best way to a gated pair for `m` rows. Otherwise it is
+/// [`gated_hidden`](crate::cube::gated_hidden).
+pub fn serves_gated_few_rows(call: &Call, m: usize, bias: bool) -> bool {
+    // Cooperative matrices have no kernel for a gated pair.
+    let cores = matches!(usual_class(call, m), Class::Mma { .. });
+    let buffers = base::buffers(Stored::Float, true, bias);
+    base::few_rows(&call.offer(), m, call.pattern.block_cols(), cores, buffers)
+}
+
+/// The class of kernel that takes many rows.
+fn usual_class(call: &Call, m: usize) -> Class {
+    let shape = call.pattern.shape();
     let longest = call.pattern.value_count().max(m * shape.rows()).max(m * shape.cols());
     let sides = [shape.rows(), shape.cols()];
-    let cores = class(&offer, call.pattern.block(), sides, AddressType::from_len(longest));
-    // A unit has half the arithmetic for a byte of f32, and keeps up with memory to 16 rows.
-    let cores = cores != Class::Unit && call.dtype.size() == 2;
-    base::few_rows(&offer, m, call.pattern.block_cols(), cores)
+    class(&call.offer(), call.pattern.block(), sides, AddressType::from_len(longest))
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -6,7 +6,8 @@
 //! int8 values with one scale a block.
 //!
 //! # Refused
-//! Nothing with an error: [`base::few_rows`] leaves devices with small cubes and many rows to the other kernels.
+//! By [`gated_few_rows`] and [`spmm_int8`], a device that [`base::lacks`] something they need. [`base::few_rows`] leaves
+//! it, and many rows, to the other kernels; for integers there are none.
 
 pub(super) mod base;
 pub mod catalogue;
@@ -17,4 +18,4 @@ mod launch;
 mod pieces;
 
 pub(super) use launch::spmm;
-pub use launch::{Gated, gated_few_rows, serves_few_rows, spmm_int8};
+pub use launch::{Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, spmm_int8};

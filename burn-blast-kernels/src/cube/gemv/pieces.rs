@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 
+use crate::BlockPattern;
 use crate::cube::index::IndexBuffer;
-use crate::{BlockPattern, PatternId};
+use crate::pattern::WeakPattern;
 
 /// Cubes that a multiprocessor should have. Guess; to be measured.
 const CUBES_PER_UNIT: usize = 4;
@@ -67,7 +68,7 @@ pub(super) fn lengths(patterns: &[&BlockPattern]) -> Vec<usize> {
 pub(super) struct PieceIndex {
     client: Client,
     share: usize,
-    other: Option<(PatternId, usize)>,
+    other: Option<WeakPattern>,
     /// Number of cubes for one tile of rows.
     pub count: usize,
     /// Whether any column is cut.
@@ -79,21 +80,26 @@ pub(super) struct PieceIndex {
 }
 
 impl PieceIndex {
-    /// The pieces for one pattern, or for two walked together; made on first use and kept with the first.
+    /// The pieces for one pattern, or for two walked together; made on first use and kept with the first, until the
+    /// second is gone.
     pub fn of(patterns: &[&BlockPattern], client: &Client, share: usize) -> Arc<Self> {
-        // With the number of blocks, so that no chance hash can lead outside of the values.
-        let other = patterns.get(1).map(|pattern| (pattern.id(), pattern.nnz()));
+        let other = patterns.get(1);
+        let alive = |index: &Self| index.other.as_ref().is_none_or(WeakPattern::is_alive);
         let here = |index: &Self| {
             index.share == share
-                && index.other == other
                 && index.client.service_id() == client.service_id()
+                && match (&index.other, other) {
+                    (Some(weak), Some(pattern)) => weak.is(pattern),
+                    (None, None) => true,
+                    _ => false,
+                }
         };
-        patterns[0].attached(here, || {
+        patterns[0].attached_while(alive, here, || {
             let pieces = Pieces::new(&lengths(patterns), share);
             Self {
                 client: client.clone(),
                 share,
-                other,
+                other: other.map(|pattern| pattern.downgrade()),
                 count: pieces.items.len(),
                 cut: pieces.cut(),
                 items: IndexBuffer::upload(client, pieces.items.as_flattened()),

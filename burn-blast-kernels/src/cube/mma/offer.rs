@@ -7,6 +7,7 @@ use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind};
 use cubecl::prelude::Client;
 
 use super::tile::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, PLANE, WIDE};
+use super::{sddmm, spmm};
 use crate::BlockSize;
 use crate::cost::DeviceClass;
 use crate::cube::call::storage_type;
@@ -30,6 +31,8 @@ pub(crate) struct Offer {
     pub max_units: usize,
     /// Most shared memory of a cube, in bytes.
     pub shared_bytes: usize,
+    /// Most buffers of a kernel, CubeCL's own not counted.
+    pub bindings: usize,
     /// Cubes that run side by side at the least: the number of multiprocessors, 1 if unknown.
     pub compute_units: usize,
 }
@@ -69,6 +72,7 @@ impl Offer {
             plane: if fixed { hardware.plane_size_min as usize } else { 0 },
             max_units: hardware.max_units_per_cube as usize,
             shared_bytes: hardware.max_shared_memory_size,
+            bindings: hardware.max_bindings as usize,
             compute_units: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         }
     }
@@ -121,17 +125,33 @@ pub(crate) fn class(
 ) -> Class {
     let aligned = sides.iter().all(|side| side.is_multiple_of(WIDE));
     let cores = offer.mma && offer.ldmatrix && offer.plane == PLANE && offer.max_units >= 256;
-    if cores && aligned && block.get() >= 32 {
-        return Class::Mma { pipelined: offer.copy_async && address == AddressType::U32 };
+    let pipelined = offer.copy_async && address == AddressType::U32;
+    if cores && aligned && block.get() >= 32 && has_room(offer, block, pipelined) {
+        return Class::Mma { pipelined };
     }
+    let fits = |matrix| {
+        let product = |transposed| cmma::candidates(offer, matrix, block, transposed, [1, 1]);
+        [false, true].into_iter().all(|transposed| !product(transposed).is_empty())
+            && cmma::sampled(offer, matrix, block).is_some()
+    };
     match offer.cmma {
         Some(matrix)
-            if by_fours(sides) && block.get() >= 16 && CMMA_PLANES.contains(&offer.plane) =>
+            if by_fours(sides)
+                && block.get() >= 16
+                && CMMA_PLANES.contains(&offer.plane)
+                && fits(matrix) =>
         {
             Class::Cmma(matrix)
         }
         _ => Class::Unit,
     }
+}
+
+/// Whether all three products have a tile on `mma` that fits the device's shared memory.
+fn has_room(offer: &Offer, block: BlockSize, pipelined: bool) -> bool {
+    let product = |transposed| spmm::candidates(offer, block, transposed, 1, 1, pipelined);
+    [false, true].into_iter().all(|transposed| !product(transposed).is_empty())
+        && sddmm::select(offer, block, pipelined).is_some()
 }
 
 fn by_fours(sides: [usize; 2]) -> bool {
@@ -152,6 +172,7 @@ pub(in crate::cube) mod tests {
         plane: 32,
         max_units: 1024,
         shared_bytes: 166_912,
+        bindings: 1024,
         compute_units: 108,
     };
 
@@ -167,6 +188,7 @@ pub(in crate::cube) mod tests {
         plane: 32,
         max_units: 1024,
         shared_bytes: 32_768,
+        bindings: 30,
         compute_units: 1,
     };
 
@@ -189,6 +211,21 @@ pub(in crate::cube) mod tests {
             ("planes of 64", Offer { plane: 64, ..none }, 64, [512, 1024], Class::Unit),
             ("planes that vary", Offer { plane: 0, ..AMPERE }, 64, [512, 1024], Class::Unit),
             ("small cubes", Offer { max_units: 128, ..none }, 64, [512, 1024], Class::Unit),
+            ("16 KiB", Offer { shared_bytes: 16_384, ..AMPERE }, 64, [512, 1024], Class::Unit),
+            (
+                "16 KiB, Metal",
+                Offer { shared_bytes: 16_384, ..APPLE },
+                64,
+                [512, 1024],
+                Class::Unit,
+            ),
+            (
+                "cubes of 128, Metal",
+                Offer { max_units: 128, ..APPLE },
+                64,
+                [512, 1024],
+                Class::Unit,
+            ),
             ("block 8", AMPERE, 8, [512, 1024], Class::Unit),
             ("block 16", AMPERE, 16, [512, 1024], by_16),
             ("no ldmatrix, but wmma", Offer { ldmatrix: false, ..AMPERE }, 64, [512, 1024], by_16),

@@ -20,7 +20,7 @@ pub(super) struct Blueprint {
     pub block: usize,
     /// Side of the tile that a cube keeps in registers: a block, or a part of one.
     pub side: usize,
-    /// Units that share one piece of the tile, each taking every `groups`-th row of `x` and `dy`.
+    /// Units that share one piece of the tile, each taking every `groups`-th row of `x` and `dy`; a power of two.
     pub groups: usize,
     /// Rows of `x` and `dy` taken between two barriers.
     pub depth: usize,
@@ -60,7 +60,8 @@ impl Blueprint {
 
 /// Picks the tile for a device with at most `max_units` units a cube.
 pub(super) fn select(block: BlockSize, max_units: usize) -> Blueprint {
-    let max_units = max_units.clamp(1, MAX_UNITS);
+    // A power of two, as in a sum over units: CubeCL's CPU runtime has as many units as the processor has threads.
+    let max_units = 1 << max_units.clamp(1, MAX_UNITS).ilog2();
     let mut side = block.get().min(MAX_SIDE);
     while (side / REGISTER_TILE).pow(2) > max_units {
         side /= 2;
@@ -94,6 +95,19 @@ mod tests {
             assert_eq!(tile.depth % tile.groups, 0, "{tile:?}");
             assert_eq!(tile.block % tile.side, 0, "{tile:?}");
             assert!(tile.units().is_power_of_two(), "{tile:?}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_units_gives_whole_rounds_of_a_power_of_two() {
+        for block in BlockSize::ALL {
+            for max_units in [1, 2, 3, 6, 7, 12, 20, 24, 48, 96, 255] {
+                let tile = select(block, max_units);
+                assert!(tile.units() <= max_units, "{max_units}: {tile:?}");
+                assert!(tile.units().is_power_of_two(), "{max_units}: {tile:?}");
+                assert_eq!(tile.depth % tile.groups, 0, "{max_units}: {tile:?}");
+                assert_eq!(tile.block % tile.side, 0, "{max_units}: {tile:?}");
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::base::select;
+use super::base::{Blueprint, select};
 use super::kernel::{SizesLaunch, grad_block_norms_kernel, sddmm_kernel};
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
@@ -42,7 +42,17 @@ pub fn sddmm(call: &Call, x: BufferArg, dy: BufferArg, dw: BufferArg, m: usize) 
     {
         return cmma::sddmm(call, &index, plan, [x, dy, dw], m, address);
     }
-    let tile = select(block, call.max_units());
+    register_tiles(call, select(block, call.max_units()), [x, dy, dw], m, address);
+}
+
+fn register_tiles(
+    call: &Call,
+    tile: Blueprint,
+    [x, dy, dw]: [BufferArg; 3],
+    m: usize,
+    address: AddressType,
+) {
+    let (index, shape) = (call.index(), call.pattern.shape());
     let cubes = call.pattern.nnz() * tile.parts() * tile.parts();
     sddmm_kernel::launch(
         call.client,
@@ -78,8 +88,11 @@ pub fn grad_block_norms(call: &Call, x: BufferArg, dy: BufferArg, norms: BufferA
     check_len("input", &x, &[m, shape.rows()]);
     check_len("output gradient", &dy, &[m, shape.cols()]);
     check_len("norms", &norms, &[call.pattern.block_rows(), call.pattern.block_cols()]);
-    let index = call.index();
-    let tile = select(call.pattern.block(), call.max_units());
+    norms_by_tiles(call, select(call.pattern.block(), call.max_units()), [x, dy, norms], m);
+}
+
+fn norms_by_tiles(call: &Call, tile: Blueprint, [x, dy, norms]: [BufferArg; 3], m: usize) {
+    let (index, shape) = (call.index(), call.pattern.shape());
     let cubes = call.pattern.block_count();
     grad_block_norms_kernel::launch(
         call.client,
@@ -97,4 +110,56 @@ pub fn grad_block_norms(call: &Call, x: BufferArg, dy: BufferArg, norms: BufferA
         tile,
         call.dtype,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use cubecl::ir::{ElemType, FloatKind};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::cube::testing::client;
+    use crate::reference::{self, Exact, Rounding};
+    use crate::{BlockPattern, BlockSize, MatrixShape};
+
+    /// CubeCL's CPU runtime has as many units as the processor has threads: few, and any number.
+    #[test]
+    fn the_tiles_of_devices_with_few_units_agree_with_the_oracle() {
+        let Some(client) = client() else { return };
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for (block, max_units, m) in
+            [(8, 6, 70), (8, 12, 33), (8, 20, 3), (16, 24, 17), (32, 12, 65)]
+        {
+            let shape = MatrixShape::new(3 * block - 3, 2 * block + 5).unwrap();
+            let block = BlockSize::new(block).unwrap();
+            let pattern = BlockPattern::random(shape, block, 0.6, 11);
+            let call = Call::new(&client, &pattern, ElemType::Float(FloatKind::F32)).unwrap();
+            let [x, dy] = [shape.rows(), shape.cols()].map(|side| -> Vec<f32> {
+                (0..m * side).map(|_| rng.random_range(-1.0..1.0)).collect()
+            });
+            let tile = select(block, max_units);
+            let check = |want: &[Exact], launch: &dyn Fn([BufferArg; 3])| {
+                let out = vec![f32::NAN; want.len()];
+                let [x, dy, out] = [&x, &dy, &out]
+                    .map(|data| (client.create_from_slice(f32::as_bytes(data)), data.len()));
+                let handle = out.0.clone();
+                // SAFETY: the buffers were made with these lengths.
+                launch(
+                    [x, dy, out]
+                        .map(|(handle, len)| unsafe { BufferArg::from_raw_parts(handle, len) }),
+                );
+                let got = f32::from_bytes(&client.read_one(handle).unwrap()).to_vec();
+                Rounding::F32
+                    .check(&got, want)
+                    .unwrap_or_else(|error| panic!("{max_units} units, {tile:?}: {error}"));
+            };
+            check(&reference::sddmm(&x, &dy, &pattern), &|buffers| {
+                register_tiles(&call, tile, buffers, m, AddressType::U32);
+            });
+            check(&reference::grad_block_norms(&x, &dy, &pattern), &|buffers| {
+                norms_by_tiles(&call, tile, buffers, m);
+            });
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use crate::{BlockPattern, BlockSize};
 
 /// Fewest rows of a tile on a device with room for them: few rows still bring enough units to fill the tiles.
-pub(super) const MIN_ROWS: usize = 16;
+const MIN_ROWS: usize = 16;
 /// Rows and columns of `y` that one unit keeps in registers.
 pub(super) const REGISTER_TILE: usize = 4;
 /// Most units of a cube: the least that WebGPU promises.
@@ -100,18 +100,27 @@ pub(in crate::cube) fn select(
     tile
 }
 
-/// Shared memory of a cube with the tallest tile in either direction, in bytes.
-pub(in crate::cube) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
-    let bytes = |transposed| {
-        let tile = select(block, transposed, usize::MAX / 2, max_units);
-        (tile.x_tile() + tile.w_tile()) * 16
-    };
-    bytes(false).max(bytes(true))
+/// The same tile at half the height, which leaves more cubes, if units to fill the tiles remain.
+pub(super) fn shorter(tile: Blueprint) -> Option<Blueprint> {
+    let rows = tile.rows / 2;
+    (rows >= MIN_ROWS).then_some(Blueprint { rows, ..tile })
 }
 
-/// Cubes of the larger of the two products of `m` rows.
+/// Shared memory of a cube with the tallest tile in either direction, in bytes. Forward for a gated pair of one
+/// pattern, which has a block of each weight there.
+pub(in crate::cube) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
+    let bytes = |transposed, weights| {
+        let tile = select(block, transposed, usize::MAX / 2, max_units);
+        (tile.x_tile() + weights * tile.w_tile()) * 16
+    };
+    bytes(false, 2).max(bytes(true, 1))
+}
+
+/// Cubes of the larger of the two products of `m` rows, in the shortest tile that tuning may pick; those on tensor
+/// cores are no shorter. Never falls as `m` grows.
 pub(in crate::cube) fn cubes(pattern: &BlockPattern, m: usize, max_units: usize) -> u64 {
     let tile = select(pattern.block(), false, m, max_units);
+    let tile = shorter(tile).unwrap_or(tile);
     let lines = pattern.block_rows().max(pattern.block_cols());
     m.div_ceil(tile.rows) as u64 * (lines * tile.parts()) as u64
 }
@@ -119,6 +128,7 @@ pub(in crate::cube) fn cubes(pattern: &BlockPattern, m: usize, max_units: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MatrixShape;
 
     #[test]
     fn every_tile_fits_the_smallest_device() {
@@ -127,10 +137,25 @@ mod tests {
                 for m in [1, 16, 17, 33, 64, 100, 8192] {
                     let tile = select(block, transposed, m, 1024);
                     assert!(tile.units() <= 256, "{tile:?}");
-                    assert!((tile.x_tile() + tile.w_tile()) * 16 <= 16384, "{tile:?}");
+                    assert!(shared_bytes(block, 1024) <= 16384, "{tile:?}");
+                    assert!(
+                        (tile.x_tile() + tile.w_tile()) * 16 <= shared_bytes(block, 1024),
+                        "{tile:?}"
+                    );
                     assert_eq!(tile.block % tile.cols, 0, "{tile:?}");
                     assert_eq!(tile.block % tile.depth, 0, "{tile:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn cubes_never_fall_as_rows_grow() {
+        for block in BlockSize::ALL {
+            let pattern = BlockPattern::dense(MatrixShape::new(256, 384).unwrap(), block);
+            for max_units in [4, 32, 64, 1024] {
+                let counts: Vec<u64> = (1..600).map(|m| cubes(&pattern, m, max_units)).collect();
+                assert!(counts.is_sorted(), "{block:?}, {max_units}");
             }
         }
     }

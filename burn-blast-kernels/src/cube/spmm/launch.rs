@@ -20,10 +20,11 @@ use crate::cube::{Call, Epilogue};
 /// - `x`: `[m, d_input]`
 /// - `values`: `[nnz, b, b]`
 /// - `bias`: `[d_output]`, `residual`: `[m, d_output]`
-/// - `y`: `[m, d_output]`
+/// - `y`: `[m, d_output]`, which shares no memory with the inputs: a tuned product is run several times
 ///
 /// # Panics
-/// If a buffer has another size.
+/// If a buffer has another size, or if there are bias and residual and the device does not take both:
+/// [`Call::takes_residual`].
 pub fn spmm(
     call: &Call,
     x: BufferArg,
@@ -41,10 +42,11 @@ pub fn spmm(
 /// # Shapes
 /// - `dy`: `[m, d_output]`
 /// - `values`: `[nnz, b, b]`
-/// - `residual`, `dx`: `[m, d_input]`
+/// - `residual`, `dx`: `[m, d_input]`; `dx` shares no memory with the inputs, as in [`spmm`]
 ///
 /// # Panics
-/// If a buffer has another size.
+/// If a buffer has another size, or if there is a residual and the device does not take it:
+/// [`Call::takes_residual`].
 pub fn spmm_t(
     call: &Call,
     dy: BufferArg,
@@ -112,6 +114,8 @@ fn launch(
     check_len("values", &values, &[call.pattern.value_count()]);
     check_len("output", &y, &[m, side.output]);
     epilogue.check(m, side.output);
+    let room = call.takes_residual() || (epilogue.bias.is_none() && !side.transposed());
+    epilogue.check_residual(room, call.client.name());
     if m == 0 {
         return;
     }

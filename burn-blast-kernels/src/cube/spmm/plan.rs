@@ -64,10 +64,7 @@ pub(super) fn plans(
         return found;
     }
     let tile = base::select(block, transposed, m, max_units);
-    let short = Blueprint { rows: tile.rows / 2, ..tile };
-    // A shorter tile leaves more cubes, but units to fill the tiles must remain.
-    let plans = [Some(tile), (short.rows >= base::MIN_ROWS).then_some(short)];
-    plans.into_iter().flatten().map(Plan::Unit).collect()
+    [Some(tile), base::shorter(tile)].into_iter().flatten().map(Plan::Unit).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use super::launch::{Side, run};
 use super::plan::Plan;
 use crate::BlockPattern;
 use crate::cpu::Activation;
+use crate::cube::call::binding;
+use crate::cube::mma::pieces::base::longest_bound;
 use crate::cube::{Call, Epilogue};
 
 /// Most plans of a product, and their names in the tuner's log.
@@ -37,6 +39,9 @@ struct Key {
     bias: bool,
     activation: String,
     residual: bool,
+    /// Height of each plan, and whether its launch cuts lines. The tuner keeps the number of the fastest, on disk too,
+    /// which means the same plan only where these are the same.
+    plans: Vec<(usize, bool)>,
     block: usize,
     contraction: usize,
     output: usize,
@@ -52,14 +57,15 @@ impl fmt::Display for Key {
 
 impl AutotuneKey for Key {}
 
-/// Whether launches on this device are tuned: not on software adapters.
+/// Whether launches on this device are tuned: not on software adapters, nor on CubeCL's CPU runtime.
 pub(super) fn is_on(client: &Client) -> bool {
-    !is_software(&client.properties().identity.name)
+    let properties = client.properties();
+    !is_software(&properties.identity.name, properties.hardware.num_cpu_cores)
 }
 
-fn is_software(adapter: &str) -> bool {
+fn is_software(adapter: &str, cpu_cores: Option<u32>) -> bool {
     let adapter = adapter.to_lowercase();
-    SOFTWARE.iter().any(|name| adapter.contains(name))
+    cpu_cores.is_some() || SOFTWARE.iter().any(|name| adapter.contains(name))
 }
 
 /// A product whose tile is still open.
@@ -72,6 +78,7 @@ pub(super) struct Product {
     m: usize,
     /// Tallest first.
     plans: Vec<Plan>,
+    compute_units: usize,
 }
 
 /// A product with its buffers, as the tuner runs it several times. Each run writes the whole output.
@@ -89,7 +96,8 @@ impl Product {
     pub fn new(call: &Call, transposed: bool, m: usize, mut plans: Vec<Plan>) -> Self {
         plans.sort_by_key(|plan| std::cmp::Reverse(plan.rows()));
         let (client, pattern) = (call.client.clone(), call.pattern.clone());
-        Self { client, pattern, dtype: call.dtype, transposed, m, plans }
+        let compute_units = call.offer().compute_units;
+        Self { client, pattern, dtype: call.dtype, transposed, m, plans, compute_units }
     }
 
     fn key(&self, [bias, residual]: [bool; 2], activation: Option<Activation>) -> Key {
@@ -107,12 +115,19 @@ impl Product {
             bias,
             activation: format!("{activation:?}"),
             residual,
+            plans: self.plans.iter().map(|plan| (plan.rows(), self.cuts(plan))).collect(),
             block: self.pattern.block().get(),
             contraction,
             output,
             log2_rows: log2(self.m),
             log2_blocks: log2(self.pattern.nnz()),
         }
+    }
+
+    fn cuts(&self, plan: &Plan) -> bool {
+        let row_tiles = self.m.div_ceil(plan.rows());
+        let bound = || longest_bound(&self.pattern, self.transposed, self.compute_units, row_tiles);
+        matches!(plan, Plan::Mma(_)) && bound().is_some()
     }
 
     /// Launches the fastest plan, after measuring all if no product alike has been launched.
@@ -162,64 +177,49 @@ impl Input {
 
 /// A buffer that can be bound more than once.
 #[derive(Clone)]
-enum Buffer {
-    Bound(BufferBinding, usize),
-    Alias(usize, usize),
+struct Buffer {
+    binding: BufferBinding,
+    length: usize,
 }
 
 impl Buffer {
     fn of(arg: BufferArg) -> Self {
-        let length = arg.len();
-        match arg {
-            BufferArg::Handle { handle } => Self::Bound(handle.handle, length),
-            BufferArg::Alias { input_pos, .. } => Self::Alias(input_pos, length),
-        }
+        Self { length: arg.len(), binding: binding(arg) }
     }
 
     fn arg(self) -> BufferArg {
-        match self {
-            // SAFETY: the length is the one it had.
-            Self::Bound(binding, length) => unsafe {
-                BufferArg::from_raw_parts_binding(binding, length)
-            },
-            Self::Alias(at, length) => BufferArg::alias(at, length),
-        }
+        // SAFETY: the length is the one it had.
+        unsafe { BufferArg::from_raw_parts_binding(self.binding, self.length) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cubecl::Device;
     use cubecl::ir::FloatKind;
 
     use super::super::plan::plans;
     use super::*;
     use crate::cube::mma::offer::Class;
+    use crate::cube::mma::offer::tests::AMPERE;
+    use crate::cube::testing::client;
     use crate::reference::{self, Rounding};
-    use crate::{BlockSize, MatrixShape};
+    use crate::{BlockMask, BlockSize, MatrixShape};
 
     #[test]
-    fn software_adapters_are_known_by_name() {
+    fn software_adapters_are_known_by_name_and_processors_by_their_cores() {
         for name in [
             "llvmpipe (LLVM 15.0.6, 256 bits)",
             "SwiftShader Device (Subzero)",
             "Microsoft Basic Render Driver",
         ] {
-            assert!(is_software(name), "{name}");
+            assert!(is_software(name, None), "{name}");
         }
         for name in
             ["NVIDIA H100 80GB HBM3", "Apple M3 Max", "AMD Radeon RX 7900 XTX (RADV NAVI31)"]
         {
-            assert!(!is_software(name), "{name}");
+            assert!(!is_software(name, None), "{name}");
         }
-    }
-
-    /// A client of wgpu's adapter, if there is one.
-    fn client() -> Option<Client> {
-        let found = !Device::enumerate_all().is_empty();
-        let required = std::env::var("BURN_BLAST_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(found || !required, "BURN_BLAST_REQUIRE_GPU is set, but wgpu found no adapter");
-        found.then(|| Device::Wgpu(Default::default()).client())
+        assert!(is_software("a processor by any name", Some(8)));
     }
 
     fn product(client: &Client, m: usize, seed: u64) -> Product {
@@ -244,6 +244,32 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
+    }
+
+    /// A number in the cache of an older version must not be taken for another plan.
+    #[test]
+    fn products_with_other_plans_or_cuts_have_other_keys() {
+        let Some(client) = client() else { return };
+        let mma = Class::Mma { pipelined: true };
+        let block = BlockSize::new(32).unwrap();
+        let one_column = |kept: usize| {
+            let mut mask = BlockMask::empty(MatrixShape::new(32 * 128, 64).unwrap(), block);
+            (0..kept).for_each(|row| mask.set(row, 0, true));
+            BlockPattern::from_mask(&mask)
+        };
+        // Numbers of blocks that round to the same power of two.
+        let (long, short) = (one_column(33), one_column(40));
+        let key = |pattern: &BlockPattern, compute_units: usize, heights: usize| {
+            let call = Call::new(&client, pattern, ElemType::Float(FloatKind::F32)).unwrap();
+            let mut plans = plans(&AMPERE, mma, block, false, [64, 2], 256);
+            plans.truncate(heights);
+            Product { compute_units, ..Product::new(&call, false, 64, plans) }.key([false; 2], None)
+        };
+        assert_eq!(key(&long, 1, 3), key(&short, 1, 3));
+        assert_ne!(key(&long, 1, 3), key(&long, 1, 2));
+        // Known multiprocessors: lines of more than sixteen blocks are cut.
+        assert_eq!(key(&long, 108, 3).plans, [(256, true), (128, true), (64, true)]);
+        assert_ne!(key(&long, 108, 3), key(&long, 1, 3));
     }
 
     /// Tuned all the same on a software adapter, which takes seconds: hence one tiny case.

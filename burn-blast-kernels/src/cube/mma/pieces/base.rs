@@ -2,8 +2,10 @@
 //!
 //! A cube walks one line. If a line is longer than what a multiprocessor gets of the whole product, the device
 //! waits for that one cube. Lines are therefore cut so that none of them takes longer than that share. How
-//! many pieces there are depends on the device and on the number of rows, so sums may differ in their last
-//! bits between those, never between launches.
+//! many pieces there are depends on the device and on the number of tiles of rows, so sums may differ in their last
+//! bits between devices and numbers of rows; between launches only if `autotune` picks another height of the tile.
+
+use crate::BlockPattern;
 
 /// Parts of a multiprocessor's share that a piece may be. Pieces are rounded up to a power of two, and lines
 /// of up to two pieces stay whole, so that the longest cube takes between half a share and one.
@@ -27,6 +29,24 @@ pub(crate) fn bound(compute_units: usize, nnz: usize, row_tiles: usize) -> Optio
 /// Whether a line of this length is cut.
 pub(crate) fn is_cut(length: usize, bound: usize) -> bool {
     length > 2 * bound
+}
+
+/// [`bound`] for the pattern's block rows (`transposed`) or columns, if the longest of them is cut.
+pub(in crate::cube) fn longest_bound(
+    pattern: &BlockPattern,
+    transposed: bool,
+    compute_units: usize,
+    row_tiles: usize,
+) -> Option<usize> {
+    let plan = pattern.plan();
+    let (ptr, order) = if transposed {
+        (pattern.row_ptr(), &plan.rows_by_length)
+    } else {
+        (pattern.col_ptr(), &plan.cols_by_length)
+    };
+    let line = order[0] as usize;
+    let bound = bound(compute_units, pattern.nnz(), row_tiles)?;
+    is_cut((ptr[line + 1] - ptr[line]) as usize, bound).then_some(bound)
 }
 
 /// The work of a product, line by line, and what is left to add.

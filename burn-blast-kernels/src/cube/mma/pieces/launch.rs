@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 
-use super::base::{bound, cut, is_cut};
+use super::base::{cut, longest_bound};
 use super::kernel::{add_pieces_kernel, spmm_pieces_kernel};
 use crate::cube::call::twice;
 use crate::cube::index::{IndexBuffer, PatternIndex, PieceIndex};
@@ -21,18 +21,9 @@ pub(in crate::cube::mma) fn find(
     plan: Blueprint,
     m: usize,
 ) -> Option<Arc<PieceIndex>> {
-    let order = call.pattern.plan();
-    let (ptr, order) = if transposed {
-        (call.pattern.row_ptr(), &order.rows_by_length)
-    } else {
-        (call.pattern.col_ptr(), &order.cols_by_length)
-    };
     let row_tiles = m.div_ceil(plan.tile.rows);
-    let bound = bound(call.offer().compute_units, call.pattern.nnz(), row_tiles)?;
-    let first = order[0] as usize;
-    if !is_cut((ptr[first + 1] - ptr[first]) as usize, bound) {
-        return None;
-    }
+    let bound = longest_bound(call.pattern, transposed, call.offer().compute_units, row_tiles)?;
+    let ptr = if transposed { call.pattern.row_ptr() } else { call.pattern.col_ptr() };
     let index = PieceIndex::of(call.pattern, call.client, (transposed, bound), || cut(ptr, bound));
     let narrow = AddressType::from_len(index.partials * m * plan.block) == AddressType::U32;
     narrow.then_some(index)
