@@ -145,7 +145,6 @@ fn settings_that_make_no_sense_are_refused() {
         ("--temperature 2", "--teacher <MODEL>"),
         ("--features 1", "--teacher <MODEL>"),
         ("--next-token 1", "--teacher <MODEL>"),
-        ("--context 2000", "more than the 1024 positions"),
         ("--clip 0", "--clip must be above 0, but is 0"),
         ("--weight-decay=-1", "--weight-decay must be at least 0, but is -1"),
         ("--next-token 0 --divergence 0 --teacher dense", "one of them above 0"),
@@ -169,6 +168,7 @@ fn settings_that_make_no_sense_are_refused() {
         place.refused(RECOVER, &format!("{tune} {words}"), part);
     }
     for (words, part) in [
+        ("fine-tune dense out --corpus text.txt --context 2000", "more than the 1024 positions"),
         ("one-shot dense out", "name it with --corpus"),
         ("one-shot dense out --corpus text.txt --sequences 0", "must be at least 1"),
         ("one-shot dense dense --method magnitude", "exists: choose another OUT"),
