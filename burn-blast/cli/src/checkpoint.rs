@@ -35,7 +35,7 @@ pub struct Checkpoint {
 }
 
 const SINGLE: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+const INDEX: &str = "model.safetensors.index.json";
 
 impl Source {
     /// Finds the files of a checkpoint. In a folder that is `model.safetensors`, else what

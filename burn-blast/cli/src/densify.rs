@@ -29,7 +29,7 @@ pub struct Report {
     pub bytes_in: u64,
     /// Bytes of all tensors of the output.
     pub bytes_out: u64,
-    /// Files of the input's folder that were not copied, since they hold weights in another form.
+    /// What was not copied from the input's folder: files with weights in another form, and what is no file.
     pub left_out: Vec<String>,
 }
 
@@ -90,7 +90,11 @@ fn plan<'a>(
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.left_out.is_empty() {
-            writeln!(f, "not copied, since they hold weights: {}", self.left_out.join(", "))?;
+            writeln!(
+                f,
+                "not copied, since they hold weights or are no files: {}",
+                self.left_out.join(", ")
+            )?;
         }
         write!(
             f,

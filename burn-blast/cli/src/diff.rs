@@ -75,8 +75,8 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
                 Ok(layer) => report.layers.push(layer),
                 Err(reason) => report.incomparable.push(format!("{name}: {reason}")),
             },
-            (None, _) => report.only_b.push((*name).clone()),
-            (_, None) => report.only_a.push((*name).clone()),
+            (None, _) => absent(&a, name, &mut report.only_b, &mut report.incomparable),
+            (_, None) => absent(&b, name, &mut report.only_a, &mut report.incomparable),
         }
         progress.advance(model.values.bytes().len() as u64);
     }
@@ -91,6 +91,22 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
 
 fn find<'a, 'b>(packed: &'b [Packed<'a>], name: &str) -> Option<&'b Packed<'a>> {
     packed.iter().find(|packed| packed.name == name)
+}
+
+/// Notes that a checkpoint lacks a weight the other has packed: there is nothing of that name, or what cannot hold it.
+fn absent(
+    lacking: &Checkpoint,
+    name: &str,
+    only: &mut Vec<String>,
+    incomparable: &mut Vec<String>,
+) {
+    match lacking.tensor(name) {
+        None => only.push(name.to_owned()),
+        Some(tensor) => {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape());
+            incomparable.push(format!("{name}: {dtype} of {shape:?} against a packed weight"));
+        }
+    }
 }
 
 /// The weight on one side: packed, else dense as the other side's lay on disk.

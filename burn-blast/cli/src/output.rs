@@ -72,7 +72,8 @@ impl Output {
     /// Puts the output in its place.
     ///
     /// # Errors
-    /// If the system refuses; what was there before is there again.
+    /// If the system refuses, or something came to be there meanwhile that must not be replaced; what was there before
+    /// is there still, or again.
     pub fn finish(self) -> Result<(), Error> {
         let path = self.path;
         match self.staging {
@@ -82,6 +83,7 @@ impl Output {
                 let _ = folder.keep();
                 Ok(())
             }
+            Staging::Folder(_) if !self.force => Err(Error::Exists { path }),
             Staging::Folder(folder) => {
                 // A folder cannot be renamed onto another, so the old one steps aside first.
                 let aside = temporary(FOLDER).tempdir_in(parent(&path));

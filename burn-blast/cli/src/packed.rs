@@ -175,11 +175,15 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Names of the weights of which any index is there, in the order of their layers.
+/// Names of the weights of which an index is there, or the values under a name that only those of a packed weight
+/// have, in the order of their layers.
 pub(crate) fn packed_names(checkpoint: &Checkpoint) -> Vec<String> {
     let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
     for name in checkpoint.names() {
-        let base = PARTS[1..].iter().find_map(|part| name.strip_suffix(part)?.strip_suffix('.'));
+        let index =
+            || PARTS[1..].iter().find_map(|part| name.strip_suffix(part)?.strip_suffix('.'));
+        let values = || name.strip_suffix(".values").filter(|base| base.ends_with(".weight"));
+        let base = index().or_else(values);
         if let Some(base) = base
             && seen.insert(base)
         {

@@ -66,7 +66,7 @@ pub struct Total {
 }
 
 impl Layer {
-    /// The row of a weight with elements of `bits` bits.
+    /// The row of a weight with elements of type `dtype`.
     pub fn new(
         name: &str,
         pattern: &BlockPattern,

@@ -29,7 +29,8 @@ pub struct Plan<'a> {
 pub struct Written {
     /// Bytes of all tensors.
     pub bytes: u64,
-    /// Files of the folder that hold weights in another form, which would contradict the new ones.
+    /// What was not copied from the folder: files that hold weights in another form, which would contradict the new
+    /// ones, and what is no file, such as links to folders.
     pub left_out: Vec<String>,
 }
 
@@ -66,7 +67,9 @@ pub fn rewrite<'a>(
     }
     let mut left_out = Vec::new();
     if let Some(folder) = &checkpoint.source.folder {
-        let written: Vec<String> = checkpoint.shards.iter().map(Shard::file_name).collect();
+        let index = checkpoint.source.index.iter().map(|index| index.file_name());
+        let written: Vec<String> =
+            checkpoint.shards.iter().map(Shard::file_name).chain(index).collect();
         copy_rest(folder, "", &written, &mut output, &mut left_out)?;
     }
     output.finish()?;
@@ -136,14 +139,12 @@ fn copy_rest(
         }
         if kind.is_dir() {
             copy_rest(&path, &format!("{name}/"), written, output, left_out)?;
-        } else if holds_weights(&path) {
-            if !name.ends_with(crate::checkpoint::INDEX) {
-                left_out.push(name);
-            }
-        } else if path.is_file() {
+        } else if path.is_file() && !holds_weights(&path) {
             let mut from = File::open(&path).map_err(Error::read(&path))?;
             let mut to = output.create(&name)?;
             io::copy(&mut from, &mut to).map_err(Error::write(output.path()))?;
+        } else {
+            left_out.push(name);
         }
     }
     Ok(())

@@ -75,7 +75,7 @@ pub struct Report {
     pub bytes_in: u64,
     /// Bytes of all tensors of the output.
     pub bytes_out: u64,
-    /// Files of the input's folder that were not copied, since they hold the dense weights in another form.
+    /// What was not copied from the input's folder: files with weights in another form, and what is no file.
     pub left_out: Vec<String>,
 }
 
@@ -266,7 +266,7 @@ impl fmt::Display for Report {
         if !self.left_out.is_empty() {
             writeln!(
                 f,
-                "not copied, since they hold the dense weights: {}",
+                "not copied, since they hold weights or are no files: {}",
                 self.left_out.join(", ")
             )?;
         }

@@ -1,4 +1,11 @@
-//! The backends that the programs of this workspace take by name, and the device behind each.
+//! What the programs of this workspace share: the backends that they take by name, with the device behind each; files
+//! that appear whole or not at all; quartiles.
+
+mod files;
+mod quartiles;
+
+pub use files::{replace_file, temporary_beside};
+pub use quartiles::Quartiles;
 
 use burn::tensor::Device;
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
+use example_backend::replace_file;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
@@ -80,7 +81,7 @@ impl Activations {
         let views: Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
         let file = views.and_then(|views| serialize(views, None));
         let file = file.map_err(|error| refuse(error.to_string()))?;
-        replace(path, &file).map_err(|source| Error::File { path: path.to_path_buf(), source })
+        replace_file(path, &file).map_err(|source| Error::File { path: path.to_path_buf(), source })
     }
 }
 
@@ -103,17 +104,4 @@ fn weight_names(layer: &str, config: &Config) -> Vec<String> {
         (Config::Gpt2(_), Some(short)) => vec![short.to_string(), full],
         _ => vec![full],
     }
-}
-
-/// Writes a file whole: under a temporary name beside it, then renamed.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = tempfile::Builder::new();
-    // As for any new file: the umask decides, not the secrecy of temporary files.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    std::fs::write(file.path(), bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }

@@ -148,7 +148,7 @@ pub struct CompactArgs {
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
     /// Write block-sparse weights dense, zero where no block is kept, for other programs.
-    #[arg(long)]
+    #[arg(long, requires = "out")]
     pub dense: bool,
 }
 

@@ -56,8 +56,14 @@ pub struct Gpt2Config {
     pub tie_word_embeddings: bool,
     #[serde(default = "gpt2_activation")]
     activation_function: String,
+    #[serde(default = "scaled")]
+    scale_attn_weights: bool,
     #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
+    #[serde(default)]
+    reorder_and_upcast_attn: bool,
+    #[serde(default)]
+    add_cross_attention: bool,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +88,7 @@ struct RawLlama {
     #[serde(default = "llama_activation")]
     hidden_act: String,
     rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
     rope_scaling: Option<RawRope>,
     rope_parameters: Option<RawRope>,
 }
@@ -92,6 +99,7 @@ struct RawRope {
     /// The older name of `rope_type`; some files have both.
     r#type: Option<String>,
     rope_theta: Option<f64>,
+    partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -122,6 +130,10 @@ fn gpt2_activation() -> String {
 }
 
 fn tied() -> bool {
+    true
+}
+
+fn scaled() -> bool {
     true
 }
 
@@ -159,6 +171,14 @@ impl Config {
         match self {
             Self::Llama(config) => config.max_position_embeddings,
             Self::Gpt2(config) => config.n_positions,
+        }
+    }
+
+    /// Features between the layers.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.hidden_size,
+            Self::Gpt2(config) => config.n_embd,
         }
     }
 
@@ -240,12 +260,20 @@ impl Gpt2Config {
                 supported: "only \"gelu_new\" and \"gelu_pytorch_tanh\", its other name, are",
             });
         }
-        if config.scale_attn_by_inverse_layer_idx {
-            return Err(Error::Unsupported {
-                setting: "scale_attn_by_inverse_layer_idx",
-                found: "true".to_string(),
-                supported: "only false is",
-            });
+        for (setting, found, implemented, supported) in [
+            ("scale_attn_weights", config.scale_attn_weights, true, "only true is"),
+            (
+                "scale_attn_by_inverse_layer_idx",
+                config.scale_attn_by_inverse_layer_idx,
+                false,
+                "only false is",
+            ),
+            ("reorder_and_upcast_attn", config.reorder_and_upcast_attn, false, "only false is"),
+            ("add_cross_attention", config.add_cross_attention, false, "only false is"),
+        ] {
+            if found != implemented {
+                return Err(Error::Unsupported { setting, found: found.to_string(), supported });
+            }
         }
         positive(&[
             ("vocab_size", config.vocab_size),
@@ -271,6 +299,14 @@ fn rope(raw: &RawLlama, head_dim: usize) -> Result<Rope, Error> {
     let nothing = RawRope::default();
     let given = raw.rope_parameters.as_ref().or(raw.rope_scaling.as_ref()).unwrap_or(&nothing);
     let theta = given.rope_theta.or(raw.rope_theta).unwrap_or(LLAMA_THETA);
+    let share = given.partial_rotary_factor.or(raw.partial_rotary_factor).unwrap_or(1.0);
+    if share != 1.0 {
+        return Err(Error::Unsupported {
+            setting: "partial_rotary_factor",
+            found: share.to_string(),
+            supported: "only 1, whole heads turned, is",
+        });
+    }
     let kind = given.rope_type.as_deref().or(given.r#type.as_deref()).unwrap_or("default");
     let need = |value: Option<f64>, name: &str| {
         let reason = || format!("rope_type \"{kind}\" needs a positive {name}");

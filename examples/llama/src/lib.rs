@@ -54,7 +54,7 @@ pub use checkpoint::{Checkpoint, Form, Precision};
 pub use compact::LayerSizes;
 pub use config::{Config, Gpt2Config, LlamaConfig};
 pub use error::Error;
-pub use example_backend::{Backend, NotBuilt};
+pub use example_backend::{Backend, NotBuilt, Quartiles};
 pub use generate::{Generation, generate, next_scores};
 pub use gpt2::Gpt2;
 pub use linear::Linear;
@@ -63,7 +63,7 @@ pub use model::Model;
 pub use perplexity::{Score, Windows, perplexity};
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
-pub use speed::{Quartiles, Round};
+pub use speed::Round;
 pub use tokenizer::{TextStream, Tokenizer};
 
 /// The code in the README is compiled with the tests.

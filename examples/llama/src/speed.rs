@@ -36,37 +36,3 @@ impl Round {
         Ok(Self { prefill, decode })
     }
 }
-
-/// The middle of some numbers, and how far they spread.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Quartiles {
-    /// A quarter of the numbers is below.
-    pub lower: f64,
-    /// Half of them are.
-    pub median: f64,
-    /// Three quarters are.
-    pub upper: f64,
-}
-
-impl Quartiles {
-    /// Of at least one number.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-        Self { lower: at(0.25), median: at(0.5), upper: at(0.75) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quartiles_are_taken_from_the_sorted_values() {
-        let quartiles = Quartiles::of(vec![0.5, 0.1, 0.4, 0.2, 0.25]);
-        assert_eq!(quartiles, Quartiles { lower: 0.2, median: 0.25, upper: 0.4 });
-    }
-}

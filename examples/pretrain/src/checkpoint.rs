@@ -4,16 +4,29 @@
 //! renamed into place last, so the folder is in order after a crash at any moment.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use example_backend::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Config;
 
 /// Layout of `state.json`; another number is refused.
 const VERSION: u32 = 1;
+
+/// What a finished run leaves beside its checkpoints.
+const WRITTEN: [&str; 9] = [
+    "state.json",
+    "ledger.jsonl",
+    "report.json",
+    "report.md",
+    "loss.svg",
+    "sparsity.svg",
+    "churn.svg",
+    "model.bpk",
+    "patterns",
+];
 
 /// The part of the experiment that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +148,7 @@ impl Store {
         self.folder.join(checkpoint).join("optimizer.bpk")
     }
 
-    /// Makes the folder and clears what a finished run left in it.
+    /// Makes the folder and removes what a finished run left in it: a new one may draw fewer plots.
     ///
     /// # Errors
     /// If the folder holds an unfinished run, or cannot be written.
@@ -147,8 +160,9 @@ impl Store {
                 "{} holds an unfinished run: add --resume to go on with it, or choose another folder with --out",
                 self.folder.display()
             );
-            self.remove("state.json")?;
-            self.remove("ledger.jsonl")?;
+            for name in WRITTEN {
+                self.remove(name)?;
+            }
             for checkpoint in
                 [before.dense.checkpoint, before.sparse.checkpoint].into_iter().flatten()
             {
@@ -222,14 +236,7 @@ impl Store {
     /// If the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
-        let write = || -> Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        replace_file(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn create_folder(&self, folder: &Path) -> Result<()> {
@@ -305,8 +312,15 @@ mod tests {
         assert!(store.start().unwrap_err().to_string().contains("add --resume"));
         state.phase = Phase::Finished;
         store.write_state(&state).unwrap();
+        fs::create_dir(store.path("patterns")).unwrap();
+        for name in ["report.md", "churn.svg", "patterns/layer-0-up.svg", "notes.txt"] {
+            fs::write(store.path(name), "before").unwrap();
+        }
         store.start().unwrap();
         assert!(store.state().is_err());
+        let left: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["notes.txt"], "what others put there stays");
     }
 
     #[test]

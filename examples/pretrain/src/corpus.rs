@@ -212,13 +212,17 @@ fn metadata() -> Result<Metadata> {
         .context("cargo metadata answered with something that is not its JSON")
 }
 
+/// Where cargo unpacks what it takes from registries, whether or not it did.
+fn sources() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")))?;
+    Some(home.join("registry").join("src"))
+}
+
 /// Packages of a lock file whose sources cargo has unpacked on this machine.
 fn unpacked(lock: &str) -> Vec<Package> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else {
-        return Vec::new();
-    };
-    let registries = fs::read_dir(home.join("registry").join("src")).into_iter().flatten();
+    let Some(sources) = sources() else { return Vec::new() };
+    let registries = fs::read_dir(sources).into_iter().flatten();
     let registries: Vec<PathBuf> = registries.flatten().map(|entry| entry.path()).collect();
     let field = |entry: &str, key: &str| {
         let value = entry.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;
@@ -289,8 +293,11 @@ mod tests {
     fn sources_are_found_without_asking_cargo() {
         let found = unpacked(include_str!("../../../Cargo.lock"));
         let burn = found.iter().find(|package| package.name == "burn");
-        // Built from the registry, as any checkout is unless its sources are vendored.
-        let Some(burn) = burn else { return };
+        let Some(burn) = burn else {
+            // Built from the registry, as any checkout is unless its sources are vendored.
+            assert!(sources().is_none_or(|folder| !folder.exists()), "burn is not found");
+            return;
+        };
         assert_eq!(burn.version, "0.22.1");
         assert!(burn.manifest_path.exists());
         assert!(unpacked("").is_empty());

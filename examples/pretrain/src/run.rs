@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn_blast::io;
+use example_backend::Backend;
 
 use crate::args::{Config, Request};
 use crate::checkpoint::{Phase, State, Store};
@@ -118,13 +119,28 @@ pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
 }
 
 fn how_to_resume(state: &State, phase: Phase, out: &Path) -> String {
+    let backend = state.config.backend;
+    // The default build has no other.
+    let features = match backend {
+        Backend::Flex => String::new(),
+        other => format!(" --features {}", other.name()),
+    };
     format!(
-        "Saved the {} run at step {} of {}. Go on with: cargo run --release -p pretrain -- --resume --out {}",
+        "Saved the {} run at step {} of {}. Go on with: cargo run --release -p pretrain{features} -- --resume --out {}",
         phase.name(),
         state.log(phase).steps,
         state.config.steps,
-        out.display()
+        quoted(&out.to_string_lossy())
     )
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// Writes the packed model, reads it into a fresh one, checks that nothing was lost, and lets that one write.
@@ -209,6 +225,19 @@ mod tests {
         let ledger = fs::read_to_string(out.join("ledger.jsonl")).unwrap();
         // Updates at steps 3, 6, 9 and 14 of three weights.
         assert_eq!(ledger.lines().count(), 4 * 3);
+    }
+
+    #[test]
+    fn the_command_that_resumes_can_be_pasted() {
+        let command = |backend, out: &str| {
+            let config = Config { backend, ..Config::default() };
+            how_to_resume(&State::new(config, 0), Phase::Dense, Path::new(out))
+        };
+        let plain = command(Backend::Flex, "runs/one");
+        assert!(plain.ends_with("-p pretrain -- --resume --out runs/one"), "{plain}");
+        let gpu = command(Backend::Vulkan, "it's mine");
+        let end = "-p pretrain --features vulkan -- --resume --out 'it'\\''s mine'";
+        assert!(gpu.ends_with(end), "{gpu}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
+use example_backend::Quartiles;
 use serde::Serialize;
 
 use crate::args::Config;
@@ -121,24 +122,14 @@ fn milliseconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(clock.elapsed().as_secs_f64() * 1e3)
 }
 
-fn quartiles(mut values: Vec<f64>) -> Timing {
-    values.sort_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    Timing { median_ms: at(0.5), lower_quartile_ms: at(0.25), upper_quartile_ms: at(0.75) }
+fn quartiles(milliseconds: Vec<f64>) -> Timing {
+    let Quartiles { lower, median, upper } = Quartiles::of(milliseconds);
+    Timing { median_ms: median, lower_quartile_ms: lower, upper_quartile_ms: upper }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quartiles_are_taken_from_the_sorted_values() {
-        let timing = quartiles(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
-        assert_eq!(
-            (timing.lower_quartile_ms, timing.median_ms, timing.upper_quartile_ms),
-            (2.0, 3.0, 4.0)
-        );
-    }
 
     #[test]
     fn both_sides_run_in_every_round() {

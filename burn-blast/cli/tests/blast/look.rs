@@ -149,3 +149,20 @@ fn what_cannot_be_compared_and_what_only_one_has_is_named() {
     assert_eq!(report["only_a"], json!(["bias"]));
     assert_eq!(report["only_b"], json!(["scale"]));
 }
+
+#[test]
+fn a_dense_weight_of_a_type_without_arithmetic_is_not_called_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = sparsified(&folder, "a.safetensors", "0.5");
+    let mut quantised = tensors(&dense(&folder));
+    let w = Stored { dtype: safetensors::Dtype::I8, shape: vec![16, 24], bytes: vec![1; 16 * 24] };
+    quantised.insert("w".to_string(), w);
+    let other = folder.path().join("b.safetensors");
+    write(&other, &quantised, &[]);
+    for (a, b) in [(&packed, &other), (&other, &packed)] {
+        let (code, report) = diffed(a, b);
+        assert_eq!(code, 1);
+        assert_eq!(report["incomparable"], json!(["w: I8 of [16, 24] against a packed weight"]));
+        assert_eq!((&report["only_a"], &report["only_b"]), (&json!([]), &json!([])));
+    }
+}

@@ -138,6 +138,19 @@ fn outputs_are_not_overwritten() {
 }
 
 #[test]
+fn a_folder_that_appears_while_blast_works_is_not_replaced() {
+    let (folder, dense, out) = checkpoint();
+    let source = burn_blast_cli::checkpoint::Source::find(&dense).unwrap();
+    let output = burn_blast_cli::output::Output::new(&source, &out, false).unwrap();
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("thesis.tex"), "precious").unwrap();
+    let error = output.finish().unwrap_err().to_string();
+    assert!(error.contains("already there") && error.contains("--force"), "{error}");
+    assert_eq!(fs::read_to_string(out.join("thesis.tex")).unwrap(), "precious");
+    no_rubbish(&folder);
+}
+
+#[test]
 fn filters_that_match_nothing_list_what_there_is() {
     let (folder, dense, out) = checkpoint();
     let refuse = |options: &str, parts: &[&str]| {
@@ -171,6 +184,9 @@ fn numbers_out_of_range_are_refused() {
     refuse("--activations x", &["--activations is only used with --score wanda"]);
     refuse("--block 128", &["is 64 x 160", "less than a block of 128", "--exclude"]);
     refused(&folder, "inspect", &[&dense], "--block 7", &["block size 7 is not supported"]);
+    let parts = ["--orientation is only used with --block"];
+    refused(&folder, "inspect", &[&dense], "--orientation in-out", &parts);
+    refused(&folder, "inspect", &[&dense], "--force", &["--force is only used with --svg"]);
 }
 
 #[test]

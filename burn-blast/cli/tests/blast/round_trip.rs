@@ -326,20 +326,25 @@ fn weights_in_another_form_are_not_copied_and_that_is_said() {
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
     Model { shards: 1, ..small(Family::Llama, Dtype::BF16) }.write(&dense);
     fs::create_dir(dense.join("original")).unwrap();
+    let index = "original/model.safetensors.index.json";
     for file in
-        ["pytorch_model.bin", "original/params.json", "original/consolidated.pth", ".hidden"]
+        ["pytorch_model.bin", "original/params.json", "original/consolidated.pth", ".hidden", index]
     {
         fs::write(dense.join(file), "x").unwrap();
     }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(folder.path(), dense.join("elsewhere")).unwrap();
     let outcome = fine("sparsify", &[&dense, &sparse], "--block 16");
     assert!(
-        outcome.out.contains("original/consolidated.pth, pytorch_model.bin"),
+        outcome.out.contains(&format!("original/consolidated.pth, {index}, pytorch_model.bin")),
         "{}",
         outcome.out
     );
+    assert_eq!(outcome.out.contains("are no files: elsewhere, original"), cfg!(unix));
     let there = |file: &str| sparse.join(file).exists();
     assert!(there("original/params.json"));
     assert!(
         !there("pytorch_model.bin") && !there("original/consolidated.pth") && !there(".hidden")
     );
+    assert!(!there(index) && !there("elsewhere"));
 }

@@ -75,6 +75,21 @@ fn missing_and_misshapen_parts_are_all_listed() {
 }
 
 #[test]
+fn values_without_any_index_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("w.safetensors");
+    let values = Stored::f32(&[1, 8, 8], &[1.0; 64]);
+    let name = "layers.0.mlp.up_proj.weight.values".to_string();
+    write(&file, &Tensors::from([(name, values)]), &[]);
+    let outcome = run("verify", &[&file], "");
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    for part in ["row_idx", "col_ptr", "layout"] {
+        let expected = format!("has no \"layers.0.mlp.up_proj.weight.{part}\"");
+        assert!(outcome.out.contains(&expected), "no {expected} in {}", outcome.out);
+    }
+}
+
+#[test]
 fn indices_that_are_no_pattern_are_found() {
     let layout =
         |numbers: &'static [i32]| move |tensors: &mut Tensors| set(tensors, "w.layout", numbers);

@@ -46,9 +46,23 @@ impl Checkpoint {
     /// # Errors
     /// If `folder` exists, or cannot be written, or `config.json` has no place for the model's sizes.
     pub fn save(&self, model: &Model, folder: impl AsRef<Path>, form: Form) -> Result<(), Error> {
+        self.save_with(model, folder, form, |_| Ok(()))
+    }
+
+    /// As [`save`](Self::save), with what `add` puts into the folder before it gets its name.
+    ///
+    /// # Errors
+    /// Those of `save`, and what `add` returns; there is no folder then.
+    pub fn save_with<E: From<Error>>(
+        &self,
+        model: &Model,
+        folder: impl AsRef<Path>,
+        form: Form,
+        add: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
         let folder = folder.as_ref();
         if folder.exists() {
-            return Err(Error::Exists { path: folder.to_path_buf() });
+            return Err(Error::Exists { path: folder.to_path_buf() }.into());
         }
         let refuse = |source| Error::File { path: folder.to_path_buf(), source };
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -71,7 +85,11 @@ impl Checkpoint {
         // Written by the crate under a temporary name of its own, secrecy included.
         let permissions = std::fs::metadata(&config).map_err(refuse)?.permissions();
         std::fs::set_permissions(&weights, permissions).map_err(refuse)?;
-        std::fs::rename(scratch.keep(), folder).map_err(refuse)
+        add(scratch.path())?;
+        std::fs::rename(scratch.path(), folder).map_err(refuse)?;
+        // Only now: a folder that could not be renamed is removed.
+        let _ = scratch.keep();
+        Ok(())
     }
 
     /// Takes over the sizes of the layers, if they have all the same and the configuration has a place for them.

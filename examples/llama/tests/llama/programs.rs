@@ -130,19 +130,36 @@ fn settings_that_make_no_sense_are_refused() {
     let place = Place::new();
     place.dense();
     std::fs::write(place.path("short.txt"), "short").unwrap();
+    for (name, setting, value) in
+        [("wide", "hidden_size", 64), ("short", "max_position_embeddings", 8)]
+    {
+        let mut config = json(&place.path("dense/config.json"));
+        config[setting] = Value::from(value);
+        std::fs::create_dir(place.path(name)).unwrap();
+        std::fs::write(place.path(name).join("config.json"), config.to_string()).unwrap();
+    }
     let tune = format!("fine-tune dense out {TEXT}");
     for (words, part) in [
         ("--divergence=-1 --teacher dense", "must not be negative"),
+        ("--divergence 1", "--teacher <MODEL>"),
+        ("--temperature 2", "--teacher <MODEL>"),
+        ("--features 1", "--teacher <MODEL>"),
+        ("--next-token 1", "--teacher <MODEL>"),
+        ("--clip 0", "--clip must be above 0, but is 0"),
+        ("--weight-decay=-1", "--weight-decay must be at least 0, but is -1"),
         ("--next-token 0 --divergence 0 --teacher dense", "one of them above 0"),
-        ("--temperature 0", "--temperature must be above 0"),
+        ("--temperature 0 --teacher dense", "--temperature must be above 0, but is 0"),
+        ("--temperature inf --teacher dense", "--temperature must be above 0, but is inf"),
         ("--sparsity 1", "--sparsity must be at least 0 and below 1"),
         ("--block 7", "block size 7"),
         ("--growth-fraction 2", "growth_fraction is 2"),
         ("--interval 0", "interval is 0"),
-        ("--keep-last 2", "no BlockSparseLinear layer"),
+        ("--keep-last 2", "--keep-last 2 leaves none of the 2 layers"),
         ("--steps 0", "--steps must be at least 1"),
         ("--lr 0", "--lr must be above 0"),
         ("--teacher nowhere", "config.json"),
+        ("--teacher wide --features 1", "layers give 64 features, the model's 32"),
+        ("--teacher short", "more than the 8 positions"),
         ("--lora 0", "--lora must be at least 1"),
         ("--lora 4", "no MLP weight of the model is block-sparse"),
         ("--lora 4 --sparsity 0.5", "cannot be used with"),
@@ -151,13 +168,20 @@ fn settings_that_make_no_sense_are_refused() {
         place.refused(RECOVER, &format!("{tune} {words}"), part);
     }
     for (words, part) in [
+        ("fine-tune dense out --corpus text.txt --context 2000", "more than the 1024 positions"),
         ("one-shot dense out", "name it with --corpus"),
         ("one-shot dense out --corpus text.txt --sequences 0", "must be at least 1"),
         ("one-shot dense dense --method magnitude", "exists: choose another OUT"),
+        ("one-shot dense out --method magnitude --keep-last 99", "--keep-last 99 leaves none"),
+        ("one-shot dense out --method magnitude --sequences 8", "--sequences has no effect"),
+        ("one-shot dense out --corpus text.txt --context 2000", "more than the 1024 positions"),
         ("merge dense out", "there is nothing to merge"),
         ("merge dense dense", "exists: choose another OUT"),
         ("measure dense --corpus short.txt", "too few for sequences"),
         ("measure dense --corpus text.txt --rounds 0", "--rounds must be at least 1"),
+        ("measure dense --corpus text.txt --batch 0", "--batch and --context must be at least 1"),
+        ("measure dense --corpus text.txt --context 0", "--batch and --context must be at least 1"),
+        ("measure dense --corpus text.txt --context 2000", "more than the 1024 positions"),
         ("measure dense --corpus text.txt --prefill 2000", "more than the positions"),
         ("dense out --corpus nowhere.txt", "cannot read the corpus"),
         ("dense out --corpus text.txt --heads 3", "num_key_value_heads = 2 does not divide"),
@@ -178,6 +202,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("activations dense --text text.txt --out norms --compact", "--compact is not for"),
         ("activations dense --text text.txt --out no/folder", "no/folder: "),
         ("compact dense --out dense", "exists already"),
+        ("compact dense --dense", "--out <FOLDER>"),
     ] {
         let (code, _, err) = place.run(LLAMA, words);
         assert!(code != 0 && err.contains(part), "{words}: {code}, {err}");

@@ -136,6 +136,21 @@ fn what_is_not_implemented_is_named() {
     assert!(error.contains("activation_function = relu"), "{error}");
     let error = with_config("gpt2", |c| c["scale_attn_by_inverse_layer_idx"] = json!(true));
     assert!(error.contains("scale_attn_by_inverse_layer_idx = true"), "{error}");
+    for (setting, found) in [
+        ("scale_attn_weights", false),
+        ("reorder_and_upcast_attn", true),
+        ("add_cross_attention", true),
+    ] {
+        let error = with_config("gpt2", |config| config[setting] = json!(found));
+        let expected = format!("{setting} = {found}, which is not implemented: only {} is", !found);
+        assert!(error.contains(&expected), "{error}");
+    }
+    let error = with_config("llama3", |config| config["partial_rotary_factor"] = json!(0.5));
+    assert!(error.contains("partial_rotary_factor = 0.5, which is not implemented"), "{error}");
+    let inside =
+        |config: &mut Value| config["rope_parameters"]["partial_rotary_factor"] = json!(0.25);
+    let error = with_config("llama3", inside);
+    assert!(error.contains("partial_rotary_factor = 0.25"), "{error}");
 }
 
 #[test]

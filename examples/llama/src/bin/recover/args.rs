@@ -159,15 +159,15 @@ pub struct OneShotArgs {
     /// Text to calibrate on; every method but `magnitude` needs it. Its last tenth is left out.
     #[arg(long, value_name = "FILE")]
     pub corpus: Option<PathBuf>,
-    /// Sequences to calibrate on.
-    #[arg(long, default_value_t = 64)]
-    pub sequences: usize,
-    /// Tokens in a sequence.
-    #[arg(long, default_value_t = 128)]
-    pub context: usize,
-    /// How strongly corrected values are drawn to the old ones, against the inputs' mean square.
-    #[arg(long, default_value_t = 0.01)]
-    pub damping: f64,
+    /// Sequences to calibrate on. Default: 64.
+    #[arg(long)]
+    pub sequences: Option<usize>,
+    /// Tokens in a sequence. Default: 128.
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// How strongly corrected values are drawn to the old ones, against the inputs' mean square. Default: 0.01.
+    #[arg(long)]
+    pub damping: Option<f64>,
     /// Where to compute; GPUs need a build with their feature.
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub backend: Backend,
@@ -232,16 +232,16 @@ pub struct FineTuneArgs {
     #[arg(long, value_name = "MODEL", help_heading = "Distillation")]
     pub teacher: Option<PathBuf>,
     /// Weight of the loss of the next token.
-    #[arg(long, default_value_t = 1.0, help_heading = "Distillation")]
+    #[arg(long, default_value_t = 1.0, help_heading = "Distillation", requires = "teacher")]
     pub next_token: f64,
     /// Weight of the divergence from the teacher's scores.
-    #[arg(long, default_value_t = 1.0, help_heading = "Distillation")]
+    #[arg(long, default_value_t = 1.0, help_heading = "Distillation", requires = "teacher")]
     pub divergence: f64,
     /// Both scores are divided by this before they are compared.
-    #[arg(long, default_value_t = 1.0, help_heading = "Distillation")]
+    #[arg(long, default_value_t = 1.0, help_heading = "Distillation", requires = "teacher")]
     pub temperature: f64,
     /// Weight of the distance between features, layer by layer, relative to the teacher's.
-    #[arg(long, default_value_t = 0.0, help_heading = "Distillation")]
+    #[arg(long, default_value_t = 0.0, help_heading = "Distillation", requires = "teacher")]
     pub features: f64,
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use llama::Tokenizer;
+use llama::{Checkpoint, Tokenizer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -35,6 +35,20 @@ pub struct Batch {
 }
 
 impl Corpus {
+    /// Reads a text for the model of a checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), and if the model has fewer positions than a sequence has tokens, or does not know a
+    /// token of the text.
+    pub fn of(checkpoint: &Checkpoint, path: &Path, context: usize) -> Result<Self> {
+        check_context(checkpoint, context)?;
+        let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
+        let vocabulary = checkpoint.config().vocabulary();
+        let foreign = corpus.tokens().find(|token| *token as usize >= vocabulary);
+        foreign.map_or(Ok(()), |token| Err(llama::Error::Token { token, vocabulary }))?;
+        Ok(corpus)
+    }
+
     /// Reads a text file, or JSON lines if it ends in `.jsonl`.
     ///
     /// # Errors
@@ -58,11 +72,14 @@ impl Corpus {
 
     /// A number that changes with any token, so that a resumed run can tell that its corpus is still the same.
     pub fn fingerprint(&self) -> u64 {
-        let all = self.train.iter().chain(&self.valid);
         // FNV-1a over tokens.
-        all.fold(0xcbf2_9ce4_8422_2325, |hash, &token| {
+        self.tokens().fold(0xcbf2_9ce4_8422_2325, |hash, token| {
             (hash ^ u64::from(token)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = u32> {
+        self.train.iter().chain(&self.valid).copied()
     }
 
     /// A batch of training sequences: a function of seed and number alone, so a resumed run needs no reader position.
@@ -83,6 +100,19 @@ impl Corpus {
         let batches = starts.chunks(text.batch);
         batches.map(|starts| windows(&self.valid, starts, text.context, device)).collect()
     }
+}
+
+/// Refuses sequences longer than a model was made for.
+///
+/// # Errors
+/// If they are; the message names the model by its number of positions.
+pub fn check_context(checkpoint: &Checkpoint, context: usize) -> Result<()> {
+    let positions = checkpoint.config().context();
+    ensure!(
+        context <= positions,
+        "--context {context} is more than the {positions} positions the model was made for: take a shorter one"
+    );
+    Ok(())
 }
 
 /// The texts of all lines, one after the other.
@@ -119,6 +149,8 @@ fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) ->
 pub mod tests {
     use std::io::Write;
 
+    use serde_json::json;
+
     use super::*;
 
     fn text(context: usize) -> TextArgs {
@@ -153,6 +185,31 @@ pub mod tests {
         let corpus = Corpus::read(file.path(), &Tokenizer::Bytes, 0).unwrap();
         assert_eq!(corpus.train, b"abcdefghijk".map(u32::from));
         assert_eq!(corpus.valid, [u32::from(b'l')]);
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_the_model_is_refused() {
+        let file = file(".txt", &"tokens outside the vocabulary ".repeat(20));
+        let refuse = |vocabulary: usize, context| {
+            let config = json!({
+                "model_type": "gpt2", "vocab_size": vocabulary, "n_embd": 8, "n_layer": 1, "n_head": 1,
+                "n_positions": 16,
+            });
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            // One token a word, all of them 300.
+            let tokenizer = json!({
+                "model": { "type": "WordLevel", "vocab": { "a": 300 }, "unk_token": "a" },
+                "pre_tokenizer": { "type": "Whitespace" },
+            });
+            std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            format!("{:#}", Corpus::of(&checkpoint, file.path(), context).unwrap_err())
+        };
+        let error = refuse(301, 17);
+        assert!(error.starts_with("--context 17 is more than the 16 positions"), "{error}");
+        let error = refuse(300, 4);
+        assert!(error.contains("token 300, but the model knows 300"), "{error}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod adapt;
 mod args;
 mod data;
+mod folder;
 mod loss;
 mod measure;
 mod objective;

@@ -1,11 +1,9 @@
 //! Checkpoints side by side: loss on held-out text, bytes, tokens a second.
 
-use std::io::Write;
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use burn_blast::report::plot::{Series, line_chart};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use example_backend::replace_file;
 use llama::{Checkpoint, Model, Precision, Quartiles, Round};
 use serde::Serialize;
 
@@ -51,6 +49,10 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
         args.prefill > 0 && args.decode > 0 && args.rounds > 0,
         "--prefill, --decode and --rounds must be at least 1"
     );
+    ensure!(
+        args.text.batch > 0 && args.text.context > 0,
+        "--batch and --context must be at least 1"
+    );
     let device = args.backend.open()?;
     let mut all = Vec::new();
     for folder in &args.models {
@@ -61,7 +63,7 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
             "--prefill and --decode make {length} tokens, more than the positions of {}",
             folder.display()
         );
-        let corpus = Corpus::read(&args.text.corpus, &checkpoint.tokenizer()?, args.text.context)?;
+        let corpus = Corpus::of(&checkpoint, &args.text.corpus, args.text.context)?;
         let model = checkpoint.load(&device, Precision::F32)?;
         let loss = evaluate(&model, &corpus.held_out(&args.text, &device))?;
         let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
@@ -81,7 +83,8 @@ pub fn run(args: &MeasureArgs) -> Result<()> {
     let rows: Vec<Row> = all.into_iter().map(|one| one.row(baseline)).collect();
     println!("{}", table(&rows));
     if let Some(path) = &args.out {
-        write_lines(path, &rows).with_context(|| format!("cannot write {}", path.display()))?;
+        replace_file(path, &lines(&rows)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.svg {
         let title = "Loss against sparsity";
@@ -171,15 +174,14 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
-fn write_lines(path: &Path, rows: &[Row]) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+/// The rows in JSON, one a line.
+fn lines(rows: &[Row]) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
     for row in rows {
-        serde_json::to_writer(&mut file, row)?;
-        file.write_all(b"\n")?;
+        serde_json::to_writer(&mut lines, row)?;
+        lines.push(b'\n');
     }
-    file.persist(path)?;
-    Ok(())
+    Ok(lines)
 }
 
 #[cfg(test)]

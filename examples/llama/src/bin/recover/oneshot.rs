@@ -9,12 +9,17 @@ use burn_blast::{
 use burn_blast_kernels::budget::kept_blocks;
 use llama::{Checkpoint, Form, Linear, Model, Precision};
 
-use crate::args::{Method, OneShotArgs};
+use crate::args::{Method, OneShotArgs, TextArgs};
 use crate::data::{Batch, Corpus};
-use crate::run::check_blocks;
+use crate::run::{check_blocks, mlp_names};
 
 /// Sequences that go through the model at once.
 const BATCH: usize = 8;
+
+/// Sequences to calibrate on, tokens in each, and the damping, unless asked for otherwise.
+const SEQUENCES: usize = 64;
+const CONTEXT: usize = 128;
+const DAMPING: f64 = 0.01;
 
 /// Sparsifies, writes, and prints what was kept.
 ///
@@ -22,6 +27,7 @@ const BATCH: usize = 8;
 /// If a setting is not valid, or a file cannot be read or written.
 pub fn run(args: &OneShotArgs) -> Result<()> {
     check_blocks(&args.blocks)?;
+    check_used(args)?;
     ensure!(!args.out.exists(), "{} exists: choose another OUT, or remove it", args.out.display());
     let checkpoint = Checkpoint::open(&args.model)?;
     let device = args.backend.open()?;
@@ -30,8 +36,7 @@ pub fn run(args: &OneShotArgs) -> Result<()> {
         Method::Magnitude => Vec::new(),
         _ => sample(args, &checkpoint, &device)?,
     };
-    let names: Vec<String> =
-        model.mlps_mut(args.blocks.keep_last).into_iter().map(|(name, _)| name).collect();
+    let names = mlp_names(&mut model, args.blocks.keep_last)?;
     // A layer's weights are chosen together: their inputs were seen before any of them changed.
     for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
         let calibrations = observe(&model, layer, &sample, &device);
@@ -50,6 +55,26 @@ pub fn run(args: &OneShotArgs) -> Result<()> {
     Ok(())
 }
 
+/// Refuses options that the method does not use.
+fn check_used(args: &OneShotArgs) -> Result<()> {
+    let calibrates = args.method != Method::Magnitude;
+    for (option, given) in [
+        ("--corpus", args.corpus.is_some()),
+        ("--sequences", args.sequences.is_some()),
+        ("--context", args.context.is_some()),
+    ] {
+        ensure!(
+            calibrates || !given,
+            "{option} has no effect with --method magnitude: leave it out, or take another method"
+        );
+    }
+    ensure!(
+        args.method == Method::WandaCorrected || args.damping.is_none(),
+        "--damping has no effect without --method wanda-corrected: leave it out, or take that method"
+    );
+    Ok(())
+}
+
 /// Path of the layer a weight is in.
 fn layer_of(name: &str) -> &str {
     name.split_once(".mlp.").map_or(name, |(layer, _)| layer)
@@ -57,11 +82,16 @@ fn layer_of(name: &str) -> &str {
 
 fn sample(args: &OneShotArgs, checkpoint: &Checkpoint, device: &Device) -> Result<Vec<Batch>> {
     let path = args.corpus.as_ref().context("this method needs a text: name it with --corpus")?;
-    ensure!(args.sequences > 0 && args.context > 0, "--sequences and --context must be at least 1");
-    let corpus = Corpus::read(path, &checkpoint.tokenizer()?, args.context)?;
-    let text = crate::args::TextArgs { corpus: path.clone(), context: args.context, batch: BATCH };
-    let batches = args.sequences.div_ceil(BATCH);
-    Ok((0..batches).map(|number| corpus.batch(&text, 0, number, device)).collect())
+    let sequences = args.sequences.unwrap_or(SEQUENCES);
+    let context = args.context.unwrap_or(CONTEXT);
+    ensure!(sequences > 0 && context > 0, "--sequences and --context must be at least 1");
+    let corpus = Corpus::of(checkpoint, path, context)?;
+    let batch = |number: usize| {
+        let batch = BATCH.min(sequences - number * BATCH);
+        let text = TextArgs { corpus: path.clone(), context, batch };
+        corpus.batch(&text, 0, number, device)
+    };
+    Ok((0..sequences.div_ceil(BATCH)).map(batch).collect())
 }
 
 /// What the named weights of a layer take, by the model as it is now: the layers before are sparse already.
@@ -101,7 +131,7 @@ fn sparse(
     };
     let values = match calibration {
         Some(calibration) if args.method == Method::WandaCorrected => {
-            calibration.correct(weight, &pattern, args.damping)?
+            calibration.correct(weight, &pattern, args.damping.unwrap_or(DAMPING))?
         }
         _ => functions::pack(weight, &pattern),
     };
@@ -127,9 +157,9 @@ mod tests {
             blocks: SparsityArgs { sparsity: 0.5, block: 8, keep_last: 1 },
             method,
             corpus: corpus.map(Path::to_path_buf),
-            sequences: 8,
-            context: 32,
-            damping: 0.01,
+            sequences: corpus.map(|_| 8),
+            context: corpus.map(|_| 32),
+            damping: None,
             backend: llama::Backend::Flex,
         }
     }
@@ -155,7 +185,8 @@ mod tests {
             ("wanda", Method::Wanda),
             ("corrected", Method::WandaCorrected),
         ] {
-            let args = args(folder.path(), name, method, Some(text.path()));
+            let text = (method != Method::Magnitude).then_some(text.path());
+            let args = args(folder.path(), name, method, text);
             run(&args).unwrap();
             let mut sparse =
                 Checkpoint::open(&args.out).unwrap().load(&Device::flex(), Precision::F32).unwrap();
@@ -168,12 +199,31 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_has_as_many_sequences_as_were_asked_for() {
+        let text = file(".txt", &"pack my box with five dozen liquor jugs. ".repeat(40));
+        let checkpoint = Checkpoint::new(crate::train::tests::config()).unwrap();
+        for sequences in [3, 8, 12] {
+            let mut args = args(Path::new(""), "out", Method::Wanda, Some(text.path()));
+            args.sequences = Some(sequences);
+            let sample = sample(&args, &checkpoint, &Device::flex()).unwrap();
+            let found: usize = sample.iter().map(|batch| batch.inputs.dims()[0]).sum();
+            assert_eq!(found, sequences);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_before_anything_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let refuse = |args: &OneShotArgs| format!("{:#}", run(args).unwrap_err());
         let mut bad = args(folder.path(), "out", Method::Magnitude, None);
         bad.blocks.sparsity = 1.5;
         assert!(refuse(&bad).contains("--sparsity must be at least 0 and below 1"));
+        let mut unused = args(folder.path(), "out", Method::Magnitude, Some(Path::new("text")));
+        assert!(refuse(&unused).starts_with("--corpus has no effect with --method magnitude"));
+        unused.method = Method::Wanda;
+        unused.damping = Some(0.1);
+        let error = refuse(&unused);
+        assert!(error.starts_with("--damping has no effect without --method wanda-corrected"));
         let there = args(folder.path(), "", Method::Magnitude, None);
         assert!(refuse(&there).contains("exists: choose another OUT"));
         let missing = args(folder.path(), "out", Method::Magnitude, None);

@@ -1,151 +1,24 @@
-//! The two training runs, and the folder in which an interrupted one is found again.
+//! The two training runs.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn_blast::BlastConfig;
-use burn_blast::report::plot::{Series, line_chart};
-use llama::{Checkpoint, Form, Model, Tokenizer};
-use serde::{Deserialize, Serialize};
+use llama::{Checkpoint, Config, Form, Model};
 use serde_json::{Value, json};
 
 use crate::adapt;
 use crate::args::{DenseArgs, FineTuneArgs, SparsityArgs, TrainArgs};
-use crate::data::Corpus;
+use crate::data::{Corpus, check_context};
+use crate::folder::Folder;
 use crate::objective::Objective;
 use crate::train::{Session, Trainee};
 
-/// A run so far, as `(step, value)`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Log {
-    /// Settings, fixed for the life of the run.
-    settings: Value,
-    /// Of the corpus.
-    fingerprint: u64,
-    /// Optimizer steps done.
-    pub steps: usize,
-    /// Seconds of training.
-    pub seconds: f64,
-    /// Training loss, mean over the steps since the entry before.
-    pub losses: Vec<(usize, f64)>,
-    /// Loss of the next token on held-out text.
-    pub validation: Vec<(usize, f64)>,
-    /// Name of the last checkpoint.
-    checkpoint: Option<String>,
-}
-
-/// What an unfinished run leaves beside its OUT.
-#[derive(Debug)]
-pub struct Folder {
-    path: PathBuf,
-    /// Of the run.
-    pub log: Log,
-}
-
-impl Folder {
-    /// The folder of a run that starts, or of one that goes on.
-    ///
-    /// # Errors
-    /// If there is an unfinished run without `resume`, or none with it, or it had other settings or texts.
-    pub fn open(out: &Path, settings: Value, fingerprint: u64, resume: bool) -> Result<Self> {
-        let mut name = out.file_name().context("OUT must name a folder")?.to_owned();
-        name.push(".run");
-        let path = out.with_file_name(name);
-        ensure!(!out.exists(), "{} exists: choose another OUT, or remove it", out.display());
-        let file = path.join("log.json");
-        match (resume, file.exists()) {
-            (false, true) => bail!(
-                "{} holds an unfinished run: add --resume to go on with it, or remove it",
-                path.display()
-            ),
-            (true, false) => bail!(
-                "there is no unfinished run in {}: leave out --resume to start one",
-                path.display()
-            ),
-            (false, false) => {
-                fs::create_dir_all(&path)
-                    .with_context(|| format!("cannot make the folder {}", path.display()))?;
-                let log = Log { settings, fingerprint, ..Log::default() };
-                Ok(Self { path, log })
-            }
-            (true, true) => {
-                let log: Log = serde_json::from_slice(&fs::read(&file)?)
-                    .with_context(|| format!("{} is damaged: start again", file.display()))?;
-                ensure!(
-                    log.settings == settings,
-                    "the run in {} had other settings: go on with the same ones, or start another",
-                    path.display()
-                );
-                ensure!(
-                    log.fingerprint == fingerprint,
-                    "the corpus is not the one the run in {} began with",
-                    path.display()
-                );
-                Ok(Self { path, log })
-            }
-        }
-    }
-
-    /// Model and optimizer of the last checkpoint.
-    pub fn checkpoint(&self) -> Option<(PathBuf, PathBuf)> {
-        let folder = self.path.join(self.log.checkpoint.as_ref()?);
-        Some((folder.join("model.bpk"), folder.join("optimizer.bpk")))
-    }
-
-    /// File for what pruning does.
-    pub fn ledger(&self) -> PathBuf {
-        self.path.join("ledger.jsonl")
-    }
-
-    /// Writes a checkpoint with `save`; it counts when it is whole, and the one before goes.
-    ///
-    /// # Errors
-    /// If something cannot be written; the one before then still counts.
-    pub fn save(&mut self, save: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
-        let name = format!("step-{:06}", self.log.steps);
-        let before = self.log.checkpoint.clone().filter(|before| *before != name);
-        let folder = self.path.join(&name);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        save(&folder.join("model.bpk"), &folder.join("optimizer.bpk"))?;
-        let log = Log { checkpoint: Some(name), ..self.log.clone() };
-        let path = self.path.join("log.json");
-        let write = || -> Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            serde_json::to_writer(&mut file, &log)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))?;
-        self.log = log;
-        if let Some(before) = before {
-            fs::remove_dir_all(self.path.join(before))?;
-        }
-        Ok(())
-    }
-
-    /// Moves what is worth keeping to `out` and removes the rest.
-    fn finish(self, out: &Path) -> Result<()> {
-        let mut log = self.log.clone();
-        log.checkpoint = None;
-        fs::write(out.join("recover.json"), serde_json::to_vec_pretty(&log)?)?;
-        if self.ledger().exists() {
-            fs::copy(self.ledger(), out.join("ledger.jsonl"))?;
-        }
-        let series = |name: &str, points: &[(usize, f64)]| Series {
-            name: name.to_owned(),
-            points: points.iter().map(|(step, value)| (*step as f64, *value)).collect(),
-        };
-        let curves = [series("training", &log.losses), series("held out", &log.validation)];
-        line_chart(&out.join("loss.svg"), "Loss", "step", "nats per token", &curves)?;
-        Ok(fs::remove_dir_all(&self.path)?)
-    }
-}
+/// Exit code of a process stopped by Ctrl-C.
+const INTERRUPTED: i32 = 130;
 
 /// Trains a small Llama over bytes from scratch.
 ///
@@ -155,7 +28,7 @@ pub fn dense(args: &DenseArgs) -> Result<()> {
     check(&args.train)?;
     let checkpoint = Checkpoint::new(config(args))?;
     let device = args.train.backend.open()?;
-    let corpus = Corpus::read(&args.train.text.corpus, &Tokenizer::Bytes, args.train.text.context)?;
+    let corpus = Corpus::of(&checkpoint, &args.train.text.corpus, args.train.text.context)?;
     let model = checkpoint.fresh(&device, args.train.seed)?;
     println!("{} parameters", model.num_params());
     let settings = serde_json::to_value(args)?;
@@ -190,29 +63,13 @@ fn config(args: &DenseArgs) -> Value {
 pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
     check(&args.train)?;
     check_blocks(&args.blocks)?;
-    let weights = [args.next_token, args.divergence, args.features];
-    ensure!(
-        weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite())
-            && (args.teacher.is_none() || weights.iter().any(|weight| *weight > 0.0)),
-        "--next-token, --divergence and --features must not be negative, and one of them above 0"
-    );
-    ensure!(args.temperature > 0.0, "--temperature must be above 0");
+    check_objective(args)?;
     let checkpoint = Checkpoint::open(&args.model)?;
     let device = args.train.backend.open()?;
-    let tokenizer = checkpoint.tokenizer()?;
-    let corpus = Corpus::read(&args.train.text.corpus, &tokenizer, args.train.text.context)?;
+    let corpus = Corpus::of(&checkpoint, &args.train.text.corpus, args.train.text.context)?;
     let mut model = checkpoint.load(&device, args.dtype.into())?;
-    let teacher = args.teacher.as_ref().map(|folder| -> Result<Model> {
-        let teacher = Checkpoint::open(folder)?.load(&device, args.dtype.into())?;
-        let sizes = |model: &Model| (model.layers(), model.vocabulary());
-        ensure!(
-            sizes(&teacher) == sizes(&model),
-            "the teacher has {:?} layers and tokens, the model {:?}: they must agree",
-            sizes(&teacher),
-            sizes(&model)
-        );
-        Ok(teacher)
-    });
+    let teacher = args.teacher.as_ref();
+    let teacher = teacher.map(|folder| teach(folder, args, checkpoint.config(), &model));
     let objective = Objective {
         next_token: args.next_token,
         divergence: args.divergence,
@@ -234,19 +91,74 @@ pub fn fine_tune(args: &FineTuneArgs) -> Result<()> {
         .with_end_fraction(args.end_fraction)
         .with_growth(args.growth.into())
         .with_growth_fraction(args.growth_fraction)
+        .with_dense(others(&mut model, args.blocks.keep_last))
         .with_seed(args.train.seed);
     job.run(&checkpoint, model, &corpus, objective, Some(&blast))
+}
+
+/// The model to learn from.
+fn teach(folder: &Path, args: &FineTuneArgs, student: &Config, model: &Model) -> Result<Model> {
+    let checkpoint = Checkpoint::open(folder)?;
+    check_context(&checkpoint, args.train.text.context).context("the teacher is too short")?;
+    let (theirs, ours) = (checkpoint.config().width(), student.width());
+    ensure!(
+        theirs == ours || args.features == 0.0,
+        "the teacher's layers give {theirs} features, the model's {ours}: leave out --features, or take a teacher of \
+         the same width"
+    );
+    let teacher = checkpoint.load(&model.device(), args.dtype.into())?;
+    let sizes = |model: &Model| (model.layers(), model.vocabulary());
+    ensure!(
+        sizes(&teacher) == sizes(model),
+        "the teacher has {:?} layers and tokens, the model {:?}: they must agree",
+        sizes(&teacher),
+        sizes(model)
+    );
+    Ok(teacher)
+}
+
+/// Names of the MLP weights of all but the last layers.
+///
+/// # Errors
+/// If there are none.
+pub fn mlp_names(model: &mut Model, keep_last: usize) -> Result<Vec<String>> {
+    let layers = model.layers();
+    ensure!(
+        keep_last < layers,
+        "--keep-last {keep_last} leaves none of the {layers} layers to make sparse: give at most {}",
+        layers.saturating_sub(1)
+    );
+    Ok(model.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect())
 }
 
 /// Makes the MLPs of all but the last layers block-sparse.
 ///
 /// # Errors
-/// If none is left, or the block size is not supported.
+/// If none is left, one has blocks of another size already, or the block size is not supported.
 pub fn pack_mlps(model: &mut Model, blocks: &SparsityArgs) -> Result<()> {
-    for (_, linear) in model.mlps_mut(blocks.keep_last) {
+    mlp_names(model, blocks.keep_last)?;
+    for (name, linear) in model.mlps_mut(blocks.keep_last) {
+        let found = linear.block().unwrap_or(blocks.block);
+        ensure!(
+            found == blocks.block,
+            "{name} is block-sparse already, in blocks of {found}: give --block {found}"
+        );
         linear.pack(blocks.block)?;
     }
     Ok(())
+}
+
+/// Paths of the block-sparse layers outside the MLPs that are pruned, as `Blast` knows them: those stay as they are.
+fn others(model: &mut Model, keep_last: usize) -> Vec<String> {
+    // The variant of an enum module is part of a path.
+    let variant = match model {
+        Model::Llama(_) => "Llama",
+        Model::Gpt2(_) => "Gpt2",
+    };
+    let pruned: Vec<String> = model.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect();
+    let sparse = model.linears_mut().into_iter().filter(|(_, linear)| linear.block().is_some());
+    let others = sparse.filter(|(name, _)| !pruned.contains(name));
+    others.map(|(name, _)| format!("{variant}.{name}")).collect()
 }
 
 fn check(args: &TrainArgs) -> Result<()> {
@@ -260,7 +172,29 @@ fn check(args: &TrainArgs) -> Result<()> {
     ] {
         ensure!(value > 0, "{name} must be at least 1");
     }
-    ensure!(args.lr > 0.0 && args.lr.is_finite(), "--lr must be above 0");
+    let positive = |number: f64| number > 0.0 && number.is_finite();
+    ensure!(positive(args.lr), "--lr must be above 0");
+    ensure!(positive(args.clip.into()), "--clip must be above 0, but is {}", args.clip);
+    ensure!(
+        args.weight_decay >= 0.0 && args.weight_decay.is_finite(),
+        "--weight-decay must be at least 0, but is {}",
+        args.weight_decay
+    );
+    Ok(())
+}
+
+fn check_objective(args: &FineTuneArgs) -> Result<()> {
+    let weights = [args.next_token, args.divergence, args.features];
+    ensure!(
+        weights.iter().all(|weight| *weight >= 0.0 && weight.is_finite())
+            && weights.iter().any(|weight| *weight > 0.0),
+        "--next-token, --divergence and --features must not be negative, and one of them above 0"
+    );
+    ensure!(
+        args.temperature > 0.0 && args.temperature.is_finite(),
+        "--temperature must be above 0, but is {}",
+        args.temperature
+    );
     Ok(())
 }
 
@@ -305,61 +239,67 @@ impl Job<'_> {
             println!("stopped after step {}: --resume goes on", folder.log.steps);
             return Ok(());
         }
-        checkpoint.save(&trainee.model.valid(), self.out, self.form)?;
-        folder.finish(self.out)?;
+        let model = trainee.model.valid();
+        checkpoint.save_with(&model, self.out, self.form, |staged| folder.record(staged))?;
+        folder.remove()?;
         println!("{} is written", self.out.display());
         Ok(())
     }
 }
 
+/// Says whether Ctrl-C was pressed; the second time it ends the process at once.
 fn stop_on_ctrl_c() -> Result<impl Fn() -> bool> {
     let stopped = Arc::new(AtomicBool::new(false));
     let flag = stopped.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
-        .context("Ctrl-C cannot be caught")?;
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED);
+        }
+        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
+    })
+    .context("Ctrl-C cannot be caught")?;
     Ok(move || stopped.load(Ordering::SeqCst))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::DType;
+
     use super::*;
-    use crate::train::tests::args;
+    use crate::train::tests::{args, blast, model, run};
 
     #[test]
-    fn a_folder_is_refused_with_a_reason() {
+    fn of_all_block_sparse_layers_only_the_mlps_asked_for_are_pruned() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("out");
-        let open = |settings: u32, fingerprint, resume| {
-            Folder::open(&out, json!(settings), fingerprint, resume)
-        };
-        let refuse = |settings, fingerprint, resume| {
-            open(settings, fingerprint, resume).unwrap_err().to_string()
-        };
-        assert!(refuse(1, 7, true).contains("leave out --resume"));
-        let mut run = open(1, 7, false).unwrap();
-        run.log.steps = 4;
-        run.save(|model, _| Ok(fs::write(model, "weights")?)).unwrap();
-        assert!(refuse(1, 7, false).contains("add --resume"));
-        assert!(refuse(2, 7, true).contains("other settings"));
-        assert!(refuse(1, 8, true).contains("the corpus is not the one"));
-        let again = open(1, 7, true).unwrap();
-        assert_eq!(again.log, run.log);
-        assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "weights");
-        fs::create_dir(&out).unwrap();
-        assert!(refuse(1, 7, true).contains("exists: choose another OUT"));
+        let mut start = model(DType::F32);
+        for (name, linear) in start.linears_mut() {
+            if name.ends_with("q_proj") {
+                linear.pack(8).unwrap();
+            }
+        }
+        let blast = blast().with_dense(others(&mut start, 1));
+        let (mut tuned, _) = run(&start, Some(&blast), None, &folder.path().join("out"), 12);
+        let mut sparse = 0;
+        for (name, linear) in tuned.linears_mut() {
+            let pruned = name.starts_with("model.layers.0.mlp");
+            assert_eq!(linear.sparsity(), if pruned { 0.5 } else { 0.0 }, "{name}");
+            sparse += usize::from(linear.block().is_some());
+        }
+        assert_eq!(sparse, 3 + 3 + 2);
     }
 
     #[test]
-    fn a_failed_save_leaves_the_checkpoint_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut run = Folder::open(&folder.path().join("out"), json!(1), 7, false).unwrap();
-        run.save(|model, _| Ok(fs::write(model, "good")?)).unwrap();
-        let good = run.log.clone();
-        run.log.steps = 9;
-        assert!(run.save(|_, _| bail!("the disk is full")).is_err());
-        let again = Folder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
-        assert_eq!(again.log, good);
-        assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");
+    fn blocks_of_another_size_and_no_layer_at_all_are_refused() {
+        let refuse = |block, keep_last| {
+            let blocks = SparsityArgs { sparsity: 0.5, block, keep_last };
+            pack_mlps(&mut model(DType::F32), &blocks).unwrap_err().to_string()
+        };
+        let error = refuse(16, 0);
+        let start = "model.layers.0.mlp.gate_proj is block-sparse already, in blocks of 8";
+        assert!(error.starts_with(start) && error.ends_with("give --block 8"), "{error}");
+        let error = refuse(8, 2);
+        assert!(error.contains("--keep-last 2 leaves none of the 2 layers"), "{error}");
+        assert!(error.ends_with("give at most 1"), "{error}");
     }
 
     #[test]
@@ -367,6 +307,10 @@ mod tests {
         let refuse = |args: TrainArgs| check(&args).unwrap_err().to_string();
         assert!(refuse(TrainArgs { steps: 0, ..args() }).contains("--steps must be at least 1"));
         assert!(refuse(TrainArgs { lr: 0.0, ..args() }).contains("--lr must be above 0"));
+        let clip = refuse(TrainArgs { clip: f32::NAN, ..args() });
+        assert_eq!(clip, "--clip must be above 0, but is NaN");
+        let decay = refuse(TrainArgs { weight_decay: -0.5, ..args() });
+        assert_eq!(decay, "--weight-decay must be at least 0, but is -0.5");
         let blocks = SparsityArgs { sparsity: 1.0, block: 32, keep_last: 0 };
         let error = check_blocks(&blocks).unwrap_err().to_string();
         assert!(error.contains("--sparsity must be at least 0 and below 1, but is 1"));

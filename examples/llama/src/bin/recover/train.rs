@@ -14,9 +14,9 @@ use llama::Model;
 
 use crate::args::TrainArgs;
 use crate::data::{Batch, Corpus};
+use crate::folder::{Folder, Log};
 use crate::loss;
 use crate::objective::{Objective, scores};
-use crate::run::{Folder, Log};
 use crate::schedule::learning_rate;
 
 /// Steps between two entries of the loss curve.
@@ -148,7 +148,7 @@ impl Session<'_> {
         let mut clock = Instant::now();
         while folder.log.steps < args.steps {
             if stop() {
-                drain(&mut pending, &mut folder.log)?;
+                drain(&mut pending, &mut clock, &mut folder.log)?;
                 trainee.save(folder)?;
                 bar.abandon();
                 return Ok((trainee, false));
@@ -161,9 +161,7 @@ impl Session<'_> {
             let (step, last) = (folder.log.steps, folder.log.steps == args.steps);
             let evaluates = step.is_multiple_of(args.eval_every) || last;
             if step.is_multiple_of(LOG_EVERY) || evaluates {
-                drain(&mut pending, &mut folder.log)?;
-                folder.log.seconds += clock.elapsed().as_secs_f64();
-                clock = Instant::now();
+                drain(&mut pending, &mut clock, &mut folder.log)?;
                 bar.set_message(describe(&trainee, &folder.log));
             }
             if evaluates {
@@ -177,7 +175,7 @@ impl Session<'_> {
                 clock = Instant::now();
             }
             if step.is_multiple_of(args.save_every) || last {
-                drain(&mut pending, &mut folder.log)?;
+                drain(&mut pending, &mut clock, &mut folder.log)?;
                 trainee.save(folder)?;
                 clock = Instant::now();
             }
@@ -197,12 +195,15 @@ fn describe(trainee: &Trainee, log: &Log) -> String {
     }
 }
 
-/// Reads the losses of the last steps in one go: each one at once would stall a GPU.
-fn drain(pending: &mut Vec<Tensor<1>>, log: &mut Log) -> Result<()> {
+/// Reads the losses of the last steps in one go, since each one at once would stall a GPU, and counts the time they took
+/// by `clock`, which starts again.
+fn drain(pending: &mut Vec<Tensor<1>>, clock: &mut Instant, log: &mut Log) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
     let losses = read(std::mem::take(pending))?;
+    log.seconds += clock.elapsed().as_secs_f64();
+    *clock = Instant::now();
     let mean = losses.iter().sum::<f64>() / losses.len() as f64;
     ensure!(
         mean.is_finite(),
@@ -291,7 +292,7 @@ pub mod tests {
     }
 
     /// Pruning to half the blocks.
-    fn blast() -> BlastConfig {
+    pub fn blast() -> BlastConfig {
         BlastConfig::new(args().steps).with_sparsity(0.5).with_interval(3)
     }
 
@@ -352,11 +353,14 @@ pub mod tests {
         let (blast, teacher) = (blast(), Some(&start));
         let (mut whole, log) = run(&start, Some(&blast), teacher, &unbroken, 12);
         let broken = path("broken");
-        run(&start, Some(&blast), teacher, &broken, 5);
+        let (_, stopped) = run(&start, Some(&blast), teacher, &broken, 5);
+        // No entry of the loss curve and no evaluation was due before the stop.
+        assert!(stopped.seconds > 0.0 && stopped.validation.is_empty());
         let (mut resumed, again) = run(&start, Some(&blast), teacher, &broken, 12);
         assert_eq!(whole.dtype(), dtype);
         assert_eq!(weights(&mut whole), weights(&mut resumed));
         assert_eq!(log.validation.last(), again.validation.last());
+        assert!(again.seconds > stopped.seconds);
         let all: Vec<f64> =
             whole.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity()).collect();
         assert_eq!(all, [0.5; 6]);
