@@ -43,6 +43,7 @@ mod load;
 mod mma;
 mod norm;
 mod sddmm;
+mod sizes;
 mod spmm;
 
 pub use call::{Call, CubeError, Kernel};

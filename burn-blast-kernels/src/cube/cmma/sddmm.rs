@@ -9,15 +9,7 @@ use cubecl::prelude::*;
 use super::base::{STAGES, Sampled, WIDTH};
 use super::fragment::{Four, hand_over, handed, multiply, plane_col, plane_row, zero_sums};
 use crate::cube::load::F4;
-
-/// Sizes of a sampled product: `x [m, k]`, `dy [m, n]`.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-}
+use crate::cube::sizes::Sizes;
 
 /// Which blocks a cube owns.
 #[derive(CubeType, Clone, Copy)]

@@ -3,11 +3,11 @@
 use cubecl::prelude::*;
 
 use super::base::{Blueprint, rows};
-use super::kernel::SizesCompilationArg;
 use super::kernel::gated_mma_kernel::GatedMmaKernel;
 use crate::BlockSize;
 use crate::cpu::Activation;
 use crate::cube::mma::catalogue::{Target, buffer};
+use crate::cube::sizes::SizesCompilationArg;
 
 /// One kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
