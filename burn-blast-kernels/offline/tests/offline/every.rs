@@ -1,6 +1,8 @@
 //! Every kernel that a launch may pick, where the other tests take one or two of a kind. Most of an hour of one
 //! core: `cargo test --release -p blast-offline every -- --ignored`.
 
+use std::collections::BTreeMap;
+
 use blast_offline::{Arch, BF16, F16, cooperative};
 use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
@@ -19,11 +21,17 @@ fn first(variant: &Variant) -> bool {
     !matches!(variant.verb(), Verb::AddSplits | Verb::AddPieces)
 }
 
+/// Shows the registers of every kernel, with `--nocapture`.
+fn print(arch: Arch, registers: Option<BTreeMap<String, usize>>) {
+    let registers = registers.unwrap_or_default();
+    println!("{arch}, {} kernels: {registers:?}", registers.len());
+}
+
 #[test]
 #[ignore = "takes minutes"]
 fn every_tensor_core_kernel_assembles_for_ampere() {
     for dtype in [BF16, F16] {
-        toolkit::check_all(Arch::Sm80, dtype, |_| true);
+        print(Arch::Sm80, toolkit::check_all(Arch::Sm80, dtype, |_| true));
     }
 }
 
@@ -31,7 +39,7 @@ fn every_tensor_core_kernel_assembles_for_ampere() {
 #[ignore = "takes minutes"]
 fn every_tensor_core_kernel_assembles_for_hopper() {
     for dtype in [BF16, F16] {
-        toolkit::check_all(Arch::Sm90, dtype, |_| true);
+        print(Arch::Sm90, toolkit::check_all(Arch::Sm90, dtype, |_| true));
     }
 }
 
@@ -39,7 +47,7 @@ fn every_tensor_core_kernel_assembles_for_hopper() {
 #[ignore = "takes minutes"]
 fn every_kernel_for_few_rows_assembles() {
     for arch in Arch::ALL {
-        few_rows::assemble(arch, |_| true);
+        print(arch, few_rows::assemble(arch, |_| true));
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kernels for few rows: emulated against the f64 oracle, and their machine code.
 
+use std::collections::BTreeMap;
+
 use blast_offline::{Arch, BF16, Buffer, F16, Launch, Machine, Program, decode, generate};
 use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::catalogue::{FewRows, Kernel};
@@ -271,9 +273,9 @@ fn ceiling(variant: &FewRows) -> usize {
     }
 }
 
-/// Assembles the variants that `chosen` picks. At least one must have been picked.
-pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) {
-    let Some(toolkit) = toolkit() else { return };
+/// Assembles the variants that `chosen` picks and returns their registers. At least one must have been picked.
+pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMap<String, usize>> {
+    let toolkit = toolkit()?;
     let variants: Vec<FewRows> = FewRows::all().into_iter().filter(chosen).collect();
     assert!(!variants.is_empty(), "no variant was chosen");
     let kernels: Vec<_> = variants
@@ -289,6 +291,7 @@ pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) {
     let wrong: Vec<String> =
         checked.filter_map(|(variant, machine)| fault(variant, machine)).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), variants.len(), wrong.join("\n"));
+    Some(machines.into_iter().map(|machine| (machine.name, machine.registers)).collect())
 }
 
 /// What is wrong with the machine code of a variant, if anything is.
