@@ -1,11 +1,9 @@
 //! The table of `docs/src/kernel-ladder.md`: what each kernel costs, and what bounds it on paper.
 
-use std::fmt::Write;
-
 use burn_blast_kernels::cpu::Activation;
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 
-use crate::{Arch, BF16, OfflineError, Toolkit, generate};
+use crate::{Arch, BF16, OfflineError, Toolkit, cooperative, generate};
 
 /// Registers of a multiprocessor, in both architectures.
 const REGISTERS: usize = 65_536;
@@ -20,13 +18,25 @@ const MMA_TFLOPS: f64 = 500.0;
 /// Bandwidth from L2 to shared memory of an H100 in TB/s, lower end of public micro-benchmarks; to be measured.
 const L2_TBPS: f64 = 5.5;
 
-/// Whether the page has a row for a variant. The others differ in what they do with sums only.
-pub fn on_the_page(variant: &Variant) -> bool {
-    variant.pipelined()
-        && variant.epilogue() == Parts::default()
-        && variant.gate().is_none_or(|gate| gate == Activation::Silu)
-        && !variant.split()
-        && !variant.pieces()
+/// The variants that the page has a row for, in its order. The others differ in what they do with sums, or in how
+/// copies are made.
+pub fn on_the_page() -> Vec<Variant> {
+    let mut variants = Variant::all();
+    // What these are made from says nothing of an architecture that both do not have.
+    variants.extend(cooperative(Arch::Sm80, BF16));
+    variants.retain(|variant| {
+        (variant.pipelined() || variant.is_cooperative() || variant.tile_size().is_none())
+            && variant.epilogue() == Parts::default()
+            && variant.gate().is_none_or(|gate| gate == Activation::Silu)
+            && !variant.split()
+    });
+    variants.sort_by_key(|variant| {
+        let verbs = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm, Verb::Gated, Verb::GatedBackward];
+        let verb = verbs.iter().position(|&verb| verb == variant.verb()).unwrap_or(verbs.len());
+        let kind = (variant.is_cooperative(), variant.pieces(), variant.joint());
+        (kind.0, verb, kind, variant.tile_size().map(|[rows, cols]| (cols, rows)))
+    });
+    variants
 }
 
 /// The rows of the table, compiled with `toolkit`.
@@ -34,12 +44,7 @@ pub fn on_the_page(variant: &Variant) -> bool {
 /// # Errors
 /// If a kernel does not compile.
 pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
-    let mut variants: Vec<Variant> = Variant::all().into_iter().filter(on_the_page).collect();
-    variants.sort_by_key(|variant| {
-        let verbs = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm, Verb::Gated, Verb::GatedBackward];
-        let verb = verbs.iter().position(|&verb| verb == variant.verb());
-        (verb, variant.joint(), variant.tile_size().map(|[rows, cols]| (cols, rows)))
-    });
+    let variants = on_the_page();
     let mut registers = Vec::new();
     for arch in Arch::ALL {
         let kernels: Result<Vec<_>, OfflineError> = variants
@@ -62,27 +67,27 @@ pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
 }
 
 /// How the row of a variant begins.
-pub fn row_head(variant: &Variant) -> String {
+fn row_head(variant: &Variant) -> String {
     format!("| {} | {} |", variant.name(), variant.units())
 }
 
-fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
-    let [rows, cols] = variant.tile_size().map_or([0.0, 0.0], |size| size.map(|side| side as f64));
-    // A step of the contraction brings one line of each operand, two bytes an element, for two operations
-    // at each output.
-    let bytes = 2.0 * (rows + cols) / (rows * cols);
-    let intensity = 2.0 / bytes;
-    let bound = (intensity * L2_TBPS).min(MMA_TFLOPS);
-    let mut text = String::new();
-    write!(
-        text,
-        "{} {ampere}, {hopper} | {} | {} | {bytes:.3} | {intensity:.0} | {bound:.0} |",
+/// The row of a variant that takes so many registers on Ampere and on Hopper.
+pub fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
+    let bound = variant.tile_size().map_or("| |".into(), |size| {
+        let [rows, cols] = size.map(|side| side as f64);
+        // A step of the contraction brings one line of each operand, two bytes an element, for two operations
+        // at each output.
+        let bytes = 2.0 * (rows + cols) / (rows * cols);
+        let intensity = 2.0 / bytes;
+        let bound = (intensity * L2_TBPS).min(MMA_TFLOPS);
+        format!("{bytes:.3} | {intensity:.0} | {bound:.0}")
+    });
+    format!(
+        "{} {ampere}, {hopper} | {} | {} | {bound} |\n",
         row_head(variant),
         variant.shared_bytes() / 1024,
         resident(variant.units(), variant.shared_bytes(), hopper),
     )
-    .expect("a string takes any text");
-    text + "\n"
 }
 
 /// Blocks of so many units and bytes that an H100's multiprocessor holds at once, by registers and shared memory.
@@ -105,5 +110,7 @@ mod tests {
             row(variant, [200, 200]),
             "| spmm_256x128 | 256 | 200, 200 | 114 | 1 | 0.023 | 85 | 469 |\n"
         );
+        let adder = all.iter().find(|variant| variant.name() == "add_pieces_64").unwrap();
+        assert_eq!(row(adder, [30, 32]), "| add_pieces_64 | 256 | 30, 32 | 0 | 8 | | | |\n");
     }
 }

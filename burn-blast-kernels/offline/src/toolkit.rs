@@ -8,10 +8,11 @@ use serde::Deserialize;
 
 use crate::{Arch, OfflineError, Source};
 
-/// A folder as `toolkit.sh` makes it.
+/// A folder as `toolkit.sh` makes it, and one for what it found out.
 #[derive(Debug, Clone)]
 pub struct Toolkit {
     folder: PathBuf,
+    facts: PathBuf,
 }
 
 /// Machine code of one kernel on one architecture.
@@ -34,16 +35,17 @@ pub struct Machine {
 impl Toolkit {
     /// The toolkit in `$BURN_BLAST_TOOLKIT`, or else in the user's cache; `None` if there is none.
     pub fn find() -> Option<Self> {
-        let cache = || {
-            let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
-            Some(cache.join("burn-blast/cuda-toolkit-13.0"))
-        };
-        let folder = std::env::var_os("BURN_BLAST_TOOLKIT").map(PathBuf::from).or_else(cache)?;
-        folder.join("bin/ptxas").exists().then_some(Self { folder })
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+        let cache = cache.unwrap_or_else(std::env::temp_dir).join("burn-blast");
+        let folder = std::env::var_os("BURN_BLAST_TOOLKIT").map(PathBuf::from);
+        let folder = folder.unwrap_or_else(|| cache.join("cuda-toolkit-13.0"));
+        let facts = cache.join("machine-code");
+        folder.join("bin/ptxas").exists().then_some(Self { folder, facts })
     }
 
-    /// Compiles and assembles kernels, each under a name.
+    /// Compiles and assembles kernels, each under a name. What is known of the same source from before, by the
+    /// same toolkit, comes from the user's cache.
     ///
     /// # Errors
     /// If a compiler refuses one.
@@ -55,7 +57,7 @@ impl Toolkit {
         let sources = tempfile::Builder::new().prefix("blast-offline-").tempdir()?;
         let mut command = Command::new("python3");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("compile.py"));
-        command.arg(&self.folder).arg(arch.flag());
+        command.arg(&self.folder).arg(arch.flag()).arg(&self.facts);
         for (name, source) in kernels {
             let path = sources.path().join(name).with_extension("cu");
             std::fs::write(&path, &source.code)?;

@@ -7,7 +7,7 @@
 //! Results do not depend on the number of threads: every output element is one sum in a fixed order.
 //! Loop order and tile sizes were chosen by measurement on an AVX-512 Xeon.
 
-mod activation;
+pub(crate) mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 pub mod amx;
 mod element;

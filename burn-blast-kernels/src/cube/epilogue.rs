@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 
 use super::call::{check_len, twice};
 use crate::cpu::Activation;
+use crate::cpu::activation::ERFC_FIT;
 
 /// What a product adds before it stores: `y = f(x · w + bias) + residual`.
 #[derive(Default)]
@@ -150,21 +151,16 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + min(-x, 88.0).exp())
 }
 
-/// `Φ(x)` by the host's fit of `erfc`; the source is named there.
+/// `Φ(x)` by the host's fit of `erfc`.
 #[cube]
 fn normal_cdf(x: f32) -> f32 {
     let z = x.abs() * FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.5 * z);
-    let fit = 0.170_872_77f32;
-    let fit = fit * t - 0.822_152_23;
-    let fit = fit * t + 1.488_515_9;
-    let fit = fit * t - 1.135_204;
-    let fit = fit * t + 0.278_868_07;
-    let fit = fit * t - 0.186_288_06;
-    let fit = fit * t + 0.096_784_18;
-    let fit = fit * t + 0.374_091_96;
-    let fit = fit * t + 1.000_023_7;
-    let fit = fit * t - 1.265_512_2;
+    let mut fit = ERFC_FIT[0].runtime();
+    #[unroll]
+    for at in 0..comptime!(ERFC_FIT.len() - 1) {
+        fit = fit * t + comptime!(ERFC_FIT[at + 1]);
+    }
     let upper = 0.5 * t * (fit - z * z).exp();
     select(x > 0.0, 1.0 - upper, upper)
 }

@@ -46,6 +46,7 @@ mod load;
 mod mma;
 mod norm;
 mod sddmm;
+mod sizes;
 mod spmm;
 #[cfg(test)]
 mod testing;

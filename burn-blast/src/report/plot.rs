@@ -116,7 +116,9 @@ pub fn line_chart(
             let mut name = Some(series.name.as_str());
             for run in series.points.split(|point| !is_finite(point)).filter(|run| !run.is_empty())
             {
-                let line = LineSeries::new(run.iter().copied(), style);
+                // A point alone would be a line of no length.
+                let point = if run.len() == 1 { 4 } else { 0 };
+                let line = LineSeries::new(run.iter().copied(), style.filled()).point_size(point);
                 let drawn = chart.draw_series(line).map_err(|error| draw_error(title, error))?;
                 if let Some(name) = name.take() {
                     drawn
@@ -204,10 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_curve_can_be_drawn() {
+    fn a_point_alone_is_a_dot() {
         let folder = tempfile::tempdir().unwrap();
-        line_chart(&folder.path().join("a.svg"), "Flat", "x", "y", &[series(&[(5.0, 0.0)])])
-            .unwrap();
+        let path = folder.path().join("a.svg");
+        let dots = |points: &[(f64, f64)]| {
+            line_chart(&path, "Flat", "x", "y", &[series(points)]).unwrap();
+            std::fs::read_to_string(&path).unwrap().matches("r=\"4\"").count()
+        };
+        assert_eq!(dots(&[(5.0, 0.0)]), 1);
+        assert_eq!(dots(&[(5.0, 0.0), (6.0, 0.0)]), 0);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use cubecl::prelude::*;
 
 use super::base::{Product, Sampled};
-use super::sddmm::{SizesCompilationArg, sddmm_cmma_kernel::SddmmCmmaKernel};
+use super::sddmm::sddmm_cmma_kernel::SddmmCmmaKernel;
 use super::spmm::spmm_cmma_kernel::SpmmCmmaKernel;
 use crate::cube::mma::catalogue::{Parts, Target, buffer, optional};
+use crate::cube::sizes::SizesCompilationArg;
 
 pub(in crate::cube) fn spmm(
     settings: KernelSettings,

@@ -3,10 +3,11 @@
 use cubecl::prelude::*;
 
 use super::base::{Product, Sampled};
-use super::sddmm::{SizesLaunch, sddmm_cmma_kernel};
+use super::sddmm::sddmm_cmma_kernel;
 use super::spmm::spmm_cmma_kernel;
 use crate::cube::index::{GroupIndex, IndexBuffer, PatternIndex};
 use crate::cube::mma::sddmm::base::group_starts;
+use crate::cube::sizes::SizesLaunch;
 use crate::cube::spmm::Side;
 use crate::cube::{Call, Epilogue};
 

@@ -11,15 +11,7 @@ use super::fragment::{
     Four, Source, fill, hand_over, handed, multiply, plane_col, plane_row, unit_col, zero_sums,
 };
 use crate::cube::load::F4;
-
-/// Sizes of a sampled product: `x [m, k]`, `dy [m, n]`.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-}
+use crate::cube::sizes::Sizes;
 
 /// Which blocks a cube owns.
 #[derive(CubeType, Clone, Copy)]

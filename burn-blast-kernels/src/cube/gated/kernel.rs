@@ -7,17 +7,9 @@ use super::task::{Task, read_task};
 use crate::cpu::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
 use crate::cube::load::{F4, load4, store4};
+use crate::cube::sizes::Sizes;
 use crate::cube::spmm::base::Blueprint;
 use crate::cube::spmm::kernel::{fill_w, fill_x, multiply};
-
-/// Sizes of a gated block: `x [m, k]`, `h [m, n]`.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-}
 
 /// Where a unit's tile of sums lies in the output.
 #[derive(CubeType, Clone, Copy)]

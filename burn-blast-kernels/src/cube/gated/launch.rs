@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::kernel::{SizesLaunch, gated_kernel};
+use super::kernel::gated_kernel;
 use crate::BlockPattern;
 use crate::cpu::Activation;
 use crate::cube::Call;
@@ -10,6 +10,7 @@ use crate::cube::call::{check_len, row_vector};
 use crate::cube::index::GatedIndex;
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
+use crate::cube::sizes::SizesLaunch;
 use crate::cube::spmm::base::select;
 
 /// Writes `f(x · gate) · (x · up)` to `h`. The call's pattern is that of the gate.

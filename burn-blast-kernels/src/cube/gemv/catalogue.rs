@@ -36,7 +36,7 @@ impl FewRows {
     }
 
     /// Every tile in f32, f16, bf16 and int8 with bf16, each alone and with everything that can be added; and the
-    /// second launch.
+    /// second launch. Sums of pieces do not depend on the activation, which is left to that launch.
     pub fn all() -> Vec<Self> {
         let float = |kind| ElemType::Float(kind);
         let kinds = [
@@ -45,7 +45,7 @@ impl FewRows {
             (float(FloatKind::BF16), false),
             (float(FloatKind::BF16), true),
         ];
-        let mut all = Vec::new();
+        let (mut all, mut adders) = (Vec::new(), Vec::new());
         for (dtype, int8) in kinds {
             for block in BlockSize::ALL {
                 for rows in [1, 2, 4, 8, MOST_ROWS] {
@@ -53,26 +53,32 @@ impl FewRows {
                     all.push(one);
                     all.push(Self { bias: true, ..one });
                     all.push(one.cut());
+                    adders.push(one.adder());
                     // Integers have no gated form.
                     for gate in [Activation::Silu, Activation::Gelu, Activation::Relu] {
                         if !int8 {
                             let end = Finish { gate: Some(gate), ..one.end };
                             let gated = Self { end, bias: true, ..one };
-                            all.extend([gated, gated.cut()]);
+                            all.push(gated);
+                            adders.push(gated.adder());
+                            if gate == Activation::Silu {
+                                all.push(gated.cut());
+                            }
                         }
                     }
                 }
             }
         }
-        let adders =
-            all.iter().filter(|one| one.end.cut).map(|one| Self { adds: true, bias: true, ..*one });
-        let adders: Vec<Self> = adders.collect();
         all.extend(adders);
         all
     }
 
     fn cut(self) -> Self {
         Self { end: Finish { cut: true, ..self.end }, bias: false, ..self }
+    }
+
+    fn adder(self) -> Self {
+        Self { adds: true, bias: true, ..self.cut() }
     }
 
     /// Storage type of `x`, and of values that are not integers.

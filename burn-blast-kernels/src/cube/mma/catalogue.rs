@@ -96,16 +96,17 @@ impl Kernel for Variant {
 }
 
 impl Variant {
-    /// Every variant, with and without copies that run ahead. Of cut lines, which end as whole ones do, only
-    /// those with the barest and the fullest epilogue.
+    /// Every variant, with and without copies that run ahead. Of cut lines and of copies that do not run ahead,
+    /// which end as the others do, only those with the barest and the fullest epilogue.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Plan::AddSplits];
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
             let add = |epilogue| Plan::AddPieces { block: block.get(), epilogue };
-            all.extend(extremes(false).map(add));
+            let [bare, forward] = extremes(false);
+            all.extend([bare, forward, extremes(true)[1]].map(add));
             for pipelined in [true, false] {
                 for rows in [64, 128, 256] {
-                    for (transposed, epilogue, pieces) in products() {
+                    for (transposed, epilogue, pieces) in products(pipelined) {
                         let plan = spmm::base::Blueprint::new(block, transposed, rows, pipelined);
                         all.push(Plan::Spmm { plan, epilogue, pieces });
                     }
@@ -341,16 +342,16 @@ pub fn gated_tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
     tasks(gate, up)
 }
 
-/// What launches of a forward product ask for.
-fn forward_epilogues() -> impl Iterator<Item = Parts> {
-    let bias = Parts { bias: true, ..Parts::default() };
-    let activations = [Activation::Relu, Activation::Gelu, Activation::Silu];
-    let activated = activations.map(|f| Parts { activation: Some(f), ..bias });
-    let rest = [Parts::default(), bias, Parts { residual: true, ..bias }];
-    rest.into_iter().chain(activated)
+/// Between the barest and the fullest epilogue of a forward product: what layers ask for, and each activation.
+fn forward_epilogues() -> [Parts; 3] {
+    [None, Some(Activation::Relu), Some(Activation::Silu)].map(|activation| Parts {
+        bias: true,
+        activation,
+        residual: false,
+    })
 }
 
-/// The barest and the fullest epilogue of a product, for kernels that end as others do.
+/// The barest and the fullest epilogue of a product.
 fn extremes(transposed: bool) -> [Parts; 2] {
     let (bias, activation) =
         if transposed { (false, None) } else { (true, Some(Activation::Gelu)) };
@@ -358,13 +359,14 @@ fn extremes(transposed: bool) -> [Parts; 2] {
 }
 
 /// Products as `(transposed, epilogue, with long lines cut)`.
-fn products() -> impl Iterator<Item = (bool, Parts, bool)> {
-    let forward = forward_epilogues().map(|epilogue| (false, epilogue, false));
-    let back = extremes(true).map(|epilogue| (true, epilogue, false));
-    let cut = [false, true]
-        .into_iter()
-        .flat_map(|transposed| extremes(transposed).map(|epilogue| (transposed, epilogue, true)));
-    forward.chain(back).chain(cut)
+fn products(pipelined: bool) -> impl Iterator<Item = (bool, Parts, bool)> {
+    let between = pipelined.then(forward_epilogues).into_iter().flatten();
+    let between = between.map(|epilogue| (false, epilogue, false));
+    let ways = [(false, false), (true, false), (false, true), (true, true)];
+    let ends = ways.into_iter().flat_map(|(transposed, pieces)| {
+        extremes(transposed).map(|epilogue| (transposed, epilogue, pieces))
+    });
+    between.chain(ends)
 }
 
 /// An argument that a kernel may do without.

@@ -5,15 +5,7 @@ use cubecl::prelude::*;
 use super::base::Blueprint;
 use crate::cube::load::{F4, load4};
 use crate::cube::norm::tree_sum;
-
-/// Sizes of the two inputs: `x [m, k]`, `dy [m, n]`.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-}
+use crate::cube::sizes::Sizes;
 
 /// `dw[slot, i, j] = Σ_m x[m, row·b + i] · dy[m, col·b + j]`, zero outside the weight.
 #[cube(launch, address_type = "dynamic")]

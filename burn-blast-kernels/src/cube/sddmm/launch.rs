@@ -3,12 +3,13 @@
 use cubecl::prelude::*;
 
 use super::base::{Blueprint, select};
-use super::kernel::{SizesLaunch, grad_block_norms_kernel, sddmm_kernel};
+use super::kernel::{grad_block_norms_kernel, sddmm_kernel};
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::cmma;
 use crate::cube::mma;
 use crate::cube::mma::offer::{Class, class};
+use crate::cube::sizes::SizesLaunch;
 
 /// Writes `xᵀ · dy` at the kept blocks to `dw`, zero outside the weight. With `m = 0` that is all zeros.
 ///

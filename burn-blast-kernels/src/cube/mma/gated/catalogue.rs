@@ -3,11 +3,11 @@
 use cubecl::prelude::*;
 
 use super::base::{Blueprint, rows};
-use super::kernel::SizesCompilationArg;
 use super::kernel::gated_mma_kernel::GatedMmaKernel;
 use crate::BlockSize;
 use crate::cpu::Activation;
 use crate::cube::mma::catalogue::{Target, buffer};
+use crate::cube::sizes::SizesCompilationArg;
 
 /// One kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +18,13 @@ pub(in crate::cube::mma) struct Gated {
 }
 
 impl Gated {
-    /// Gate and up of every tile, with one pattern and with two, forward and backward.
+    /// Gate and up of every tile, with one pattern and with two, forward and backward. Without copies that run
+    /// ahead they end as with them, so one activation stands for all.
     pub fn all(block: BlockSize, pipelined: bool) -> impl Iterator<Item = Self> {
         let activations = [Activation::Silu, Activation::Gelu, Activation::Relu];
         let choices = activations
             .into_iter()
+            .filter(move |&f| pipelined || f == Activation::Silu)
             .flat_map(|f| [(f, false, false), (f, false, true), (f, true, false), (f, true, true)]);
         choices.flat_map(move |(activation, joint, backward)| {
             rows(block).map(move |rows| {

@@ -13,15 +13,7 @@ use crate::cube::mma::fragment::{
 };
 use crate::cube::mma::spmm::kernel::fill_x;
 use crate::cube::mma::tile::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE};
-
-/// Sizes of a gated block, `x [m, k]`, `h [m, n]`.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(crate) struct Sizes {
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-}
+use crate::cube::sizes::Sizes;
 
 /// Two neighbouring results of one row.
 type Pair<F> = Vector<F, Const<2>>;
@@ -197,47 +189,13 @@ fn origin(task: Task, row: usize, #[comptime] plan: Blueprint) -> (usize, usize)
     (row + plane_row(tile) + lane / 4, col)
 }
 
-/// Writes the hidden features that lie inside the output.
+/// Combines the two products and writes what lies inside the output: the hidden features, and with gradients
+/// those of the two products.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn store_hidden<F: Float>(
+#[allow(clippy::too_many_arguments, clippy::type_complexity)]
+fn store<F: Float>(
     h: &mut [Pair<F>],
-    gates: &Sequence<Array<Sum>>,
-    ups: &Sequence<Array<Sum>>,
-    task: Task,
-    row: usize,
-    sizes: Sizes,
-    #[comptime] plan: Blueprint,
-    #[comptime] activation: Activation,
-) {
-    let tile = comptime!(plan.tile);
-    let (row, col) = origin(task, row, plan);
-    #[unroll]
-    for j in 0..comptime!(plan.tiles_n()) {
-        let col = col + comptime!(j * INSTRUCTION_COLS);
-        #[unroll]
-        for i in 0..comptime!(tile.tiles_m()) {
-            let gate = gates.index(comptime!(i * tile.tiles_n() + j));
-            let up = ups.index(comptime!(i * tile.tiles_n() + j + plan.up_offset()));
-            #[unroll]
-            for half in 0..2usize {
-                let row = row + comptime!(i * INSTRUCTION_ROWS + half * 8);
-                if row < sizes.m && col < sizes.n {
-                    let value = gate_value(gate[half], up[half], activation);
-                    h[(row * sizes.n + col) / 2] = Vector::cast_from(value);
-                }
-            }
-        }
-    }
-}
-
-/// Writes the gradients that lie inside the output, and the hidden features over their gradient.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn store_gradients<F: Float>(
-    h: &mut [Pair<F>],
-    dgate: &mut [Pair<F>],
-    dup: &mut [Pair<F>],
+    mut gradients: ComptimeOption<(&mut [Pair<F>], &mut [Pair<F>])>,
     gates: &Sequence<Array<Sum>>,
     ups: &Sequence<Array<Sum>>,
     task: Task,
@@ -260,38 +218,23 @@ fn store_gradients<F: Float>(
                 let row = row + comptime!(i * INSTRUCTION_ROWS + half * 8);
                 if row < sizes.m && col < sizes.n {
                     let at = (row * sizes.n + col) / 2;
-                    let dh = Sum::cast_from(h[at]);
-                    let (dg, du, value) = gate_gradients(gate[half], up[half], dh, activation);
-                    dgate[at] = Vector::cast_from(dg);
-                    dup[at] = Vector::cast_from(du);
-                    h[at] = Vector::cast_from(value);
+                    #[comptime]
+                    match &mut gradients {
+                        ComptimeOption::Some((dgate, dup)) => {
+                            let dh = Sum::cast_from(h[at]);
+                            let (dg, du, value) =
+                                gate_gradients(gate[half], up[half], dh, activation);
+                            dgate[at] = Vector::cast_from(dg);
+                            dup[at] = Vector::cast_from(du);
+                            h[at] = Vector::cast_from(value);
+                        }
+                        ComptimeOption::None => {
+                            let value = gate_value(gate[half], up[half], activation);
+                            h[at] = Vector::cast_from(value);
+                        }
+                    }
                 }
             }
-        }
-    }
-}
-
-/// Combines the two products and writes the results.
-#[cube]
-#[allow(clippy::too_many_arguments, clippy::type_complexity)]
-fn store<F: Float>(
-    h: &mut [Pair<F>],
-    gradients: ComptimeOption<(&mut [Pair<F>], &mut [Pair<F>])>,
-    gates: &Sequence<Array<Sum>>,
-    ups: &Sequence<Array<Sum>>,
-    task: Task,
-    row: usize,
-    sizes: Sizes,
-    #[comptime] plan: Blueprint,
-    #[comptime] activation: Activation,
-) {
-    #[comptime]
-    match gradients {
-        ComptimeOption::Some((dgate, dup)) => {
-            store_gradients::<F>(h, dgate, dup, gates, ups, task, row, sizes, plan, activation);
-        }
-        ComptimeOption::None => {
-            store_hidden::<F>(h, gates, ups, task, row, sizes, plan, activation);
         }
     }
 }

@@ -3,11 +3,12 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use super::kernel::{SizesLaunch, gated_mma_kernel};
+use super::kernel::gated_mma_kernel;
 use crate::cpu::Activation;
 use crate::cube::Call;
 use crate::cube::gated::Buffers;
 use crate::cube::index::GatedIndex;
+use crate::cube::sizes::SizesLaunch;
 
 /// Launches the products that `plan` describes. Buffers have the sizes that the caller checked, and `m` is
 /// not zero.

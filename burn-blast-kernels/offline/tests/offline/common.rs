@@ -1,7 +1,5 @@
 //! What the tests share: the emulator, and one problem laid out as a launch lays it out.
 
-#![allow(dead_code, reason = "each test file takes its own part")]
-
 use std::sync::OnceLock;
 
 use blast_offline::{
@@ -55,8 +53,19 @@ pub fn variant(name: &str) -> Variant {
         .unwrap_or_else(|| panic!("no variant {name}"))
 }
 
+/// Picks the variants with these names.
+pub fn named<const N: usize>(names: [&str; N]) -> impl Fn(&Variant) -> bool {
+    let names = names.map(|name| variant(name).name());
+    move |variant| names.contains(&variant.name())
+}
+
 pub fn source(variant: &Variant, dtype: ElemType) -> Source {
     generate(variant, Arch::Sm80, dtype, AddressType::U32).unwrap()
+}
+
+/// The emulated kernel of a variant.
+pub fn build(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<Program, String> {
+    emulator.build(&source(variant, dtype)).map_err(|error| format!("{}: {error}", variant.name()))
 }
 
 /// Tensors of one product, rounded to the storage type.

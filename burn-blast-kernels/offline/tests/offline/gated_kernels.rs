@@ -2,13 +2,13 @@
 //!
 //! Outputs start as NaN, but for the hidden features of a backward kernel, which hold their gradient.
 
-mod common;
-
-use blast_offline::{BF16, F16, Program};
+use blast_offline::{BF16, Emulator, F16, Program};
 use burn_blast_kernels::cube::catalogue::{Variant, Verb, gated_tasks};
 use burn_blast_kernels::reference;
-use common::{Problem, emulator, indices, source};
 use cubecl::ir::ElemType;
+
+use crate::common::{Problem, build, indices, named};
+use crate::kernels::check;
 
 /// Gate, with `x` and the gradient of the hidden features as its `dy`, and up.
 struct Gated {
@@ -86,26 +86,17 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Gated> {
     problems
 }
 
-/// Checks the variants that `chosen` picks on every problem. At least one must have been picked.
-fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
-    let Some(emulator) = emulator() else { return };
-    let mut count = 0;
-    for variant in Variant::all().iter().filter(|variant| chosen(variant)) {
-        let program =
-            emulator.build(&source(variant, dtype)).unwrap_or_else(|error| panic!("{error}"));
-        for problem in problems(variant, dtype) {
-            if let Err(error) = problem.check(variant, &program) {
-                let (gate, m) = (&problem.gate.pattern, problem.gate.m);
-                panic!(
-                    "{} on {gate:?} and {:?}, m = {m}: {error}",
-                    variant.name(),
-                    problem.up.pattern
-                );
-            }
-        }
-        count += 1;
+/// Checks a variant on every problem.
+pub fn check_one(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<(), String> {
+    let program = build(emulator, variant, dtype)?;
+    for problem in problems(variant, dtype) {
+        let Gated { gate, up } = &problem;
+        problem.check(variant, &program).map_err(|error| {
+            let (name, gate, m) = (variant.name(), &gate.pattern, gate.m);
+            format!("{name} on {gate:?} and {:?}, m = {m}: {error}", up.pattern)
+        })?;
     }
-    assert!(count > 0, "no variant was checked");
+    Ok(())
 }
 
 /// SwiGLU with copies that run ahead.
@@ -147,7 +138,7 @@ fn gradients_in_blocks_of_128() {
 #[test]
 fn half_precision() {
     let names = ["gated_64x64", "gated_64x64_joint", "gated_backward_64x32_joint"];
-    check(F16, |variant| names.contains(&variant.name().as_str()));
+    check(F16, named(names));
 }
 
 #[test]
@@ -160,5 +151,5 @@ fn other_activations_and_copies_through_registers() {
         "gated_128x32_joint_plain",
         "gated_backward_64x64_joint_plain",
     ];
-    check(BF16, |variant| names.contains(&variant.name().as_str()));
+    check(BF16, named(names));
 }

@@ -4,12 +4,11 @@
 //! Problems whose tensors TF32 holds exactly are held to the bound of f32 arithmetic; those of any f32 to that of factors
 //! rounded once.
 
-mod common;
-
 use blast_offline::{Arch, F32, Program, TF32, cooperative};
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
-use common::{Problem, emulator, source, toolkit};
 use cubecl::ir::AddressType;
+
+use crate::common::{Problem, emulator, source, toolkit};
 
 fn variants() -> Vec<Variant> {
     cooperative(Arch::Sm80, F32)

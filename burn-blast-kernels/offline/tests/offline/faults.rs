@@ -1,10 +1,9 @@
 //! Faults planted in generated code: the emulator must report each. Code without them must pass, which
 //! `kernels.rs` shows.
 
-mod common;
-
 use blast_offline::{BF16, Source};
-use common::{Problem, emulator, source, variant};
+
+use crate::common::{Problem, emulator, source, variant};
 
 /// Runs a forward kernel after `plant` has changed its code, and returns what was reported.
 fn report(plant: impl Fn(&str) -> String) -> Option<String> {

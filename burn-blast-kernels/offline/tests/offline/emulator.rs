@@ -1,11 +1,10 @@
 //! The emulator itself, on kernels written by hand: each instruction against plain arithmetic, and each
 //! kind of fault.
 
-mod common;
-
 use blast_offline::{BF16, Buffer, F16, Launch, OfflineError, Source};
-use common::{decode, emulator, encode, round};
 use cubecl::ir::{ElemType, FloatKind};
+
+use crate::common::{decode, emulator, encode, round};
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 

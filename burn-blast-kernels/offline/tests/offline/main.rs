@@ -1,0 +1,11 @@
+//! The offline checks, as one program so that what they share is compiled once.
+
+mod common;
+mod emulator;
+mod every;
+mod faults;
+mod few_rows;
+mod gated_kernels;
+mod kernels;
+mod tf32;
+mod toolkit;
