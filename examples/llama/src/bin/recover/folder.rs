@@ -204,6 +204,14 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect()
         };
         assert_eq!(names(), ["out.run"]);
+        // Someone else takes the name meanwhile.
+        let taken = checkpoint.save_with(&model, &out, Form::Packed, |_| {
+            fs::create_dir(&out)?;
+            Ok::<_, anyhow::Error>(fs::write(out.join("theirs"), "")?)
+        });
+        assert!(taken.is_err());
+        assert_eq!(names().len(), 2, "no temporary folder is left");
+        fs::remove_dir_all(&out).unwrap();
         checkpoint.save_with(&model, &out, Form::Packed, |staged| run.record(staged)).unwrap();
         run.remove().unwrap();
         assert_eq!(names(), ["out"]);
