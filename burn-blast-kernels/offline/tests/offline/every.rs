@@ -1,5 +1,5 @@
-//! Every kernel that a launch may pick, where the other tests take one or two of a kind. Most of an hour of one
-//! core: `cargo test --release -p blast-offline every -- --ignored`.
+//! Every kernel of the catalogue, where the other tests take one or two of a kind:
+//! `cargo test --release -p blast-offline every:: -- --ignored --test-threads 1`.
 
 use std::collections::BTreeMap;
 
