@@ -46,7 +46,7 @@ pub enum DeviceClass {
     /// A device with tensor cores for this type, which the dense product uses and the sparse one may.
     TensorCores,
     /// A device with tensor cores that the dense product uses for this type and the sparse one does not: f32 where
-    /// TF32 is not allowed.
+    /// TF32 is not allowed, or cooperative matrices on planes whose size varies.
     DenseTensorCores,
 }
 

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::{BlockMask, BlockSize, MatrixShape, Plan};
 use crate::PatternError;
@@ -222,7 +222,7 @@ impl BlockPattern {
 
 /// A [`BlockPattern`] that others keep alive, or no longer do.
 #[cfg(any(feature = "cube", test))]
-pub(crate) struct WeakPattern(Weak<Inner>);
+pub(crate) struct WeakPattern(std::sync::Weak<Inner>);
 
 #[cfg(any(feature = "cube", test))]
 impl WeakPattern {

@@ -107,11 +107,18 @@ fn matrix_kind(listed: &BTreeSet<MmaConfig>, dtype: ElemType, tf32: bool) -> Opt
 pub fn device_class(client: &Client, dtype: ElemType) -> DeviceClass {
     let Ok(dtype) = storage_type(dtype) else { return DeviceClass::Gpu };
     let [dense, sparse] =
-        [true, tf32_allowed()].map(|tf32| Offer::of(client.properties(), dtype, tf32).has_cores());
-    match [dense, sparse] {
-        [_, true] => DeviceClass::TensorCores,
-        [true, false] => DeviceClass::DenseTensorCores,
-        [false, false] => DeviceClass::Gpu,
+        [true, tf32_allowed()].map(|tf32| Offer::of(client.properties(), dtype, tf32));
+    cost_class(&dense, &sparse)
+}
+
+/// The same by what is offered to either product. The sparse one has tensor cores if blocks of any size take them, in
+/// a weight whose sides all kernels take.
+fn cost_class(dense: &Offer, sparse: &Offer) -> DeviceClass {
+    let taken = |block| class(sparse, block, [WIDE; 2], AddressType::U32) != Class::Unit;
+    match (dense.has_cores(), BlockSize::ALL.into_iter().any(taken)) {
+        (_, true) => DeviceClass::TensorCores,
+        (true, false) => DeviceClass::DenseTensorCores,
+        (false, false) => DeviceClass::Gpu,
     }
 }
 
@@ -263,6 +270,23 @@ pub(in crate::cube) mod tests {
         }
         let block = BlockSize::new(64).unwrap();
         assert_eq!(class(&AMPERE, block, [512, 1024], AddressType::U64), plain, "64-bit indices");
+    }
+
+    #[test]
+    fn the_cost_model_hears_of_cores_that_only_the_dense_product_has() {
+        let exact = Offer { cmma: None, ..AMPERE_F32 };
+        let varying = Offer { plane: 0, ..VULKAN };
+        let table = [
+            ("Ampere", AMPERE, AMPERE, DeviceClass::TensorCores),
+            ("Metal", APPLE, APPLE, DeviceClass::TensorCores),
+            ("f32, TF32 allowed", AMPERE_F32, AMPERE_F32, DeviceClass::TensorCores),
+            ("f32", AMPERE_F32, exact, DeviceClass::DenseTensorCores),
+            ("Vulkan, planes that vary", varying, varying, DeviceClass::DenseTensorCores),
+            ("none", exact, exact, DeviceClass::Gpu),
+        ];
+        for (name, dense, sparse, want) in table {
+            assert_eq!(cost_class(&dense, &sparse), want, "{name}");
+        }
     }
 
     #[test]
