@@ -2,6 +2,8 @@
 // The selector list names the deprecated NdArray backend.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, backend_extension};
 use burn::tensor::Shape;
@@ -156,7 +158,18 @@ fn activate_backward<B: Backend>(
     activation: MlpActivation,
 ) -> FloatTensor<B> {
     match activation {
-        MlpActivation::Gelu => B::gelu_backward(x, dy),
+        MlpActivation::Gelu => {
+            // Φ(x) + x φ(x); Burn's own is that of the approximation by tanh.
+            let erf = B::float_erf(B::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
+            let cdf = B::float_add_scalar(B::float_mul_scalar(erf, 0.5.into()), 0.5.into());
+            let half_square =
+                B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), (-0.5).into());
+            let bell = B::float_mul_scalar(
+                B::float_exp(half_square),
+                (FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0).into(),
+            );
+            B::float_mul(dy, B::float_add(cdf, B::float_mul(x, bell)))
+        }
         MlpActivation::Relu => B::relu_backward(y, dy),
         MlpActivation::Silu => {
             // s + y (1 - s)

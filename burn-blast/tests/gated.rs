@@ -28,7 +28,8 @@ fn patterns([d_model, d_ff]: [usize; 2], block: usize) -> GatedPatterns {
 fn dense(patterns: &GatedPatterns, x: Tensor<2>, [gate, up, down]: [Tensor<3>; 3]) -> Tensor<2> {
     let gate = x.clone().matmul(unpack(gate, &patterns.gate));
     let gate = match patterns.activation {
-        MlpActivation::Gelu => gelu(gate),
+        // By hand: the gradient of Burn's own is, on some backends, that of the approximation by tanh.
+        MlpActivation::Gelu => gate.clone() * (gate / 2.0_f64.sqrt()).erf().add_scalar(1.0) / 2.0,
         MlpActivation::Relu => relu(gate),
         MlpActivation::Silu => silu(gate),
     };
