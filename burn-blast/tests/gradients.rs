@@ -3,10 +3,13 @@
 
 mod common;
 
+use burn::module::{Module, ModuleVisitor};
+use burn::optim::AdamWConfig;
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::BlockPattern;
 use burn_blast::functions::{spmm, spmm_probed, unpack};
+use burn_blast::{Blast, BlastConfig, BlockPattern};
 use burn_blast_kernels::{cpu, pack as host, reference};
+use common::toy::{Net, step};
 use common::{distance, engines, floats, numbers, tensor};
 
 struct Case {
@@ -172,5 +175,26 @@ fn the_probe_receives_the_norm_of_every_block_gradient() {
             let off = distance(&got, &want);
             assert!(off < 1e-5, "{name}, {:?}: off by {off}", case.pattern);
         }
+    }
+}
+
+#[test]
+fn only_layers_that_rank_blocks_pay_for_gradient_norms() {
+    /// Counts the weights that ask for gradient norms.
+    struct Armed(usize);
+    impl ModuleVisitor for Armed {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.0 += usize::from(name == "probe");
+        }
+    }
+    let device = Device::flex().autodiff();
+    let config = BlastConfig::new(20).with_interval(1).with_dense(vec!["a".into()]);
+    let blast = Blast::new(AdamWConfig::new().build(), config);
+    let (mut model, mut optim) = blast.attach(Net::new(&device)).unwrap();
+    for at in 1..4 {
+        let mut armed = Armed(0);
+        model.visit(&mut armed);
+        assert_eq!(armed.0, 1, "before step {at}");
+        (model, _) = step(model, &mut optim, at, 1e-3, &device);
     }
 }
