@@ -40,6 +40,9 @@ for line in map(json.loads, sys.stdin):
     if line.get("executable") and line["target"]["name"].startswith("cube"):
         shutil.copy(line["executable"], sys.argv[1] + "/test-" + line["target"]["name"])' "$1"
   ls "$1"/test-* >/dev/null
+  # shellcheck disable=SC2086
+  (cd "$here/.." && cargo ${CARGO_ARGS:-} build --release -p blast-abi)
+  cp "${CARGO_TARGET_DIR:-$here/../target}/release/libblast_abi.so" "$1/"
 }
 
 if [ -n "$build_only" ]; then
@@ -86,6 +89,16 @@ if command -v nvcc >/dev/null && nvidia-smi --query-gpu=compute_cap --format=csv
   rm "$out/wgmma_probe"
 else
   echo "SKIPPED: the probe of wgmma wants nvcc and compute capability 9.0" | tee "$out/wgmma.txt"
+fi
+
+# Hosts of such GPUs often have what no other machine here had.
+step "The tile unit of the host"
+if grep -q amx_bf16 /proc/cpuinfo; then
+  BLAST_ABI="$programs/libblast_abi.so" "$python" "$here/peers/cpu_peers.py" --plugin "$here/peers/blast.py" --threads 1 \
+    --kn 2048x8192 --m 256 --block 64 --sparsity 0.9 --ops fwd --rounds 9 > "$out/amx.jsonl"
+  "$python" "$here/peers/table.py" < "$out/amx.jsonl" | tee "$out/amx.md"
+else
+  echo "SKIPPED: the processor has no tile unit for bf16" | tee "$out/amx.md"
 fi
 
 # Ours and the others by turns, three times, so that a clock that drifts meets both.
