@@ -117,6 +117,13 @@ fn the_tf32_instruction_drops_the_lowest_bits() {
     assert_eq!(got.unwrap(), product(&a, &b, 8));
 }
 
+/// How a product by `wmma` ends: multiplies the two fragments and hands out the result.
+const MULTIPLY: &str = "mma_sync(sum, left, right, sum);\n\
+    __syncthreads();\n\
+    store_matrix_sync((float *)s, sum, 16, mem_row_major);\n\
+    __syncthreads();\n\
+    for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n";
+
 /// One 16 x 16 x 16 product by `wmma`; `a` and `b` lie by rows or by columns.
 fn cooperative(kind: &str, a: &str, b: &str) -> String {
     format!(
@@ -130,11 +137,7 @@ fn cooperative(kind: &str, a: &str, b: &str) -> String {
          fill_fragment(sum, 0.0f);\n\
          load_matrix_sync(left, ({kind} const *)s, 16);\n\
          load_matrix_sync(right, ({kind} const *)(s + 512), 16);\n\
-         mma_sync(sum, left, right, sum);\n\
-         __syncthreads();\n\
-         store_matrix_sync((float *)s, sum, 16, mem_row_major);\n\
-         __syncthreads();\n\
-         for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n"
+         {MULTIPLY}"
     )
 }
 
@@ -172,11 +175,7 @@ fn cooperative_tf32(order: &str, strides: [usize; 2], convert: bool) -> String {
          fill_fragment(sum, 0.0f);\n\
          load_matrix_sync(left, (float const *)s, {a});\n\
          load_matrix_sync(right, (float const *)(s + 512), {b});\n\
-         mma_sync(sum, left, right, sum);\n\
-         __syncthreads();\n\
-         store_matrix_sync((float *)s, sum, 16, mem_row_major);\n\
-         __syncthreads();\n\
-         for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n"
+         {MULTIPLY}"
     )
 }
 

@@ -28,7 +28,7 @@ fn print(arch: Arch, registers: Option<BTreeMap<String, usize>>) {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_tensor_core_kernel_assembles_for_ampere() {
     for dtype in [BF16, F16] {
         print(Arch::Sm80, toolkit::check_all(Arch::Sm80, dtype, |_| true));
@@ -36,7 +36,7 @@ fn every_tensor_core_kernel_assembles_for_ampere() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_tensor_core_kernel_assembles_for_hopper() {
     for dtype in [BF16, F16] {
         print(Arch::Sm90, toolkit::check_all(Arch::Sm90, dtype, |_| true));
@@ -44,7 +44,7 @@ fn every_tensor_core_kernel_assembles_for_hopper() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_kernel_for_few_rows_assembles() {
     for arch in Arch::ALL {
         print(arch, few_rows::assemble(arch, |_| true));
@@ -52,25 +52,25 @@ fn every_kernel_for_few_rows_assembles() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_product_in_bf16() {
     kernels::check(BF16, |variant| first(variant) && variant.gate().is_none());
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_gated_kernel_in_bf16() {
     kernels::check(BF16, |variant| variant.gate().is_some());
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_tile_in_f16_with_the_barest_and_the_fullest_epilogue() {
     kernels::check(F16, extreme);
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
 fn every_kernel_on_cooperative_matrices() {
     for dtype in [BF16, F16] {
         kernels::check_all(dtype, cooperative(Arch::Sm80, dtype), |_| true);

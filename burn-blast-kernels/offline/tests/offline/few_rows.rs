@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::common::{decode, emulator, encode, indices, round, toolkit};
+use crate::toolkit::registers;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 /// Blocks of a piece where columns are cut.
@@ -286,12 +287,7 @@ pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMa
             (one.name(), source)
         })
         .collect();
-    let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
-    let checked = variants.iter().zip(&machines);
-    let wrong: Vec<String> =
-        checked.filter_map(|(variant, machine)| fault(variant, machine)).collect();
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), variants.len(), wrong.join("\n"));
-    Some(machines.into_iter().map(|machine| (machine.name, machine.registers)).collect())
+    Some(registers(&toolkit, arch, &variants, &kernels, fault))
 }
 
 /// What is wrong with the machine code of a variant, if anything is.

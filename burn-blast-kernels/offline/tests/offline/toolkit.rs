@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use blast_offline::{Arch, BF16, F16, Machine, Source, ladder};
+use blast_offline::{Arch, BF16, F16, Machine, Source, Toolkit, ladder};
 use burn_blast_kernels::cube::catalogue::{Variant, Verb};
 use cubecl::ir::ElemType;
 
@@ -75,12 +75,23 @@ pub fn check_all(
     for (variant, (name, source)) in variants.iter().zip(&kernels) {
         assert_eq!(source.shared_bytes, variant.shared_bytes(), "{name}");
     }
-    let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
+    Some(registers(&toolkit, arch, &variants, &kernels, fault))
+}
+
+/// Compiles the kernels of some variants and returns their registers, if `fault` finds nothing wrong with any.
+pub fn registers<V>(
+    toolkit: &Toolkit,
+    arch: Arch,
+    variants: &[V],
+    kernels: &[(String, Source)],
+    fault: impl Fn(&V, &Machine) -> Option<String>,
+) -> BTreeMap<String, usize> {
+    let machines = toolkit.compile(arch, kernels).unwrap_or_else(|error| panic!("{error}"));
     let checked = variants.iter().zip(&machines);
     let wrong: Vec<String> =
         checked.filter_map(|(variant, machine)| fault(variant, machine)).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), variants.len(), wrong.join("\n"));
-    Some(machines.into_iter().map(|machine| (machine.name, machine.registers)).collect())
+    machines.into_iter().map(|machine| (machine.name, machine.registers)).collect()
 }
 
 #[test]
