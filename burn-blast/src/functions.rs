@@ -1,9 +1,11 @@
-//! The operations on [`Tensor`]s: shapes checked, leading axes flattened, quantised inputs dequantised.
+//! The operations on [`Tensor`]s: shapes checked, leading axes flattened, quantised inputs dequantised unless there is
+//! a kernel for them.
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
+use crate::quantize::is_int8;
 use crate::weight::BlockSparseWeight;
 use crate::{BlastOps, GatedPatterns};
 
@@ -56,7 +58,7 @@ pub(crate) fn by_rows<const D: usize>(
     output.reshape(dims)
 }
 
-/// `y = x · w + bias`.
+/// `y = x · w + bias`. Values quantised by [`quantize`](crate::quantize()) are multiplied as integers.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`
@@ -70,6 +72,13 @@ pub fn spmm(
     bias: Option<Tensor<1>>,
     pattern: &BlockPattern,
 ) -> Tensor<2> {
+    if is_int8(values.dtype(), pattern.block()) {
+        let y = spmm_int8(plain(x), values, pattern);
+        return match bias {
+            Some(bias) => y + plain(bias).unsqueeze(),
+            None => y,
+        };
+    }
     let (x, values) = operands(x, values, pattern);
     let (dtype, pattern) = (x.dtype(), pattern.clone());
     let (x, values) = (x.into_dispatch(), values.into_dispatch());
@@ -81,6 +90,13 @@ pub fn spmm(
             <Dispatch as BlastOps>::spmm_bias(x, values, bias.into_dispatch(), pattern)
         }
     })
+}
+
+fn spmm_int8(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
+    check_cols("x", &x, pattern.shape().rows());
+    check_values(&values, pattern);
+    let (x, values) = (x.into_dispatch(), values.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_int8(x, values, pattern.clone()))
 }
 
 /// [`spmm`] whose backward also gives `probe` a gradient: the norm of every block of the weight gradient.

@@ -11,6 +11,7 @@ pub mod io;
 pub mod module;
 mod ops;
 pub mod prune;
+mod quantize;
 pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
@@ -31,6 +32,7 @@ pub use module::{
 };
 pub use ops::{BlastOps, GatedPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
+pub use quantize::{QuantizeError, quantize};
 pub use warm::warm_up;
 pub use weight::BlockSparseWeight;
 

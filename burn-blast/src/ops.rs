@@ -4,8 +4,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, backend_extension};
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
@@ -53,6 +53,18 @@ pub trait BlastOps: Backend {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         drop(probe);
+        Self::spmm(x, values, pattern)
+    }
+
+    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::quantize()): 8-bit integers and one f32 scale a
+    /// block. Only `x` gets a gradient.
+    #[fusion(dtype = x, shape = rows_by(x, pattern.shape().cols()))]
+    fn spmm_int8(
+        x: FloatTensor<Self>,
+        values: QuantizedTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let values = Self::dequantize(values, x.dtype().into());
         Self::spmm(x, values, pattern)
     }
 

@@ -11,6 +11,7 @@ use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, Patter
 use crate::functions::{pack, unpack};
 use crate::ops::packed;
 use crate::prune::gather;
+use crate::quantize::value_bytes;
 use crate::window::{self, Stage, Window};
 
 /// Container name under which visitors and mappers meet a weight.
@@ -104,7 +105,8 @@ impl BlockSparseWeight {
                 sources.push(Some(slot as u32));
             }
         }
-        Self::new(gather(self.values(), &sources), BlockPattern::from_mask(&mask))
+        let values = self.values().dequantize();
+        Self::new(gather(values, &sources), BlockPattern::from_mask(&mask))
     }
 
     /// The dense weight, zero where no block is kept. Differentiable.
@@ -140,9 +142,22 @@ impl BlockSparseWeight {
         self.values().dtype()
     }
 
-    /// Bytes held: values and both index views.
+    /// Whether the values are quantised.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self.dtype(), DType::QFloat(_))
+    }
+
+    /// Type that inputs have: that of the values or, where they are quantised, the device's default.
+    pub(crate) fn float_dtype(&self) -> DType {
+        match self.dtype() {
+            DType::QFloat(_) => self.device().settings().float_dtype.into(),
+            dtype => dtype,
+        }
+    }
+
+    /// Bytes held: values, with their scales if they are quantised, and both index views.
     pub fn bytes(&self) -> usize {
-        self.pattern.value_count() * self.dtype().size()
+        value_bytes(self.dtype(), &self.pattern)
             + burn_blast_kernels::cost::index_bytes(&self.pattern)
     }
 
@@ -157,7 +172,7 @@ impl BlockSparseWeight {
 
     /// Whether Burn's distributed training reduces the gradient of the values over devices.
     fn is_replicated(&self) -> bool {
-        self.device().is_autodiff() && self.values().is_distributed()
+        self.device().is_autodiff() && !self.is_quantized() && self.values().is_distributed()
     }
 
     fn arm(&mut self, armed: bool) {
@@ -299,7 +314,11 @@ impl Module for BlockSparseWeight {
     }
 
     fn fork(self, device: &Device) -> Self {
-        let values = self.values.fork(device);
+        // Burn detaches what it forks, and to do so dequantises it.
+        let values = match self.is_quantized() {
+            true => self.values.to_device(device),
+            false => self.values.fork(device),
+        };
         let probe = self.probe.map(|probe| probe.fork(device));
         Self { values, probe, ..self }
     }

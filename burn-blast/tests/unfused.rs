@@ -3,13 +3,13 @@
 mod common;
 
 use burn::backend::BackendTypes;
-use burn::backend::ops::FloatTensorOps;
+use burn::backend::ops::{FloatTensorOps, QTensorOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, TensorData};
 use burn_blast::functions::{
     block_norms, gated_mlp, grad_block_norms, sddmm, spmm, spmm_t, unpack,
 };
-use burn_blast::{BlastOps, GatedPatterns, MlpActivation};
+use burn_blast::{BlastOps, BlockSparseLinear, GatedPatterns, MlpActivation, quantize};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -74,6 +74,25 @@ fn fusion_changes_no_bit() {
     ];
     for (at, (fused, unfused)) in pairs.into_iter().enumerate() {
         assert_eq!(fused, unfused, "operation {at}");
+    }
+}
+
+#[test]
+fn fusion_changes_no_bit_of_products_with_integers() {
+    if !engines().iter().any(|engine| engine.name == "wgpu") {
+        return;
+    }
+    let device = Device::wgpu(Default::default());
+    let pattern = pattern(40, 50, 16, 0.5, 1);
+    let dense = tensor::<2>(&numbers(40 * 50, 1), [40, 50], &device, DType::F32);
+    let layer = quantize(BlockSparseLinear::from_dense(dense, pattern.clone())).unwrap();
+    for m in [3, 33] {
+        let x = numbers(m * 40, 2);
+        let fused = layer.forward(tensor::<2>(&x, [m, 40], &device, DType::F32));
+        let raw_device: <CubeBackend as BackendTypes>::Device = WgpuDevice::default().into();
+        let values = CubeBackend::q_from_data(layer.weight.values().into_data(), &raw_device);
+        let unfused = CubeBackend::spmm_int8(raw(&x, [m, 40]), values, pattern.clone());
+        assert_eq!(floats(fused), read(unfused), "{m} rows");
     }
 }
 

@@ -56,7 +56,9 @@ pub use call::{Call, CubeError, Kernel};
 pub use epilogue::Epilogue;
 pub use gated::{gated_hidden, gated_hidden_backward};
 pub use gather::{pack, unpack};
-pub use gemv::{Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, spmm_int8};
+pub use gemv::{
+    Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, serves_int8, spmm_int8,
+};
 #[doc(hidden)]
 pub use mma::catalogue;
 pub use mma::offer::device_class;

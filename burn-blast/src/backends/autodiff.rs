@@ -2,6 +2,7 @@
 //!
 //! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
 //!   `dprobe = grad_block_norms(x, dy)`
+//! - `spmm_int8`: `dx = spmm_t(dy)` of the values multiplied by their scales, which take no gradient
 //! - `gated_mlp`: its own backward verb, which computes the hidden features again
 //! - `pack` and `unpack` are each other's rule
 //!
@@ -12,8 +13,8 @@ use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{AutodiffBackend, Backend};
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
+use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
@@ -99,6 +100,21 @@ macro_rules! tracked {
 }
 
 #[derive(Debug)]
+struct SpmmInt8;
+
+impl<B: BlastOps> Backward<B, 1> for SpmmInt8 {
+    type State = (QuantizedTensor<B>, BlockPattern);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (values, pattern) = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |dy| {
+            let values = B::dequantize(values, dy.dtype().into());
+            B::spmm_t(dy, values, pattern)
+        });
+    }
+}
+
+#[derive(Debug)]
 struct GatedMlp;
 
 impl<B: BlastOps> Backward<B, 4> for GatedMlp {
@@ -166,6 +182,22 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         tracked!(SpmmProbed, [x, values, probe], x, values, pattern, B::spmm)
+    }
+
+    fn spmm_int8(
+        x: FloatTensor<Self>,
+        values: QuantizedTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        match SpmmInt8.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::spmm_int8(x.into_primitive(), values.clone(), pattern.clone());
+                prep.finish((values, pattern), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::spmm_int8(x.into_primitive(), values, pattern))
+            }
+        }
     }
 
     fn spmm_t(

@@ -1,8 +1,8 @@
 //! CUDA, ROCm, Metal, Vulkan and WebGPU, all through one CubeCL backend: contiguous buffers in, one launch.
 
 use burn::backend::cubecl::dtype_to_elem_type;
-use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::ops::{FloatTensorOps, QTensorOps};
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
@@ -33,6 +33,25 @@ impl BlastOps for CubeBackend {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         product(x, values, Some(bias), pattern)
+    }
+
+    fn spmm_int8(
+        x: FloatTensor<Self>,
+        values: QuantizedTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = x.shape()[0];
+        let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
+        let call = call_on(&y, &pattern, m);
+        if !cube::serves_int8(&call, m) {
+            let values = Self::dequantize(values, x.dtype.into());
+            return product(x, values, None, pattern);
+        }
+        let (integers, scales) = values.quantized_handles().expect("a quantised tensor has both");
+        let out = y.clone().into_buffer_arg();
+        cube::spmm_int8(&call, input(x), [integers, scales].map(input), None, out, m)
+            .unwrap_or_else(|error| panic!("{error}"));
+        y
     }
 
     fn spmm_t(

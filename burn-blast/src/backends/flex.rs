@@ -2,9 +2,9 @@
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::tensor::{DType, Element, Shape, bf16, f16};
-use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Layer, Mlp};
+use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Layer, Mlp, Values};
 use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
@@ -88,6 +88,22 @@ impl BlastOps for Flex {
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
         product(x, values, Some(bias), pattern)
+    }
+
+    fn spmm_int8(
+        x: FloatTensor<Self>,
+        values: QuantizedTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let m = rows(&x);
+        let (x, integers) = (Host::new(x), Host::new(values.tensor().clone()));
+        let values = Values::Int8 { values: integers.slice(), scales: values.scales() };
+        by_dtype!(x.0, T => {
+            let epilogue = Epilogue { bias: None, activation: None };
+            lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
+                cpu::spmm_into(x.slice::<T>(), values, epilogue, &pattern, y);
+            })
+        })
     }
 
     fn spmm_t(

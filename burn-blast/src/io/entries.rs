@@ -5,10 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::quantization::quantized_data_len;
 use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
 use burn_pack::Reader;
 
 use super::IoError;
+use crate::quantize::is_int8;
+use crate::window::{self, Stage, Window};
 
 /// One tensor of a file.
 pub(super) struct Entry {
@@ -23,7 +26,8 @@ pub(super) type Entries = BTreeMap<String, Entry>;
 
 const BURNPACK: &str = "burnpack";
 
-/// Reads the tensors of a burnpack buffer. The reader makes sure that each has as many bytes as its shape needs.
+/// Reads the tensors of a burnpack buffer. Each has as many bytes as its shape needs: of all but quantised ones the
+/// reader makes sure.
 pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Entries, IoError> {
     let refuse =
         |error: burn_pack::Error| IoError::Format { format: BURNPACK, reason: error.to_string() };
@@ -34,6 +38,13 @@ pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Entries, IoError> {
         // Views into a damaged file may start anywhere; elements must not.
         let aligned = bytes.as_ptr().align_offset(size_of::<u64>()) == 0;
         let bytes = if aligned { bytes } else { Bytes::from_bytes_vec(bytes.to_vec()) };
+        if let DType::QFloat(scheme) = dtype
+            && bytes.len() != quantized_data_len(&scheme, &shape)
+        {
+            let reason =
+                format!("tensor \"{name}\" has {} bytes, not what its shape needs", bytes.len());
+            return Err(IoError::Format { format: BURNPACK, reason });
+        }
         entries.insert(name, Entry { dtype, shape, id, bytes });
     }
     Ok(entries)
@@ -117,7 +128,12 @@ impl ModuleVisitor for Checker<'_> {
             true => param.transform_for_save().lazy_shape(),
             false => param.lazy_shape(),
         };
-        self.check(shape, "floating-point", |dtype| dtype.is_float());
+        let values =
+            |window: &mut Window| (window.stage == Stage::Values).then(|| window.pattern.block());
+        let block = window::with(values).flatten();
+        self.check(shape, "floating-point", |dtype| {
+            dtype.is_float() || block.is_some_and(|block| is_int8(dtype, block))
+        });
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {

@@ -60,6 +60,14 @@ pub enum IoError {
         /// What the parameter holds.
         expected: &'static str,
     },
+    /// A quantised tensor has no place in the format.
+    #[error(
+        "tensor \"{name}\" is quantised, which safetensors has no type for: save with io::save, or quantise after loading"
+    )]
+    Quantized {
+        /// Path of the parameter.
+        name: String,
+    },
     /// The recorded pattern of a layer is not valid.
     #[error("layer \"{layer}\": {source}")]
     Layout {

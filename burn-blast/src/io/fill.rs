@@ -7,6 +7,7 @@ use super::IoError;
 use super::entries::{Entries, Entry, check};
 use super::fit::fit;
 use crate::found::weights;
+use crate::quantize::as_loaded;
 
 /// Fits the model to the file, checks every tensor, then fills the model. Parameters take the identity the
 /// file records; without one they keep their own.
@@ -28,18 +29,19 @@ struct Filler {
 }
 
 impl Filler {
-    fn take(&mut self, own: ParamId) -> Option<(TensorData, ParamId)> {
+    fn take(&mut self, own: ParamId, device: &Device) -> Option<(TensorData, ParamId)> {
         let Entry { dtype, shape, id, bytes } = self.entries.remove(&self.path.join("."))?;
         let id = id.map_or(own, ParamId::from);
-        Some((TensorData::from_bytes(bytes, shape, dtype), id))
+        Some((TensorData::from_bytes(bytes, shape, as_loaded(dtype, device)), id))
     }
 }
 
-/// The file's own precision where device and kernels have it, else single.
+/// The file's own precision where device and kernels have it, as all have for quantised values; else single.
 fn float_dtype(found: DType, device: &Device) -> DType {
     let supported = match found {
         DType::F16 => device.supports_dtype(FloatDType::F16),
         DType::BF16 => device.supports_dtype(FloatDType::BF16),
+        DType::QFloat(_) => true,
         _ => false,
     };
     if supported { found } else { DType::F32 }
@@ -55,15 +57,15 @@ impl ModuleMapper for Filler {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((data, id)) = self.take(param.id) else { return param };
         let device = param.lazy_device();
+        let Some((data, id)) = self.take(param.id, &device) else { return param };
         let dtype = float_dtype(data.dtype(), &device);
         param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
-        let Some((data, id)) = self.take(param.id) else { return param };
         let device = param.lazy_device();
+        let Some((data, id)) = self.take(param.id, &device) else { return param };
         let dtype = data.dtype();
         param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
     }
@@ -72,8 +74,8 @@ impl ModuleMapper for Filler {
         &mut self,
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
-        let Some((data, id)) = self.take(param.id) else { return param };
         let device = param.lazy_device();
+        let Some((data, id)) = self.take(param.id, &device) else { return param };
         param.transform_for_load(Tensor::from_data(data, &device), id)
     }
 }

@@ -11,6 +11,7 @@ use super::IoError;
 use super::entries::{Entries, Entry};
 use crate::found::{FoundWeight, weights};
 use crate::ops::packed;
+use crate::quantize::is_int8;
 use crate::window::{self, Stage};
 
 /// What a file says about one weight.
@@ -59,7 +60,7 @@ fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, I
         .map_err(|source| IoError::Layout { layer: path.to_string(), source })?;
     let name = format!("{path}.values");
     let values = entries.get(&name).ok_or_else(|| missing(&name))?;
-    if !values.dtype.is_float() {
+    if !values.dtype.is_float() && !is_int8(values.dtype, pattern.block()) {
         let found = format!("{:?}", values.dtype);
         return Err(IoError::Kind { name, found, expected: "floating-point" });
     }
@@ -133,7 +134,7 @@ impl ModuleMapper for Sizer {
 
 /// Zeros of another size in place of a parameter, which keeps its id and whether it takes gradients.
 fn resize<const D: usize>(param: Param<Tensor<D>>, shape: Shape) -> Param<Tensor<D>> {
-    let tensor = param.base();
+    let tensor = param.base().dequantize();
     let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), tensor.dtype()))
         .set_require_grad(tensor.is_require_grad());
     let (id, _, mapper): (ParamId, _, _) = param.consume();

@@ -17,7 +17,7 @@ use super::record::to_bytes;
 /// Saves a model to a safetensors file. The header's metadata holds `burn_blast` with the format version.
 ///
 /// # Errors
-/// If a tensor has a data type safetensors lacks, or the file cannot be written.
+/// If a tensor has a data type safetensors lacks, as quantised ones do, or the file cannot be written.
 pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError> {
     let mut tensors = Vec::new();
     for (name, entry) in read_burnpack(to_bytes(model)?)? {
@@ -90,6 +90,9 @@ const DTYPES: [(DType, Dtype); 12] = [
 fn to_safetensors(name: &str, dtype: DType) -> Result<Dtype, IoError> {
     if matches!(dtype, DType::Bool(_)) {
         return Ok(Dtype::BOOL);
+    }
+    if matches!(dtype, DType::QFloat(_)) {
+        return Err(IoError::Quantized { name: name.to_string() });
     }
     let known = DTYPES.iter().find(|(ours, _)| *ours == dtype);
     known.map(|&(_, theirs)| theirs).ok_or_else(|| unsupported(name, format!("{dtype:?}")))

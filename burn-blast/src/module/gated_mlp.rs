@@ -116,8 +116,8 @@ impl BlockSparseGatedMlp {
         })
     }
 
-    /// Whether the three products can be one: all of them sparse, of one block size, without bias, and none asking
-    /// for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it, which
+    /// Whether the three products can be one: all of them sparse, of one block size, without bias, none quantised, and
+    /// none asking for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it, which
     /// only a product of its own uses.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let rows = input.dims()[..D - 1].iter().product();
@@ -126,6 +126,7 @@ impl BlockSparseGatedMlp {
         !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())
             && layers.iter().all(|layer| {
                 layer.bias.is_none()
+                    && !layer.weight.is_quantized()
                     && layer.pattern().block() == block
                     && layer.path_of(input, rows) == Path::Sparse
                     && !layer.is_probed(input)

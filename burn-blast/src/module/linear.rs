@@ -200,10 +200,10 @@ impl BlockSparseLinear {
     /// Which path an input of `rows` rows takes, and why.
     pub fn path(&self, rows: usize) -> Choice {
         let (pattern, device) = (self.pattern(), self.weight.device());
-        match advice::measured(&device, pattern, self.weight.dtype(), rows) {
+        match advice::measured(&device, pattern, self.weight.float_dtype(), rows) {
             Some(reason) => self.strategy.choose_by(pattern, rows, || reason),
             None => {
-                let class = device_class(&device, self.weight.dtype());
+                let class = device_class(&device, self.weight.float_dtype());
                 self.strategy.choose(pattern, class, rows)
             }
         }
@@ -215,7 +215,7 @@ impl BlockSparseLinear {
         let device = self.weight.device();
         #[cfg(feature = "cube")]
         if let Some(name) =
-            crate::backends::cube::kernel(&device, self.pattern(), self.weight.dtype())
+            crate::backends::cube::kernel(&device, self.pattern(), self.weight.float_dtype())
         {
             return name;
         }
@@ -229,7 +229,7 @@ impl BlockSparseLinear {
     /// # Errors
     /// If the device fails.
     pub fn warm_up(&self, rows: &[usize]) -> Result<(), ExecutionError> {
-        let (device, dtype) = (self.weight.device(), self.weight.dtype());
+        let (device, dtype) = (self.weight.device(), self.weight.float_dtype());
         warm_up(|x| self.forward(x), self.pattern().shape().rows(), rows, &device, dtype)
     }
 

@@ -32,7 +32,7 @@ impl LoraLinearConfig {
     pub fn init(&self, base: BlockSparseLinear) -> LoraLinear {
         assert!(self.rank > 0, "the rank of an adapter must be at least 1");
         let shape = base.pattern().shape();
-        let (device, dtype) = (base.weight.device(), base.weight.dtype());
+        let (device, dtype) = (base.weight.device(), base.weight.float_dtype());
         let bell = Distribution::Normal(0.0, 1.0 / self.rank as f64);
         let a = Tensor::<2>::random([shape.rows(), self.rank], bell, &device).cast(dtype);
         let b = Tensor::zeros([self.rank, shape.cols()], (&device, dtype));

@@ -9,6 +9,7 @@ mod mlp;
 
 pub use activation::MlpActivation;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
+pub(crate) use linear::is_host;
 pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
 pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::optim::ModuleOptimizer;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use burn_blast_kernels::budget::erdos_renyi;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
@@ -23,6 +23,7 @@ struct Found {
     pattern: BlockPattern,
     /// A plain linear weight, pruned in place.
     masked: bool,
+    quantized: bool,
 }
 
 impl<O: BlockOptimizer> Blast<O> {
@@ -114,6 +115,9 @@ fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastEr
     if pruned.is_empty() {
         return Err(BlastError::AllDense);
     }
+    if let Some(&at) = pruned.iter().find(|&&at| found[at].quantized) {
+        return Err(BlastError::Quantized { layer: found[at].path.clone() });
+    }
     let grids: Vec<(usize, usize)> = pruned
         .iter()
         .map(|&at| (found[at].pattern.block_rows(), found[at].pattern.block_cols()))
@@ -190,12 +194,13 @@ impl Finder<'_> {
         parameter: String,
         dims: &[usize],
         block: usize,
+        quantized: bool,
     ) -> Result<(), BlastError> {
         let path = layer_name(&parameter, "weight");
         let shape = MatrixShape::new(dims[0], dims[1])?;
         let block = BlockSize::new(block)?;
         let pattern = BlockPattern::dense(shape, block);
-        self.found.push(Found { path, parameter, shape, block, pattern, masked: true });
+        self.found.push(Found { path, parameter, shape, block, pattern, masked: true, quantized });
         Ok(())
     }
 }
@@ -213,6 +218,7 @@ impl ModuleVisitor for Finder<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
+        let quantized = || matches!(param.val().dtype(), DType::QFloat(_));
         let values = |window: &mut window::Window| {
             (window.stage == window::Stage::Values).then(|| window.pattern.clone())
         };
@@ -220,6 +226,7 @@ impl ModuleVisitor for Finder<'_> {
             Some(Some(pattern)) => {
                 let (shape, block) = (pattern.shape(), pattern.block());
                 let (name, parameter) = (layer_name(&path, "weight.values"), path);
+                let quantized = quantized();
                 self.found.push(Found {
                     path: name,
                     parameter,
@@ -227,12 +234,14 @@ impl ModuleVisitor for Finder<'_> {
                     block,
                     pattern,
                     masked: false,
+                    quantized,
                 });
             }
             Some(None) => {}
             None if D == 2 && self.linear.last() == Some(&true) => {
                 if let Some(block) = self.linear_rule(&path)
-                    && let Err(error) = self.add_linear(path, &param.base().dims(), block)
+                    && let Err(error) =
+                        self.add_linear(path, &param.base().dims(), block, quantized())
                 {
                     self.error.get_or_insert(error);
                 }

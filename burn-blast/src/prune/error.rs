@@ -32,6 +32,14 @@ pub enum BlastError {
         /// Paths there are.
         layers: String,
     },
+    /// A layer that was to be pruned holds quantised values.
+    #[error(
+        "the weight of \"{layer}\" is quantised: prune first, then quantise, or keep the layer as it is with BlastConfig::with_dense"
+    )]
+    Quantized {
+        /// Its path.
+        layer: String,
+    },
     /// No two layers below a path can share a pattern.
     #[error(
         "no two layers in \"{filter}\" can be tied: they must be pruned, in the same module, and of one shape and block size"

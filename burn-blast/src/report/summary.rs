@@ -3,9 +3,11 @@
 use std::fmt;
 
 use burn::module::Module;
+use burn::tensor::DType;
 use burn_blast_kernels::BlockPattern;
 
 use crate::found::{FoundWeight, weights};
+use crate::quantize::value_bytes;
 
 /// One block-sparse layer of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +18,7 @@ pub struct LayerSummary {
     pub pattern: BlockPattern,
     /// Bytes of its values and indices.
     pub bytes: usize,
-    /// Bytes of the same weight dense.
+    /// Bytes of the same weight dense, in f32 if this one is quantised.
     pub dense_bytes: usize,
 }
 
@@ -51,11 +53,12 @@ impl ModelSummary {
 /// Lists the block-sparse layers of a model.
 pub fn summary<M: Module>(model: &M) -> ModelSummary {
     let layer = |weight: FoundWeight| {
-        let (size, pattern) = (weight.dtype.size(), &weight.pattern);
+        let (dtype, pattern) = (weight.dtype, &weight.pattern);
+        let dense = if dtype.is_float() { dtype } else { DType::F32 };
         LayerSummary {
             name: weight.layer(),
-            bytes: pattern.value_count() * size + burn_blast_kernels::cost::index_bytes(pattern),
-            dense_bytes: pattern.shape().area() * size,
+            bytes: value_bytes(dtype, pattern) + burn_blast_kernels::cost::index_bytes(pattern),
+            dense_bytes: pattern.shape().area() * dense.size(),
             pattern: weight.pattern,
         }
     };

@@ -141,6 +141,13 @@ pub fn serves_gated_few_rows(call: &Call, m: usize, bias: bool) -> bool {
     base::few_rows(&call.offer(), m, call.pattern.block_cols(), cores, buffers)
 }
 
+/// Whether [`spmm_int8`], without a bias, is the best way to a product of `m` rows. Otherwise it is one of the values
+/// multiplied by their scales.
+pub fn serves_int8(call: &Call, m: usize) -> bool {
+    let buffers = base::buffers(Stored::Int8, false, false);
+    base::few_rows(&call.offer(), m, call.pattern.block_cols(), false, buffers)
+}
+
 /// The class of kernel that takes many rows.
 fn usual_class(call: &Call, m: usize) -> Class {
     let shape = call.pattern.shape();

@@ -18,4 +18,6 @@ mod launch;
 mod pieces;
 
 pub(super) use launch::spmm;
-pub use launch::{Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, spmm_int8};
+pub use launch::{
+    Gated, gated_few_rows, serves_few_rows, serves_gated_few_rows, serves_int8, spmm_int8,
+};

@@ -1,0 +1,285 @@
+//! Weights of 8-bit integers on every backend: products, gradients, files, and what is refused.
+
+mod common;
+
+use burn::module::{Module, Param};
+use burn::nn::LinearConfig;
+use burn::optim::AdamWConfig;
+use burn::tensor::quantization::{Calibration, compute_q_params, compute_range};
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_blast::{
+    Blast, BlastConfig, BlockPattern, BlockSparseGatedMlpConfig, BlockSparseLinear,
+    BlockSparseLinearConfig, LoraLinearConfig, io, quantize, report,
+};
+use burn_blast_kernels::reference::{self, Rounding};
+use common::saved::net;
+use common::{bits, distance, dtypes, engines, floats, numbers, pattern, tensor};
+
+/// A layer whose first block, if there is one, is all zero.
+fn layer(pattern: &BlockPattern, device: &Device) -> BlockSparseLinear {
+    let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+    let mut dense = numbers(rows * cols, 1);
+    if let Some((row, col)) = pattern.blocks().next() {
+        let b = pattern.block().get();
+        for line in dense.chunks_mut(cols).skip(row * b).take(b) {
+            line[col * b..cols.min((col + 1) * b)].fill(0.0);
+        }
+    }
+    let dense = tensor::<2>(&dense, [rows, cols], device, DType::F32);
+    let mut layer = BlockSparseLinear::from_dense(dense, pattern.clone());
+    let bias = tensor::<1>(&numbers(cols, 2), [cols], device, DType::F32);
+    layer.bias = Some(Param::from_tensor(bias));
+    layer
+}
+
+/// What the integers stand for.
+fn meant(layer: &BlockSparseLinear) -> Vec<f32> {
+    floats(layer.weight.values().dequantize())
+}
+
+fn patterns(slow: bool) -> Vec<BlockPattern> {
+    let mut patterns = vec![
+        pattern(48, 80, 16, 0.5, 1),
+        pattern(19, 37, 8, 0.4, 2),
+        pattern(70, 100, 32, 1.0, 3),
+        pattern(33, 17, 16, 0.0, 4),
+        pattern(9, 5, 8, 1.0, 5),
+    ];
+    if !slow {
+        patterns.extend([pattern(128, 192, 64, 0.5, 6), pattern(130, 300, 128, 0.6, 7)]);
+    }
+    patterns
+}
+
+#[test]
+fn products_are_those_of_the_values_that_the_integers_stand_for() {
+    for engine in engines() {
+        for pattern in patterns(engine.slow) {
+            let layer = quantize(layer(&pattern, &engine.device)).unwrap();
+            assert_eq!(layer.weight.is_quantized(), pattern.nnz() > 0);
+            let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+            let (w, bias) = (meant(&layer), numbers(cols, 2));
+            for m in [1, 2, 15, 16, 17, 33] {
+                let x = numbers(m * rows, 3);
+                let input = tensor::<2>(&x, [m, rows], &engine.device, DType::F32);
+                let exact = reference::spmm(&x, &w, Some(&bias), &pattern);
+                let y = floats(layer.forward(input));
+                if let Err(message) = Rounding::F32.check(&y, &exact) {
+                    panic!("{}, {pattern:?}, {m} rows: {message}", engine.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn inputs_in_half_precision_stay_so() {
+    for engine in engines() {
+        let pattern = pattern(48, 80, 16, 0.5, 1);
+        let mut layer = quantize(layer(&pattern, &engine.device)).unwrap();
+        layer.bias = None;
+        let w = meant(&layer);
+        for dtype in dtypes(&engine).into_iter().filter(|&dtype| dtype != DType::F32) {
+            for m in [1, 17] {
+                let input = tensor::<2>(&numbers(m * 48, 3), [m, 48], &engine.device, dtype);
+                let x = floats(input.clone());
+                let y = layer.forward(input);
+                assert_eq!(y.dtype(), dtype);
+                let off = distance(&floats(y), &floats_of(&x, &w, &pattern));
+                let limit = if dtype == DType::F16 { 2e-3 } else { 2e-2 };
+                assert!(off < limit, "{}, {dtype:?}, {m} rows: off by {off}", engine.name);
+            }
+        }
+    }
+}
+
+fn floats_of(x: &[f32], w: &[f32], pattern: &BlockPattern) -> Vec<f32> {
+    reference::spmm(x, w, None, pattern).iter().map(|exact| exact.value as f32).collect()
+}
+
+#[test]
+fn every_value_is_off_by_at_most_half_a_step_of_its_block() {
+    for engine in engines() {
+        let pattern = pattern(48, 80, 16, 0.5, 1);
+        let layer = layer(&pattern, &engine.device);
+        let before = floats(layer.weight.values());
+        let after = meant(&quantize(layer).unwrap());
+        for (at, (before, after)) in before.chunks(256).zip(after.chunks(256)).enumerate() {
+            let largest = before.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
+            let half = largest / 127.0 / 2.0 * 1.0001;
+            let off = before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off <= half, "{}, block {at}: off by {off}, step / 2 is {half}", engine.name);
+            assert!(largest == 0.0 || off > 0.0, "{}, block {at} was not rounded", engine.name);
+        }
+    }
+}
+
+#[test]
+fn a_quarter_of_the_bytes_is_held_and_reported() {
+    let device = Device::flex();
+    let pattern = pattern(256, 256, 32, 0.5, 1);
+    let layer = layer(&pattern, &device);
+    let small = quantize(layer.clone()).unwrap();
+    let index = burn_blast_kernels::cost::index_bytes(&pattern);
+    assert_eq!(layer.bytes() - index, 4 * pattern.value_count());
+    assert_eq!(small.bytes() - index, pattern.value_count() + 4 * pattern.nnz());
+    let summary = report::summary(&small);
+    assert_eq!((summary.bytes(), summary.dense_bytes()), (small.bytes(), 4 * 256 * 256));
+}
+
+#[test]
+fn gradients_pass_through_to_the_input() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        let pattern = pattern(48, 80, 16, 0.5, 1);
+        let layer = quantize(layer(&pattern, &device)).unwrap();
+        for m in [2, 17] {
+            let dense = layer.to_dense();
+            let bias = layer.bias.as_ref().unwrap().val();
+            let results = |forward: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+                let x = tensor::<2>(&numbers(m * 48, 3), [m, 48], &device, DType::F32);
+                let x = x.require_grad();
+                let y = forward(x.clone());
+                let c = tensor::<2>(&numbers(m * 80, 4), [m, 80], &device, DType::F32);
+                let grads = (y * c).sum().backward();
+                assert!(bias.grad(&grads).is_some());
+                floats(x.grad(&grads).unwrap())
+            };
+            let sparse = results(&|x| layer.forward(x));
+            let dense = results(&|x| x.matmul(dense.clone()) + bias.clone().unsqueeze());
+            let off = distance(&sparse, &dense);
+            assert!(off < 1e-5, "{}, {m} rows: off by {off}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn a_gated_block_of_integers_is_that_of_the_values_they_stand_for() {
+    for engine in engines() {
+        let config = BlockSparseGatedMlpConfig::new(64, 96).with_block_size(16);
+        let block = quantize(config.with_sparsity(0.5).init(&engine.device)).unwrap();
+        let mut plain = block.clone();
+        for layer in [&mut plain.gate, &mut plain.up, &mut plain.down] {
+            *layer = BlockSparseLinear::from_dense(layer.to_dense(), layer.pattern().clone());
+        }
+        for m in [1, 20] {
+            let x = Tensor::<2>::random([m, 64], Distribution::Default, &engine.device);
+            let off = distance(&floats(block.forward(x.clone())), &floats(plain.forward(x)));
+            assert!(off < 1e-5, "{}, {m} rows: off by {off}", engine.name);
+        }
+    }
+}
+
+#[test]
+fn an_adapter_learns_beside_integers() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        let base = quantize(layer(&pattern(48, 80, 16, 0.5, 1), &device)).unwrap();
+        let before = meant(&base);
+        let adapter = LoraLinearConfig::new(4).init(base);
+        let x = tensor::<2>(&numbers(3 * 48, 3), [3, 48], &device, DType::F32);
+        let grads = adapter.forward(x).square().sum().backward();
+        assert!(adapter.lora_b.val().grad(&grads).is_some(), "{}", engine.name);
+        assert!(adapter.base.weight.is_quantized(), "{}", engine.name);
+        let (merged, _) = adapter.merge_within();
+        assert!(!merged.weight.is_quantized(), "{}", engine.name);
+        assert_eq!(floats(merged.weight.values()), before, "{}", engine.name);
+    }
+}
+
+#[test]
+fn a_file_written_on_one_backend_loads_on_every_other() {
+    let (engines, other) = (engines(), engines());
+    for writer in &engines {
+        let model = quantize(net(0.5, 1, &writer.device)).unwrap();
+        let bytes = io::to_bytes(&model).unwrap();
+        for reader in &other {
+            let case = format!("from {} to {}", writer.name, reader.name);
+            // Into a model that keeps other blocks, and into one that is quantised itself.
+            let fresh = net(0.0, 2, &reader.device);
+            for fresh in [fresh.clone(), quantize(fresh).unwrap()] {
+                let loaded = io::from_bytes(fresh, bytes.clone()).unwrap();
+                assert!(loaded.a.weight.is_quantized(), "{case}");
+                assert_eq!(loaded.a.pattern(), model.a.pattern(), "{case}");
+                assert_eq!(meant(&loaded.a), meant(&model.a), "{case}");
+                let x = numbers(2 * model.a.pattern().shape().rows(), 3);
+                let dims = [2, model.a.pattern().shape().rows()];
+                let on = |device| tensor::<2>(&x, dims, device, DType::F32);
+                let there = floats(model.a.forward(on(&writer.device)));
+                let off = distance(&floats(loaded.a.forward(on(&reader.device))), &there);
+                assert!(off < 1e-5, "{case}: off by {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_of_plain_numbers_loads_into_a_quantised_model() {
+    let device = Device::flex();
+    let model = net(0.5, 1, &device);
+    let target = quantize(net(0.0, 2, &device)).unwrap();
+    let loaded = io::from_bytes(target, io::to_bytes(&model).unwrap()).unwrap();
+    assert_eq!(bits(loaded.a.weight.values()), bits(model.a.weight.values()));
+}
+
+#[test]
+fn walks_that_keep_the_values_keep_them_quantised() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        let layer = quantize(layer(&pattern(48, 80, 16, 0.5, 1), &device)).unwrap();
+        let before = meant(&layer);
+        let valid = layer.valid();
+        assert!(valid.weight.is_quantized() && meant(&valid) == before, "{}", engine.name);
+        let walked = [
+            layer.clone().to_device(&device),
+            layer.clone().fork(&device),
+            layer.valid().train(),
+        ];
+        for (at, layer) in walked.iter().enumerate() {
+            let same = layer.weight.is_quantized() && meant(layer) == before;
+            assert!(same, "{}, walk {at}", engine.name);
+        }
+        layer.warm_up(&[1, 20]).unwrap();
+        let twice = quantize(layer).unwrap();
+        assert!(distance(&meant(&twice), &before) < 1e-6, "{}", engine.name);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_says_so() {
+    let device = Device::flex();
+    let dense = LinearConfig::new(8, 8).init(&device);
+    let message = quantize(dense).unwrap_err().to_string();
+    assert!(message.contains("no block-sparse weight"), "{message}");
+
+    let model = quantize(net(0.5, 1, &device)).unwrap();
+    let blast = || Blast::new(AdamWConfig::new().build(), BlastConfig::new(10).with_interval(2));
+    let message = blast().attach(model.clone()).err().unwrap().to_string();
+    assert!(message.contains("\"a\" is quantised: prune first"), "{message}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let message = io::save_safetensors(&model, &path).unwrap_err().to_string();
+    assert!(message.contains("save with io::save") && !path.exists(), "{message}");
+
+    // Values cut off at the end of their tensor, and scales of another grid.
+    let layer = quantize(BlockSparseLinearConfig::new(32, 32).init(&device)).unwrap();
+    let mut coarse = BlockSparseLinearConfig::new(32, 32).init(&device);
+    coarse.weight = coarse.weight.map(&mut Coarse);
+    let bytes = io::to_bytes(&coarse).unwrap();
+    let error = io::from_bytes(layer, bytes).unwrap_err().to_string();
+    assert!(error.contains("floating-point"), "{error}");
+}
+
+/// Quantises by one scale for all.
+struct Coarse;
+
+impl burn::module::ModuleMapper for Coarse {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let scheme = Device::flex().settings().quantization.scheme;
+            let range = compute_range(&scheme, &tensor, &Calibration::MinMax);
+            tensor.quantize(&scheme, compute_q_params(&scheme, range))
+        })
+    }
+}
