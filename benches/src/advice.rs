@@ -1,10 +1,6 @@
 //! What the measurements say about when to be sparse.
-//!
-//! The time of the sparse product grows about linearly with the share of blocks kept, that of the dense one is
-//! constant. So the share at which they meet is found on a straight line of sparse over dense seconds between
-//! the two measured shares around it. Nothing is said beyond what was measured.
 
-use burn_blast::advice::{Advice, DeviceAdvice, Entry, VERSION};
+use burn_blast::advice::{Advice, DeviceAdvice, Entry, VERSION, break_even};
 
 use crate::record::{Measured, Verb};
 use crate::report::Run;
@@ -76,19 +72,6 @@ impl Curve {
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (break_even_density, at_least) = break_even(&self.points);
         Entry { break_even_density, at_least, ..self.entry }
-    }
-}
-
-/// Largest share kept at which sparse over dense seconds is at most 1, and whether nothing above it was measured;
-/// `points` rise in the share.
-fn break_even(points: &[(f64, f64)]) -> (f64, bool) {
-    let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return (0.0, false) };
-    let (density, ratio) = points[last];
-    match points.get(last + 1) {
-        None => (density, density < 1.0),
-        Some(&(above, slower)) => {
-            (density + (above - density) * (1.0 - ratio) / (slower - ratio), false)
-        }
     }
 }
 

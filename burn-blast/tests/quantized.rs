@@ -230,11 +230,8 @@ fn walks_that_keep_the_values_keep_them_quantised() {
         let before = meant(&layer);
         let valid = layer.valid();
         assert!(valid.weight.is_quantized() && meant(&valid) == before, "{}", engine.name);
-        let walked = [
-            layer.clone().to_device(&device),
-            layer.clone().fork(&device),
-            layer.valid().train(),
-        ];
+        let walked =
+            [layer.clone().to_device(&device), layer.clone().fork(&device), layer.valid().train()];
         for (at, layer) in walked.iter().enumerate() {
             let same = layer.weight.is_quantized() && meant(layer) == before;
             assert!(same, "{}, walk {at}", engine.name);

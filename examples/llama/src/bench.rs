@@ -48,11 +48,15 @@ fn weights(model: &mut Model) -> String {
     let removed: f64 =
         linears.iter().map(|(_, linear)| linear.sparsity() * size(linear) as f64).sum();
     let bytes: usize = linears.iter().map(|(_, linear)| linear.bytes()).sum();
+    let integers = linears
+        .iter()
+        .any(|(_, linear)| linear.as_sparse().is_some_and(|layer| layer.weight.is_quantized()));
     format!(
-        "{sparse} of {} linear layers block-sparse, {:.1} % of their weights removed, {:.1} MiB in {dtype:?}",
+        "{sparse} of {} linear layers block-sparse, {:.1} % of their weights removed, {:.1} MiB in {dtype:?}{}",
         linears.len(),
         100.0 * removed / all as f64,
         bytes as f64 / f64::from(1 << 20),
+        if integers { " and 8-bit integers" } else { "" },
     )
 }
 

@@ -47,6 +47,10 @@ pub struct ModelArgs {
     /// Leave out hidden features and heads that contribute nothing, as `compact` shows them.
     #[arg(long)]
     pub compact: bool,
+    /// Round block-sparse weights to 8-bit integers once they are loaded, one scale a block: a quarter of the bytes of
+    /// f32.
+    #[arg(long)]
+    pub int8: bool,
 }
 
 impl ModelArgs {

@@ -56,12 +56,15 @@ impl Linear {
 
     /// Bytes of the weight; with indices where it is block-sparse, and with the factors of an adapter.
     pub fn bytes(&self) -> usize {
-        let numbers: usize = match self {
-            Self::Dense(_) => self.shape().iter().product(),
+        let numbers = match self {
+            Self::Dense(_) => self.shape().iter().product::<usize>() * self.dtype().size(),
             Self::Sparse(_) => 0,
-            Self::Adapted(layer) => layer.rank() * self.shape().iter().sum::<usize>(),
+            Self::Adapted(layer) => {
+                let numbers = layer.rank() * self.shape().iter().sum::<usize>();
+                numbers * layer.lora_a.val().dtype().size()
+            }
         };
-        numbers * self.dtype().size() + self.as_sparse().map_or(0, BlockSparseLinear::bytes)
+        numbers + self.as_sparse().map_or(0, BlockSparseLinear::bytes)
     }
 
     /// `d_input` and `d_output`.

@@ -40,6 +40,9 @@ fn open(args: &ModelArgs) -> Result<(Checkpoint, Model)> {
         // What the commands print is their result.
         eprintln!("{}", shrink::parameters(&before, &model));
     }
+    if args.int8 {
+        model = burn_blast::quantize(model).context("--int8")?;
+    }
     Ok((checkpoint, model))
 }
 
@@ -94,8 +97,8 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
 /// Writes norms of what the MLPs take over a text.
 fn activations(args: &ActivationsArgs) -> Result<()> {
     anyhow::ensure!(
-        !args.model.compact,
-        "--compact is not for activations: the weights they are for are those of the file"
+        !args.model.compact && !args.model.int8,
+        "--compact and --int8 are not for activations: the weights they are for are those of the file"
     );
     let text = read_text(&args.text)?;
     let (checkpoint, model) = open(&args.model)?;

@@ -106,6 +106,15 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     assert!(place.fine(LLAMA, "perplexity tuned text.txt --window 32").starts_with("perplexity "));
     let speed = place.fine(LLAMA, "bench adapted --prefill 8 --decode 2 --rounds 1 --compact");
     assert!(speed.contains("6 of 14 linear layers block-sparse, "), "{speed}");
+    let small = place.fine(LLAMA, "bench tuned --prefill 8 --decode 2 --rounds 1 --int8");
+    assert!(small.contains(" and 8-bit integers"), "{small}");
+    let score = |more: &str| -> f64 {
+        let words = format!("perplexity tuned text.txt --window 32 {more}");
+        let text = place.fine(LLAMA, &words);
+        text.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let (plain, integers) = (score(""), score("--int8"));
+    assert!(plain != integers && (plain / integers).ln().abs() < 0.01, "{plain}, {integers}");
     let norms = place.fine(LLAMA, "activations dense --text text.txt --out norms --tokens 100");
     assert_eq!(norms, "norms is written: 6 weights, 100 tokens\n");
     let sizes = place.fine(LLAMA, "compact sparse");
@@ -199,7 +208,9 @@ fn settings_that_make_no_sense_are_refused() {
         ("activations dense --text nowhere.txt --out norms", "cannot read the text"),
         ("activations dense --text text.txt --out norms --tokens 0", "the text is empty"),
         ("activations dense --text text.txt --out norms --window 0", "window is 0"),
-        ("activations dense --text text.txt --out norms --compact", "--compact is not for"),
+        ("activations dense --text text.txt --out norms --compact", "are not for activations"),
+        ("activations dense --text text.txt --out norms --int8", "are not for activations"),
+        ("bench dense --int8", "the model has no block-sparse weight"),
         ("activations dense --text text.txt --out no/folder", "no/folder: "),
         ("compact dense --out dense", "exists already"),
         ("compact dense --dense", "--out <FOLDER>"),

@@ -1,8 +1,9 @@
 //! When to be sparse, as measured on a device.
 //!
-//! `blast-bench advise` writes the break-even points of a benchmark run. Installed for a device, they replace the
-//! cost model that [`Strategy::Auto`](crate::Strategy::Auto) else goes by; the
-//! [path of a layer](crate::BlockSparseLinear::path) names the measurement it rests on.
+//! Installed for a device, advice replaces the cost model that [`Strategy::Auto`](crate::Strategy::Auto) else goes by;
+//! the [path of a layer](crate::BlockSparseLinear::path) names the measurement it rests on.
+//! [`DeviceAdvice::measure`] takes the sizes of a model and measures them on the spot; `blast-bench advise` writes the
+//! break-even points of a benchmark run to a file.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
@@ -13,12 +14,16 @@
 //! # Ok::<(), burn_blast::advice::AdviceError>(())
 //! ```
 
+mod measure;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use burn::tensor::{DType, Device};
 use burn_blast_kernels::{BlockPattern, Reason};
 use serde::{Deserialize, Serialize};
+
+pub use measure::{MeasureError, break_even};
 
 /// Version of the file.
 pub const VERSION: u32 = 1;

@@ -1,0 +1,180 @@
+//! Break-even points, measured by the process that is to go by them.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use burn::backend::ExecutionError;
+use burn::module::Module;
+use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, Strategy};
+use thiserror::Error;
+
+use super::{DeviceAdvice, Entry};
+use crate::BlockSparseLinear;
+use crate::found::weights;
+
+/// Shares of blocks kept that are timed.
+const DENSITIES: [f64; 5] = [0.05, 0.1, 0.25, 0.5, 1.0];
+
+/// The one whose weight is unpacked for the dense product.
+const UNPACKED: usize = 2;
+
+/// Calls of each kind before any counts: kernels are compiled and tuned, memory pools filled.
+const WARM_UP: usize = 2;
+
+/// Rounds that count.
+const ROUNDS: usize = 5;
+
+/// Seconds a sample lasts at least; shorter calls are repeated inside it.
+const SAMPLE: f64 = 1e-3;
+
+/// Most calls in a sample.
+const REPEATS: f64 = 64.0;
+
+/// Why nothing was measured.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// There is nothing to measure.
+    #[error(
+        "there is nothing to measure: the model needs a block-sparse weight that is not quantised, and rows a number above 0"
+    )]
+    NothingToMeasure,
+    /// The device fails.
+    #[error(transparent)]
+    Device(#[from] ExecutionError),
+}
+
+impl DeviceAdvice {
+    /// Times forward products of every size of block-sparse weight in a model on a device, sparse and dense by turns,
+    /// at some numbers of rows.
+    ///
+    /// The dense side unpacks the weight in each call, as [`Strategy::Dense`] does. What the model itself keeps does
+    /// not matter: random patterns of 5 to 100 % of the blocks are timed, so one call holds for a whole training run.
+    /// It takes some twenty dense products a size and number of rows, and memory for a dense weight.
+    ///
+    /// # Errors
+    /// If the model has no block-sparse weight, no number of rows is above 0, or the device fails.
+    ///
+    /// # Example
+    /// ```
+    /// use burn::tensor::Device;
+    /// use burn_blast::BlockSparseLinearConfig;
+    /// use burn_blast::advice::DeviceAdvice;
+    ///
+    /// let device = Device::flex();
+    /// let model = BlockSparseLinearConfig::new(64, 128).init(&device);
+    /// // One row when it generates, 256 when it trains.
+    /// DeviceAdvice::measure(&model, &[1, 256], &device)?.install(&device);
+    /// println!("{}", model.path(256));
+    /// # Ok::<(), burn_blast::advice::MeasureError>(())
+    /// ```
+    pub fn measure<M: Module>(
+        model: &M,
+        rows: &[usize],
+        device: &Device,
+    ) -> Result<Self, MeasureError> {
+        let device = device.clone().inner();
+        let rows: BTreeSet<usize> = rows.iter().copied().filter(|&rows| rows > 0).collect();
+        let mut sizes: Vec<(MatrixShape, BlockSize, DType)> = Vec::new();
+        for weight in weights(model).into_iter().filter(|weight| weight.dtype.is_float()) {
+            let size = (weight.pattern.shape(), weight.pattern.block(), weight.dtype);
+            if !sizes.contains(&size) {
+                sizes.push(size);
+            }
+        }
+        if sizes.is_empty() || rows.is_empty() {
+            return Err(MeasureError::NothingToMeasure);
+        }
+        let mut entries = Vec::new();
+        for (shape, block, dtype) in sizes {
+            let layers = DENSITIES.map(|density| layer(shape, block, dtype, density, &device));
+            for &rows in &rows {
+                let (break_even_density, at_least) =
+                    break_even(&points(&layers, rows, dtype, &device)?);
+                entries.push(Entry {
+                    block: block.get(),
+                    dtype: dtype.name().to_owned(),
+                    d_input: shape.rows(),
+                    d_output: shape.cols(),
+                    rows,
+                    break_even_density,
+                    at_least,
+                });
+            }
+        }
+        let name = format!("{device:?}");
+        Ok(Self { device: name.clone(), backend: name, features: Vec::new(), entries })
+    }
+}
+
+fn layer(
+    shape: MatrixShape,
+    block: BlockSize,
+    dtype: DType,
+    density: f64,
+    device: &Device,
+) -> BlockSparseLinear {
+    let bell = Distribution::Normal(0.0, 1.0);
+    let dense = Tensor::<2>::random([shape.rows(), shape.cols()], bell, device).cast(dtype);
+    let pattern = BlockPattern::random(shape, block, density, 0);
+    BlockSparseLinear::from_dense(dense, pattern).with_strategy(Strategy::Sparse)
+}
+
+/// For each share kept, that share and sparse over dense seconds.
+fn points(
+    layers: &[BlockSparseLinear; DENSITIES.len()],
+    rows: usize,
+    dtype: DType,
+    device: &Device,
+) -> Result<Vec<(f64, f64)>, ExecutionError> {
+    let dense = layers[UNPACKED].clone().with_strategy(Strategy::Dense);
+    let calls: Vec<&BlockSparseLinear> = std::iter::once(&dense).chain(layers.iter()).collect();
+    let x = Tensor::<2>::ones([rows, dense.pattern().shape().rows()], device).cast(dtype);
+    let seconds = |layer: &BlockSparseLinear, repeats: usize| {
+        device.sync()?;
+        let start = Instant::now();
+        for _ in 0..repeats {
+            drop(layer.forward(x.clone()));
+        }
+        device.sync()?;
+        Ok::<_, ExecutionError>(start.elapsed().as_secs_f64() / repeats as f64)
+    };
+    let mut repeats = vec![1; calls.len()];
+    for _ in 0..WARM_UP {
+        for (repeats, layer) in repeats.iter_mut().zip(&calls) {
+            *repeats = (SAMPLE / seconds(layer, 1)?).ceil().clamp(1.0, REPEATS) as usize;
+        }
+    }
+    let mut ratios = vec![Vec::new(); layers.len()];
+    for _ in 0..ROUNDS {
+        let mut round = Vec::new();
+        for (layer, &repeats) in calls.iter().zip(&repeats) {
+            round.push(seconds(layer, repeats)?);
+        }
+        for (ratios, sparse) in ratios.iter_mut().zip(&round[1..]) {
+            ratios.push(sparse / round[0]);
+        }
+    }
+    let median = |mut ratios: Vec<f64>| {
+        ratios.sort_by(f64::total_cmp);
+        ratios[ROUNDS / 2]
+    };
+    Ok(DENSITIES.into_iter().zip(ratios.into_iter().map(median)).collect())
+}
+
+/// The largest share kept at which the sparse product is as fast as the dense one, and whether none above it was
+/// measured. `points` are shares kept, rising, each with sparse over dense seconds.
+///
+/// The time of the sparse product grows about linearly with the share, that of the dense one is constant. So they meet
+/// on the straight line between the two measured shares around that place. Nothing is said beyond what was measured.
+pub fn break_even(points: &[(f64, f64)]) -> (f64, bool) {
+    let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return (0.0, false) };
+    let (density, ratio) = points[last];
+    match points.get(last + 1) {
+        None => (density, density < 1.0),
+        Some(&(above, slower)) => {
+            (density + (above - density) * (1.0 - ratio) / (slower - ratio), false)
+        }
+    }
+}
