@@ -3,7 +3,8 @@
 usage: compile.py TOOLKIT ARCH CACHE SOURCE.cu ...
 
 NVRTC makes PTX, ptxas makes machine code, nvdisasm lists it. One JSON object a source goes to the standard
-output, in the order given: registers, spilled bytes, stack, and how often each of some instructions occurs.
+output, in the order given: registers, spilled bytes, how many of those accesses stand in loops, stack, and how often
+each of some instructions occurs.
 These facts are kept in the folder CACHE under a hash of all that they follow from, so a kernel that has not
 changed is not compiled again; what a compiler refuses is never kept.
 Needs nothing but Python's standard library and the folder that toolkit.sh prints.
@@ -105,9 +106,22 @@ def facts(cost: str, listing: str) -> dict:
         "registers": number(r"Used (\d+) registers"),
         "spill_stores": number(r"(\d+) bytes spill stores"),
         "spill_loads": number(r"(\d+) bytes spill loads"),
+        "spills_in_loops": spills_in_loops(listing),
         "stack": number(r"(\d+) bytes stack frame"),
         "instructions": {name: count(name) for name in INSTRUCTIONS},
     }
+
+
+def spills_in_loops(listing: str) -> int:
+    """Reads and writes of spilled registers between a jump backwards and where it goes."""
+    lines = listing.splitlines()
+    labels = {line[:-1].strip(): at for at, line in enumerate(lines) if re.match(r"^\.L_\w+:$", line)}
+    inside = set()
+    for at, line in enumerate(lines):
+        jump = re.search(r"\bBRA\b.*`\((\.L_\w+)\)", line)
+        start = labels.get(jump.group(1), at) if jump else at
+        inside.update(range(start, at))
+    return sum(bool(re.search(r"\s(LDL|STL)\b", lines[at])) for at in inside)
 
 
 class Cache:

@@ -7,7 +7,7 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::quantize::is_int8;
 use crate::weight::BlockSparseWeight;
-use crate::{BlastOps, GatedPatterns};
+use crate::{BlastOps, GatedPatterns, MlpPatterns};
 
 /// Multiplies `input` by a block-sparse weight.
 ///
@@ -156,6 +156,44 @@ pub fn gated_mlp(
         gate.into_dispatch(),
         up.into_dispatch(),
         down.into_dispatch(),
+        patterns.clone(),
+    ))
+}
+
+/// `down(activation(up(x) + up_bias)) + down_bias` of packed values. Keeps nothing for the backward pass but `x`.
+///
+/// # Shapes
+/// - `x`: `[m, d_model]`; `up`, `down`: `[nnz, b, b]` of their patterns; biases: `[d_ff]`, `[d_output]`
+/// - output: `[m, d_output]`
+///
+/// # Panics
+/// If a shape or data type does not fit, or the block sizes differ.
+pub fn mlp(
+    x: Tensor<2>,
+    [up, down]: [Tensor<3>; 2],
+    [up_bias, down_bias]: [Tensor<1>; 2],
+    patterns: &MlpPatterns,
+) -> Tensor<2> {
+    let MlpPatterns { up: first, down: last, .. } = patterns;
+    let (x, up) = operands(x, up, first);
+    let (down, up_bias, down_bias) = (plain(down), plain(up_bias), plain(down_bias));
+    check_values(&down, last);
+    check_dims("the first bias", up_bias.dims(), [first.shape().cols()]);
+    check_dims("the second bias", down_bias.dims(), [last.shape().cols()]);
+    for dtype in [down.dtype(), up_bias.dtype(), down_bias.dtype()] {
+        check_dtypes(x.dtype(), dtype);
+    }
+    assert!(first.shape().cols() == last.shape().rows(), "down must take what up gives");
+    assert!(
+        first.block() == last.block(),
+        "the two layers must have one block size: call them one by one"
+    );
+    Tensor::from_dispatch(<Dispatch as BlastOps>::mlp(
+        x.into_dispatch(),
+        up.into_dispatch(),
+        up_bias.into_dispatch(),
+        down.into_dispatch(),
+        down_bias.into_dispatch(),
         patterns.clone(),
     ))
 }

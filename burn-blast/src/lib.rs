@@ -30,7 +30,7 @@ pub use module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
     BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MergeError, MlpActivation,
 };
-pub use ops::{BlastOps, GatedPatterns};
+pub use ops::{BlastOps, GatedPatterns, MlpPatterns};
 pub use prune::{Blast, BlastConfig, BlastError, Growth};
 pub use quantize::{QuantizeError, quantize};
 pub use warm::warm_up;
@@ -50,6 +50,7 @@ mod book {
         QuickStart: "../../docs/src/quick-start.md",
         Training: "../../docs/src/training.md",
         Files: "../../docs/src/files.md",
+        Backends: "../../docs/src/backends.md",
         Devices: "../../docs/src/devices.md",
         TensorParallel: "../../docs/src/tensor-parallel.md",
         WhenItPays: "../../docs/src/when-it-pays.md",

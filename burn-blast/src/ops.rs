@@ -152,9 +152,49 @@ pub trait BlastOps: Backend {
         let dup = Self::sddmm(x, du, patterns.up);
         (dx, dgate, dup, Self::sddmm(h, dy, patterns.down))
     }
+
+    /// `down(activation(up(x) + up_bias)) + down_bias`, which keeps no hidden features. Shapes: `x [m, d_model]`,
+    /// `up_bias [d_ff]`, `down_bias [d_output]`, result `[m, d_output]`; the values as their patterns say.
+    #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]
+    fn mlp(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> FloatTensor<Self> {
+        let h = Self::spmm_bias(x, up, up_bias, patterns.up);
+        let h = activate::<Self>(h, patterns.activation);
+        Self::spmm_bias(h, down, down_bias, patterns.down)
+    }
+
+    /// Gradients of [`mlp`](Self::mlp) for `x`, `up`, `up_bias` and `down`, in this order, from the gradient `dy` of its
+    /// result; that of `down_bias` is `Σ_m dy`. The hidden features are computed again.
+    #[fusion(meta = |x, up, up_bias, down, _dy, _patterns| {
+        (x.clone(), up.clone(), up_bias.clone(), down.clone())
+    })]
+    fn mlp_backward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let features = up_bias.shape();
+        let z = Self::spmm_bias(x.clone(), up.clone(), up_bias, patterns.up.clone());
+        let h = activate::<Self>(z.clone(), patterns.activation);
+        let dh = Self::spmm_t(dy.clone(), down, patterns.down.clone());
+        let dz = activate_backward::<Self>(z, h.clone(), dh, patterns.activation);
+        let dx = Self::spmm_t(dz.clone(), up, patterns.up.clone());
+        let dbias = Self::float_reshape(Self::float_sum_dim(dz.clone(), 0), features);
+        let dup = Self::sddmm(x, dz, patterns.up);
+        (dx, dup, dbias, Self::sddmm(h, dy, patterns.down))
+    }
 }
 
-fn activate<B: Backend>(x: FloatTensor<B>, activation: MlpActivation) -> FloatTensor<B> {
+pub(crate) fn activate<B: Backend>(x: FloatTensor<B>, activation: MlpActivation) -> FloatTensor<B> {
     match activation {
         MlpActivation::Gelu => B::gelu(x),
         MlpActivation::Relu => B::relu(x),
@@ -202,6 +242,17 @@ pub struct GatedPatterns {
     /// Of `[d_ff, d_output]`.
     pub down: BlockPattern,
     /// Of the gate.
+    pub activation: MlpActivation,
+}
+
+/// Patterns of the two layers of a feed-forward block, and the activation between them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MlpPatterns {
+    /// Of `[d_model, d_ff]`.
+    pub up: BlockPattern,
+    /// Of `[d_ff, d_output]`.
+    pub down: BlockPattern,
+    /// Between them.
     pub activation: MlpActivation,
 }
 

@@ -7,9 +7,11 @@ use burn::backend::ops::{FloatTensorOps, QTensorOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, TensorData};
 use burn_blast::functions::{
-    block_norms, gated_mlp, grad_block_norms, sddmm, spmm, spmm_t, unpack,
+    block_norms, gated_mlp, grad_block_norms, mlp, sddmm, spmm, spmm_t, unpack,
 };
-use burn_blast::{BlastOps, BlockSparseLinear, GatedPatterns, MlpActivation, quantize};
+use burn_blast::{
+    BlastOps, BlockPattern, BlockSparseLinear, GatedPatterns, MlpActivation, MlpPatterns, quantize,
+};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -93,6 +95,47 @@ fn fusion_changes_no_bit_of_products_with_integers() {
         let values = CubeBackend::q_from_data(layer.weight.values().into_data(), &raw_device);
         let unfused = CubeBackend::spmm_int8(raw(&x, [m, 40]), values, pattern.clone());
         assert_eq!(floats(fused), read(unfused), "{m} rows");
+    }
+}
+
+#[test]
+fn fusion_changes_no_bit_of_the_block_of_two_layers() {
+    if !engines().iter().any(|engine| engine.name == "wgpu") {
+        return;
+    }
+    let device = Device::wgpu(Default::default()).autodiff();
+    let (d_model, d_ff, b) = (40, 50, 16);
+    let (up, down) = (pattern(d_model, d_ff, b, 0.5, 1), pattern(d_ff, d_model, b, 0.5, 2));
+    let patterns =
+        MlpPatterns { up: up.clone(), down: down.clone(), activation: MlpActivation::Gelu };
+    let packed =
+        |of: &BlockPattern| burn_blast_kernels::pack::pack(&numbers(of.shape().area(), 4), of);
+    let (w, v) = (packed(&up), packed(&down));
+    let (first, second) = (numbers(d_ff, 5), numbers(d_model, 6));
+    for m in [3, 33] {
+        let (x, dy) = (numbers(m * d_model, 2), numbers(m * d_model, 3));
+        let fx = tensor::<2>(&x, [m, d_model], &device, DType::F32).require_grad();
+        let values = [(&w, &up), (&v, &down)].map(|(values, of)| {
+            tensor::<3>(values, [of.nnz(), b, b], &device, DType::F32).require_grad()
+        });
+        let biases = [&first, &second]
+            .map(|bias| tensor::<1>(bias, [bias.len()], &device, DType::F32).require_grad());
+        let y = mlp(fx.clone(), values.clone(), biases.clone(), &patterns);
+        // The gradient of `y` is `dy`.
+        let loss = y.clone() * tensor::<2>(&dy, [m, d_model], &device, DType::F32);
+        let grads = loss.sum().backward();
+        let mut fused = vec![floats(y), floats(fx.grad(&grads).unwrap())];
+        fused.extend(values.map(|values| floats(values.grad(&grads).unwrap())));
+        fused.push(floats(biases[0].grad(&grads).unwrap()));
+
+        let rx = || raw(&x, [m, d_model]);
+        let (rw, rv) = (|| raw(&w, [up.nnz(), b, b]), || raw(&v, [down.nnz(), b, b]));
+        let (rf, rs) = (|| raw(&first, [d_ff]), || raw(&second, [d_model]));
+        let y = CubeBackend::mlp(rx(), rw(), rf(), rv(), rs(), patterns.clone());
+        let rdy = raw(&dy, [m, d_model]);
+        let (dx, dw, dbias, dv) =
+            CubeBackend::mlp_backward(rx(), rw(), rf(), rv(), rdy, patterns.clone());
+        assert_eq!(fused, [y, dx, dw, dv, dbias].map(read), "{m} rows");
     }
 }
 

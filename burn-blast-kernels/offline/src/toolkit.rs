@@ -26,6 +26,8 @@ pub struct Machine {
     pub spill_stores: usize,
     /// Bytes read back.
     pub spill_loads: usize,
+    /// How many of these reads and writes stand in loops. The kernel's last jump, to itself, is none.
+    pub spills_in_loops: usize,
     /// Bytes of a unit's stack.
     pub stack: usize,
     /// How often the instructions that matter occur.

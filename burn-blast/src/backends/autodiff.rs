@@ -3,7 +3,7 @@
 //! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
 //!   `dprobe = grad_block_norms(x, dy)`
 //! - `spmm_int8`: `dx = spmm_t(dy)` of the values multiplied by their scales, which take no gradient
-//! - `gated_mlp`: its own backward verb, which computes the hidden features again
+//! - `gated_mlp` and `mlp`: backward verbs of their own, which compute the hidden features again
 //! - `pack` and `unpack` are each other's rule
 //!
 //! `spmm_t`, `sddmm` and the norms appear only inside backward passes, which Burn does not differentiate
@@ -18,7 +18,7 @@ use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
-use crate::{BlastOps, GatedPatterns};
+use crate::{BlastOps, GatedPatterns, MlpPatterns};
 
 #[derive(Debug)]
 struct Spmm;
@@ -42,15 +42,18 @@ fn backward_spmm<B: BlastOps, const N: usize>(
         grads.register::<B>(node.id, B::sddmm(x.clone(), dy.clone(), pattern.clone()));
     }
     if let Some(node) = parent(bias_at) {
-        let sum = B::float_sum_dim(dy.clone(), 0);
-        let cols = pattern.shape().cols();
-        grads.register::<B>(node.id, B::float_reshape(sum, Shape::new([cols])));
+        grads.register::<B>(node.id, rows_summed::<B>(dy.clone(), &pattern));
     }
     if let Some(node) = parent(probe_at) {
         // The probe is in f32 whatever the weight: in half precision most norms would tie.
         let single = |tensor| B::float_cast(tensor, FloatDType::F32);
         grads.register::<B>(node.id, B::grad_block_norms(single(x), single(dy), pattern));
     }
+}
+
+/// Gradient of the bias of a layer from that of its output.
+fn rows_summed<B: Backend>(dy: FloatTensor<B>, pattern: &BlockPattern) -> FloatTensor<B> {
+    B::float_reshape(B::float_sum_dim(dy, 0), Shape::new([pattern.shape().cols()]))
 }
 
 impl<B: BlastOps> Backward<B, 2> for Spmm {
@@ -126,6 +129,29 @@ impl<B: BlastOps> Backward<B, 4> for GatedMlp {
         let dy = grads.consume::<B>(&ops.node);
         let (dx, dgate, dup, ddown) = B::gated_mlp_backward(x, gate, up, down, dy, patterns);
         for (parent, gradient) in ops.parents.into_iter().zip([dx, dgate, dup, ddown]) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Mlp;
+
+impl<B: BlastOps> Backward<B, 5> for Mlp {
+    /// Input, the values and bias of the first layer, the values of the second, and their patterns.
+    type State = ([FloatTensor<B>; 4], MlpPatterns);
+
+    fn backward(self, ops: Ops<Self::State, 5>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([x, up, up_bias, down], patterns) = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let [first @ .., down_bias] = ops.parents;
+        if let Some(node) = down_bias {
+            grads.register::<B>(node.id, rows_summed::<B>(dy.clone(), &patterns.down));
+        }
+        let (dx, dup, dbias, ddown) = B::mlp_backward(x, up, up_bias, down, dy, patterns);
+        for (parent, gradient) in first.into_iter().zip([dx, dup, dbias, ddown]) {
             if let Some(node) = parent {
                 grads.register::<B>(node.id, gradient);
             }
@@ -262,6 +288,24 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
                 prep.finish(([x, gate, up, down], patterns), y)
             }
             OpsKind::UnTracked(prep) => prep.finish(product(x, gate, up, down)),
+        }
+    }
+
+    fn mlp(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), up.node(), up_bias.node(), down.node(), down_bias.node()];
+        let saved = [x, up, up_bias, down].map(|tensor| tensor.into_primitive());
+        let [x, up, up_bias, down] = saved.clone();
+        let y = B::mlp(x, up, up_bias, down, down_bias.into_primitive(), patterns.clone());
+        match Mlp.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((saved, patterns), y),
+            OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }
 }

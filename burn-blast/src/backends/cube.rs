@@ -14,8 +14,8 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::Client;
 
-use crate::GatedPatterns;
-use crate::ops::{BlastOps, packed};
+use crate::ops::{BlastOps, activate, packed};
+use crate::{GatedPatterns, MlpPatterns};
 
 impl BlastOps for CubeBackend {
     fn spmm(
@@ -165,6 +165,32 @@ impl BlastOps for CubeBackend {
         };
         let (dgate, dup) = (Self::sddmm(x.clone(), dg, first), Self::sddmm(x, du, second));
         (dx, dgate, dup, Self::sddmm(h, dy, last))
+    }
+
+    fn mlp(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> FloatTensor<Self> {
+        let MlpPatterns { up: first, down: last, activation } = patterns;
+        let m = x.shape()[0];
+        let h = output_like(&x, Shape::new([m, first.shape().cols()]));
+        let call = call_on(&h, &first, m);
+        // The kernel for few rows knows no activation.
+        let h = if cube::serves_few_rows(&call, m) {
+            activate::<Self>(product(x, up, Some(up_bias), first), activation)
+        } else {
+            let epilogue = Epilogue {
+                activation: Some(activation.into()),
+                ..Epilogue::bias(Some(input(up_bias)))
+            };
+            cube::spmm(&call, input(x), input(up), epilogue, h.clone().into_buffer_arg(), m);
+            h
+        };
+        product(h, down, Some(down_bias), last)
     }
 }
 

@@ -10,7 +10,7 @@ use burn_flex::{FlexTensor, Layout};
 
 use super::lines;
 use crate::ops::packed;
-use crate::{BlastOps, GatedPatterns};
+use crate::{BlastOps, GatedPatterns, MlpPatterns};
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
 macro_rules! by_dtype {
@@ -178,7 +178,7 @@ impl BlastOps for Flex {
         let m = rows(&x);
         let [x, gate, up, down] = [x, gate, up, down].map(Host::new);
         by_dtype!(x.0, T => {
-            let mlp = mlp::<T>(&gate, &up, &down, &patterns);
+            let mlp = gated::<T>(&gate, &up, &down, &patterns);
             lines::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
                 cpu::mlp_into(x.slice::<T>(), &mlp, y);
             })
@@ -196,7 +196,7 @@ impl BlastOps for Flex {
         let m = rows(&x);
         let [x, gate, up, down, dy] = [x, gate, up, down, dy].map(Host::new);
         by_dtype!(x.0, T => {
-            let mlp = mlp::<T>(&gate, &up, &down, &patterns);
+            let mlp = gated::<T>(&gate, &up, &down, &patterns);
             let gradients = cpu::mlp_backward(x.slice::<T>(), dy.slice(), &mlp, m);
             let dx = own(gradients.input, Shape::new([m, patterns.gate.shape().rows()]));
             let dup = gradients.up.expect("a gated block has up");
@@ -205,9 +205,72 @@ impl BlastOps for Flex {
             (dx, dgate, values(dup, &patterns.up), values(gradients.down, &patterns.down))
         })
     }
+
+    fn mlp(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> FloatTensor<Self> {
+        let m = rows(&x);
+        let [x, up, up_bias, down, down_bias] = [x, up, up_bias, down, down_bias].map(Host::new);
+        by_dtype!(x.0, T => {
+            let [up_bias, down_bias] = [&up_bias, &down_bias].map(|bias| T::widen(bias.slice()));
+            let mlp = Mlp {
+                down_bias: Some(&down_bias),
+                ..plain::<T>(&up, &up_bias, &down, &patterns)
+            };
+            lines::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
+                cpu::mlp_into(x.slice::<T>(), &mlp, y);
+            })
+        })
+    }
+
+    fn mlp_backward(
+        x: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        patterns: MlpPatterns,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let m = rows(&x);
+        let [x, up, up_bias, down, dy] = [x, up, up_bias, down, dy].map(Host::new);
+        by_dtype!(x.0, T => {
+            let bias = T::widen(up_bias.slice());
+            let mlp = plain::<T>(&up, &bias, &down, &patterns);
+            let gradients = cpu::mlp_backward(x.slice::<T>(), dy.slice(), &mlp, m);
+            let dbias = gradients.gate_bias.expect("the first layer has a bias");
+            (
+                own(gradients.input, Shape::new([m, patterns.up.shape().rows()])),
+                own(gradients.gate, packed(&patterns.up)),
+                own(dbias, Shape::new([patterns.up.shape().cols()])),
+                own(gradients.down, packed(&patterns.down)),
+            )
+        })
+    }
 }
 
-fn mlp<'a, T: HostFloat + Element + bytemuck::Pod>(
+/// A block of two layers, but for the bias of the second.
+fn plain<'a, T: HostFloat + Element + bytemuck::Pod>(
+    up: &'a Host,
+    up_bias: &'a [f32],
+    down: &'a Host,
+    patterns: &'a MlpPatterns,
+) -> Mlp<'a> {
+    Mlp {
+        gate: Layer { values: T::values(up.slice()), pattern: &patterns.up },
+        up: None,
+        down: Layer { values: T::values(down.slice()), pattern: &patterns.down },
+        activation: patterns.activation.into(),
+        gate_bias: Some(up_bias),
+        down_bias: None,
+    }
+}
+
+fn gated<'a, T: HostFloat + Element + bytemuck::Pod>(
     gate: &'a Host,
     up: &'a Host,
     down: &'a Host,

@@ -2,13 +2,12 @@
 
 use burn::config::Config;
 use burn::module::Module;
-use burn::tensor::{DType, Device, Tensor};
-use burn_blast_kernels::cpu::has_matrix_unit;
+use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use super::linear::is_host;
+use super::linear::one_call;
 use crate::functions::{by_rows, gated_mlp};
-use crate::{BlockSparseLinear, BlockSparseLinearConfig, GatedPatterns, Path};
+use crate::{BlockSparseLinear, BlockSparseLinearConfig, GatedPatterns};
 
 /// Configuration of a [`BlockSparseGatedMlp`].
 #[derive(Config, Debug)]
@@ -116,20 +115,9 @@ impl BlockSparseGatedMlp {
         })
     }
 
-    /// Whether the three products can be one: all of them sparse, of one block size, without bias, none quantised, and
-    /// none asking for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it, which
-    /// only a product of its own uses.
+    /// Whether the three products can be one call, which has no bias.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
-        let rows = input.dims()[..D - 1].iter().product();
         let layers = [&self.gate, &self.up, &self.down];
-        let block = self.gate.pattern().block();
-        !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())
-            && layers.iter().all(|layer| {
-                layer.bias.is_none()
-                    && !layer.weight.is_quantized()
-                    && layer.pattern().block() == block
-                    && layer.path_of(input, rows) == Path::Sparse
-                    && !layer.is_probed(input)
-            })
+        layers.iter().all(|layer| layer.bias.is_none()) && one_call(&layers, input)
     }
 }

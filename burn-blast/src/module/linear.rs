@@ -6,6 +6,7 @@ use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast_kernels::cpu::has_matrix_unit;
 use burn_blast_kernels::{
     BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Strategy, strategy,
 };
@@ -264,6 +265,21 @@ impl BlockSparseLinear {
     pub(crate) fn is_probed<const D: usize>(&self, input: &Tensor<D>) -> bool {
         self.weight.probe().is_some() && input.device().is_autodiff()
     }
+}
+
+/// Whether the products of a feed-forward block can be one call: all of them sparse, of one block size, none quantised,
+/// and none asking for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it,
+/// which only a product of its own uses.
+pub(super) fn one_call<const D: usize>(layers: &[&BlockSparseLinear], input: &Tensor<D>) -> bool {
+    let rows = input.dims()[..D - 1].iter().product();
+    let block = layers[0].pattern().block();
+    !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())
+        && layers.iter().all(|layer| {
+            !layer.weight.is_quantized()
+                && layer.pattern().block() == block
+                && layer.path_of(input, rows) == Path::Sparse
+                && !layer.is_probed(input)
+        })
 }
 
 /// What the cost model knows about a device.

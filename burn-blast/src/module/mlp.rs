@@ -5,7 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use crate::{BlockSparseLinear, BlockSparseLinearConfig};
+use super::linear::{is_host, one_call};
+use crate::functions::{by_rows, mlp};
+use crate::{BlockSparseLinear, BlockSparseLinearConfig, MlpPatterns};
 
 /// Configuration of a [`BlockSparseMlp`].
 #[derive(Config, Debug)]
@@ -71,6 +73,32 @@ impl BlockSparseMlp {
     /// - `input`: `[.., d_model]`
     /// - output: `[.., d_model]`
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        self.down.forward(self.activation.forward(self.up.forward(input)))
+        if !self.fuses(&input) {
+            return self.down.forward(self.activation.forward(self.up.forward(input)));
+        }
+        let patterns = MlpPatterns {
+            up: self.up.pattern().clone(),
+            down: self.down.pattern().clone(),
+            activation: self.activation,
+        };
+        let layers = [&self.up, &self.down];
+        let values = layers.map(|layer| layer.weight.values());
+        let biases = layers.map(|layer| match &layer.bias {
+            Some(bias) => bias.val(),
+            None => {
+                let features = [layer.pattern().shape().cols()];
+                Tensor::zeros(features, (&input.device(), input.dtype()))
+            }
+        });
+        by_rows(input, patterns.up.shape().rows(), patterns.down.shape().cols(), |rows| {
+            mlp(rows, values, biases, &patterns)
+        })
+    }
+
+    /// Whether the two products can be one call, and that is faster: not where Burn fuses the activation's backward pass
+    /// by itself, as on GPUs.
+    fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
+        let device = input.device();
+        (is_host(&device) || !device.is_autodiff()) && one_call(&[&self.up, &self.down], input)
     }
 }
