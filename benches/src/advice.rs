@@ -2,6 +2,7 @@
 
 use burn_blast::advice::{Advice, DeviceAdvice, Entry, VERSION, break_even};
 
+use crate::element::Element;
 use crate::record::{Measured, Verb};
 use crate::report::Run;
 
@@ -21,7 +22,10 @@ pub fn advise(runs: &[Run]) -> Advice {
             devices.push((advice, Vec::new()));
             devices.len() - 1
         });
-        let forward = results.iter().filter(|result| result.problem.verb == Verb::Forward);
+        // A quantised layer goes by the advice for its inputs.
+        let forward = results.iter().filter(|result| {
+            result.problem.verb == Verb::Forward && result.problem.dtype != Element::Int8.name()
+        });
         forward.for_each(|result| add(&mut devices[at].1, result));
     }
     let devices = devices.into_iter().map(|(device, curves)| {

@@ -113,7 +113,13 @@ const QUICK: [Slice; 8] = [
     Slice { models: ONE_B, rows: &[16, 256], sparsity: &[0], ..ANY },
     Slice { models: ONE_B, rows: &[16, 256, 1024], ..ANY },
     Slice { models: ONE_B, rows: &[1, 256], sparsity: &[90], blocks: &[32, 128], ..ANY },
-    Slice { models: ONE_B, rows: &[1], sparsity: &[90], elements: &[Element::Bf16], ..ANY },
+    Slice {
+        models: ONE_B,
+        rows: &[1],
+        sparsity: &[90],
+        elements: &[Element::Bf16, Element::Int8],
+        ..ANY
+    },
     Slice {
         models: ONE_B,
         verbs: &[Verb::InputGradient, Verb::WeightGradient, Verb::Step],
@@ -166,7 +172,7 @@ pub fn problems(plan: Plan, filter: &Filter) -> Result<Vec<Problem>> {
     ensure!(
         !problems.is_empty(),
         "no problem of {} is all of what was asked for: gated-mlp needs a gated model ({}), step is timed in \
-         f32 only, and only fwd and gated-mlp of at most {COLD_ROWS} rows are timed cold",
+         f32 only, int8 is fwd only, and only fwd and gated-mlp of at most {COLD_ROWS} rows are timed cold",
         if plan == Plan::Quick { "the quick catalogue" } else { "the catalogue" },
         names(MODELS.iter().filter(|model| model.gated).map(|model| model.name)),
     );
@@ -205,8 +211,13 @@ impl Slice {
         let mut problems = Vec::new();
         for verb in verbs {
             for &element in axis(&filter.elements, default) {
-                // Training a layer in half precision needs a second copy in full, which neither side has.
-                if verb != Verb::Step || element == Element::F32 {
+                let there = match element {
+                    Element::F32 => true,
+                    // Training a layer in half precision needs a second copy in full, which neither side has.
+                    Element::F16 | Element::Bf16 => verb != Verb::Step,
+                    Element::Int8 => verb == Verb::Forward,
+                };
+                if there {
                     let dtype = element.name().to_owned();
                     let frame = Problem { dtype, ..self.frame(model, verb) };
                     problems.extend(self.sizes(&frame, filter));

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, FloatDType, bf16, f16};
 use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
 
-/// A storage type of weights and inputs.
+/// A storage type of weights, and of inputs but for integers.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[value(rename_all = "lowercase")]
 pub enum Element {
@@ -14,11 +14,13 @@ pub enum Element {
     F16,
     /// The upper half of an `f32`.
     Bf16,
+    /// Integers with one scale a block, beside inputs and a dense rival in `f32`; forward products only.
+    Int8,
 }
 
 impl Element {
     /// Every type, in the order of the catalogue.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
 
     /// Its name in files and on the command line.
     pub fn name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Element {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 
@@ -34,10 +37,10 @@ impl Element {
         Self::ALL.into_iter().find(|element| element.name() == name)
     }
 
-    /// Burn's name of it.
+    /// Burn's name of the type of inputs and of the dense rival.
     pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Int8 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
         }
@@ -46,30 +49,30 @@ impl Element {
     /// Whether `device` computes in it.
     pub fn runs_on(self, device: &Device) -> bool {
         device.supports_dtype(match self {
-            Self::F32 => FloatDType::F32,
+            Self::F32 | Self::Int8 => FloatDType::F32,
             Self::F16 => FloatDType::F16,
             Self::Bf16 => FloatDType::BF16,
         })
     }
 
-    /// Bytes of one element.
+    /// Bytes of one value of a weight.
     pub fn bytes(self) -> usize {
-        self.dtype().size()
+        if self == Self::Int8 { 1 } else { self.dtype().size() }
     }
 
     /// Roundings of a kernel that reads and writes it.
     pub fn rounding(self) -> Rounding {
         match self {
-            Self::F32 => Rounding::F32,
+            Self::F32 | Self::Int8 => Rounding::F32,
             Self::F16 => Rounding::F16,
             Self::Bf16 => Rounding::BF16,
         }
     }
 
-    /// The nearest number that can be stored.
+    /// The nearest number that can be stored; integers are made from numbers later.
     pub fn round(self, number: f32) -> f32 {
         match self {
-            Self::F32 => number,
+            Self::F32 | Self::Int8 => number,
             Self::F16 => f16::from_f32(number).to_f32(),
             Self::Bf16 => bf16::from_f32(number).to_f32(),
         }
@@ -85,6 +88,6 @@ mod tests {
         for element in Element::ALL {
             assert_eq!(Element::of(element.name()), Some(element));
         }
-        assert_eq!(Element::of("int8"), None);
+        assert_eq!(Element::of("int4"), None);
     }
 }

@@ -46,8 +46,12 @@ fn args(words: &[&str]) -> RunArgs {
 fn every_verb_is_right_and_timed_in_every_type() {
     let problems: Vec<Problem> = VERBS
         .into_iter()
-        .flat_map(|verb| ["f32", "f16", "bf16"].map(|dtype| problem(verb, dtype)))
-        .filter(|problem| problem.verb != Verb::Step || problem.dtype == "f32")
+        .flat_map(|verb| ["f32", "f16", "bf16", "int8"].map(|dtype| problem(verb, dtype)))
+        .filter(|problem| match problem.dtype.as_str() {
+            "f32" => true,
+            "int8" => problem.verb == Verb::Forward,
+            _ => problem.verb != Verb::Step,
+        })
         .collect();
     let mut told = Vec::new();
     let mut tell = |result: &Measured| {

@@ -68,7 +68,7 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
 
 /// Bytes that [`case`] and its calls hold at their worst, on the device and while it is filled.
 pub fn bytes(problem: &Problem) -> f64 {
-    let element = Element::of(&problem.dtype).map_or(4.0, |element| element.bytes() as f64);
+    let element = Element::of(&problem.dtype).map_or(4.0, |element| element.dtype().size() as f64);
     let area = problem.d_input as f64 * problem.d_output as f64;
     let packed = area * (1.0 - problem.sparsity);
     let rows = problem.rows as f64;
@@ -151,6 +151,22 @@ impl Weight {
         let rows = self.pattern.shape().rows();
         let ks = self.pattern.row_idx()[slots].iter().flat_map(move |&row| span(row, b, rows));
         ks.map(move |k| (k, self.at(k, n)))
+    }
+
+    /// [`column`](Self::column) of other packed values of the same blocks.
+    pub fn column_of<'a>(
+        &'a self,
+        packed: &'a [f32],
+        n: usize,
+    ) -> impl Iterator<Item = (usize, f64)> + 'a {
+        let (b, col) = (self.pattern.block().get(), n / self.pattern.block().get());
+        let slots = self.pattern.col_ptr()[col] as usize..self.pattern.col_ptr()[col + 1] as usize;
+        let rows = self.pattern.shape().rows();
+        slots.flat_map(move |slot| {
+            let start = self.pattern.row_idx()[slot] as usize * b;
+            let value = move |k: usize| packed[slot * b * b + (k - start) * b + n % b];
+            span(self.pattern.row_idx()[slot], b, rows).map(move |k| (k, f64::from(value(k))))
+        })
     }
 
     /// `(n, w[k, n])` of the kept blocks of a row.

@@ -2,25 +2,34 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy, functions};
+use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy, functions, quantize};
 use burn_blast_kernels::reference::Exact;
 
 use super::{Case, Input, Weight, hold};
 use crate::check::Sample;
+use crate::element::Element;
 use crate::record::Problem;
 
-/// `y = x · w`: the layer beside `nn::Linear`.
+/// `y = x · w`: the layer, quantised where the problem is of integers, beside `nn::Linear`.
 pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
     let weight = Weight::new([problem.d_input, problem.d_output], 1, problem)?;
     let input = Input::new([problem.rows, problem.d_input], 2, problem)?;
     let x = input.tensor(device);
     let packed = BlockSparseWeight::new(weight.values(device), weight.pattern.clone());
-    let sparse = BlockSparseLinear::new(packed, None).with_strategy(Strategy::Sparse);
+    let plain = BlockSparseLinear::new(packed, None).with_strategy(Strategy::Sparse);
+    let element = super::element(problem)?;
+    let integers = element == Element::Int8;
+    let sparse = if integers { quantize(plain.clone())? } else { plain.clone() };
+    // What the integers stand for.
+    let meant = integers.then(|| {
+        let values = sparse.weight.values().dequantize().into_data();
+        values.iter::<f32>().collect::<Vec<_>>()
+    });
     let auto = sparse.clone().with_strategy(Strategy::Auto);
     let path = auto.path(problem.rows).path;
-    let dense = sparse.clone().into_linear();
+    let dense = plain.into_linear();
     let work = weight.work(problem.rows);
-    let rounding = super::element(problem)?.rounding();
+    let rounding = element.rounding();
     let (checked, inputs) = (sparse.clone(), [x.clone(), x.clone(), x.clone(), x]);
     let [x, x_dense, x_auto, x_check] = inputs;
     Ok(Case {
@@ -30,7 +39,12 @@ pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
         work,
         check: Box::new(move || {
             Sample::of(&checked.forward(x_check), weight.pattern.shape().rows()).compare(|m, n| {
-                let exact = Exact::dot(weight.column(n).map(|(k, w)| (input.at(m, k), w)));
+                let exact = match &meant {
+                    Some(packed) => {
+                        Exact::dot(weight.column_of(packed, n).map(|(k, w)| (input.at(m, k), w)))
+                    }
+                    None => Exact::dot(weight.column(n).map(|(k, w)| (input.at(m, k), w))),
+                };
                 (exact.value, rounding.limit(&exact))
             })
         }),
