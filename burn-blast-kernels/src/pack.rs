@@ -1,6 +1,13 @@
 //! Dense weights to packed values and back, on the host.
 
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
 use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+
+/// Fewest elements that a thread unpacks: some tens of microseconds. Guess.
+const MIN_TASK: usize = 1 << 16;
 
 /// Gathers the kept blocks of a dense row-major weight.
 ///
@@ -13,9 +20,15 @@ use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 pub fn pack<T: Copy + Default>(dense: &[T], pattern: &BlockPattern) -> Vec<T> {
     assert_eq!(dense.len(), pattern.shape().area(), "the dense weight has another shape");
     let mut values = vec![T::default(); pattern.value_count()];
-    for_each_row(pattern, |from, at, width| {
-        values[at..at + width].copy_from_slice(&dense[from..from + width]);
-    });
+    let (shape, b) = (pattern.shape(), pattern.block().get());
+    for (slot, (row, col)) in pattern.blocks().enumerate() {
+        let width = b.min(shape.cols() - col * b);
+        for inner in 0..b.min(shape.rows() - row * b) {
+            let from = (row * b + inner) * shape.cols() + col * b;
+            let to = (slot * b + inner) * b;
+            values[to..to + width].copy_from_slice(&dense[from..from + width]);
+        }
+    }
     values
 }
 
@@ -27,13 +40,43 @@ pub fn pack<T: Copy + Default>(dense: &[T], pattern: &BlockPattern) -> Vec<T> {
 ///
 /// # Panics
 /// If `values` does not have the pattern's size.
-pub fn unpack<T: Copy + Default>(values: &[T], pattern: &BlockPattern) -> Vec<T> {
-    assert_eq!(values.len(), pattern.value_count(), "the values belong to another pattern");
-    let mut dense = vec![T::default(); pattern.shape().area()];
-    for_each_row(pattern, |to, at, width| {
-        dense[to..to + width].copy_from_slice(&values[at..at + width]);
-    });
+pub fn unpack<T: Copy + Default + Send + Sync>(values: &[T], pattern: &BlockPattern) -> Vec<T> {
+    let area = pattern.shape().area();
+    let mut dense = Vec::with_capacity(area);
+    unpack_into(values, pattern, &mut dense.spare_capacity_mut()[..area]);
+    // SAFETY: every element was written.
+    unsafe { dense.set_len(area) };
     dense
+}
+
+/// [`unpack`] to `out`, `[d_input, d_output]`, every element of which is written. Large weights are spread over threads.
+///
+/// # Panics
+/// If a slice does not have the pattern's size.
+pub fn unpack_into<T: Copy + Default + Send + Sync>(
+    values: &[T],
+    pattern: &BlockPattern,
+    out: &mut [MaybeUninit<T>],
+) {
+    assert_eq!(values.len(), pattern.value_count(), "the values belong to another pattern");
+    assert_eq!(out.len(), pattern.shape().area(), "the dense weight has another shape");
+    let (cols, b) = (pattern.shape().cols(), pattern.block().get());
+    // Row after row, so that writes follow each other; the blocks of a row lie in the cache meanwhile.
+    let lines = out.par_chunks_mut(b * cols).with_min_len(MIN_TASK.div_ceil(b * cols)).enumerate();
+    lines.for_each(|(row, lines)| {
+        let kept = pattern.row_ptr()[row] as usize..pattern.row_ptr()[row + 1] as usize;
+        let blocks = || kept.clone().map(|at| (pattern.slot()[at], pattern.col_idx()[at]));
+        for (inner, line) in lines.chunks_mut(cols).enumerate() {
+            line.fill(MaybeUninit::new(T::default()));
+            for (slot, col) in blocks() {
+                let line = &mut line[col as usize * b..cols.min((col as usize + 1) * b)];
+                let from = &values[(slot as usize * b + inner) * b..][..line.len()];
+                for (to, &value) in line.iter_mut().zip(from) {
+                    to.write(value);
+                }
+            }
+        }
+    });
 }
 
 /// Finds the blocks of a dense row-major weight that hold anything but zeros. NaN counts as content.
@@ -51,17 +94,4 @@ pub fn nonzero_blocks(dense: &[f32], shape: MatrixShape, block: BlockSize) -> Bl
         }
     }
     mask
-}
-
-/// Calls `copy(dense offset, value offset, width)` for each row of each kept block that lies inside
-/// the weight.
-fn for_each_row(pattern: &BlockPattern, mut copy: impl FnMut(usize, usize, usize)) {
-    let (shape, b) = (pattern.shape(), pattern.block().get());
-    for (slot, (row, col)) in pattern.blocks().enumerate() {
-        let width = b.min(shape.cols() - col * b);
-        for inner in 0..b.min(shape.rows() - row * b) {
-            let dense = (row * b + inner) * shape.cols() + col * b;
-            copy(dense, (slot * b + inner) * b, width);
-        }
-    }
 }

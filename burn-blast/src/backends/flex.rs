@@ -163,8 +163,8 @@ impl BlastOps for Flex {
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let values = Host::new(values);
         by_dtype!(values.0, T => {
-            let dense = pack::unpack(values.slice::<T>(), &pattern);
-            own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
+            let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
+            lines::tensor(shape, |dense| pack::unpack_into(values.slice::<T>(), &pattern, dense))
         })
     }
 

@@ -51,7 +51,7 @@ fn fault(variant: &Variant, machine: &Machine) -> Option<String> {
     };
     let spilled = machine.spill_stores.max(machine.spill_loads);
     let right = spilled <= aside
-        && machine.spills_in_loops == 0
+        && machine.spills_in_loops <= aside / size_of::<u32>()
         && machine.stack <= 2 * aside
         && machine.registers <= ceiling(variant)
         && (count("HMMA") > 0) == cores
