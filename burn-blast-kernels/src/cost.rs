@@ -54,7 +54,7 @@ pub enum DeviceClass {
 ///
 /// Host: on an AVX-512 Xeon the sparse kernel runs about twice Burn's default (AVX2) dense rate on what it
 /// keeps (`benches/record/2026-11-21-cascade-lake`); taken as 1, so that a machine without AVX-512, or a build
-/// with Burn's `x86-v4`, is not promised more than it gives. With 256 rows blocks of 16 came to 1.0 to 1.6 times the
+/// with Burn's `x86-v4`, is not promised more than it gives. With 256 rows and every block kept, blocks of 16 came to 1.0 to 1.6 times the
 /// dense rate, and those of 8, which fill half a register, to 0.35 to 0.7 (`blocks-8-16.jsonl` in the same place).
 /// Gpu: a guess, since Burn's dense product uses tensor cores where there are any and the portable kernel does not.
 ///

@@ -74,10 +74,9 @@ pub fn spmm(
 ) -> Tensor<2> {
     if is_int8(values.dtype(), pattern.block()) {
         let y = spmm_int8(plain(x), values, pattern);
-        return match bias {
-            Some(bias) => y + plain(bias).unsqueeze(),
-            None => y,
-        };
+        let Some(bias) = bias.map(plain) else { return y };
+        check_bias(&bias, y.dtype(), pattern);
+        return y + bias.unsqueeze();
     }
     let (x, values) = operands(x, values, pattern);
     let (dtype, pattern) = (x.dtype(), pattern.clone());
@@ -85,8 +84,7 @@ pub fn spmm(
     Tensor::from_dispatch(match bias.map(plain) {
         None => <Dispatch as BlastOps>::spmm(x, values, pattern),
         Some(bias) => {
-            check_dims("bias", bias.dims(), [pattern.shape().cols()]);
-            check_dtypes(dtype, bias.dtype());
+            check_bias(&bias, dtype, &pattern);
             <Dispatch as BlastOps>::spmm_bias(x, values, bias.into_dispatch(), pattern)
         }
     })
@@ -362,6 +360,11 @@ fn check_cols(name: &str, tensor: &Tensor<2>, expected: usize) {
 fn check_values(values: &Tensor<3>, pattern: &BlockPattern) {
     let b = pattern.block().get();
     check_dims("the packed values", values.dims(), [pattern.nnz(), b, b]);
+}
+
+fn check_bias(bias: &Tensor<1>, dtype: DType, pattern: &BlockPattern) {
+    check_dims("bias", bias.dims(), [pattern.shape().cols()]);
+    check_dtypes(dtype, bias.dtype());
 }
 
 fn check_dims<const D: usize>(name: &str, found: [usize; D], expected: [usize; D]) {

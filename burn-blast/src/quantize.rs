@@ -2,8 +2,8 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{
-    Calibration, QuantMode, QuantScheme, QuantStore, QuantValue, ScaleDtype, compute_q_params,
-    compute_range, quantized_data_len,
+    BlockSize as QuantBlock, Calibration, QuantMode, QuantScheme, QuantStore, QuantValue,
+    ScaleDtype, compute_q_params, compute_range, quantized_data_len,
 };
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize};
@@ -76,13 +76,14 @@ fn side(block: BlockSize) -> u8 {
 /// a device, where backends store them in their own ways.
 pub(crate) fn is_int8(dtype: DType, block: BlockSize) -> bool {
     let DType::QFloat(found) = dtype else { return false };
-    let of_block = [1, side(block), side(block)];
+    // Compared whole: one from a file may be in no valid state.
+    let of_block = QuantBlock::new([side(block); 2]);
     matches!(found.value, QuantValue::Q8S | QuantValue::Q8F)
         && matches!(found.store, QuantStore::Native | QuantStore::PackedU32(0))
         && found.mode == QuantMode::Symmetric
         && found.tensor_scale().is_none()
         && found.scale_dtype() == ScaleDtype::F32
-        && found.block_size().is_some_and(|found| found.to_dim_vec(3) == of_block)
+        && found.block_size() == Some(of_block)
 }
 
 /// The type that such values of a file take on a device, whichever backend wrote it: their bytes are the same.

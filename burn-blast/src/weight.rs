@@ -39,6 +39,8 @@ pub struct BlockSparseWeight {
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
     layer: Option<usize>,
+    /// Type of the values, or that which quantised ones were made from.
+    float: DType,
 }
 
 impl BlockSparseWeight {
@@ -50,10 +52,13 @@ impl BlockSparseWeight {
     /// # Panics
     /// If `values` does not fit the pattern.
     pub fn new(values: Tensor<3>, pattern: BlockPattern) -> Self {
-        let values = Param::from_tensor(values.detach());
+        let values = values.detach();
+        let float = values.dtype();
+        let values = Param::from_tensor(values);
         check_fit(&values, &pattern);
         let index_ids = [ParamId::new(), ParamId::new(), ParamId::new()];
-        Self { values, probe: None, probe_id: ParamId::new(), pattern, index_ids, layer: None }
+        let probe_id = ParamId::new();
+        Self { values, probe: None, probe_id, pattern, index_ids, layer: None, float }
     }
 
     /// The kept blocks of a dense weight.
@@ -105,8 +110,7 @@ impl BlockSparseWeight {
                 sources.push(Some(slot as u32));
             }
         }
-        let values = self.values().dequantize();
-        Self::new(gather(values, &sources), BlockPattern::from_mask(&mask))
+        Self::new(gather(self.float_values(), &sources), BlockPattern::from_mask(&mask))
     }
 
     /// The dense weight, zero where no block is kept. Differentiable.
@@ -114,7 +118,7 @@ impl BlockSparseWeight {
     /// # Shapes
     /// - output: `[d_input, d_output]`
     pub fn to_dense(&self) -> Tensor<2> {
-        unpack(self.values(), &self.pattern)
+        unpack(self.float_values(), &self.pattern)
     }
 
     /// The packed values, `[nnz, b, b]`.
@@ -147,11 +151,16 @@ impl BlockSparseWeight {
         matches!(self.dtype(), DType::QFloat(_))
     }
 
-    /// Type that inputs have: that of the values or, where they are quantised, the device's default.
+    /// Type that inputs have: that of the values or, where they are quantised, of those that they were made from.
     pub(crate) fn float_dtype(&self) -> DType {
-        match self.dtype() {
-            DType::QFloat(_) => self.device().settings().float_dtype.into(),
-            dtype => dtype,
+        if self.is_quantized() { self.float } else { self.dtype() }
+    }
+
+    /// The packed values, or what quantised ones stand for.
+    pub(crate) fn float_values(&self) -> Tensor<3> {
+        match self.is_quantized() {
+            true => self.values().dequantize().cast(self.float),
+            false => self.values(),
         }
     }
 
@@ -271,6 +280,7 @@ impl Module for BlockSparseWeight {
     fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
         let mut window = Window::new(self.pattern.clone(), self.layer);
         window.replicated = self.is_replicated();
+        let float = self.float_dtype();
         let ((probe, values), changes) = window::open(window, || {
             let probe = self.probe.take().map(|probe| {
                 mapper.enter_module("probe", CONTAINER);
@@ -284,7 +294,7 @@ impl Module for BlockSparseWeight {
             mapper.exit_module("values", CONTAINER);
             (probe, values)
         });
-        let mut weight = Self { values, probe, ..self };
+        let mut weight = Self { values, probe, float, ..self };
         if let Some(pattern) = changes.pattern {
             weight.pattern = pattern;
         }

@@ -95,6 +95,32 @@ fn one_call_has_the_value_and_gradients_of_the_dense_block() {
 }
 
 #[test]
+fn no_rows_and_no_blocks_are_blocks_too() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        // Burn's own error function overflows on a GPU's empty tensor, so there no rows are an error with or without us.
+        if !engine.slow {
+            let patterns = patterns([32, 48], 16, MlpActivation::Gelu);
+            let leaves = leaves(&patterns, 0, &device);
+            let none = results(leaves, |x, values, biases| mlp(x, values, biases, &patterns));
+            assert!(none.iter().flatten().all(|&number| number == 0.0), "{}", engine.name);
+        }
+        for rows in [3, 20] {
+            let mut patterns = patterns([32, 48], 16, MlpActivation::Gelu);
+            patterns.up = common::pattern(32, 48, 16, 0.0, 1);
+            let leaves = leaves(&patterns, rows, &device);
+            let one =
+                results(leaves.clone(), |x, values, biases| mlp(x, values, biases, &patterns));
+            let dense = results(leaves, |x, values, biases| dense(&patterns, x, values, biases));
+            for (at, (one, dense)) in one.iter().zip(&dense).enumerate() {
+                let off = distance(one, dense);
+                assert!(off < 2e-5, "{}, {rows} rows, part {at}: off by {off}", engine.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn half_precision_differs_from_single_by_its_rounding() {
     for engine in engines() {
         for dtype in dtypes(&engine).into_iter().filter(|&dtype| dtype != DType::F32) {

@@ -86,9 +86,9 @@ fn grid(block: usize) {
         for dtype in dtypes(&engine) {
             for pattern in patterns(block, engine.slow) {
                 let rows: &[usize] = if engine.slow {
-                    &[1, 17, 33]
+                    &[0, 1, 17, 33]
                 } else if dtype == DType::F32 {
-                    &[1, 2, 15, 16, 17, 33, 70]
+                    &[0, 1, 2, 15, 16, 17, 33, 70]
                 } else {
                     &[1, 17, 70]
                 };

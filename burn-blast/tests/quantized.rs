@@ -7,9 +7,10 @@ use burn::nn::LinearConfig;
 use burn::optim::AdamWConfig;
 use burn::tensor::quantization::{Calibration, compute_q_params, compute_range};
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_blast::functions::spmm;
 use burn_blast::{
     Blast, BlastConfig, BlockPattern, BlockSparseGatedMlpConfig, BlockSparseLinear,
-    BlockSparseLinearConfig, LoraLinearConfig, io, quantize, report,
+    BlockSparseLinearConfig, BlockSparseWeight, LoraLinearConfig, Strategy, io, quantize, report,
 };
 use burn_blast_kernels::reference::{self, Rounding};
 use common::saved::net;
@@ -95,6 +96,49 @@ fn inputs_in_half_precision_stay_so() {
 
 fn floats_of(x: &[f32], w: &[f32], pattern: &BlockPattern) -> Vec<f32> {
     reference::spmm(x, w, None, pattern).iter().map(|exact| exact.value as f32).collect()
+}
+
+#[test]
+fn a_layer_in_half_precision_stays_one_whatever_is_done_with_it() {
+    for engine in engines() {
+        for dtype in dtypes(&engine).into_iter().filter(|&dtype| dtype != DType::F32) {
+            let mut plain = layer(&pattern(48, 80, 16, 0.5, 1), &engine.device);
+            let values = plain.weight.values().cast(dtype);
+            plain.weight = BlockSparseWeight::new(values, plain.pattern().clone());
+            plain.bias = plain.bias.map(|bias| bias.map(|bias| bias.cast(dtype)));
+            let small = quantize(plain.clone()).unwrap();
+            small.warm_up(&[1, 20]).unwrap();
+            for m in [0, 1, 17] {
+                let x = tensor::<2>(&numbers(m * 48, 3), [m, 48], &engine.device, dtype);
+                let want = floats(plain.forward(x.clone()));
+                let dense = small.clone().with_strategy(Strategy::Dense);
+                let adapted = LoraLinearConfig::new(2).init(small.clone());
+                let part = small.part(&[true; 3], &[true; 5]);
+                let results = [
+                    small.forward(x.clone()),
+                    dense.forward(x.clone()),
+                    adapted.forward(x.clone()),
+                    part.forward(x.clone()),
+                    small.clone().into_linear().forward(x),
+                ];
+                for (at, y) in results.into_iter().enumerate() {
+                    assert_eq!((y.dtype(), y.dims()), (dtype, [m, 80]), "{}", engine.name);
+                    // Half a step of 127, over some 24 terms, and the rounding of the type.
+                    let off = distance(&floats(y), &want);
+                    assert!(off < 3e-2, "{}, {dtype:?}, {m} rows, {at}: {off}", engine.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "bias must have shape [80]")]
+fn a_bias_of_another_size_is_refused() {
+    let device = Device::flex();
+    let small = quantize(layer(&pattern(48, 80, 16, 0.5, 1), &device)).unwrap();
+    let bias = Some(Tensor::ones([1], &device));
+    spmm(Tensor::ones([2, 48], &device), small.weight.values(), bias, small.pattern());
 }
 
 #[test]
@@ -259,13 +303,13 @@ fn what_cannot_be_done_says_so() {
     let message = io::save_safetensors(&model, &path).unwrap_err().to_string();
     assert!(message.contains("save with io::save") && !path.exists(), "{message}");
 
-    // Values cut off at the end of their tensor, and scales of another grid.
+    // One scale for all blocks.
     let layer = quantize(BlockSparseLinearConfig::new(32, 32).init(&device)).unwrap();
     let mut coarse = BlockSparseLinearConfig::new(32, 32).init(&device);
     coarse.weight = coarse.weight.map(&mut Coarse);
     let bytes = io::to_bytes(&coarse).unwrap();
     let error = io::from_bytes(layer, bytes).unwrap_err().to_string();
-    assert!(error.contains("floating-point"), "{error}");
+    assert!(error.contains("is quantised otherwise than by 8-bit integers"), "{error}");
 }
 
 /// Quantises by one scale for all.

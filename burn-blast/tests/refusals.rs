@@ -5,8 +5,8 @@ mod common;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bytes, DType, Device};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
-use common::saved::{Net, formats, net};
+use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io, quantize};
+use common::saved::{Load, Net, Save, formats, net};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -164,7 +164,12 @@ fn damaged_files_give_errors_and_never_panics() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let fresh = net(0.0, 2, &device);
-    for (format, save, load) in formats() {
+    let integers: (&str, Save, Load) = (
+        "burnpack of integers",
+        |model, path| io::save(&quantize(model.clone()).unwrap(), path),
+        |model, path| io::load(model, path),
+    );
+    for (format, save, load) in formats().into_iter().chain([integers]) {
         let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
         save(&model, &good).unwrap();
         let bytes = std::fs::read(&good).unwrap();

@@ -61,8 +61,9 @@ pub(super) fn pack(
     b: usize,
     to: &mut [f32],
 ) {
-    let count = rows.len();
-    for (panel, col) in to.chunks_exact_mut(count * b).zip(cols) {
+    // Panels of no rows have no length.
+    let len = rows.len().max(1) * b;
+    for (panel, col) in to.chunks_exact_mut(len).zip(cols) {
         let (from, until) = (col * b, width.min((col + 1) * b));
         for (row, line) in rows.clone().zip(panel.chunks_exact_mut(b)) {
             line[..until - from].copy_from_slice(&x[row * width + from..row * width + until]);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::backend::ExecutionError;
 use burn::module::Module;
-use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, Strategy};
 use thiserror::Error;
 
@@ -51,7 +51,9 @@ impl DeviceAdvice {
     ///
     /// The dense side unpacks the weight in each call, as [`Strategy::Dense`] does. What the model itself keeps does
     /// not matter: random patterns of 5 to 100 % of the blocks are timed, so one call holds for a whole training run.
-    /// It takes some twenty dense products a size and number of rows, and memory for a dense weight.
+    /// For each size and number of rows, each of six kinds of call runs seven times, short ones many times over; memory
+    /// is needed for about four dense weights. In a file, name `device` and `backend` yourself: they hold what Burn
+    /// prints of the device.
     ///
     /// # Errors
     /// If the model has no block-sparse weight, no number of rows is above 0, or the device fails.
@@ -115,8 +117,8 @@ fn layer(
     density: f64,
     device: &Device,
 ) -> BlockSparseLinear {
-    let bell = Distribution::Normal(0.0, 1.0);
-    let dense = Tensor::<2>::random([shape.rows(), shape.cols()], bell, device).cast(dtype);
+    // Ones, so that no random numbers of the device are used up.
+    let dense = Tensor::<2>::ones([shape.rows(), shape.cols()], (device, dtype));
     let pattern = BlockPattern::random(shape, block, density, 0);
     BlockSparseLinear::from_dense(dense, pattern).with_strategy(Strategy::Sparse)
 }
@@ -130,7 +132,7 @@ fn points(
 ) -> Result<Vec<(f64, f64)>, ExecutionError> {
     let dense = layers[UNPACKED].clone().with_strategy(Strategy::Dense);
     let calls: Vec<&BlockSparseLinear> = std::iter::once(&dense).chain(layers.iter()).collect();
-    let x = Tensor::<2>::ones([rows, dense.pattern().shape().rows()], device).cast(dtype);
+    let x = Tensor::<2>::ones([rows, dense.pattern().shape().rows()], (device, dtype));
     let seconds = |layer: &BlockSparseLinear, repeats: usize| {
         device.sync()?;
         let start = Instant::now();
@@ -160,7 +162,13 @@ fn points(
         ratios.sort_by(f64::total_cmp);
         ratios[ROUNDS / 2]
     };
-    Ok(DENSITIES.into_iter().zip(ratios.into_iter().map(median)).collect())
+    let density = |layer: &BlockSparseLinear| layer.pattern().density();
+    let mut points: Vec<(f64, f64)> =
+        layers.iter().map(density).zip(ratios.into_iter().map(median)).collect();
+    // A small grid has no five per cent, and a product without blocks says nothing.
+    points.dedup_by_key(|point| point.0);
+    points.retain(|point| point.0 > 0.0);
+    Ok(points)
 }
 
 /// The largest share kept at which the sparse product is as fast as the dense one, and whether none above it was

@@ -10,6 +10,8 @@ use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
 use burn_pack::Reader;
 
 use super::IoError;
+use burn_blast_kernels::BlockSize;
+
 use crate::quantize::is_int8;
 use crate::window::{self, Stage, Window};
 
@@ -38,16 +40,30 @@ pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Entries, IoError> {
         // Views into a damaged file may start anywhere; elements must not.
         let aligned = bytes.as_ptr().align_offset(size_of::<u64>()) == 0;
         let bytes = if aligned { bytes } else { Bytes::from_bytes_vec(bytes.to_vec()) };
-        if let DType::QFloat(scheme) = dtype
-            && bytes.len() != quantized_data_len(&scheme, &shape)
-        {
-            let reason =
-                format!("tensor \"{name}\" has {} bytes, not what its shape needs", bytes.len());
-            return Err(IoError::Format { format: BURNPACK, reason });
+        if matches!(dtype, DType::QFloat(_)) {
+            check_quantized(&name, dtype, &shape, bytes.len())?;
         }
         entries.insert(name, Entry { dtype, shape, id, bytes });
     }
     Ok(entries)
+}
+
+/// Checks the scheme of a quantised tensor, which may be in no valid state, and then its length.
+fn check_quantized(name: &str, dtype: DType, shape: &Shape, len: usize) -> Result<(), IoError> {
+    let block = BlockSize::ALL.into_iter().find(|&block| is_int8(dtype, block));
+    let refuse = |what: &str| {
+        let reason = format!("tensor \"{name}\" {what}");
+        Err(IoError::Format { format: BURNPACK, reason })
+    };
+    match (block, dtype) {
+        (Some(block), DType::QFloat(scheme)) if shape[..].ends_with(&[block.get(); 2]) => {
+            match len == quantized_data_len(&scheme, shape) {
+                true => Ok(()),
+                false => refuse("does not have the bytes that its shape needs"),
+            }
+        }
+        _ => refuse("is quantised otherwise than by 8-bit integers with one f32 scale a block"),
+    }
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, IoError> {

@@ -8,7 +8,7 @@ use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::cpu::has_matrix_unit;
 use burn_blast_kernels::{
-    BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Strategy, strategy,
+    BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Reason, Strategy, strategy,
 };
 
 use crate::functions::{block_sparse_linear, by_rows};
@@ -198,9 +198,14 @@ impl BlockSparseLinear {
         self.weight.bytes()
     }
 
-    /// Which path an input of `rows` rows takes, and why.
+    /// Which path an input of `rows` rows takes, and why. The values of a quantised layer are read by the sparse product
+    /// only, so `Auto` takes that.
     pub fn path(&self, rows: usize) -> Choice {
         let (pattern, device) = (self.pattern(), self.weight.device());
+        if self.weight.is_quantized() {
+            let always = || Reason::CostModel { break_even: 1.0 };
+            return self.strategy.choose_by(pattern, rows, always);
+        }
         match advice::measured(&device, pattern, self.weight.float_dtype(), rows) {
             Some(reason) => self.strategy.choose_by(pattern, rows, || reason),
             None => {

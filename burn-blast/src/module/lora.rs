@@ -180,7 +180,7 @@ impl LoraLinear {
                 inside += square;
             }
         }
-        let values = self.base.weight.values().detach() + pack(change, &pattern);
+        let values = self.base.weight.float_values().detach() + pack(change, &pattern);
         let weight = BlockSparseWeight::new(values, pattern);
         let lost = if all > 0.0 { 1.0 - inside / all } else { 0.0 };
         let layer = BlockSparseLinear::new(weight, trainable(self.base.bias));

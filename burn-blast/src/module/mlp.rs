@@ -95,10 +95,11 @@ impl BlockSparseMlp {
         })
     }
 
-    /// Whether the two products can be one call, and that is faster: not where Burn fuses the activation's backward pass
-    /// by itself, as on GPUs.
+    /// Whether the two products can be one call, and that is faster. With a backward pass it is not where Burn fuses
+    /// that of the activation by itself, as on GPUs, nor where no weight wants its gradient, which the call gives anyway.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
-        let device = input.device();
-        (is_host(&device) || !device.is_autodiff()) && one_call(&[&self.up, &self.down], input)
+        let (device, layers) = (input.device(), [&self.up, &self.down]);
+        let trains = || layers.iter().any(|layer| layer.weight.values().is_require_grad());
+        (!device.is_autodiff() || is_host(&device) && trains()) && one_call(&layers, input)
     }
 }

@@ -294,9 +294,14 @@ pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMa
 /// What is wrong with the machine code of a variant, if anything is.
 fn fault(variant: &FewRows, machine: &Machine) -> Option<String> {
     // ptxas rather puts a few bytes of some aside, of the gated ones between their two walks, than take more registers.
-    let (aside, in_loops) = if variant.gate().is_some() { (44, 10) } else { (8, 3) };
+    let (aside, in_loops) = match variant {
+        _ if decode::on_the_page(variant) => (0, 0),
+        _ if variant.gate().is_some() => (44, 10),
+        _ => (8, 3),
+    };
     let spilled = machine.spill_stores.max(machine.spill_loads);
     let lean = spilled <= aside
+        && machine.stack <= 2 * aside
         && machine.spills_in_loops <= in_loops
         && machine.registers <= ceiling(variant);
     // Those before the loop and those in it.
