@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_blast::report::summary;
 use burn_blast::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    BlockSparseMlpConfig, MlpActivation, Path, Strategy, warm_up,
+    Path, Strategy, warm_up,
 };
 use common::{distance, engines, floats, numbers, tensor};
 
@@ -164,24 +164,6 @@ fn a_summary_lists_every_layer_by_its_path() {
     assert_eq!(summary.layers[0].pattern.nnz(), 4);
     assert!(summary.to_string().contains("mlp.down"));
     assert!(summary.to_string().contains("all 4 layers: "));
-}
-
-#[test]
-fn the_two_layer_block_is_its_layers_and_activation() {
-    let device = Device::flex();
-    for activation in [MlpActivation::Gelu, MlpActivation::Relu, MlpActivation::Silu] {
-        let config =
-            BlockSparseMlpConfig::new(16, 32).with_block_size(8).with_activation(activation);
-        let mlp = config.init(&device);
-        let x = tensor::<2>(&numbers(5 * 16, 1), [5, 16], &device, DType::F32);
-        let hidden = mlp.up.forward(x.clone());
-        let hidden = match activation {
-            MlpActivation::Gelu => burn::tensor::activation::gelu(hidden),
-            MlpActivation::Relu => burn::tensor::activation::relu(hidden),
-            MlpActivation::Silu => burn::tensor::activation::silu(hidden),
-        };
-        assert_eq!(floats(mlp.forward(x)), floats(mlp.down.forward(hidden)));
-    }
 }
 
 #[test]

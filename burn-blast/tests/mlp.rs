@@ -71,6 +71,14 @@ fn results(
     results
 }
 
+/// Each part of both results, such as a gradient, must be the same but for rounding.
+fn check(one: &[Vec<f32>], other: &[Vec<f32>], case: &str) {
+    for (at, (one, other)) in one.iter().zip(other).enumerate() {
+        let off = distance(one, other);
+        assert!(off < 2e-5, "{case}, part {at}: off by {off}");
+    }
+}
+
 #[test]
 fn one_call_has_the_value_and_gradients_of_the_dense_block() {
     for engine in engines() {
@@ -85,11 +93,7 @@ fn one_call_has_the_value_and_gradients_of_the_dense_block() {
             let one =
                 results(leaves.clone(), |x, values, biases| mlp(x, values, biases, &patterns));
             let dense = results(leaves, |x, values, biases| dense(&patterns, x, values, biases));
-            for (at, (one, dense)) in one.iter().zip(&dense).enumerate() {
-                let off = distance(one, dense);
-                let case = format!("{}, {sizes:?}, {activation:?}", engine.name);
-                assert!(off < 2e-5, "{case}, part {at}: off by {off}");
-            }
+            check(&one, &dense, &format!("{}, {sizes:?}, {activation:?}", engine.name));
         }
     }
 }
@@ -112,10 +116,7 @@ fn no_rows_and_no_blocks_are_blocks_too() {
             let one =
                 results(leaves.clone(), |x, values, biases| mlp(x, values, biases, &patterns));
             let dense = results(leaves, |x, values, biases| dense(&patterns, x, values, biases));
-            for (at, (one, dense)) in one.iter().zip(&dense).enumerate() {
-                let off = distance(one, dense);
-                assert!(off < 2e-5, "{}, {rows} rows, part {at}: off by {off}", engine.name);
-            }
+            check(&one, &dense, &format!("{}, {rows} rows", engine.name));
         }
     }
 }
@@ -187,10 +188,7 @@ fn every_parameter_of_the_module_gets_its_gradient() {
         };
         let one = gradients(block.forward(x.clone()));
         let parts = gradients(block.down.forward(silu(block.up.forward(x))));
-        for (at, (one, parts)) in one.iter().zip(&parts).enumerate() {
-            let off = distance(one, parts);
-            assert!(off < 2e-5, "{}, gradient {at}: off by {off}", engine.name);
-        }
+        check(&one, &parts, engine.name);
     }
 }
 
