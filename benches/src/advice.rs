@@ -22,7 +22,7 @@ pub fn advise(runs: &[Run]) -> Advice {
             devices.push((advice, Vec::new()));
             devices.len() - 1
         });
-        // A quantised layer goes by the advice for its inputs.
+        // A quantised layer takes no advice: it is always sparse.
         let forward = results.iter().filter(|result| {
             result.problem.verb == Verb::Forward && result.problem.dtype != Element::Int8.name()
         });

@@ -56,7 +56,8 @@ impl DeviceAdvice {
     /// prints of the device.
     ///
     /// # Errors
-    /// If the model has no block-sparse weight, no number of rows is above 0, or the device fails.
+    /// If the model has no block-sparse weight, or only quantised ones, no number of rows is above 0, or the device
+    /// fails.
     ///
     /// # Example
     /// ```

@@ -7,11 +7,10 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::quantization::quantized_data_len;
 use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
+use burn_blast_kernels::BlockSize;
 use burn_pack::Reader;
 
 use super::IoError;
-use burn_blast_kernels::BlockSize;
-
 use crate::quantize::is_int8;
 use crate::window::{self, Stage, Window};
 
