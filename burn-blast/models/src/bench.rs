@@ -1,8 +1,8 @@
 //! Tokens a second, of a prompt as a whole and of one token after the other.
 
 use anyhow::{Result, ensure};
+use burn_blast_models::{Checkpoint, Linear, Model, Quartiles, Round};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use llama::{Checkpoint, Linear, Model, Quartiles, Round};
 
 use crate::cli::BenchArgs;
 

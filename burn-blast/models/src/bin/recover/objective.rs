@@ -1,7 +1,7 @@
 //! What training minimises, and how it is put together.
 
 use burn::tensor::{DType, Tensor};
-use llama::Model;
+use burn_blast_models::Model;
 
 use crate::data::Batch;
 use crate::loss;
@@ -67,7 +67,7 @@ pub fn scores(model: &Model, batch: &Batch) -> Tensor<3> {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use llama::Checkpoint;
+    use burn_blast_models::Checkpoint;
     use serde_json::json;
 
     use super::*;

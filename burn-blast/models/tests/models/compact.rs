@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
-use llama::{Checkpoint, Form, LayerSizes, Linear, Model, Precision};
+use burn_blast_models::{Checkpoint, Form, LayerSizes, Linear, Model, Precision};
 use serde_json::{Value, json};
 
 use crate::common::{distance, numbers};

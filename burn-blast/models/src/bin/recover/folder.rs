@@ -144,7 +144,7 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, Device};
-    use llama::{Checkpoint, Form, Precision};
+    use burn_blast_models::{Checkpoint, Form, Precision};
     use serde_json::json;
 
     use super::*;

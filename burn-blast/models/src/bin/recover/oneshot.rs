@@ -7,7 +7,7 @@ use burn_blast::{
     BlockPattern, BlockSize, BlockSparseLinear, BlockSparseWeight, MatrixShape, functions,
 };
 use burn_blast_kernels::budget::kept_blocks;
-use llama::{Checkpoint, Form, Linear, Model, Precision};
+use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
 
 use crate::args::{Method, OneShotArgs, TextArgs};
 use crate::data::{Batch, Corpus};
@@ -160,7 +160,7 @@ mod tests {
             sequences: corpus.map(|_| 8),
             context: corpus.map(|_| 32),
             damping: None,
-            backend: llama::Backend::Flex,
+            backend: burn_blast_models::Backend::Flex,
         }
     }
 

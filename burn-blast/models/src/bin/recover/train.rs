@@ -9,8 +9,8 @@ use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOpti
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::prune::{BlockOptimizer, MasterWeights, Monitor};
 use burn_blast::{Blast, BlastConfig, io};
+use burn_blast_models::Model;
 use indicatif::{ProgressBar, ProgressStyle};
-use llama::Model;
 
 use crate::args::TrainArgs;
 use crate::data::{Batch, Corpus};
@@ -235,7 +235,7 @@ pub mod tests {
     use std::path::Path;
 
     use burn::module::{ModuleMapper, Param};
-    use llama::{Checkpoint, Tokenizer};
+    use burn_blast_models::{Checkpoint, Tokenizer};
     use serde_json::json;
 
     use super::*;
@@ -246,7 +246,7 @@ pub mod tests {
     pub fn args() -> TrainArgs {
         TrainArgs {
             text: TextArgs { corpus: "".into(), context: 16, batch: 2 },
-            backend: llama::Backend::Flex,
+            backend: burn_blast_models::Backend::Flex,
             steps: 12,
             accumulate: 2,
             lr: 1e-2,
@@ -325,7 +325,8 @@ pub mod tests {
     }
 
     fn weights(model: &mut Model) -> Vec<f32> {
-        let dense = |(_, linear): (String, &mut llama::Linear)| linear.to_dense().into_data();
+        let dense =
+            |(_, linear): (String, &mut burn_blast_models::Linear)| linear.to_dense().into_data();
         model
             .linears_mut()
             .into_iter()

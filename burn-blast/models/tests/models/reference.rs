@@ -2,7 +2,9 @@
 
 use burn::tensor::{DType, Device};
 use burn_blast::Strategy;
-use llama::{Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity};
+use burn_blast_models::{
+    Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity,
+};
 
 use crate::common::{self, Expected, MODELS, distance, load, numbers, open};
 
@@ -209,7 +211,7 @@ fn what_is_saved_loads_as_the_same_function() {
             for form in [Form::Dense, Form::Packed] {
                 let folder = scratch.path().join(format!("{form:?}"));
                 checkpoint.save(&model, &folder, form).unwrap();
-                let saved = llama::Checkpoint::open(&folder).unwrap();
+                let saved = burn_blast_models::Checkpoint::open(&folder).unwrap();
                 assert_eq!(saved.config(), checkpoint.config());
                 let mut again = saved.load(&device, Precision::File).unwrap();
                 assert_eq!(again.dtype(), model.dtype());

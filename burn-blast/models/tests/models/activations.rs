@@ -5,8 +5,8 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use burn_blast_cli::args::Cli;
 use burn_blast_kernels::budget::keep_top;
+use burn_blast_models::{Activations, Checkpoint, Linear, Model, Precision};
 use clap::Parser;
-use llama::{Activations, Checkpoint, Linear, Model, Precision};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::common::{self, Expected, folder, load, open};

@@ -5,8 +5,8 @@ use std::path::Path;
 use burn::tensor::Device;
 use burn_blast::{BlockMask, BlockPattern, BlockSparseLinear, BlockSparseWeight};
 use burn_blast_cli::args::Cli;
+use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
 use clap::Parser;
-use llama::{Checkpoint, Form, Linear, Model, Precision};
 
 use crate::common::{self, Expected, load, numbers, open};
 

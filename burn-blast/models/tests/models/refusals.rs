@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use llama::{
+use burn_blast_models::{
     Checkpoint, Error, Form, Generation, Precision, Sampling, Windows, generate, perplexity,
 };
 use safetensors::tensor::TensorView;

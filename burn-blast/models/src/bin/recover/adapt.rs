@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_blast::LoraLinearConfig;
-use llama::{Checkpoint, Form, Linear, Model, Precision};
+use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
 
 use crate::args::MergeArgs;
 

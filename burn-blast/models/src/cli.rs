@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use burn_blast_models::{Backend, Precision};
 use clap::{Parser, Subcommand, ValueEnum};
-use llama::{Backend, Precision};
 
 /// Runs Llama and GPT-2 checkpoints, dense or with block-sparse weights.
 ///

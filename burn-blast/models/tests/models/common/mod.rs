@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use llama::{Checkpoint, Model, Precision};
+use burn_blast_models::{Checkpoint, Model, Precision};
 use safetensors::SafeTensors;
 
 /// The four models that `testdata/make.py` writes.

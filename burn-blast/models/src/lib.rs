@@ -20,15 +20,15 @@
 //! # Example
 //! ```no_run
 //! use burn::tensor::Device;
-//! use llama::{Checkpoint, Generation, Precision, generate};
+//! use burn_blast_models::{Checkpoint, Generation, Precision, generate};
 //!
 //! let checkpoint = Checkpoint::open("Llama-3.2-1B")?;
 //! let tokenizer = checkpoint.tokenizer()?;
 //! let model = checkpoint.load(&Device::flex(), Precision::F32)?;
 //! let prompt = tokenizer.encode("The capital of France is")?;
-//! let new = generate::<llama::Error>(&model, &prompt, &Generation::new(&checkpoint, 8), |_| Ok(()))?;
+//! let new = generate::<burn_blast_models::Error>(&model, &prompt, &Generation::new(&checkpoint, 8), |_| Ok(()))?;
 //! println!("{}", tokenizer.decode(&new)?);
-//! # Ok::<(), llama::Error>(())
+//! # Ok::<(), burn_blast_models::Error>(())
 //! ```
 
 mod activations;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn_blast::BlastConfig;
-use llama::{Checkpoint, Config, Form, Model};
+use burn_blast_models::{Checkpoint, Config, Form, Model};
 use serde_json::{Value, json};
 
 use crate::adapt;

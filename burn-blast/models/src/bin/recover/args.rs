@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use burn_blast::Growth;
+use burn_blast_models::{Backend, Precision};
 use clap::{Parser, Subcommand, ValueEnum};
-use llama::{Backend, Precision};
 use serde::{Deserialize, Serialize};
 
 /// Makes a trained language model block-sparse and wins back what that costs.

@@ -1,7 +1,7 @@
 //! What one can see of a model while it runs, and models that are not trained yet.
 
 use burn::tensor::Device;
-use llama::{Checkpoint, Model};
+use burn_blast_models::{Checkpoint, Model};
 use serde_json::{Value, json};
 
 fn configs() -> [Value; 2] {
@@ -61,7 +61,7 @@ fn a_fresh_model_has_narrow_matrices_and_can_be_saved() {
         }
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("model");
-        checkpoint.save(&model, &out, llama::Form::Dense).unwrap();
+        checkpoint.save(&model, &out, burn_blast_models::Form::Dense).unwrap();
         let again =
             Checkpoint::open(&out).unwrap().load(&Device::flex(), Default::default()).unwrap();
         let tokens = model.tokens(&[&[1, 2, 3]]);

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_blast_models::{Checkpoint, Form, LayerSizes, Model, Precision};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use llama::{Checkpoint, Form, LayerSizes, Model, Precision};
 
 use crate::cli::CompactArgs;
 

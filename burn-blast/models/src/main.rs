@@ -8,9 +8,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn_blast_models::{Activations, Checkpoint, Generation, Model, Sampling, Windows};
 use clap::Parser;
 use indicatif::ProgressBar;
-use llama::{Activations, Checkpoint, Generation, Model, Sampling, Windows};
 
 use cli::{ActivationsArgs, Args, Command, GenerateArgs, ModelArgs, PerplexityArgs};
 
@@ -65,7 +65,7 @@ fn generate(args: &GenerateArgs) -> Result<()> {
         write!(out, "{}", stream.push(*token)?)?;
     }
     out.flush()?;
-    llama::generate(&model, &prompt, &request, |token| -> Result<()> {
+    burn_blast_models::generate(&model, &prompt, &request, |token| -> Result<()> {
         write!(out, "{}", stream.push(token)?)?;
         Ok(out.flush()?)
     })?;
@@ -82,7 +82,9 @@ fn perplexity(args: &PerplexityArgs) -> Result<()> {
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
     // Hidden where there is no terminal.
     let bar = ProgressBar::new(tokens.len().saturating_sub(1) as u64);
-    let score = llama::perplexity(&model, &tokens, windows, |done| bar.set_position(done as u64))?;
+    let score = burn_blast_models::perplexity(&model, &tokens, windows, |done| {
+        bar.set_position(done as u64)
+    })?;
     bar.finish_and_clear();
     println!("perplexity {:.4}", score.perplexity());
     println!(

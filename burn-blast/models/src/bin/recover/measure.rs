@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use burn_blast::report::plot::{Series, line_chart};
+use burn_blast_models::{Checkpoint, Model, Precision, Quartiles, Round};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use example_backend::replace_file;
-use llama::{Checkpoint, Model, Precision, Quartiles, Round};
 use serde::Serialize;
 
 use crate::args::MeasureArgs;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use llama::{Checkpoint, Tokenizer};
+use burn_blast_models::{Checkpoint, Tokenizer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -45,7 +45,8 @@ impl Corpus {
         let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
         let vocabulary = checkpoint.config().vocabulary();
         let foreign = corpus.tokens().find(|token| *token as usize >= vocabulary);
-        foreign.map_or(Ok(()), |token| Err(llama::Error::Token { token, vocabulary }))?;
+        foreign
+            .map_or(Ok(()), |token| Err(burn_blast_models::Error::Token { token, vocabulary }))?;
         Ok(corpus)
     }
 
