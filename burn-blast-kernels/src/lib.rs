@@ -41,7 +41,6 @@ mod error;
 pub mod pack;
 pub mod pattern;
 pub mod reference;
-pub mod stored;
 pub mod strategy;
 
 pub use error::PatternError;

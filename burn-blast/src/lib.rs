@@ -19,9 +19,9 @@ mod warm;
 mod weight;
 mod window;
 
+pub use burn_blast_checkpoint::format::LayoutError;
 #[cfg(feature = "cube")]
 pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
-pub use burn_blast_kernels::stored::LayoutError;
 pub use burn_blast_kernels::{
     BlockMask, BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, PatternId, Reason,
     Strategy, cost,

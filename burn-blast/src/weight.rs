@@ -5,7 +5,7 @@ use burn::module::{
     ModuleVisitor, Param, ParamId,
 };
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
-use burn_blast_kernels::stored::{layout, parse};
+use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, PROBE, ROW_IDX, VALUES, indices, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use crate::functions::{pack, unpack};
@@ -202,9 +202,7 @@ impl BlockSparseWeight {
 
     /// The recorded indices, made only if a walk reads or replaces them.
     fn indices(&self) -> [(&'static str, Param<Tensor<1, Int>>); 3] {
-        let layout = layout(&self.pattern, self.probe.is_some()).to_vec();
-        let row_idx = self.pattern.row_idx().iter().map(|&row| row as i32).collect();
-        let col_ptr = self.pattern.col_ptr().iter().map(|&at| at as i32).collect();
+        let [layout, row_idx, col_ptr] = indices(&self.pattern, self.probe.is_some());
         let device = self.device();
         let lazy = |at: usize, numbers: Vec<i32>| {
             let shape = Shape::new([numbers.len()]);
@@ -214,7 +212,7 @@ impl BlockSparseWeight {
             };
             Param::uninitialized(self.index_ids[at], make, device.clone(), false, shape)
         };
-        [("layout", lazy(0, layout)), ("row_idx", lazy(1, row_idx)), ("col_ptr", lazy(2, col_ptr))]
+        [(LAYOUT, lazy(0, layout)), (ROW_IDX, lazy(1, row_idx)), (COL_PTR, lazy(2, col_ptr))]
     }
 
     /// Takes over indices that a walk has replaced.
@@ -259,14 +257,14 @@ impl Module for BlockSparseWeight {
         let window = Window::new(self.pattern.clone(), self.layer);
         window::open(window, || {
             if let Some(probe) = &self.probe {
-                visitor.enter_module("probe", CONTAINER);
+                visitor.enter_module(PROBE, CONTAINER);
                 probe.visit(visitor);
-                visitor.exit_module("probe", CONTAINER);
+                visitor.exit_module(PROBE, CONTAINER);
             }
             window::with(|window| window.stage = Stage::Values);
-            visitor.enter_module("values", CONTAINER);
+            visitor.enter_module(VALUES, CONTAINER);
             self.values.visit(visitor);
-            visitor.exit_module("values", CONTAINER);
+            visitor.exit_module(VALUES, CONTAINER);
         });
         for (name, index) in self.indices() {
             visitor.enter_module(name, CONTAINER);
@@ -283,15 +281,15 @@ impl Module for BlockSparseWeight {
         let float = self.float_dtype();
         let ((probe, values), changes) = window::open(window, || {
             let probe = self.probe.take().map(|probe| {
-                mapper.enter_module("probe", CONTAINER);
+                mapper.enter_module(PROBE, CONTAINER);
                 let probe = Module::map(probe, mapper);
-                mapper.exit_module("probe", CONTAINER);
+                mapper.exit_module(PROBE, CONTAINER);
                 probe
             });
             window::with(|window| window.stage = Stage::Values);
-            mapper.enter_module("values", CONTAINER);
+            mapper.enter_module(VALUES, CONTAINER);
             let values = Module::map(self.values, mapper);
-            mapper.exit_module("values", CONTAINER);
+            mapper.exit_module(VALUES, CONTAINER);
             (probe, values)
         });
         let mut weight = Self { values, probe, float, ..self };

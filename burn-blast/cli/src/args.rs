@@ -7,7 +7,7 @@ use clap::builder::styling::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
-use crate::choose::{Rules, Storage};
+use crate::select::{Rules, Storage};
 use crate::sparsify::{self, Budget};
 use crate::{Error, inspect};
 
@@ -46,7 +46,7 @@ pub struct SparsifyArgs {
     /// Checkpoint to read, a file or a folder
     pub input: PathBuf,
 
-    /// Checkpoint to write; a file if the input is one, else a folder
+    /// Checkpoint to write: a file if the input is one, otherwise a folder
     pub output: PathBuf,
 
     /// Share of blocks to remove, at least 0 and below 1
@@ -93,7 +93,7 @@ pub struct SparsifyArgs {
     #[arg(long)]
     pub dense: bool,
 
-    /// How dense weights lie on disk
+    /// How dense weights are stored
     #[arg(long, value_enum, default_value_t = Storage::Auto)]
     pub orientation: Storage,
 
@@ -136,7 +136,7 @@ pub struct InspectArgs {
     #[arg(long, value_name = "SIDE")]
     pub block: Option<usize>,
 
-    /// How dense weights lie on disk
+    /// How dense weights are stored
     #[arg(long, value_enum, default_value_t = Storage::Auto)]
     pub orientation: Storage,
 
@@ -159,7 +159,7 @@ pub struct DensifyArgs {
     /// Checkpoint to read, a file or a folder
     pub input: PathBuf,
 
-    /// Checkpoint to write; a file if the input is one, else a folder
+    /// Checkpoint to write: a file if the input is one, otherwise a folder
     pub output: PathBuf,
 
     /// Print the result as JSON
@@ -242,8 +242,8 @@ impl InspectArgs {
     /// # Errors
     /// If the block size is not supported, or an option has no effect without another.
     pub fn request(&self) -> Result<inspect::Request, Error> {
-        let turned = self.orientation != Storage::Auto;
-        unused(turned && self.block.is_none(), "--orientation", "--block")?;
+        let oriented = self.orientation != Storage::Auto;
+        unused(oriented && self.block.is_none(), "--orientation", "--block")?;
         unused(self.force && self.svg.is_none(), "--force", "--svg")?;
         Ok(inspect::Request {
             block: self.block.map(BlockSize::new).transpose()?,

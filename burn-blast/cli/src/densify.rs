@@ -1,20 +1,18 @@
-//! `blast densify`: packed weights in, dense ones out, as they lay on disk before.
+//! `blast densify`: packed weights in, dense ones out, as they were stored before.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use burn_blast_checkpoint::format::{METADATA_KEY, PARTS, PROBE, leaf};
+use burn_blast_checkpoint::{
+    Checkpoint, CheckpointError, Entry, FileContent, Origin, Output, PackedWeight, Shard, rewrite,
+};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use crate::Error;
-use crate::checkpoint::Checkpoint;
-use crate::entry::Entry;
-use crate::output::Output;
-use crate::packed::{KEY, Origin, PARTS, PROBE, Packed};
 use crate::progress::Progress;
-use crate::rewrite::{Plan, rewrite};
-use crate::shard::Shard;
 
 /// What was done.
 #[derive(Debug, Clone, Serialize)]
@@ -45,22 +43,22 @@ pub fn densify(
 ) -> Result<Report, Error> {
     let checkpoint = Checkpoint::open(input)?;
     let staging = Output::new(&checkpoint.source, output, force)?;
-    let packed = Packed::all(&checkpoint)?;
+    let packed = PackedWeight::all(&checkpoint)?;
     if packed.is_empty() {
         return Err(Error::NothingPacked { path: input.to_owned() });
     }
     if let Some(both) = packed.iter().find(|packed| checkpoint.tensor(&packed.name).is_some()) {
-        return Err(Error::Both { name: both.name.clone() });
+        return Err(CheckpointError::Both { name: both.name.clone() }.into());
     }
-    let mut parts: HashMap<String, Option<&Packed<'_>>> = HashMap::new();
+    let mut parts: HashMap<String, Option<&PackedWeight<'_>>> = HashMap::new();
     for packed in &packed {
         for part in PARTS.iter().chain([&PROBE]) {
             // The dense weight takes the place of the values; the other parts go.
             let stays = (*part == PARTS[0]).then_some(packed);
-            parts.insert(format!("{}.{part}", packed.name), stays);
+            parts.insert(leaf(&packed.name, part), stays);
         }
     }
-    let written = rewrite(&checkpoint, staging, progress, |shard| plan(shard, &parts))?;
+    let written = rewrite(&checkpoint, staging, progress, |shard| content(shard, &parts))?;
     Ok(Report {
         input: input.to_owned(),
         output: output.to_owned(),
@@ -71,20 +69,20 @@ pub fn densify(
     })
 }
 
-fn plan<'a>(
+fn content<'a>(
     shard: &'a Shard,
-    parts: &HashMap<String, Option<&Packed<'a>>>,
-) -> Result<Plan<'a>, Error> {
+    parts: &HashMap<String, Option<&PackedWeight<'a>>>,
+) -> Result<FileContent<'a>, Error> {
     let mut metadata = shard.metadata().clone();
-    // What this program added goes; the entry of a file of burn-blast says how its dense weights lie.
+    // What this program added goes. The entry of a file of burn-blast says how its dense weights are stored.
     if Origin::read(shard)?.is_some_and(|origin| origin.out_in.is_some()) {
-        metadata.remove(KEY);
+        metadata.remove(METADATA_KEY);
     }
     let entry = |(name, tensor)| match parts.get(name) {
         None => Some(Entry::copy(name, tensor)),
         Some(packed) => packed.map(|packed| Entry::unpacked(packed.clone())),
     };
-    Ok(Plan { metadata, entries: shard.tensors().filter_map(entry).collect() })
+    Ok(FileContent { metadata, entries: shard.tensors().filter_map(entry).collect() })
 }
 
 impl fmt::Display for Report {

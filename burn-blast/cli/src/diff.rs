@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use burn_blast_checkpoint::format::{PARTS, PROBE, leaf};
+use burn_blast_checkpoint::{Checkpoint, DenseWeight, PackedWeight, name_parts};
 use burn_blast_kernels::BlockMask;
 use serde::Serialize;
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, natural};
-use crate::packed::{PARTS, PROBE, Packed};
 use crate::progress::Progress;
 use crate::report::{grid, percent};
-use crate::weight::{Weight, as_elements};
 
 /// One weight that is packed on at least one side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,8 +49,8 @@ pub struct Report {
 
 /// A weight of one of the two. A dense one keeps the blocks that hold anything but zeros.
 enum Side<'a> {
-    Packed(Packed<'a>),
-    Dense(Weight<'a>),
+    Packed(PackedWeight<'a>),
+    Dense(DenseWeight<'a>),
 }
 
 /// Compares two checkpoints.
@@ -60,11 +59,11 @@ enum Side<'a> {
 /// If one of them cannot be read or is damaged.
 pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
     let (a, b) = (Checkpoint::open(a)?, Checkpoint::open(b)?);
-    let (packed_a, packed_b) = (Packed::all(&a)?, Packed::all(&b)?);
+    let (packed_a, packed_b) = (PackedWeight::all(&a)?, PackedWeight::all(&b)?);
     let mut report = Report::default();
     let mut names: Vec<&String> =
         packed_a.iter().chain(&packed_b).map(|packed| &packed.name).collect();
-    names.sort_by_cached_key(|name| natural(name));
+    names.sort_by_cached_key(|name| name_parts(name));
     names.dedup();
     progress.begin("comparing".to_string(), a.bytes());
     for name in &names {
@@ -81,7 +80,7 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
         progress.advance(model.values.bytes().len() as u64);
     }
     let parts = |name: &&String| {
-        let parts = PARTS.iter().chain([&PROBE]).map(move |part| format!("{name}.{part}"));
+        let parts = PARTS.iter().chain([&PROBE]).map(move |part| leaf(name, part));
         parts.chain([(*name).clone()]).collect::<Vec<_>>()
     };
     let seen: BTreeSet<String> = names.iter().flat_map(parts).collect();
@@ -89,7 +88,7 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
     Ok(report)
 }
 
-fn find<'a, 'b>(packed: &'b [Packed<'a>], name: &str) -> Option<&'b Packed<'a>> {
+fn find<'a, 'b>(packed: &'b [PackedWeight<'a>], name: &str) -> Option<&'b PackedWeight<'a>> {
     packed.iter().find(|packed| packed.name == name)
 }
 
@@ -103,28 +102,27 @@ fn absent(
     match lacking.tensor(name) {
         None => only.push(name.to_owned()),
         Some(tensor) => {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape());
-            incomparable.push(format!("{name}: {dtype} of {shape:?} against a packed weight"));
+            incomparable.push(format!("{name}: {} against a packed weight", tensor.describe()));
         }
     }
 }
 
-/// The weight on one side: packed, else dense as the other side's lay on disk.
+/// The weight on one side: packed, or dense and stored as the other side's was.
 fn side<'a>(
     checkpoint: &'a Checkpoint,
-    packed: Option<&Packed<'a>>,
-    model: &Packed<'_>,
+    packed: Option<&PackedWeight<'a>>,
+    model: &PackedWeight<'_>,
 ) -> Result<Option<Side<'a>>, Error> {
     if let Some(packed) = packed {
         return Ok(Some(Side::Packed(packed.clone())));
     }
     let Some(tensor) = checkpoint.tensor(&model.name) else { return Ok(None) };
-    Ok(Weight::of(&model.name, tensor, model.orientation)?.map(Side::Dense))
+    Ok(DenseWeight::of(&model.name, tensor, model.orientation)?.map(Side::Dense))
 }
 
 impl Side<'_> {
     /// Blocks it keeps, with their size and type.
-    fn describe(&self, model: &Packed<'_>) -> (BlockMask, String) {
+    fn describe(&self, model: &PackedWeight<'_>) -> (BlockMask, String) {
         let (mask, dtype) = match self {
             Self::Packed(packed) => (BlockMask::from(&packed.pattern), packed.values.dtype()),
             Self::Dense(weight) => {
@@ -146,11 +144,7 @@ impl Side<'_> {
             }
             Self::Dense(weight) => {
                 let cols = weight.shape.block_cols(block);
-                let at = (number / cols, number % cols);
-                match weight.float.size() {
-                    4 => taken::<4>(weight, block, at),
-                    _ => taken::<2>(weight, block, at),
-                }
+                weight.block_bytes(block, (number / cols, number % cols))
             }
         }
     }
@@ -170,21 +164,11 @@ impl Side<'_> {
     }
 }
 
-fn taken<const N: usize>(
-    weight: &Weight<'_>,
-    block: burn_blast_kernels::BlockSize,
-    at: (usize, usize),
-) -> Vec<u8> {
-    let mut values = vec![[0; N]; block.area()];
-    weight.disk.take(as_elements(weight.tensor.bytes()), block, at, &mut values);
-    values.into_flattened()
-}
-
 fn compare(
     name: &str,
     a: &Side<'_>,
     b: &Side<'_>,
-    model: &Packed<'_>,
+    model: &PackedWeight<'_>,
 ) -> Result<LayerDiff, String> {
     let ((mask_a, text_a), (mask_b, text_b)) = (a.describe(model), b.describe(model));
     if text_a != text_b {

@@ -2,27 +2,26 @@
 
 use std::fmt;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use burn_blast_checkpoint::atomic::AtomicFile;
+use burn_blast_checkpoint::{Checkpoint, CheckpointError, DenseWeight, PackedWeight, name_parts};
 use burn_blast_kernels::draw::pattern_svg;
 use burn_blast_kernels::{BlockPattern, BlockSize};
 use serde::Serialize;
 
 use crate::Error;
-use crate::checkpoint::Checkpoint;
-use crate::choose::{Storage, orientation};
-use crate::output::write_file;
-use crate::packed::Packed;
 use crate::progress::Progress;
 use crate::report::{Layer, Total, table};
-use crate::weight::Weight;
+use crate::select::{Storage, orientation};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Size of the zero blocks to look for in dense weights.
     pub block: Option<BlockSize>,
-    /// How dense weights lie on disk.
+    /// How dense weights are stored.
     pub storage: Storage,
     /// Folder for pictures of the patterns.
     pub svg: Option<PathBuf>,
@@ -56,7 +55,7 @@ pub struct Report {
 pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Report, Error> {
     let checkpoint = Checkpoint::open(path)?;
     let mut found = Vec::new();
-    for packed in Packed::all(&checkpoint)? {
+    for packed in PackedWeight::all(&checkpoint)? {
         let (dtype, orientation) = (packed.values.dtype(), packed.orientation);
         let layer = Layer::new(&packed.name, &packed.pattern, dtype, orientation, true);
         found.push((layer, packed.pattern));
@@ -67,7 +66,7 @@ pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Re
         found.extend(layers);
         without = Some(full);
     }
-    found.sort_by_cached_key(|(layer, _)| crate::checkpoint::natural(&layer.name));
+    found.sort_by_cached_key(|(layer, _)| name_parts(&layer.name));
     if let Some(folder) = &request.svg {
         draw(folder, &found, request.force)?;
     }
@@ -96,10 +95,10 @@ fn zero_blocks(
         let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
         // A matrix without elements has no blocks.
         if !tensor.bytes().is_empty() {
-            weights.extend(Weight::of(name, tensor, orientation)?);
+            weights.extend(DenseWeight::of(name, tensor, orientation)?);
         }
     }
-    let bytes = |weight: &Weight<'_>| weight.tensor.bytes().len() as u64;
+    let bytes = |weight: &DenseWeight<'_>| weight.tensor.bytes().len() as u64;
     progress.begin("looking for zero blocks".to_string(), weights.iter().map(bytes).sum());
     let (mut found, mut full) = (Vec::new(), 0);
     for weight in weights {
@@ -110,13 +109,13 @@ fn zero_blocks(
             continue;
         }
         let pattern = BlockPattern::from_mask(&mask);
-        let (dtype, orientation) = (weight.tensor.dtype(), weight.disk.orientation());
+        let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation());
         found.push((Layer::new(&weight.name, &pattern, dtype, orientation, false), pattern));
     }
     Ok((found, full))
 }
 
-/// One picture for each weight.
+/// One picture per weight.
 fn draw(folder: &Path, found: &[(Layer, BlockPattern)], force: bool) -> Result<(), Error> {
     let plain = |letter: char| match letter {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '-' | '_' => letter,
@@ -128,12 +127,15 @@ fn draw(folder: &Path, found: &[(Layer, BlockPattern)], force: bool) -> Result<(
     });
     let files: Vec<PathBuf> = files.collect();
     if let Some(path) = files.iter().find(|path| path.exists() && !force) {
-        return Err(Error::Exists { path: path.clone() });
+        return Err(CheckpointError::Exists { path: path.clone() }.into());
     }
-    fs::create_dir_all(folder).map_err(Error::write(folder))?;
+    fs::create_dir_all(folder).map_err(CheckpointError::write(folder))?;
     for ((layer, pattern), path) in found.iter().zip(files) {
         let title = format!("{}: {} of {} blocks", layer.name, layer.kept, layer.blocks);
-        write_file(&path, &pattern_svg(&title, pattern)?, force)?;
+        let svg = pattern_svg(&title, pattern)?;
+        let mut file = AtomicFile::new(&path, force).map_err(CheckpointError::write(&path))?;
+        let written = file.write_all(svg.as_bytes()).and_then(|()| file.finish());
+        written.map_err(CheckpointError::write(&path))?;
     }
     Ok(())
 }

@@ -1,36 +1,26 @@
 //! Checkpoints with block-sparse weights, on the command line: the library behind the program `blast`.
 //!
-//! It knows files and blocks, neither Burn nor tensors: a file is mapped, read tensor by tensor and written tensor
-//! by tensor, so a checkpoint may be larger than memory. One weight, from file to file:
+//! These commands need no Burn. [`burn_blast_checkpoint`] reads and writes the files, tensor by tensor, so a checkpoint
+//! may be larger than memory. One weight, from file to file:
 //!
-//! 1. [`checkpoint`] finds the files ([`index`]) and opens them ([`shard`]).
-//! 2. [`choose`] picks the weights; [`weight`] scores their blocks, with [`activations`] if there are any.
-//! 3. [`sparsify`] says how many blocks each keeps, by the rules training uses
-//!    ([`burn_blast_kernels::budget`]), and which.
-//! 4. [`entry`] makes the packed tensors block by block, each turned from how it lies on [`disk`];
-//!    [`rewrite`] writes files and the index, [`output`] puts them in place.
-//! 5. [`mod@packed`] reads them again, for [`densify`], [`inspect`], [`verify`] and [`diff`].
+//! 1. [`select`] picks the weights of a [`Checkpoint`](burn_blast_checkpoint::Checkpoint).
+//! 2. [`score`] ranks their blocks, with [`activations`] if there are any.
+//! 3. [`sparsify`] says how many blocks each keeps, by the rules of training ([`burn_blast_kernels::budget`]), and which,
+//!    and writes them.
+//! 4. [`densify`], [`inspect`], [`verify`] and [`diff`] read them again.
 
 pub mod activations;
 pub mod args;
-pub mod checkpoint;
-pub mod choose;
 pub mod densify;
 pub mod diff;
-pub mod disk;
-pub mod entry;
 mod error;
-pub mod index;
 pub mod inspect;
-pub mod output;
-pub mod packed;
 pub mod progress;
 pub mod report;
-pub mod rewrite;
-pub mod shard;
+pub mod score;
+pub mod select;
 pub mod sparsify;
 pub mod verify;
-pub mod weight;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -44,7 +34,7 @@ use progress::Progress;
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Nothing to complain about.
+    /// Nothing is wrong.
     Fine,
     /// `verify` found problems, or `diff` differences.
     Found,

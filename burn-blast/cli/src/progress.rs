@@ -28,6 +28,16 @@ impl Progress {
     }
 }
 
+impl burn_blast_checkpoint::Progress for Progress {
+    fn begin(&self, file: &str, bytes: u64) {
+        self.begin(format!("writing {file}"), bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.advance(bytes);
+    }
+}
+
 impl Default for Progress {
     fn default() -> Self {
         Self::new()

@@ -1,12 +1,11 @@
 //! What is said of weights: rows for people and for programs.
 
+use burn_blast_checkpoint::Orientation;
+use burn_blast_checkpoint::format::LAYOUT_LEN;
 use burn_blast_kernels::BlockPattern;
-use burn_blast_kernels::stored::LAYOUT_LEN;
 use comfy_table::{CellAlignment, Table};
 use indicatif::BinaryBytes;
 use serde::Serialize;
-
-use crate::disk::Orientation;
 
 /// A block column and how many blocks it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -28,7 +27,7 @@ pub struct Layer {
     pub d_output: usize,
     /// Type of its elements.
     pub dtype: String,
-    /// How the dense weight lies on disk: `out-in` or `in-out`.
+    /// How the dense weight is stored: `out-in` or `in-out`.
     pub orientation: &'static str,
     /// Whether it is stored packed, rather than dense with zero blocks.
     pub packed: bool,

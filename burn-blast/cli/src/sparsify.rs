@@ -4,6 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use burn_blast_checkpoint::format::METADATA_KEY;
+use burn_blast_checkpoint::{
+    Checkpoint, DenseWeight, Entry, FileContent, Orientation, Origin, Output, Shard, rewrite,
+};
 use burn_blast_kernels::budget::{Contender, erdos_renyi, global, kept_blocks};
 use burn_blast_kernels::{BlockPattern, BlockSize};
 use indicatif::BinaryBytes;
@@ -11,17 +15,10 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::activations::Activations;
-use crate::checkpoint::Checkpoint;
-use crate::choose::{Chosen, KNOWN, Rules, choose};
-use crate::disk::Orientation;
-use crate::entry::Entry;
-use crate::output::Output;
-use crate::packed::{KEY, Origin};
 use crate::progress::Progress;
 use crate::report::{Layer, Total, percent, table};
-use crate::rewrite::{Plan, rewrite};
-use crate::shard::Shard;
-use crate::weight::Weight;
+use crate::score::scores;
+use crate::select::{KNOWN, Rules, Selected, select};
 
 /// How the blocks to keep are shared among weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,7 +93,7 @@ pub fn sparsify(
     check(request)?;
     let checkpoint = Checkpoint::open(input)?;
     let staging = Output::new(&checkpoint.source, output, request.force)?;
-    let Chosen { weights, kept_dense } = choose(&checkpoint, &request.rules)?;
+    let Selected { weights, kept_dense } = select(&checkpoint, &request.rules)?;
     let activations = request.activations.as_deref().map(Activations::open).transpose()?;
     if let Some(activations) = &activations {
         weights.iter().try_for_each(|weight| activations.of(weight).map(drop))?;
@@ -112,17 +109,17 @@ pub fn sparsify(
     }
     let written = rewrite(&checkpoint, staging, progress, |shard| {
         let mine = shard.tensors().filter_map(|(name, _)| pruned.get(name).copied());
-        let mine: Vec<(&Weight<'_>, usize)> = mine.collect();
+        let mine: Vec<(&DenseWeight<'_>, usize)> = mine.collect();
         scorer.score(mine.iter().map(|(weight, _)| *weight), progress)?;
         let mut patterns = HashMap::new();
         for (weight, kept) in mine {
-            let pattern = BlockPattern::best(weight.shape, block, &scorer.take(weight)?, kept);
-            let (dtype, orientation) = (weight.tensor.dtype(), weight.disk.orientation());
+            let pattern = BlockPattern::best(weight.shape, block, &scorer.take(weight), kept);
+            let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation());
             let layer = Layer::new(&weight.name, &pattern, dtype, orientation, !request.dense);
             layers.insert(weight.name.clone(), layer);
             patterns.insert(weight.name.as_str(), (weight, pattern));
         }
-        plan(shard, patterns, request.dense)
+        content(shard, patterns, request.dense)
     })?;
     let layers: Vec<Layer> = order.iter().filter_map(|name| layers.remove(*name)).collect();
     let include = match request.rules.include.as_slice() {
@@ -163,13 +160,13 @@ fn check(request: &Request) -> Result<(), Error> {
 /// Blocks each weight keeps.
 fn kept<'a>(
     request: &Request,
-    weights: &'a [Weight<'a>],
+    weights: &'a [DenseWeight<'a>],
     scorer: &mut Scorer,
     progress: &Progress,
 ) -> Result<Vec<usize>, Error> {
     let block = request.rules.block;
     let grid =
-        |weight: &Weight<'_>| (weight.shape.block_rows(block), weight.shape.block_cols(block));
+        |weight: &DenseWeight<'_>| (weight.shape.block_rows(block), weight.shape.block_cols(block));
     let grids: Vec<(usize, usize)> = weights.iter().map(grid).collect();
     let share = |sparsity: f64, (rows, cols): (usize, usize)| kept_blocks(sparsity, rows * cols);
     Ok(match request.budget {
@@ -180,7 +177,7 @@ fn kept<'a>(
         }
         Budget::Global { min_density, max_density } => {
             scorer.score(weights.iter(), progress)?;
-            let contender = |(weight, grid): (&Weight<'_>, &(usize, usize))| Contender {
+            let contender = |(weight, grid): (&DenseWeight<'_>, &(usize, usize))| Contender {
                 scores: scorer.done[&weight.name].clone(),
                 blocks: grid.0 * grid.1,
                 share: share(request.sparsity, *grid),
@@ -202,15 +199,15 @@ impl Scorer {
     /// Scores the weights that have not been scored yet.
     fn score<'a>(
         &mut self,
-        weights: impl Iterator<Item = &'a Weight<'a>>,
+        weights: impl Iterator<Item = &'a DenseWeight<'a>>,
         progress: &Progress,
     ) -> Result<(), Error> {
         let open: Vec<_> = weights.filter(|weight| !self.done.contains_key(&weight.name)).collect();
-        let bytes = |weight: &&Weight<'_>| weight.tensor.bytes().len() as u64;
+        let bytes = |weight: &&DenseWeight<'_>| weight.tensor.bytes().len() as u64;
         progress.begin("scoring blocks".to_string(), open.iter().map(bytes).sum());
         for weight in open {
             let features = self.activations.as_ref().map(|all| all.of(weight)).transpose()?;
-            let scores = weight.scores(self.block, features.as_deref());
+            let scores = scores(weight, self.block, features.as_deref());
             self.done.insert(weight.name.clone(), scores);
             progress.advance(bytes(&weight));
         }
@@ -218,31 +215,31 @@ impl Scorer {
     }
 
     /// The scores of a weight, which are not needed again.
-    fn take(&mut self, weight: &Weight<'_>) -> Result<Vec<f32>, Error> {
-        Ok(self.done.remove(&weight.name).expect("scored just before"))
+    fn take(&mut self, weight: &DenseWeight<'_>) -> Vec<f32> {
+        self.done.remove(&weight.name).expect("scored just before")
     }
 }
 
 /// The file that takes the place of `shard`.
-fn plan<'a>(
+fn content<'a>(
     shard: &'a Shard,
-    mut patterns: HashMap<&str, (&Weight<'a>, BlockPattern)>,
+    mut patterns: HashMap<&str, (&DenseWeight<'a>, BlockPattern)>,
     dense: bool,
-) -> Result<Plan<'a>, Error> {
+) -> Result<FileContent<'a>, Error> {
     let mut metadata = shard.metadata().clone();
     if !dense && !patterns.is_empty() {
-        let turned = patterns.values().map(|(weight, _)| weight);
-        let turned = turned.filter(|weight| weight.disk.orientation() == Orientation::OutIn);
-        let turned: BTreeSet<String> = turned.map(|weight| weight.name.clone()).collect();
+        let out_in = patterns.values().map(|(weight, _)| weight);
+        let out_in = out_in.filter(|weight| weight.layout.orientation() == Orientation::OutIn);
+        let out_in: BTreeSet<String> = out_in.map(|weight| weight.name.clone()).collect();
         let text = match Origin::read(shard)? {
             // Burn's own file stays one.
-            Some(origin) if origin.out_in.is_none() && turned.is_empty() => origin.text(),
+            Some(origin) if origin.out_in.is_none() && out_in.is_empty() => origin.text(),
             origin => {
                 let before = origin.and_then(|origin| origin.out_in).unwrap_or_default();
-                Origin::new(before.into_iter().chain(turned).collect()).text()
+                Origin::new(before.into_iter().chain(out_in).collect()).text()
             }
         };
-        metadata.insert(KEY.to_owned(), text);
+        metadata.insert(METADATA_KEY.to_owned(), text);
     }
     let mut entries = Vec::new();
     for (name, tensor) in shard.tensors() {
@@ -254,7 +251,7 @@ fn plan<'a>(
             Some((weight, pattern)) => entries.extend(Entry::packed(weight.clone(), pattern)),
         }
     }
-    Ok(Plan { metadata, entries })
+    Ok(FileContent { metadata, entries })
 }
 
 impl fmt::Display for Report {

@@ -3,6 +3,8 @@
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
 
+use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, ROW_IDX, leaf};
+
 use super::IoError;
 use super::entries::{Entries, Entry, check};
 use super::fit::fit;
@@ -16,8 +18,8 @@ pub(super) fn fill<M: Module>(model: M, mut entries: Entries) -> Result<M, IoErr
     check(&model, &entries)?;
     // The indices were taken over when the model was fitted.
     for weight in weights(&model) {
-        for leaf in ["layout", "row_idx", "col_ptr"] {
-            entries.remove(&format!("{}.{leaf}", weight.path));
+        for part in [LAYOUT, ROW_IDX, COL_PTR] {
+            entries.remove(&leaf(&weight.path, part));
         }
     }
     Ok(model.map(&mut Filler { path: Vec::new(), entries }))

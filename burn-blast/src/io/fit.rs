@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData};
-use burn_blast_kernels::stored::{layout, parse};
+use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, ROW_IDX, VALUES, indices, leaf, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, pack};
 
 use super::IoError;
@@ -37,7 +37,7 @@ pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoErr
 /// Refuses a file that holds a dense weight where the model has a block-sparse one.
 pub(super) fn refuse_dense<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
     match weights(model).into_iter().find(|weight| entries.contains_key(&weight.path)) {
-        Some(weight) => Err(IoError::Missing { name: format!("{}.values", weight.path) }),
+        Some(weight) => Err(IoError::Missing { name: leaf(&weight.path, VALUES) }),
         None => Ok(()),
     }
 }
@@ -45,8 +45,8 @@ pub(super) fn refuse_dense<M: Module>(model: &M, entries: &Entries) -> Result<()
 /// Reads and checks the pattern of one weight.
 fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, IoError> {
     let missing = |name: &str| IoError::Missing { name: name.to_string() };
-    let numbers = |leaf: &str| {
-        let name = format!("{path}.{leaf}");
+    let numbers = |part: &str| {
+        let name = leaf(path, part);
         let entry = entries.get(&name).ok_or_else(|| missing(&name))?;
         if !(entry.dtype.is_int() || entry.dtype.is_uint()) {
             let found = format!("{:?}", entry.dtype);
@@ -55,10 +55,10 @@ fn read(path: &str, model: &BlockPattern, entries: &Entries) -> Result<Stored, I
         let data = TensorData::from_bytes(entry.bytes.clone(), entry.shape.clone(), entry.dtype);
         Ok(data.iter::<i64>().collect::<Vec<_>>())
     };
-    let (layout, row_idx, col_ptr) = (numbers("layout")?, numbers("row_idx")?, numbers("col_ptr")?);
+    let (layout, row_idx, col_ptr) = (numbers(LAYOUT)?, numbers(ROW_IDX)?, numbers(COL_PTR)?);
     let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, Some(model.shape()))
         .map_err(|source| IoError::Layout { layer: path.to_string(), source })?;
-    let name = format!("{path}.values");
+    let name = leaf(path, VALUES);
     let values = entries.get(&name).ok_or_else(|| missing(&name))?;
     if !values.dtype.is_float() && !is_int8(values.dtype, pattern.block()) {
         let found = format!("{:?}", values.dtype);
@@ -87,17 +87,12 @@ fn pack_dense(path: &str, model: &BlockPattern, entries: &mut Entries) -> Result
     let values = TensorData::new(pack::pack(&dense, &pattern), packed(&pattern));
     let values = values.convert_dtype(entry.dtype);
     let index = |numbers: Vec<i32>| TensorData::new(numbers.clone(), [numbers.len()]);
-    let signed = |numbers: &[u32]| numbers.iter().map(|&number| number as i32).collect();
-    let tensors = [
-        ("values", values),
-        ("row_idx", index(signed(pattern.row_idx()))),
-        ("col_ptr", index(signed(pattern.col_ptr()))),
-        ("layout", index(layout(&pattern, false).to_vec())),
-    ];
-    for (leaf, data) in tensors {
+    let [layout, row_idx, col_ptr] = indices(&pattern, false).map(index);
+    let tensors = [(VALUES, values), (LAYOUT, layout), (ROW_IDX, row_idx), (COL_PTR, col_ptr)];
+    for (part, data) in tensors {
         let (bytes, shape, dtype): (Bytes, Shape, DType) = data.into_parts();
-        let id = (leaf == "values").then_some(entry.id).flatten();
-        entries.insert(format!("{path}.{leaf}"), Entry { dtype, shape, id, bytes });
+        let id = (part == VALUES).then_some(entry.id).flatten();
+        entries.insert(leaf(path, part), Entry { dtype, shape, id, bytes });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Bytes, DType, Shape};
-use burn_blast_kernels::stored::FORMAT_VERSION;
+use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::IoError;
@@ -25,7 +25,7 @@ pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<
         tensors.push((name, Stored { dtype, entry }));
     }
     let version = format!("{{\"version\":{FORMAT_VERSION}}}");
-    let metadata = HashMap::from([("burn_blast".to_string(), version)]);
+    let metadata = HashMap::from([(METADATA_KEY.to_string(), version)]);
     let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(refuse)?;
     write_file(path.as_ref(), &bytes)
 }

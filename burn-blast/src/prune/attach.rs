@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Tensor};
+use burn_blast_checkpoint::format::VALUES;
 use burn_blast_kernels::budget::erdos_renyi;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
@@ -78,7 +79,7 @@ impl<O: BlockOptimizer> Blast<O> {
                 optimizer.with_group(group, masked, self.clipping.clone())
             } else {
                 // Clipping elements would make ties of the norms that growth ranks by.
-                let weight = found.parameter.trim_end_matches("values");
+                let weight = found.parameter.trim_end_matches(VALUES);
                 let probe = ParamGroup::from_path(format!("{weight}probe"));
                 optimizer.with_group(probe, self.clone(), None)
             };

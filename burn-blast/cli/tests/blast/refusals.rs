@@ -129,10 +129,10 @@ fn outputs_are_not_overwritten() {
     refused(&folder, "densify", &[&file, &single], "", &["already there"]);
     assert_eq!(fs::read_to_string(&single).unwrap(), "precious");
     for output in [&dense, &dense.join("inside"), &folder.path().to_owned()] {
-        let parts = ["lies in the input, or holds it", "somewhere else"];
+        let parts = ["is in the input, or holds it", "somewhere else"];
         refused(&folder, "sparsify", &[&dense, output], "--block 16 --force", &parts);
     }
-    refused(&folder, "sparsify", &[&file, &file], "--block 16 --force", &["lies in the input"]);
+    refused(&folder, "sparsify", &[&file, &file], "--block 16 --force", &["is in the input"]);
     let nowhere = folder.path().join("no/such/folder");
     refused(&folder, "sparsify", &[&dense, &nowhere], "", &["cannot write"]);
 }
@@ -140,8 +140,8 @@ fn outputs_are_not_overwritten() {
 #[test]
 fn a_folder_that_appears_while_blast_works_is_not_replaced() {
     let (folder, dense, out) = checkpoint();
-    let source = burn_blast_cli::checkpoint::Source::find(&dense).unwrap();
-    let output = burn_blast_cli::output::Output::new(&source, &out, false).unwrap();
+    let source = burn_blast_checkpoint::Source::find(&dense).unwrap();
+    let output = burn_blast_checkpoint::Output::new(&source, &out, false).unwrap();
     fs::create_dir(&out).unwrap();
     fs::write(out.join("thesis.tex"), "precious").unwrap();
     let error = output.finish().unwrap_err().to_string();

@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::nn;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_blast::{BlockSparseLinear, BlockSparseWeight, LoraLinear, LoraLinearConfig, MatrixShape};
-use burn_blast_kernels::stored;
+use burn_blast_checkpoint::format::{self, COL_PTR, LAYOUT, LORA_A, ROW_IDX, VALUES, leaf};
 use burn_pack::Tensor as Entry;
 use burn_store::bridge;
 
@@ -45,7 +45,7 @@ impl Builder<'_> {
             let zeros = || nn::Initializer::Zeros.init([d_output], self.device);
             let bias: Option<Param<Tensor<1>>> = bias.then(zeros);
             let layer = BlockSparseLinear::new(weight, bias);
-            return Ok(match self.entries.get(&format!("{path}.lora_a")) {
+            return Ok(match self.entries.get(&leaf(path, LORA_A)) {
                 Some(a) => Linear::Adapted(self.adapted(layer, path, a)?),
                 None => Linear::Sparse(layer),
             });
@@ -62,7 +62,7 @@ impl Builder<'_> {
                 Ok(LoraLinearConfig::new(rank).init(base))
             }
             found => Err(Error::Shape {
-                name: format!("{path}.lora_a"),
+                name: leaf(path, LORA_A),
                 found: found.to_vec(),
                 expected: vec![shape.rows(), found.get(1).copied().unwrap_or(1).max(1)],
             }),
@@ -74,14 +74,13 @@ impl Builder<'_> {
         let refuse = |source| Error::Layout { name: weight.to_string(), source };
         let shape = MatrixShape::new(shape[0], shape[1]).map_err(|error| refuse(error.into()))?;
         let integer = |dtype: DType| dtype.is_int() || dtype.is_uint();
-        let numbers = |leaf: &str| -> Result<Vec<i64>, Error> {
-            let data = self.read(&format!("{weight}.{leaf}"), "integer", integer)?;
+        let numbers = |part: &str| -> Result<Vec<i64>, Error> {
+            let data = self.read(&leaf(weight, part), "integer", integer)?;
             Ok(data.iter::<i64>().collect())
         };
-        let (layout, rows, columns) =
-            (numbers("layout")?, numbers("row_idx")?, numbers("col_ptr")?);
-        let (pattern, _) = stored::parse(&layout, &rows, &columns, Some(shape)).map_err(refuse)?;
-        let name = format!("{weight}.values");
+        let (layout, rows, columns) = (numbers(LAYOUT)?, numbers(ROW_IDX)?, numbers(COL_PTR)?);
+        let (pattern, _) = format::parse(&layout, &rows, &columns, Some(shape)).map_err(refuse)?;
+        let name = leaf(weight, VALUES);
         let values = self.read(&name, "floating-point", |dtype| dtype.is_float())?;
         let block = pattern.block().get();
         let (found, expected) = (values.shape().to_vec(), vec![pattern.nnz(), block, block]);

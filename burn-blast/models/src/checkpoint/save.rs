@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::DType;
-use burn_blast_kernels::stored::FORMAT_VERSION;
+use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY};
 use burn_pack::Tensor as Entry;
 use burn_store::{ModuleSnapshot, bridge};
 use safetensors::{Dtype, View};
@@ -179,7 +179,7 @@ fn write_tensors(model: &Model, config: &Config, path: &Path, form: Form) -> Res
     let metadata = HashMap::from([
         // transformers refuses a file that does not say which framework its layouts are of.
         ("format".to_string(), "pt".to_string()),
-        ("burn_blast".to_string(), origin(&mut copy, config, form)),
+        (METADATA_KEY.to_string(), origin(&mut copy, config, form)),
     ]);
     safetensors::serialize_to_file(views, Some(metadata), path)
         .map_err(|error| Error::Format { path: path.to_path_buf(), reason: error.to_string() })

@@ -72,7 +72,7 @@ pub fn refused(folder: &TempDir, command: &str, paths: &[&Path], rest: &str, par
 pub fn no_rubbish(folder: &TempDir) {
     for entry in fs::read_dir(folder.path()).unwrap() {
         let name = entry.unwrap().file_name();
-        assert!(!name.to_string_lossy().starts_with('.'), "{name:?} is left behind");
+        assert!(!name.to_string_lossy().ends_with(".part"), "{name:?} is left behind");
     }
 }
 

@@ -8,20 +8,25 @@ use std::path::Path;
 use safetensors::tensor::TensorInfo;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::Error;
+use crate::CheckpointError;
 use crate::checkpoint::Checkpoint;
 use crate::entry::Entry;
 use crate::output::Output;
-use crate::progress::Progress;
 use crate::shard::Shard;
 
-/// What becomes of one file.
-#[derive(Debug)]
-pub struct Plan<'a> {
+/// The content of a safetensors file.
+pub struct FileContent<'a> {
     /// Entries of `__metadata__`.
     pub metadata: BTreeMap<String, String>,
     /// Its tensors, in any order.
     pub entries: Vec<Entry<'a>>,
+}
+
+impl FileContent<'_> {
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.bytes() as u64).sum()
+    }
 }
 
 /// What was written.
@@ -30,13 +35,29 @@ pub struct Written {
     /// Bytes of all tensors.
     pub bytes: u64,
     /// What was not copied from the folder: files that hold weights in another form, which would contradict the new
-    /// ones, and what is no file, such as links to folders.
+    /// ones, and what is not a file, such as links to folders.
     pub left_out: Vec<String>,
 }
 
 /// Endings of files with weights in another form.
 const WEIGHTS: [&str; 10] =
     ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot", "tflite"];
+
+/// Is told how far the writing of files is.
+pub trait Progress {
+    /// A file of this name and so many bytes begins.
+    fn begin(&self, file: &str, bytes: u64);
+
+    /// So many more bytes are written.
+    fn advance(&self, bytes: u64);
+}
+
+/// Shows nothing.
+impl Progress for () {
+    fn begin(&self, _file: &str, _bytes: u64) {}
+
+    fn advance(&self, _bytes: u64) {}
+}
 
 /// Bytes handed to the system at once.
 const BUFFER: usize = 1 << 20;
@@ -45,25 +66,29 @@ const BUFFER: usize = 1 << 20;
 ///
 /// # Errors
 /// If `plan` has one, or something cannot be read or written. Nothing is left behind then.
-pub fn rewrite<'a>(
+pub fn rewrite<'a, E: From<CheckpointError>>(
     checkpoint: &'a Checkpoint,
     mut output: Output,
-    progress: &Progress,
-    mut plan: impl FnMut(&'a Shard) -> Result<Plan<'a>, Error>,
-) -> Result<Written, Error> {
+    progress: &impl Progress,
+    mut plan: impl FnMut(&'a Shard) -> Result<FileContent<'a>, E>,
+) -> Result<Written, E> {
     let (mut weight_map, mut bytes) = (BTreeMap::new(), 0);
     for shard in &checkpoint.shards {
-        let plan = plan(shard)?;
+        let content = plan(shard)?;
         let file_name = shard.file_name();
         let file = output.create(&file_name)?;
-        bytes += write(file, &plan, &file_name, progress).map_err(Error::write(output.path()))?;
-        let names = plan.entries.iter().map(|entry| entry.name().to_owned());
+        progress.begin(&file_name, content.bytes());
+        write_safetensors(&file, &content, &mut |bytes| progress.advance(bytes))
+            .and_then(|()| file.sync_all())
+            .map_err(CheckpointError::write(output.path()))?;
+        bytes += content.bytes();
+        let names = content.entries.iter().map(|entry| entry.name().to_owned());
         weight_map.extend(names.map(|name| (name, file_name.clone())));
     }
     if let Some(index) = &checkpoint.source.index {
         let text = index.rewritten(weight_map, bytes);
         let mut file = output.create(&index.file_name())?;
-        file.write_all(text.as_bytes()).map_err(Error::write(output.path()))?;
+        file.write_all(text.as_bytes()).map_err(CheckpointError::write(output.path()))?;
     }
     let mut left_out = Vec::new();
     if let Some(folder) = &checkpoint.source.folder {
@@ -77,25 +102,55 @@ pub fn rewrite<'a>(
     Ok(Written { bytes, left_out })
 }
 
-/// Writes one file; returns the bytes of its tensors. The safetensors crate can stream too, but it writes the
-/// entries of `__metadata__` in an order that changes from run to run, and holds each tensor in memory whole.
-fn write(file: File, plan: &Plan<'_>, name: &str, progress: &Progress) -> io::Result<u64> {
-    let mut entries: Vec<&Entry<'_>> = plan.entries.iter().collect();
+/// Writes a safetensors file, tensor by tensor, and calls `advance` with the bytes of each. The safetensors crate can
+/// stream too, but it writes the metadata in an order that changes from run to run.
+///
+/// # Errors
+/// If `out` or the source of a tensor does, or a tensor writes another number of bytes than its shape needs.
+pub fn write_safetensors(
+    out: impl Write,
+    content: &FileContent<'_>,
+    advance: &mut dyn FnMut(u64),
+) -> io::Result<()> {
+    let mut entries: Vec<&Entry<'_>> = content.entries.iter().collect();
     // Widest elements first, as the safetensors crate does, so that every tensor is aligned.
     entries.sort_by(|a, b| b.dtype().cmp(&a.dtype()).then_with(|| a.name().cmp(b.name())));
-    let bytes = entries.iter().map(|entry| entry.bytes() as u64).sum();
-    progress.begin(format!("writing {name}"), bytes);
-    let mut header = serde_json::to_vec(&Header { metadata: &plan.metadata, entries: &entries })?;
+    let header = Header { metadata: &content.metadata, entries: &entries };
+    let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
-    let mut out = BufWriter::with_capacity(BUFFER, file);
+    let mut out = Counted { out: BufWriter::with_capacity(BUFFER, out), bytes: 0 };
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
     for entry in entries {
+        let start = out.bytes;
         entry.write(&mut out)?;
-        progress.advance(entry.bytes() as u64);
+        let (found, expected) = (out.bytes - start, entry.bytes() as u64);
+        if found != expected {
+            let name = entry.name();
+            let reason = format!("tensor \"{name}\" has {found} bytes instead of {expected}");
+            return Err(io::Error::other(reason));
+        }
+        advance(expected);
     }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-    Ok(bytes)
+    out.flush()
+}
+
+/// Counts what is written.
+struct Counted<W: Write> {
+    out: BufWriter<W>,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 struct Header<'a> {
@@ -120,29 +175,28 @@ impl Serialize for Header<'_> {
     }
 }
 
-/// Copies what is in the folder beside the weights: configuration, tokenizer and so on. Hidden files, such as
-/// those of git, stay where they are.
+/// Copies what else is in the folder: configuration, tokenizer and so on. Hidden files, such as git's, are left out.
 fn copy_rest(
     folder: &Path,
     below: &str,
     written: &[String],
     output: &mut Output,
     left_out: &mut Vec<String>,
-) -> Result<(), Error> {
-    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
-        let entry = entry.map_err(Error::read(folder))?;
+) -> Result<(), CheckpointError> {
+    for entry in fs::read_dir(folder).map_err(CheckpointError::read(folder))? {
+        let entry = entry.map_err(CheckpointError::read(folder))?;
         let path = entry.path();
         let name = format!("{below}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type().map_err(Error::read(&path))?;
+        let kind = entry.file_type().map_err(CheckpointError::read(&path))?;
         if entry.file_name().to_string_lossy().starts_with('.') || written.contains(&name) {
             continue;
         }
         if kind.is_dir() {
             copy_rest(&path, &format!("{name}/"), written, output, left_out)?;
         } else if path.is_file() && !holds_weights(&path) {
-            let mut from = File::open(&path).map_err(Error::read(&path))?;
+            let mut from = File::open(&path).map_err(CheckpointError::read(&path))?;
             let mut to = output.create(&name)?;
-            io::copy(&mut from, &mut to).map_err(Error::write(output.path()))?;
+            io::copy(&mut from, &mut to).map_err(CheckpointError::write(output.path()))?;
         } else {
             left_out.push(name);
         }

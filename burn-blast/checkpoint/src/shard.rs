@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::Error;
+use crate::CheckpointError;
 
-/// A safetensors file: its header, and its tensors where they lie.
+/// A safetensors file: its header, and its tensors where they are mapped.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
@@ -28,7 +28,7 @@ struct Place {
 
 /// One tensor of a file.
 #[derive(Debug, Clone, Copy)]
-pub struct Tensor<'a> {
+pub struct TensorView<'a> {
     shard: &'a Shard,
     place: &'a Place,
 }
@@ -38,11 +38,11 @@ impl Shard {
     ///
     /// # Errors
     /// If it cannot be read, is truncated, or is not a safetensors file.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::read(path))?;
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(CheckpointError::read(path))?;
         // SAFETY: the bytes stay valid as long as nobody truncates the file. A checkpoint is not written in
         // place by anyone who replaces files whole; whoever does truncates it under every reader.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
+        let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::read(path))?;
         let (header, read) =
             SafeTensors::read_metadata(&map).map_err(|error| refuse(path, map.len(), error))?;
         let start = size_of::<u64>() + header;
@@ -72,18 +72,18 @@ impl Shard {
     }
 
     /// Names and tensors, by name.
-    pub fn tensors(&self) -> impl Iterator<Item = (&str, Tensor<'_>)> {
-        let tensor = |place| Tensor { shard: self, place };
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+        let tensor = |place| TensorView { shard: self, place };
         self.places.iter().map(move |(name, place)| (name.as_str(), tensor(place)))
     }
 
     /// The tensor of this name.
-    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        self.places.get(name).map(|place| Tensor { shard: self, place })
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        self.places.get(name).map(|place| TensorView { shard: self, place })
     }
 }
 
-impl<'a> Tensor<'a> {
+impl<'a> TensorView<'a> {
     /// Type of its elements.
     pub fn dtype(self) -> Dtype {
         self.place.dtype
@@ -99,8 +99,21 @@ impl<'a> Tensor<'a> {
         &self.shard.map[self.place.range.clone()]
     }
 
-    /// Says that the content is not needed for now, so that a walk over a large file does not pile up its
-    /// pages in this process. Reading it again is allowed.
+    /// Its content as elements of `N` bytes.
+    ///
+    /// # Panics
+    /// If an element has another size.
+    pub fn elements<const N: usize>(self) -> &'a [[u8; N]] {
+        as_elements(self.bytes())
+    }
+
+    /// Type and shape, for messages.
+    pub fn describe(self) -> String {
+        format!("{} of {:?}", self.dtype(), self.shape())
+    }
+
+    /// Says that the content is not needed for now, so that the pages of a large file do not accumulate in this
+    /// process. It can be read again.
     pub fn release(self) {
         #[cfg(unix)]
         {
@@ -118,14 +131,24 @@ impl<'a> Tensor<'a> {
     }
 }
 
-fn refuse(path: &Path, found: usize, error: SafeTensorError) -> Error {
+fn refuse(path: &Path, found: usize, error: SafeTensorError) -> CheckpointError {
     let path = path.to_owned();
     match error {
         SafeTensorError::HeaderTooSmall | SafeTensorError::MetadataIncompleteBuffer => {
-            Error::Truncated { path, found }
+            CheckpointError::Truncated { path, found }
         }
         // The first eight bytes are the header's length: those of another format are beyond any file.
-        SafeTensorError::InvalidHeaderLength => Error::Truncated { path, found },
-        error => Error::Header { path, reason: error.to_string() },
+        SafeTensorError::InvalidHeaderLength => CheckpointError::Truncated { path, found },
+        error => CheckpointError::Header { path, reason: error.to_string() },
     }
+}
+
+/// Elements of `N` bytes at any alignment.
+///
+/// # Panics
+/// If the length is not a multiple of `N`.
+pub(crate) fn as_elements<const N: usize>(bytes: &[u8]) -> &[[u8; N]] {
+    let (elements, rest) = bytes.as_chunks::<N>();
+    assert!(rest.is_empty(), "a tensor has whole elements");
+    elements
 }

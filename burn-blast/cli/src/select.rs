@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use burn_blast_checkpoint::format::{PARTS, leaf};
+use burn_blast_checkpoint::{Checkpoint, DenseWeight, Float, NamePart, Orientation, name_parts};
 use burn_blast_kernels::BlockSize;
 use regex::Regex;
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, Part, natural};
-use crate::disk::Orientation;
-use crate::packed::{Origin, PARTS};
-use crate::weight::{Float, Weight};
 
 /// Names of MLP weights in the families of models on Hugging Face, for when nothing is included by hand.
 pub const KNOWN: [&str; 5] = [
@@ -25,16 +23,10 @@ pub const KNOWN: [&str; 5] = [
     r"(^|\.)DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight$",
 ];
 
-/// Configurations whose models store some weights `[d_input, d_output]`.
-const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
-
-/// Layers of these models that are `Conv1D`.
-const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
-
-/// How weights lie on disk.
+/// How dense weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Storage {
-    /// GPT-2's Conv1D and files of burn-blast are in-out, all else out-in
+    /// in-out for GPT-2's Conv1D and files of burn-blast, out-in for all others
     Auto,
     /// [d_output, d_input], as nn.Linear of PyTorch
     OutIn,
@@ -53,20 +45,20 @@ pub struct Rules {
     pub keep_last: usize,
     /// Side of a block.
     pub block: BlockSize,
-    /// How weights lie on disk.
+    /// How dense weights are stored.
     pub storage: Storage,
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub struct Chosen<'a> {
+pub struct Selected<'a> {
     /// Weights to prune, in the order of their layers.
-    pub weights: Vec<Weight<'a>>,
+    pub weights: Vec<DenseWeight<'a>>,
     /// Weights that were meant, but belong to the last layers.
     pub kept_dense: Vec<String>,
 }
 
-/// How a weight of this name lies on disk.
+/// How a dense weight of this name is stored.
 ///
 /// # Errors
 /// If the file's metadata is needed and cannot be read.
@@ -78,22 +70,15 @@ pub fn orientation(
     Ok(match storage {
         Storage::OutIn => Orientation::OutIn,
         Storage::InOut => Orientation::InOut,
-        Storage::Auto => {
-            let origin = checkpoint.shard_of(name).map_or(Ok(None), Origin::read)?;
-            let burn = origin.is_some_and(|origin| origin.out_in.is_none());
-            let layer = name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next());
-            let conv = checkpoint.model_type().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
-                && layer.is_some_and(|layer| CONV1D_LAYERS.contains(&layer));
-            if burn || conv { Orientation::InOut } else { Orientation::OutIn }
-        }
+        Storage::Auto => checkpoint.orientation(name)?,
     })
 }
 
-/// Chooses the weights to prune.
+/// Selects the weights to prune.
 ///
 /// # Errors
 /// If a filter matches nothing, nothing is left, or a weight cannot be pruned in blocks of this size.
-pub fn choose<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Chosen<'a>, Error> {
+pub fn select<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Selected<'a>, Error> {
     let matrices = matrices(checkpoint);
     let included = included(&matrices, rules)?;
     let mut names = Vec::new();
@@ -114,7 +99,7 @@ pub fn choose<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Chosen<'a
     let (names, kept_dense) = keep_last(names, &checkpoint.names(), rules.keep_last)?;
     let weights: Result<_, _> =
         names.into_iter().map(|name| weight(checkpoint, name, rules)).collect();
-    Ok(Chosen { weights: weights?, kept_dense })
+    Ok(Selected { weights: weights?, kept_dense })
 }
 
 /// Names of all tensors of two axes, whatever their type: a quantised one is answered with an error.
@@ -155,7 +140,7 @@ fn keep_last<'a>(
     if count == 0 {
         return Ok((names, Vec::new()));
     }
-    let mut stacks: BTreeMap<Vec<Part>, Vec<u64>> = BTreeMap::new();
+    let mut stacks: BTreeMap<Vec<NamePart>, Vec<u64>> = BTreeMap::new();
     for (stack, layer) in all.iter().filter_map(|name| layer(name)) {
         stacks.entry(stack).or_default().push(layer);
     }
@@ -178,30 +163,34 @@ fn keep_last<'a>(
     Ok((names, kept.into_iter().map(str::to_owned).collect()))
 }
 
-fn layer(name: &str) -> Option<(Vec<Part>, u64)> {
+fn layer(name: &str) -> Option<(Vec<NamePart>, u64)> {
     let mut stack = Vec::new();
-    for part in natural(name) {
+    for part in name_parts(name) {
         match part {
-            Part::Number(layer) => return Some((stack, layer)),
+            NamePart::Number(layer) => return Some((stack, layer)),
             text => stack.push(text),
         }
     }
     None
 }
 
-fn weight<'a>(checkpoint: &'a Checkpoint, name: &str, rules: &Rules) -> Result<Weight<'a>, Error> {
+fn weight<'a>(
+    checkpoint: &'a Checkpoint,
+    name: &str,
+    rules: &Rules,
+) -> Result<DenseWeight<'a>, Error> {
     let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
     if Float::of(tensor.dtype()).is_none() {
         let dtype = tensor.dtype().to_string();
         return Err(Error::Dtype { name: name.to_owned(), dtype });
     }
     let orientation = orientation(checkpoint, name, rules.storage)?;
-    let weight = Weight::of(name, tensor, orientation)?.expect("two axes, and a known type");
-    let ([rows, cols], block) = (weight.disk.dims(), rules.block.get());
+    let weight = DenseWeight::of(name, tensor, orientation)?.expect("two axes, and a known type");
+    let ([rows, cols], block) = (weight.layout.dims(), rules.block.get());
     if rows < block || cols < block {
         return Err(Error::BlockTooLarge { name: name.to_owned(), rows, cols, block });
     }
-    let taken = PARTS.map(|part| format!("{name}.{part}"));
+    let taken = PARTS.map(|part| leaf(name, part));
     match taken.into_iter().find(|name| checkpoint.tensor(name).is_some()) {
         Some(name) => Err(Error::NameTaken { name }),
         None => Ok(weight),

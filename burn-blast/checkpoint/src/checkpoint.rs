@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::Error;
+use crate::CheckpointError;
 use crate::index::Index;
-use crate::shard::{Shard, Tensor};
+use crate::layout::Orientation;
+use crate::packed::Origin;
+use crate::shard::{Shard, TensorView};
 
 /// Where a checkpoint's files are, before any of them is opened.
 #[derive(Debug)]
@@ -37,20 +39,26 @@ pub struct Checkpoint {
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Configurations whose models store some weights `[d_input, d_output]`.
+const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
+
+/// Layers of these models that are `Conv1D`.
+const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
+
 impl Source {
-    /// Finds the files of a checkpoint. In a folder that is `model.safetensors`, else what
-    /// `model.safetensors.index.json` names, else the only safetensors file.
+    /// Finds the files of a checkpoint. In a folder these are, whichever is found first: `model.safetensors`, what
+    /// `model.safetensors.index.json` names, or the only safetensors file.
     ///
     /// # Errors
     /// If there is none, or it is not clear which.
-    pub fn find(path: &Path) -> Result<Self, Error> {
+    pub fn find(path: &Path) -> Result<Self, CheckpointError> {
         let found = |folder: Option<&Path>, files, index| Self {
             path: path.to_owned(),
             folder: folder.map(Path::to_owned),
             files,
             index,
         };
-        if !fs::metadata(path).map_err(Error::read(path))?.is_dir() {
+        if !fs::metadata(path).map_err(CheckpointError::read(path))?.is_dir() {
             return Ok(found(None, vec![path.to_owned()], None));
         }
         if path.join(SINGLE).is_file() {
@@ -63,13 +71,13 @@ impl Source {
         }
         let mut files = safetensors_files(path)?;
         match files.len() {
-            0 => Err(Error::NoCheckpoint { path: path.to_owned() }),
+            0 => Err(CheckpointError::NoCheckpoint { path: path.to_owned() }),
             1 => Ok(found(Some(path), files, None)),
             _ => {
                 files.sort();
                 let names = files.iter().filter_map(|file| file.file_name());
                 let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
-                Err(Error::Ambiguous { path: path.to_owned(), files: names.join(", ") })
+                Err(CheckpointError::Ambiguous { path: path.to_owned(), files: names.join(", ") })
             }
         }
     }
@@ -88,8 +96,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a file is missing or damaged, or the index contradicts the files.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let source = Source::find(path)?;
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let source = Source::find(path.as_ref())?;
         let shards: Result<Vec<_>, _> = source.files.iter().map(|file| Shard::open(file)).collect();
         let (checkpoint, problems) = Self::of(source, shards?);
         match problems.into_iter().next() {
@@ -99,7 +107,7 @@ impl Checkpoint {
     }
 
     /// A checkpoint of opened files, and everything in which they contradict each other.
-    pub fn of(source: Source, shards: Vec<Shard>) -> (Self, Vec<Error>) {
+    pub fn of(source: Source, shards: Vec<Shard>) -> (Self, Vec<CheckpointError>) {
         let mut problems = match &source.index {
             Some(index) => index.problems(&shards),
             None => Vec::new(),
@@ -109,7 +117,11 @@ impl Checkpoint {
             for (name, _) in shard.tensors() {
                 if let Some(first) = places.insert(name.to_owned(), at) {
                     let (first, second) = (shards[first].file_name(), shard.file_name());
-                    problems.push(Error::Duplicate { name: name.to_owned(), first, second });
+                    problems.push(CheckpointError::Duplicate {
+                        name: name.to_owned(),
+                        first,
+                        second,
+                    });
                 }
             }
         }
@@ -120,12 +132,12 @@ impl Checkpoint {
     /// Names of all tensors, in the order of their layers.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.places.keys().map(String::as_str).collect();
-        names.sort_by_cached_key(|name| natural(name));
+        names.sort_by_cached_key(|name| name_parts(name));
         names
     }
 
     /// The tensor of this name.
-    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+    pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         self.shards[*self.places.get(name)?].tensor(name)
     }
 
@@ -139,6 +151,20 @@ impl Checkpoint {
         self.model_type.as_deref()
     }
 
+    /// How a dense weight of this name is stored: `[d_input, d_output]` by files of burn-blast and by the `Conv1D` of
+    /// GPT-2, otherwise `[d_output, d_input]`.
+    ///
+    /// # Errors
+    /// If the file's metadata cannot be read.
+    pub fn orientation(&self, name: &str) -> Result<Orientation, CheckpointError> {
+        let origin = self.shard_of(name).map_or(Ok(None), Origin::read)?;
+        let burn = origin.is_some_and(|origin| origin.out_in.is_none());
+        let layer = name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next());
+        let conv = self.model_type().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
+            && layer.is_some_and(|layer| CONV1D_LAYERS.contains(&layer));
+        Ok(if burn || conv { Orientation::InOut } else { Orientation::OutIn })
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         let tensors = self.shards.iter().flat_map(Shard::tensors);
@@ -147,10 +173,10 @@ impl Checkpoint {
 }
 
 /// Safetensors files of a folder.
-pub(crate) fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
-        let path = entry.map_err(Error::read(folder))?.path();
+    for entry in fs::read_dir(folder).map_err(CheckpointError::read(folder))? {
+        let path = entry.map_err(CheckpointError::read(folder))?.path();
         if path.extension().is_some_and(|extension| extension == "safetensors") && path.is_file() {
             files.push(path);
         }
@@ -160,16 +186,18 @@ pub(crate) fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// A part of a name, so that layer 2 comes before layer 10.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
+pub enum NamePart {
+    /// A number, such as that of a layer.
     Number(u64),
+    /// Anything else.
     Text(String),
 }
 
-/// The parts of a name, numbers as numbers.
-pub(crate) fn natural(name: &str) -> Vec<Part> {
+/// The parts of a name between its dots, to sort by.
+pub fn name_parts(name: &str) -> Vec<NamePart> {
     let part = |part: &str| match part.parse() {
-        Ok(number) => Part::Number(number),
-        Err(_) => Part::Text(part.to_owned()),
+        Ok(number) => NamePart::Number(number),
+        Err(_) => NamePart::Text(part.to_owned()),
     };
     name.split('.').map(part).collect()
 }

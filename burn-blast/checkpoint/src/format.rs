@@ -1,6 +1,58 @@
-//! A pattern as the numbers that files hold: `layout`, `row_idx` and `col_ptr`.
+//! The recorded form of a block-sparse weight: names of tensors and metadata, and a pattern as numbers.
+//!
+//! This is the only place that spells these names.
+//!
+//! | tensor | shape | content |
+//! |---|---|---|
+//! | `<weight>.values` | `[nnz, b, b]` | the kept blocks, see [`burn_blast_kernels::pattern`] |
+//! | `<weight>.row_idx` | `[nnz]` | block row of each |
+//! | `<weight>.col_ptr` | `[block_cols + 1]` | start of each block column |
+//! | `<weight>.layout` | `[5]` | format version, block size, `d_input`, `d_output`, whether a probe is recorded |
+//! | `<weight>.probe` | `[block_rows, block_cols]` | only one step before an update that grows by gradient |
+//! | `<layer>.lora_a`, `<layer>.lora_b`, `<layer>.lora_scale` | | a low-rank adapter beside a layer |
 
-use crate::{BlockPattern, BlockSize, MatrixShape, PatternError};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
+
+/// Kept blocks of a packed weight.
+pub const VALUES: &str = "values";
+
+/// Block row of each kept block.
+pub const ROW_IDX: &str = "row_idx";
+
+/// Start of each block column in the list of kept blocks.
+pub const COL_PTR: &str = "col_ptr";
+
+/// Version, block size and shape.
+pub const LAYOUT: &str = "layout";
+
+/// Tensors that every packed weight has.
+pub const PARTS: [&str; 4] = [VALUES, ROW_IDX, COL_PTR, LAYOUT];
+
+/// The tensor that a weight also has one step before an update that grows by gradient.
+pub const PROBE: &str = "probe";
+
+/// First factor of an adapter, `[d_input, rank]`.
+pub const LORA_A: &str = "lora_a";
+
+/// Second factor of an adapter, `[rank, d_output]`.
+pub const LORA_B: &str = "lora_b";
+
+/// What the product of the factors is multiplied by, `[1]`.
+pub const LORA_SCALE: &str = "lora_scale";
+
+/// Tensors of an adapter, beside the weight it changes.
+pub const ADAPTER: [&str; 3] = [LORA_A, LORA_B, LORA_SCALE];
+
+/// Key of the entry that a safetensors file with packed weights has in its metadata.
+pub const METADATA_KEY: &str = "burn_blast";
+
+/// Name of a tensor of a packed weight, or of an adapter of a layer. The owner has no name if it is the whole model.
+pub fn leaf(owner: &str, leaf: &str) -> String {
+    match owner {
+        "" => leaf.to_owned(),
+        owner => format!("{owner}.{leaf}"),
+    }
+}
 
 /// Version of the recorded form, the first number of the `layout` tensor.
 pub const FORMAT_VERSION: i64 = 1;
@@ -8,8 +60,14 @@ pub const FORMAT_VERSION: i64 = 1;
 /// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
 pub const LAYOUT_LEN: usize = 5;
 
-/// Numbers of the `layout` tensor; `armed` says that a probe is recorded beside it.
-pub fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
+/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`]. `armed` says that a probe is recorded too.
+pub fn indices(pattern: &BlockPattern, armed: bool) -> [Vec<i32>; 3] {
+    // Indices are below `i32::MAX / 2` by the limits of `MatrixShape`.
+    let signed = |index: &[u32]| index.iter().map(|&at| at as i32).collect();
+    [layout(pattern, armed).to_vec(), signed(pattern.row_idx()), signed(pattern.col_ptr())]
+}
+
+fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
     let (shape, block) = (pattern.shape(), pattern.block().get());
     [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
 }
@@ -76,7 +134,7 @@ pub fn parse(
         return Err(LayoutError::Version { found: version });
     }
     let size = |found: i64| {
-        usize::try_from(found).map_err(|_| LayoutError::Number { name: "layout", found })
+        usize::try_from(found).map_err(|_| LayoutError::Number { name: LAYOUT, found })
     };
     let (rows, cols, block) = (size(rows)?, size(cols)?, size(block)?);
     // Before anything of the file's size is allocated.
@@ -93,6 +151,6 @@ pub fn parse(
             |&found: &i64| u32::try_from(found).map_err(|_| LayoutError::Number { name, found });
         numbers.iter().map(index).collect()
     };
-    let (col_ptr, row_idx) = (index("col_ptr", col_ptr)?, index("row_idx", row_idx)?);
+    let (col_ptr, row_idx) = (index(COL_PTR, col_ptr)?, index(ROW_IDX, row_idx)?);
     Ok((BlockPattern::new(shape, block, col_ptr, row_idx)?, armed != 0))
 }

@@ -1,7 +1,7 @@
-//! Blocks of a dense matrix as it lies on disk.
+//! Blocks of a dense matrix in a file.
 //!
-//! Packed blocks are those of the `[d_input, d_output]` matrix. PyTorch's `Linear` stores the transpose, so its
-//! blocks are turned on the way in and out. This is the only place that knows.
+//! Packed blocks belong to the `[d_input, d_output]` matrix. PyTorch's `Linear` stores its transpose, so blocks are
+//! transposed when they are read and written. Only this module does that.
 
 use burn_blast_kernels::{BlockSize, MatrixShape, PatternError};
 
@@ -14,15 +14,15 @@ pub enum Orientation {
     InOut,
 }
 
-/// A dense matrix on disk, row-major.
+/// How a file stores a dense matrix: row-major, in either orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Disk {
+pub struct DenseLayout {
     rows: usize,
     cols: usize,
     orientation: Orientation,
 }
 
-/// Where a block lies on disk: its first row and column there, and how much of it is inside the matrix.
+/// Where a block is in the stored matrix: its first row and column, and how much of it is inside the matrix.
 struct Area {
     row: usize,
     col: usize,
@@ -30,13 +30,13 @@ struct Area {
     width: usize,
 }
 
-impl Disk {
-    /// The matrix a tensor of this shape holds.
+impl DenseLayout {
+    /// The layout of a tensor of this shape.
     pub fn new([rows, cols]: [usize; 2], orientation: Orientation) -> Self {
         Self { rows, cols, orientation }
     }
 
-    /// The matrix on disk of a weight.
+    /// The layout of a dense weight.
     pub fn of(shape: MatrixShape, orientation: Orientation) -> Self {
         match orientation {
             Orientation::OutIn => Self::new([shape.cols(), shape.rows()], orientation),
@@ -55,7 +55,7 @@ impl Disk {
         }
     }
 
-    /// Rows and columns on disk.
+    /// Stored rows and columns.
     pub fn dims(self) -> [usize; 2] {
         [self.rows, self.cols]
     }
@@ -65,7 +65,7 @@ impl Disk {
         self.orientation
     }
 
-    /// Bands of `block` disk rows.
+    /// Bands of `block` stored rows.
     pub fn bands(self, block: BlockSize) -> usize {
         self.rows.div_ceil(block.get())
     }
@@ -160,12 +160,46 @@ impl Disk {
     }
 }
 
+/// Side of the square tiles that are transposed one by one, in elements: the elements read and written by a tile stay
+/// in the cache, 4 KiB each in f32. Guess.
+const TILE: usize = 32;
+
+/// A row-major matrix of `[rows, cols]`, transposed.
+///
+/// # Panics
+/// If an element has other than 1, 2, 4 or 8 bytes.
+pub fn transposed(bytes: &[u8], [rows, cols]: [usize; 2], element_size: usize) -> Vec<u8> {
+    match element_size {
+        1 => transposed_by::<1>(bytes, rows, cols),
+        2 => transposed_by::<2>(bytes, rows, cols),
+        4 => transposed_by::<4>(bytes, rows, cols),
+        8 => transposed_by::<8>(bytes, rows, cols),
+        _ => panic!("elements of {element_size} bytes cannot be transposed"),
+    }
+}
+
+fn transposed_by<const N: usize>(bytes: &[u8], rows: usize, cols: usize) -> Vec<u8> {
+    let from = bytes.as_chunks::<N>().0;
+    let mut transposed = vec![0; bytes.len()];
+    let to = transposed.as_chunks_mut::<N>().0;
+    for row_tile in (0..rows).step_by(TILE) {
+        for col_tile in (0..cols).step_by(TILE) {
+            for col in col_tile..cols.min(col_tile + TILE) {
+                for row in row_tile..rows.min(row_tile + TILE) {
+                    to[col * rows + row] = from[row * cols + col];
+                }
+            }
+        }
+    }
+    transposed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn_blast_kernels::{BlockPattern, pack};
 
-    /// A matrix of `[d_input, d_output]` with all elements different, and the same as stored on disk.
+    /// A matrix of `[d_input, d_output]` with all elements different, and the same as stored on layout.
     fn matrices(shape: MatrixShape, orientation: Orientation) -> (Vec<[u8; 2]>, Vec<[u8; 2]>) {
         let element =
             |row: usize, col: usize| ((row * shape.cols() + col + 1) as u16).to_le_bytes();
@@ -173,11 +207,11 @@ mod tests {
             (0..rows * cols).map(|index| at(index / cols, index % cols)).collect::<Vec<_>>()
         };
         let weight = grid(shape.rows(), shape.cols(), &element);
-        let disk = match orientation {
+        let stored = match orientation {
             Orientation::InOut => weight.clone(),
             Orientation::OutIn => grid(shape.cols(), shape.rows(), &|row, col| element(col, row)),
         };
-        (weight, disk)
+        (weight, stored)
     }
 
     #[test]
@@ -188,10 +222,10 @@ mod tests {
             let pattern = BlockPattern::dense(shape, block);
             for orientation in [Orientation::OutIn, Orientation::InOut] {
                 let (weight, stored) = matrices(shape, orientation);
-                let disk = Disk::of(shape, orientation);
+                let layout = DenseLayout::of(shape, orientation);
                 let mut taken = vec![[9; 2]; pattern.value_count()];
                 for (at, out) in pattern.blocks().zip(taken.chunks_exact_mut(block.area())) {
-                    disk.take(&stored, block, at, out);
+                    layout.take(&stored, block, at, out);
                 }
                 assert_eq!(
                     taken,
@@ -208,22 +242,34 @@ mod tests {
         let shape = MatrixShape::new(19, 13).unwrap();
         for orientation in [Orientation::OutIn, Orientation::InOut] {
             let (_, stored) = matrices(shape, orientation);
-            let disk = Disk::of(shape, orientation);
+            let layout = DenseLayout::of(shape, orientation);
             let mut rebuilt = Vec::new();
-            for (band, lines) in stored.chunks(block.get() * disk.dims()[1]).enumerate() {
-                let mut out = vec![[0; 2]; lines.len()];
-                for at in 0..disk.blocks_in_band(block) {
+            for (band, rows) in stored.chunks(block.get() * layout.dims()[1]).enumerate() {
+                let mut out = vec![[0; 2]; rows.len()];
+                for at in 0..layout.blocks_in_band(block) {
                     let mut values = vec![[0; 2]; block.area()];
-                    disk.take(&stored, block, disk.block_at(band, at), &mut values);
-                    disk.put(&values, block, disk.block_at(band, at), &mut out);
+                    layout.take(&stored, block, layout.block_at(band, at), &mut values);
+                    layout.put(&values, block, layout.block_at(band, at), &mut out);
                 }
                 rebuilt.extend(out);
             }
             assert_eq!(rebuilt, stored);
-            let mut band = stored[..block.get() * disk.dims()[1]].to_vec();
-            (0..disk.blocks_in_band(block))
-                .for_each(|at| disk.clear(block, disk.block_at(0, at), &mut band));
+            let mut band = stored[..block.get() * layout.dims()[1]].to_vec();
+            (0..layout.blocks_in_band(block))
+                .for_each(|at| layout.clear(block, layout.block_at(0, at), &mut band));
             assert!(band.iter().all(|element| *element == [0; 2]));
+        }
+    }
+
+    #[test]
+    fn every_element_of_a_transposed_matrix_is_in_its_place() {
+        let (rows, cols) = (70, 33);
+        let numbers: Vec<u16> = (0..rows * cols).map(|number| number as u16).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let transposed = transposed(&bytes, [rows, cols], 2);
+        for (at, bytes) in transposed.as_chunks::<2>().0.iter().enumerate() {
+            let (col, row) = (at / rows, at % rows);
+            assert_eq!(usize::from(u16::from_le_bytes(*bytes)), row * cols + col);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::Error;
+use crate::CheckpointError;
 use crate::shard::Shard;
 
 /// Which file holds which tensor.
@@ -31,9 +31,9 @@ impl Index {
     ///
     /// # Errors
     /// If it cannot be read, or names files outside its folder.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let refuse = |reason| Error::Index { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path).map_err(Error::read(path))?;
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let refuse = |reason| CheckpointError::Index { path: path.to_owned(), reason };
+        let text = fs::read_to_string(path).map_err(CheckpointError::read(path))?;
         let content: Content = serde_json::from_str(&text)
             .map_err(|error| refuse(format!("is not an index of safetensors files: {error}")))?;
         if content.weight_map.is_empty() {
@@ -61,8 +61,8 @@ impl Index {
     }
 
     /// Where the files contradict it. Files that could not be opened are left out of `shards`.
-    pub fn problems(&self, shards: &[Shard]) -> Vec<Error> {
-        let problem = |reason| Error::Index { path: self.path.clone(), reason };
+    pub fn problems(&self, shards: &[Shard]) -> Vec<CheckpointError> {
+        let problem = |reason| CheckpointError::Index { path: self.path.clone(), reason };
         let mut problems = Vec::new();
         let map = &self.content.weight_map;
         for shard in shards {
@@ -83,17 +83,17 @@ impl Index {
     }
 
     /// Whether the recorded number of bytes is that of all tensors, if it is recorded.
-    pub fn check_total(&self, bytes: u64) -> Result<(), Error> {
+    pub fn check_total(&self, bytes: u64) -> Result<(), CheckpointError> {
         match self.content.metadata.get(TOTAL).and_then(Value::as_u64) {
             Some(total) if total != bytes => {
                 let reason = format!("says {TOTAL} {total}, but the tensors have {bytes} bytes");
-                Err(Error::Index { path: self.path.clone(), reason })
+                Err(CheckpointError::Index { path: self.path.clone(), reason })
             }
             _ => Ok(()),
         }
     }
 
-    /// The text of an index of other tensors, with all else as it is here.
+    /// The text of an index of other tensors, with the other metadata as it is here.
     pub fn rewritten(&self, weight_map: BTreeMap<String, String>, bytes: u64) -> String {
         let mut metadata = self.content.metadata.clone();
         metadata.insert(TOTAL.to_string(), bytes.into());

@@ -1,0 +1,180 @@
+//! What can be wrong with a checkpoint.
+
+use std::io;
+use std::path::PathBuf;
+
+use burn_blast_kernels::PatternError;
+
+use crate::format::LayoutError;
+
+/// Why a checkpoint was not read or written. Every message says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The system refused to read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused to write.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder holds no safetensors file.
+    #[error("{} holds no safetensors file: give a file, or a folder with model.safetensors or shards and their index", path.display())]
+    NoCheckpoint {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds several files and nothing says which belong together.
+    #[error("{} holds several safetensors files and no model.safetensors.index.json ({files}): name one file", path.display())]
+    Ambiguous {
+        /// The folder.
+        path: PathBuf,
+        /// Their names.
+        files: String,
+    },
+    /// A file ends too early, or goes on after its last tensor.
+    #[error("{} has {found} bytes, which is not what its header says: it is truncated or damaged, fetch it again", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: usize,
+    },
+    /// A file is not safetensors.
+    #[error("{} is not a safetensors file: {reason}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// The index cannot be read, or contradicts the files.
+    #[error("the index {}: {reason}", path.display())]
+    Index {
+        /// The index file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Two files hold a tensor of the same name.
+    #[error(
+        "tensor \"{name}\" is in {first} and in {second}: the files do not belong to one checkpoint"
+    )]
+    Duplicate {
+        /// The tensor.
+        name: String,
+        /// A file.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// The entry `burn_blast` of a file's metadata cannot be read.
+    #[error("{}: the metadata entry \"burn_blast\" {reason}: update blast or write the file again", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The output is already there.
+    #[error("{} is already there: give another name, or --force to replace it", path.display())]
+    Exists {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The output is something else.
+    #[error("{} is not {expected}, so --force does not replace it: give another name", path.display())]
+    NotReplaceable {
+        /// The output.
+        path: PathBuf,
+        /// What could be replaced.
+        expected: &'static str,
+    },
+    /// The output is the input, or one is inside the other.
+    #[error("the output {} is in the input, or holds it: write somewhere else", path.display())]
+    Overlap {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A part of a packed weight is not there.
+    #[error(
+        "the packed weight \"{name}\" has no \"{name}.{part}\": the file is damaged, write it again"
+    )]
+    PartMissing {
+        /// The weight.
+        name: String,
+        /// The part.
+        part: &'static str,
+    },
+    /// A part of a packed weight has another type or shape.
+    #[error(
+        "\"{name}.{part}\" is {found}, but must be {expected}: the file is damaged, write it again"
+    )]
+    PartShape {
+        /// The weight.
+        name: String,
+        /// The part.
+        part: &'static str,
+        /// Type and shape found.
+        found: String,
+        /// Type and shape needed.
+        expected: String,
+    },
+    /// The indices of a packed weight are not a pattern.
+    #[error("the packed weight \"{name}\": {source}")]
+    Layout {
+        /// The weight.
+        name: String,
+        /// What is wrong.
+        source: LayoutError,
+    },
+    /// A ragged block holds something outside the weight.
+    #[error(
+        "the packed weight \"{name}\": block {slot}, at block row {row} and column {col}, is not zero outside the weight: the file is damaged, write it again"
+    )]
+    Padding {
+        /// The weight.
+        name: String,
+        /// The block's slot.
+        slot: usize,
+        /// Its block row.
+        row: usize,
+        /// Its block column.
+        col: usize,
+    },
+    /// A weight is there twice.
+    #[error("the weight \"{name}\" is there both dense and packed: remove one of them")]
+    Both {
+        /// The weight.
+        name: String,
+    },
+    /// The size of a weight is not supported.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+impl CheckpointError {
+    /// What is wrong with reading from `path`.
+    pub fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        |source| Self::Read { path, source }
+    }
+
+    /// What is wrong with writing to `path`.
+    pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        |source| match source.kind() {
+            io::ErrorKind::AlreadyExists => Self::Exists { path },
+            _ => Self::Write { path, source },
+        }
+    }
+}

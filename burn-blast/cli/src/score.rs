@@ -1,0 +1,55 @@
+//! What the blocks of a weight are ranked by.
+
+use burn_blast_checkpoint::{DenseWeight, Float};
+use burn_blast_kernels::BlockSize;
+use burn_blast_kernels::cpu::block_norm;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+
+/// Frobenius norm of each block by its number. With activations, one per input feature, every row of the weight is
+/// multiplied by the norm of its feature (the score of Wanda, arXiv 2306.11695, over a block).
+///
+/// # Shapes
+/// - `activations`: `[d_input]`
+/// - output: `[block_rows, block_cols]`
+pub fn scores(weight: &DenseWeight<'_>, block: BlockSize, activations: Option<&[f32]>) -> Vec<f32> {
+    let scores = match weight.float {
+        Float::F32 => block_scores(weight, block, activations, |from, to| {
+            for (bytes, value) in from.iter().zip(to) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }),
+        Float::BF16 => block_scores(weight, block, activations, |from, to| {
+            for (bytes, value) in from.iter().zip(to) {
+                *value = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }),
+        // The processor converts a whole slice at once, one by one it has to be asked each time.
+        Float::F16 => block_scores(weight, block, activations, |from, to| {
+            let bits: Vec<u16> = from.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
+            bits.reinterpret_cast::<f16>().convert_to_f32_slice(to);
+        }),
+    };
+    weight.tensor.release();
+    scores
+}
+
+fn block_scores<const N: usize>(
+    weight: &DenseWeight<'_>,
+    block: BlockSize,
+    activations: Option<&[f32]>,
+    widen: impl Fn(&[[u8; N]], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let b = block.get();
+    weight.by_block(block, |row, taken, wide: &mut Vec<f32>| {
+        wide.resize(block.area(), 0.0);
+        widen(taken, wide);
+        if let Some(activations) = activations {
+            let features = &activations[row * b..activations.len().min((row + 1) * b)];
+            for (weights, feature) in wide.chunks_exact_mut(b).zip(features) {
+                weights.iter_mut().for_each(|value| *value *= feature);
+            }
+        }
+        block_norm(wide)
+    })
+}
