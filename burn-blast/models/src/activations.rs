@@ -71,7 +71,11 @@ impl Activations {
             .iter()
             .flat_map(|(layer, norms)| {
                 let bytes: Vec<u8> = norms.iter().flat_map(|norm| norm.to_le_bytes()).collect();
-                weight_names(layer, config).into_iter().map(move |name| (name, bytes.clone()))
+                config
+                    .family()
+                    .weight_names(layer)
+                    .into_iter()
+                    .map(move |name| (name, bytes.clone()))
             })
             .collect();
         let refuse = |reason: String| Error::Format { path: path.to_path_buf(), reason };
@@ -94,14 +98,4 @@ fn square_sums(input: Tensor<3>) -> Tensor<1> {
     let [batch, time, width] = input.dims();
     let rows = input.cast(DType::F32).reshape([batch * time, width]);
     rows.square().sum_dim(0).reshape([width])
-}
-
-/// What the weight of a layer may be called in a file. The first GPT-2 checkpoints leave out the name of the decoder;
-/// entries that name no weight do not matter to a reader.
-fn weight_names(layer: &str, config: &Config) -> Vec<String> {
-    let full = format!("{layer}.weight");
-    match (config, full.strip_prefix("transformer.")) {
-        (Config::Gpt2(_), Some(short)) => vec![short.to_string(), full],
-        _ => vec![full],
-    }
 }

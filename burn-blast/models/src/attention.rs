@@ -1,4 +1,4 @@
-//! Causal attention over grouped heads, and the keys and values it remembers.
+//! Causal attention over grouped heads, and its cache of keys and values.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -10,6 +10,8 @@ const HIDDEN: f32 = -1e9;
 const MIN_GROWTH: usize = 64;
 
 /// Keys and values of the positions seen so far, for every layer of one batch of texts.
+///
+/// Burn's own cache joins tensors at every step, which copies all of them; this one doubles a buffer.
 ///
 /// Made by [`Model::cache`](crate::Model::cache). All texts of a batch have the same length.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ impl Cache {
         self.len == 0
     }
 
-    /// Keys and values of all positions of a layer, those given being the last.
+    /// Adds keys and values of new positions to a layer, and returns those of all positions.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[batch, kv_heads, time, head]`
@@ -82,10 +84,10 @@ fn with_room(old: Option<Tensor<4>>, new: &Tensor<4>, end: usize) -> Tensor<4> {
     }
 }
 
-/// Hears the name of a linear layer and what it takes.
-pub(crate) type Witness<'a> = dyn FnMut(&str, Tensor<3>) + 'a;
+/// Called with the name of a linear layer and its input.
+pub(crate) type Hook<'a> = dyn FnMut(&str, Tensor<3>) + 'a;
 
-/// What all layers share while some positions pass through a model.
+/// What all layers share during a forward pass.
 pub(crate) struct Pass<'a> {
     cache: Option<&'a mut Cache>,
     /// Position of the first token.
@@ -95,8 +97,8 @@ pub(crate) struct Pass<'a> {
     time: usize,
     /// Output of every layer so far, if asked for.
     pub(crate) features: Option<&'a mut Vec<Tensor<3>>>,
-    /// Told the input of every linear layer of an MLP, with the name of the layer.
-    pub(crate) witness: Option<&'a mut Witness<'a>>,
+    /// Called with the input of every linear layer of an MLP.
+    pub(crate) hook: Option<&'a mut Hook<'a>>,
 }
 
 impl<'a> Pass<'a> {
@@ -108,7 +110,7 @@ impl<'a> Pass<'a> {
             let mask: Vec<f32> = (0..time * span).map(hidden).collect();
             Tensor::from_data(TensorData::new(mask, [1, 1, time, span]), (device, DType::F32))
         });
-        Self { cache, start, mask, time, features: None, witness: None }
+        Self { cache, start, mask, time, features: None, hook: None }
     }
 
     /// Attention of one layer's new positions to all positions so far.
@@ -145,21 +147,21 @@ impl<'a> Pass<'a> {
         shares.matmul(values).reshape([batch, heads, time, head])
     }
 
-    /// Notes what a layer gives.
-    pub(crate) fn leave(&mut self, output: &Tensor<3>) {
+    /// Keeps the output of a layer, if asked for.
+    pub(crate) fn record_output(&mut self, output: &Tensor<3>) {
         if let Some(features) = &mut self.features {
             features.push(output.clone());
         }
     }
 
-    /// Notes what a linear layer takes.
-    pub(crate) fn tell(&mut self, name: impl FnOnce() -> String, input: &Tensor<3>) {
-        if let Some(witness) = &mut self.witness {
-            witness(&name(), input.clone());
+    /// Passes the input of a linear layer to the hook.
+    pub(crate) fn observe(&mut self, name: impl FnOnce() -> String, input: &Tensor<3>) {
+        if let Some(hook) = &mut self.hook {
+            hook(&name(), input.clone());
         }
     }
 
-    /// Notes that the positions went through every layer.
+    /// Adds the positions to the cache once they passed every layer.
     pub(crate) fn finish(self) {
         if let Some(cache) = self.cache {
             cache.len += self.time;

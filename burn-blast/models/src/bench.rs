@@ -1,7 +1,8 @@
 //! Tokens a second, of a prompt as a whole and of one token after the other.
 
 use anyhow::{Result, ensure};
-use burn_blast_models::{Checkpoint, Linear, Model, Quartiles, Round};
+use burn_blast::module::AnyLinear;
+use burn_blast_models::{Checkpoint, Model, Quartiles, Round};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 
 use crate::cli::BenchArgs;
@@ -43,7 +44,7 @@ fn weights(model: &mut Model) -> String {
     let dtype = model.dtype();
     let linears = model.linears_mut();
     let sparse = linears.iter().filter(|(_, linear)| linear.as_sparse().is_some()).count();
-    let size = |linear: &Linear| linear.shape().iter().product::<usize>();
+    let size = |linear: &AnyLinear| linear.shape().iter().product::<usize>();
     let all: usize = linears.iter().map(|(_, linear)| size(linear)).sum();
     let removed: f64 =
         linears.iter().map(|(_, linear)| linear.sparsity() * size(linear) as f64).sum();

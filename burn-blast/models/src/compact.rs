@@ -1,11 +1,11 @@
-//! Models without the hidden features and heads that contribute nothing.
-//!
-//! Pruning leaves features that nothing reads, or that are zero whatever the text. They leave all layers that hold a
-//! part of them: the same scores from smaller matrices, which dense products profit from as well.
+//! Models without the hidden features ([`live_features`](burn_blast::module::live_features)) and heads that contribute
+//! nothing: the same scores from smaller matrices.
 
 use std::fmt;
 
-use crate::{Linear, Model};
+use burn_blast::module::AnyLinear;
+
+use crate::Model;
 
 /// What a layer has that [`Model::compact`] may take away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,10 +28,7 @@ impl fmt::Display for LayerSizes {
 impl Model {
     /// The sizes of every layer.
     pub fn sizes(&self) -> Vec<LayerSizes> {
-        match self {
-            Self::Llama(model) => model.sizes(),
-            Self::Gpt2(model) => model.sizes(),
-        }
+        self.family().sizes()
     }
 
     /// The model without dead hidden features and dead heads; scores stay the same up to the order of sums.
@@ -47,33 +44,9 @@ impl Model {
     /// in size, which a checkpoint cannot always say: see [`Checkpoint::save`](crate::Checkpoint::save). Weights that
     /// shrink are new parameters.
     pub fn compact(mut self) -> Self {
-        match &mut self {
-            Self::Llama(model) => model.compact(),
-            Self::Gpt2(model) => model.compact(),
-        }
+        self.family_mut().compact();
         self
     }
-}
-
-/// Which hidden features of an MLP stay, if some can go.
-pub(crate) fn left_hidden(into: &[&Linear], out: &Linear) -> Option<Vec<bool>> {
-    let mut alive = out.reads();
-    for layer in into {
-        for (alive, gives) in alive.iter_mut().zip(layer.gives()) {
-            *alive &= gives;
-        }
-    }
-    // Block sides are powers of two, so whole blocks of the largest are whole blocks of all.
-    let sides = into.iter().copied().chain([out]).filter_map(Linear::block);
-    let whole = sides.max().unwrap_or(1);
-    for block in alive.chunks_mut(whole) {
-        let any = block.contains(&true);
-        block.fill(any);
-    }
-    if !alive.contains(&true) {
-        alive.iter_mut().take(whole).for_each(|first| *first = true);
-    }
-    alive.contains(&false).then_some(alive)
 }
 
 /// Which heads of a layer stay.
@@ -87,7 +60,7 @@ pub(crate) struct Heads {
 
 impl Heads {
     /// Those with anything in `values`, of `[kv_heads * head]`, and in `read`, of `[heads * head]`; no less than one.
-    fn alive(values: &[bool], read: &[bool], head: usize) -> Self {
+    fn choose(values: &[bool], read: &[bool], head: usize) -> Self {
         let by_head = |features: &[bool]| -> Vec<bool> {
             features.chunks(head).map(|head| head.contains(&true)).collect()
         };
@@ -114,15 +87,15 @@ impl Heads {
 
     /// Those of an attention with these layers before it and `out` after it, if some can go. `values` says which of
     /// the value features can differ from zero.
-    pub(crate) fn left(
-        before: &[&Linear],
+    pub(crate) fn alive(
+        before: &[&AnyLinear],
         values: &[bool],
-        out: &Linear,
+        out: &AnyLinear,
         head: usize,
     ) -> Option<Self> {
-        let whole = |layer: &&Linear| layer.block().is_none_or(|side| head.is_multiple_of(side));
+        let whole = |layer: &&AnyLinear| layer.block().is_none_or(|side| head.is_multiple_of(side));
         let heads = before.iter().chain([&out]).all(whole);
-        let heads = heads.then(|| Self::alive(values, &out.reads(), head))?;
+        let heads = heads.then(|| Self::choose(values, &out.reads(), head))?;
         heads.queries.contains(&false).then_some(heads)
     }
 
@@ -150,7 +123,7 @@ mod tests {
     fn alive(values: &[bool], read: &[bool]) -> (String, String) {
         let marks =
             |heads: &[bool]| heads.iter().map(|stays| if *stays { 'x' } else { '.' }).collect();
-        let heads = Heads::alive(&features(values, HEAD), &features(read, HEAD), HEAD);
+        let heads = Heads::choose(&features(values, HEAD), &features(read, HEAD), HEAD);
         (marks(&heads.queries), marks(&heads.groups))
     }
 

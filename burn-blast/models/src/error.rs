@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use burn_blast::LayoutError;
 
+use crate::families::MODEL_TYPES;
+
 /// Why a checkpoint was not read or written, or a request was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -39,8 +41,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A setting of the configuration is missing or of another type.
+    #[error("config.json: {reason}")]
+    Settings {
+        /// What is wrong.
+        reason: String,
+    },
     /// The architecture is not known.
-    #[error("model_type is \"{found}\", but only \"llama\" and \"gpt2\" can be loaded")]
+    #[error("model_type is \"{found}\", but only {MODEL_TYPES} can be loaded")]
     ModelType {
         /// What the configuration says.
         found: String,

@@ -1,30 +1,15 @@
-//! A model of either architecture.
+//! What every model can do, whatever its family.
 
-use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_blast::module::AnyLinear;
 
 use crate::attention::Pass;
-use crate::gpt2::Gpt2;
-use crate::llama::Llama;
-use crate::{Cache, Linear};
-
-/// A language model loaded by [`Checkpoint::load`](crate::Checkpoint::load).
-///
-/// As a Burn module its parameters are called as in the checkpoint, save that the weight and bias of a norm are
-/// `gamma` and `beta`, and that Burn adds the names of enum variants: `Llama`, `Gpt2`, `Dense`, `Sparse`.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one model")]
-pub enum Model {
-    /// A Llama.
-    Llama(Llama),
-    /// A GPT-2.
-    Gpt2(Gpt2),
-}
+use crate::{Cache, Config, Model};
 
 impl Model {
     /// Scores of the next token at every position.
     ///
-    /// With a cache, `tokens` continue the text it holds, which grows by them; without, they are a whole text.
+    /// With a cache, `tokens` continue its text, which grows by them; without, they are a whole text.
     ///
     /// # Shapes
     /// - `tokens`: `[batch, time]`
@@ -41,10 +26,10 @@ impl Model {
     /// - output: `[batch, time, width]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, cache: Option<&mut Cache>) -> Tensor<3> {
         let pass = Pass::new(cache, tokens.dims()[1], &tokens.device());
-        self.pass(tokens, pass)
+        self.family().hidden(tokens, pass)
     }
 
-    /// What every layer gives, and the scores of the next token at every position of a whole text.
+    /// The output of every layer, and the scores of the next token at every position of a whole text.
     ///
     /// # Shapes
     /// - `tokens`: `[batch, time]`
@@ -53,26 +38,31 @@ impl Model {
         let mut features = Vec::with_capacity(self.layers());
         let mut pass = Pass::new(None, tokens.dims()[1], &tokens.device());
         pass.features = Some(&mut features);
-        let logits = self.logits(self.pass(tokens, pass));
+        let logits = self.logits(self.family().hidden(tokens, pass));
         (features, logits)
     }
 
-    /// Tells `witness` what each linear layer of the MLPs takes while a whole text goes through the model: the name of
-    /// the layer as in [`linears_mut`](Self::linears_mut), and `[batch, time, d_input]`.
+    /// Calls `hook` with the input of each linear layer of the MLPs while a whole text passes through the model: the
+    /// name of the layer as in [`linears_mut`](Self::linears_mut), and `[batch, time, d_input]`.
     ///
     /// # Shapes
     /// - `tokens`: `[batch, time]`
-    pub fn observe(&self, tokens: Tensor<2, Int>, witness: &mut dyn FnMut(&str, Tensor<3>)) {
+    pub fn observe(&self, tokens: Tensor<2, Int>, hook: &mut dyn FnMut(&str, Tensor<3>)) {
         let mut pass = Pass::new(None, tokens.dims()[1], &tokens.device());
-        pass.witness = Some(witness);
-        self.pass(tokens, pass);
+        pass.hook = Some(hook);
+        self.family().hidden(tokens, pass);
     }
 
-    fn pass(&self, tokens: Tensor<2, Int>, pass: Pass) -> Tensor<3> {
-        match self {
-            Self::Llama(model) => model.hidden(tokens, pass),
-            Self::Gpt2(model) => model.hidden(tokens, pass),
-        }
+    /// Applies the MLP of one layer.
+    ///
+    /// # Shapes
+    /// - `input` and output: `[batch, time, width]`
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn mlp(&self, layer: usize, input: Tensor<3>) -> Tensor<3> {
+        let mut pass = Pass::new(None, 1, &input.device());
+        self.family().mlp(layer, input, &mut pass)
     }
 
     /// The output layer.
@@ -81,14 +71,10 @@ impl Model {
     /// - `hidden`: `[batch, time, width]`
     /// - output: `[batch, time, vocabulary]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let head = match self {
-            Self::Llama(model) => model.head(),
-            Self::Gpt2(model) => model.head(),
-        };
-        match head {
+        match self.family().head() {
             Some(head) => head.forward(hidden),
             None => {
-                // In two dimensions: in three, Burn's CPU backend copies a turned weight before it multiplies.
+                // In two dimensions: in three, Burn's CPU backend copies a transposed weight before it multiplies.
                 let [batch, time, width] = hidden.dims();
                 let scores =
                     hidden.reshape([batch * time, width]).matmul(self.embedding().transpose());
@@ -104,22 +90,16 @@ impl Model {
 
     /// Layers, without embedding and output.
     pub fn layers(&self) -> usize {
-        match self {
-            Self::Llama(model) => model.layers(),
-            Self::Gpt2(model) => model.layers(),
-        }
+        self.family().layers()
     }
 
     /// Every linear layer with its name in the checkpoint, to read or to replace.
-    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        match self {
-            Self::Llama(model) => model.linears_mut(),
-            Self::Gpt2(model) => model.linears_mut(),
-        }
+    pub fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
+        self.family_mut().linears_mut()
     }
 
-    /// Those of the MLPs of all but the last `keep_last` layers.
-    pub fn mlps_mut(&mut self, keep_last: usize) -> Vec<(String, &mut Linear)> {
+    /// The linear layers of the MLPs, without the last `keep_last` layers of the model.
+    pub fn mlps_mut(&mut self, keep_last: usize) -> Vec<(String, &mut AnyLinear)> {
         let layers = self.layers().saturating_sub(keep_last);
         let mut all = self.linears_mut();
         all.retain(|(name, _)| {
@@ -156,9 +136,28 @@ impl Model {
     }
 
     fn embedding(&self) -> Tensor<2> {
-        match self {
-            Self::Llama(model) => model.embedding(),
-            Self::Gpt2(model) => model.embedding(),
-        }
+        self.family().embedding()
+    }
+}
+
+impl Config {
+    /// Tokens of the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.family().vocabulary()
+    }
+
+    /// Positions the model was made for.
+    pub fn context(&self) -> usize {
+        self.family().context()
+    }
+
+    /// Features between the layers.
+    pub fn width(&self) -> usize {
+        self.family().width()
+    }
+
+    /// Whether the output layer is the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.family().is_tied()
     }
 }

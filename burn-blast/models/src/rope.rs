@@ -1,10 +1,13 @@
 //! Rotary positions, plain and with the scaling of Llama 3.
+//!
+//! Burn's `RotaryEncoding` rotates neighbouring features; Llama rotates feature `i` with `i + head / 2`. It also
+//! multiplies by a 2 × 4 matrix per pair, which is slow on a CPU.
 
 use std::f64::consts::TAU;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// How the frequencies are scaled for texts longer than those of the pretraining.
+/// How the frequencies are scaled for texts longer than in pretraining.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -14,7 +17,7 @@ pub enum RopeScaling {
         /// The divisor of every frequency.
         factor: f64,
     },
-    /// By wavelength, as Llama 3.1 does: long waves by the factor, short ones not, those between in part.
+    /// By wavelength, as Llama 3.1 does: long waves by the factor, short ones not, waves between in part.
     Llama3 {
         /// The divisor of low frequencies.
         factor: f64,
@@ -27,7 +30,7 @@ pub enum RopeScaling {
     },
 }
 
-/// Angles by which pairs of head features turn at each position.
+/// Angles by which pairs of head features are rotated at each position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     frequencies: Vec<f64>,
@@ -61,7 +64,7 @@ impl Rope {
 
     /// The rotation at positions `start..start + time`.
     ///
-    /// Computed anew for every pass: a table for all positions of a long-context model is larger than its layers.
+    /// Re-computed for every pass: a table for all positions of a long-context model is larger than its layers.
     pub fn at(&self, start: usize, time: usize, device: &Device, dtype: DType) -> Rotation {
         let angles = (start..start + time)
             .flat_map(|position| self.frequencies.iter().map(move |f| position as f64 * f));
@@ -76,7 +79,7 @@ impl Rope {
 }
 
 impl Rotation {
-    /// Turns feature `i` and feature `i + head / 2` of every head.
+    /// Rotates feature `i` and feature `i + head / 2` of every head.
     ///
     /// # Shapes
     /// - `x` and output: `[batch, heads, time, head]`
@@ -85,8 +88,8 @@ impl Rotation {
         let first = x.clone().slice_dim(3, 0..half);
         let second = x.slice_dim(3, half..2 * half);
         let (cos, sin) = (self.cos.clone(), self.sin.clone());
-        let turned = first.clone() * cos.clone() - second.clone() * sin.clone();
-        Tensor::cat(vec![turned, second * cos + first * sin], 3)
+        let rotated = first.clone() * cos.clone() - second.clone() * sin.clone();
+        Tensor::cat(vec![rotated, second * cos + first * sin], 3)
     }
 }
 
@@ -107,7 +110,7 @@ mod tests {
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[63], plain[63] / 8.0);
         let between = scaled.iter().zip(&plain).filter(|(s, p)| *s < *p && **s > **p / 8.0).count();
-        assert!(between > 0, "some waves lie between both limits");
+        assert!(between > 0, "some waves are between both limits");
     }
 
     #[test]

@@ -1,84 +1,83 @@
 //! Feed-forward blocks without the hidden features that pruning has cut off.
 //!
-//! A block of hidden features is dead if nothing reads it, or if it is zero whatever the input. Dead ones leave all
-//! layers of the block: the same outputs from smaller matrices, which also a dense product profits from.
+//! A hidden feature is dead if nothing reads it, or if it is zero whatever the input. Dead features leave all layers of
+//! the block: the same outputs from smaller matrices, which a dense product profits from as well.
 
-use super::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp};
+use super::any_linear::whole_blocks;
+use super::{AnyLinear, BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp};
+
+/// Which hidden features between layers are alive; `None` if all are. At least one block of them always is.
+///
+/// A feature is alive if `out` reads it and every layer of `into` can give it a value other than zero. The activation
+/// must be zero at zero. Blocks of block-sparse layers are alive as a whole.
+///
+/// # Panics
+/// If the layers do not fit each other.
+pub fn live_features(into: &[&AnyLinear], out: &AnyLinear) -> Option<Vec<bool>> {
+    let mut alive = out.reads();
+    for layer in into {
+        let writes = layer.writes();
+        assert!(writes.len() == alive.len(), "{} features into {}", writes.len(), alive.len());
+        alive.iter_mut().zip(writes).for_each(|(alive, writes)| *alive &= writes);
+    }
+    // Block sizes are powers of two, so whole blocks of the largest are whole blocks of all.
+    let sizes = into.iter().copied().chain([out]).filter_map(AnyLinear::block);
+    let largest = sizes.max().unwrap_or(1);
+    for block in alive.chunks_mut(largest) {
+        let any = block.contains(&true);
+        block.fill(any);
+    }
+    if !alive.contains(&true) {
+        alive.iter_mut().take(largest).for_each(|first| *first = true);
+    }
+    alive.contains(&false).then_some(alive)
+}
 
 impl BlockSparseGatedMlp {
-    /// The block without dead hidden features: those whose block column of `gate` or `up` is empty, in a layer
-    /// without bias, or whose block row of `down` is. One block of them always stays.
+    /// The block without dead hidden features: `gate` or `up` gives nothing for them, bias included, or `down` reads
+    /// nothing of them. One block of features always stays.
     ///
-    /// Outputs are the same up to the order of sums. The layers are new: compact a model before its optimizer is
-    /// attached, or when it is done.
+    /// Outputs are the same up to the order of sums. Layers that shrink are new: compact a model before its optimizer
+    /// is attached, or when training is done.
     ///
     /// # Panics
     /// If the layers have different block sizes.
     pub fn compact(&self) -> Self {
-        check_blocks(&[&self.gate, &self.up, &self.down]);
-        let (gate, up) = (outputs(&self.gate), outputs(&self.up));
-        let alive = inputs(&self.down).into_iter().zip(gate.into_iter().zip(up));
-        let keep = at_least_one(alive.map(|(down, (gate, up))| down && gate && up).collect());
+        let Some(alive) = live(&[&self.gate, &self.up], &self.down) else { return self.clone() };
+        let width = vec![true; self.down.pattern().shape().cols()];
         Self {
-            gate: self.gate.part(&all_inputs(&self.gate), &keep),
-            up: self.up.part(&all_inputs(&self.up), &keep),
-            down: self.down.part(&keep, &all_outputs(&self.down)),
+            gate: whole_blocks(&self.gate, &width, &alive),
+            up: whole_blocks(&self.up, &width, &alive),
+            down: whole_blocks(&self.down, &alive, &width),
             activation: self.activation,
         }
     }
 }
 
 impl BlockSparseMlp {
-    /// The block without dead hidden features: those whose block column of `up` is empty, if it has no bias, or
-    /// whose block row of `down` is. One block of them always stays.
-    ///
-    /// As for [`BlockSparseGatedMlp::compact`].
+    /// The block without dead hidden features, as [`BlockSparseGatedMlp::compact`].
     ///
     /// # Panics
     /// If the layers have different block sizes.
     pub fn compact(&self) -> Self {
-        check_blocks(&[&self.up, &self.down]);
-        // Activations are zero at zero.
-        let alive = inputs(&self.down).into_iter().zip(outputs(&self.up));
-        let keep = at_least_one(alive.map(|(down, up)| down && up).collect());
+        let Some(alive) = live(&[&self.up], &self.down) else { return self.clone() };
+        let (d_input, d_output) =
+            (self.up.pattern().shape().rows(), self.down.pattern().shape().cols());
         Self {
-            up: self.up.part(&all_inputs(&self.up), &keep),
-            down: self.down.part(&keep, &all_outputs(&self.down)),
+            up: whole_blocks(&self.up, &vec![true; d_input], &alive),
+            down: whole_blocks(&self.down, &alive, &vec![true; d_output]),
             activation: self.activation,
         }
     }
 }
 
-fn check_blocks(layers: &[&BlockSparseLinear]) {
-    let block = |layer: &BlockSparseLinear| layer.pattern().block();
+fn live(into: &[&BlockSparseLinear], out: &BlockSparseLinear) -> Option<Vec<bool>> {
+    let block = out.pattern().block();
     assert!(
-        layers.iter().all(|layer| block(layer) == block(layers[0])),
+        into.iter().all(|layer| layer.pattern().block() == block),
         "only layers of one block size can be compacted together"
     );
-}
-
-/// Which blocks of output features may differ from zero.
-fn outputs(layer: &BlockSparseLinear) -> Vec<bool> {
-    let biased = layer.bias.is_some();
-    layer.pattern().col_ptr().windows(2).map(|ends| biased || ends[0] < ends[1]).collect()
-}
-
-/// Which blocks of input features are read.
-fn inputs(layer: &BlockSparseLinear) -> Vec<bool> {
-    layer.pattern().row_ptr().windows(2).map(|ends| ends[0] < ends[1]).collect()
-}
-
-fn all_inputs(layer: &BlockSparseLinear) -> Vec<bool> {
-    vec![true; layer.pattern().block_rows()]
-}
-
-fn all_outputs(layer: &BlockSparseLinear) -> Vec<bool> {
-    vec![true; layer.pattern().block_cols()]
-}
-
-fn at_least_one(mut keep: Vec<bool>) -> Vec<bool> {
-    if !keep.contains(&true) {
-        keep[0] = true;
-    }
-    keep
+    let any = |layer: &&BlockSparseLinear| AnyLinear::Sparse((*layer).clone());
+    let into: Vec<AnyLinear> = into.iter().map(any).collect();
+    live_features(&into.iter().collect::<Vec<_>>(), &any(&out))
 }

@@ -10,11 +10,10 @@ use burn_store::{
     SafetensorsStore,
 };
 
-use super::names::{ADAPTER, adapted, in_file, is_ignored, is_packed, is_turned, to_module};
+use super::names::{ADAPTER, adapted, in_file, is_ignored, is_packed, to_module};
 use super::turn::turn;
-use super::{Builder, Checkpoint, read_json};
-use crate::gpt2::Gpt2;
-use crate::llama::Llama;
+use super::{Checkpoint, read_json};
+use crate::builder::{Builder, Source};
 use crate::{Config, Error, Model};
 
 /// In which precision a model computes.
@@ -42,7 +41,9 @@ impl Checkpoint {
         let mut entries = self.entries()?;
         entries.retain(|path, _| !is_ignored(path, self.config.is_tied()));
         let dtype = self.dtype(&entries, device, precision)?;
-        let mut model = self.build(&Builder { entries: &entries, device, dtype })?;
+        let source = Source::Stored(&entries);
+        let mut builder = Builder { source, device, dtype };
+        let mut model = self.config.family().build(&mut builder)?;
         // The builder has read packed weights.
         let filter = PathFilter::new().with_predicate(|path, _| !is_packed(path));
         let adapter = FloatCastAdapter::to(dtype);
@@ -60,20 +61,12 @@ impl Checkpoint {
                 entries.insert(to, entry);
             }
         }
-        let entries = entries
-            .into_iter()
-            .map(|(path, entry)| if is_turned(&path, &self.config) { turn(entry) } else { entry });
+        let entries = entries.into_iter().map(|(path, entry)| {
+            if self.config.family().is_out_in(&path) { turn(entry) } else { entry }
+        });
         let result = model.apply(entries.collect(), Some(filter), Some(Box::new(adapter)), true);
         check(&result, &self.config)?;
         Ok(model)
-    }
-
-    /// A model of these sizes.
-    pub(super) fn build(&self, builder: &Builder) -> Result<Model, Error> {
-        Ok(match &self.config {
-            Config::Llama(config) => Model::Llama(Llama::build(config, builder)?),
-            Config::Gpt2(config) => Model::Gpt2(Gpt2::build(config, builder)?),
-        })
     }
 
     /// Every tensor by its path in the module, not read yet.
@@ -87,7 +80,7 @@ impl Checkpoint {
                 path: path.clone(),
                 reason: error.to_string(),
             };
-            let mut store = SafetensorsStore::from_file(&path).remap(to_module());
+            let mut store = SafetensorsStore::from_file(&path).remap(to_module(&self.config));
             for (name, entry) in store.get_all_tensors().map_err(refuse)? {
                 if all.insert(name.clone(), entry.clone()).is_some() {
                     return Err(Error::Twice { name: in_file(name) });
@@ -124,10 +117,7 @@ impl Checkpoint {
         device: &Device,
         precision: Precision,
     ) -> Result<DType, Error> {
-        let embedding = match &self.config {
-            Config::Llama(_) => "model.embed_tokens.weight",
-            Config::Gpt2(_) => "transformer.wte.weight",
-        };
+        let embedding = self.config.family().embedding_name();
         let asked = match precision {
             Precision::F32 => return Ok(DType::F32),
             Precision::F16 => FloatDType::F16,
@@ -169,7 +159,7 @@ fn refuse(error: &ApplyError, config: &Config) -> Error {
         ApplyError::ShapeMismatch { path, expected, found } => {
             let (mut found, mut expected) = (found.to_vec(), expected.to_vec());
             // As the file has them: matrices were turned.
-            if is_turned(path, config) {
+            if config.family().is_out_in(path) {
                 expected.reverse();
                 if found.len() == 2 {
                     found.reverse();
@@ -188,6 +178,6 @@ fn refuse(error: &ApplyError, config: &Config) -> Error {
     }
 }
 
-pub(super) fn unreadable(path: &str, message: &str) -> Error {
+pub(crate) fn unreadable(path: &str, message: &str) -> Error {
     Error::Format { path: PathBuf::from(in_file(path)), reason: message.to_string() }
 }

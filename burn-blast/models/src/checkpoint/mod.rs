@@ -12,8 +12,6 @@
 //! has the four entries of a packed weight instead, as written by `burn_blast::io`, the layer becomes block-sparse.
 //! Dense and packed layers mix freely.
 
-mod build;
-mod fresh;
 mod load;
 mod names;
 mod save;
@@ -24,8 +22,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-pub(crate) use build::Builder;
 pub use load::Precision;
+pub(crate) use load::unreadable;
+pub(crate) use names::PACKED;
 pub use save::Form;
 
 use crate::{Config, Error, Tokenizer};
@@ -49,20 +48,19 @@ impl Checkpoint {
         let folder = folder.as_ref().to_path_buf();
         let path = folder.join("config.json");
         let json = read_json(&path)?.ok_or_else(|| Error::MissingFile { path: path.clone() })?;
-        let config = Config::parse(&json, &path)?;
+        let config = Config::parse(&json)?;
         let generation = read_json(&folder.join("generation_config.json"))?;
         // What is made for generation wins, as in transformers.
         let stop = generation.as_ref().and_then(end_tokens).or_else(|| end_tokens(&json));
         Ok(Self { folder: Some(folder), json, config, stop: stop.unwrap_or_default() })
     }
 
-    /// A checkpoint that has a configuration and no weights yet: [`fresh`](Self::fresh) draws them. Its tokens are
-    /// bytes.
+    /// A checkpoint that has a configuration and no weights yet; [`Config::init`] draws some. Its tokens are bytes.
     ///
     /// # Errors
     /// If the configuration asks for something that is not implemented.
     pub fn new(json: Value) -> Result<Self, Error> {
-        let config = Config::parse(&json, Path::new("the configuration"))?;
+        let config = Config::parse(&json)?;
         let stop = end_tokens(&json).unwrap_or_default();
         Ok(Self { folder: None, json, config, stop })
     }
@@ -82,7 +80,7 @@ impl Checkpoint {
         &self.stop
     }
 
-    /// The tokenizer of the folder; one token a byte if it has none.
+    /// The tokenizer of the folder; one token per byte if it has none.
     ///
     /// # Errors
     /// If `tokenizer.json` cannot be read, or is missing and the vocabulary cannot hold all bytes.

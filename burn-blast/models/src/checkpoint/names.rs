@@ -4,16 +4,8 @@ use burn_store::KeyRemapper;
 
 use crate::Config;
 
-/// Renames from file to module. Norms call their weight and bias otherwise in Burn, and the first GPT-2 checkpoints
-/// leave out the name of the decoder.
-const TO_MODULE: [(&str, &str); 3] = [
-    (r"^(wte|wpe|h|ln_f)\.", "transformer.$1."),
-    (r"(norm|\.ln_1|\.ln_2|\.ln_f)\.weight$", "$1.gamma"),
-    (r"(\.ln_1|\.ln_2|\.ln_f)\.bias$", "$1.beta"),
-];
-
 /// Ends of the names of the entries of a packed weight.
-pub(super) const PACKED: [&str; 4] =
+pub(crate) const PACKED: [&str; 4] =
     [".weight.values", ".weight.row_idx", ".weight.col_ptr", ".weight.layout"];
 
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
@@ -21,13 +13,6 @@ const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_
 
 /// Marks a weight that was saved within pruning; it says nothing about the function.
 const PROBE: &str = ".weight.probe";
-
-/// Whether a file has the dense weight of a linear layer as `[d_output, d_input]`: PyTorch's `Linear` does, the
-/// `Conv1D` of GPT-2 does not.
-pub(super) fn is_turned(path: &str, config: &Config) -> bool {
-    let projection = matches!(config, Config::Llama(_)) && path.ends_with("_proj.weight");
-    projection || path == "lm_head.weight"
-}
 
 /// Ends of the names of the entries of an adapter: two factors and what their product is multiplied by. They stand
 /// beside the weight they change.
@@ -40,8 +25,9 @@ pub(super) fn adapted(path: &str, has_adapter: impl Fn(&str) -> bool) -> Option<
     has_adapter(layer).then(|| format!("{layer}.base{end}"))
 }
 
-pub(super) fn to_module() -> KeyRemapper {
-    KeyRemapper::from_patterns(TO_MODULE.to_vec()).expect("the patterns are constants")
+pub(super) fn to_module(config: &Config) -> KeyRemapper {
+    KeyRemapper::from_patterns(config.family().renames().to_vec())
+        .expect("the patterns are constants")
 }
 
 /// The name in a file of a parameter path.

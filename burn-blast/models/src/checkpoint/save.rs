@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use burn::tensor::DType;
+use burn_blast::module::AnyLinear;
 use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY};
 use burn_pack::Tensor as Entry;
 use burn_store::{ModuleSnapshot, bridge};
@@ -12,8 +13,8 @@ use safetensors::{Dtype, View};
 use serde_json::{Value, json};
 
 use super::Checkpoint;
-use super::names::{ADAPTER, in_file, is_turned};
-use crate::{Config, Error, LayerSizes, Linear, Model};
+use super::names::{ADAPTER, in_file};
+use crate::{Config, Error, LayerSizes, Model};
 
 /// Copied if the folder the model came from has them.
 const BESIDE: [&str; 7] = [
@@ -94,7 +95,6 @@ impl Checkpoint {
 
     /// Takes over the sizes of the layers, if they have all the same and the configuration has a place for them.
     fn resize(&self, json: &mut Value, layers: &[LayerSizes]) -> Result<(), Error> {
-        let own = self.config.sizes();
         let Some(first) = layers.first() else { return Ok(()) };
         if layers.iter().any(|layer| layer != first) {
             let mut sizes: Vec<String> = layers.iter().map(LayerSizes::to_string).collect();
@@ -102,24 +102,7 @@ impl Checkpoint {
             let reason = format!("its layers have {}", sizes.join(", then "));
             return Err(Error::Uneven { reason });
         }
-        if first.heads != own.heads {
-            match &self.config {
-                // Without it, the size of a head follows from their number.
-                Config::Llama(config) => json["head_dim"] = Value::from(config.head_dim),
-                Config::Gpt2(_) => {
-                    let reason = "the size of GPT-2's heads follows from their number".to_string();
-                    return Err(Error::Uneven { reason });
-                }
-            }
-        }
-        for ((name, size), (_, before)) in
-            by_name(first, &self.config).into_iter().zip(by_name(&own, &self.config))
-        {
-            if size != before {
-                json[name] = Value::from(size);
-            }
-        }
-        Ok(())
+        self.config.family().write_sizes(first, json)
     }
 
     /// The configuration as it was, but for the precision and for what was compacted.
@@ -139,27 +122,13 @@ impl Checkpoint {
     }
 }
 
-/// What a layer has, as a configuration calls it.
-fn by_name(sizes: &LayerSizes, config: &Config) -> [(&'static str, usize); 3] {
-    match config {
-        Config::Llama(_) => [
-            ("intermediate_size", sizes.hidden),
-            ("num_attention_heads", sizes.heads),
-            ("num_key_value_heads", sizes.kv_heads),
-        ],
-        Config::Gpt2(_) => {
-            [("n_inner", sizes.hidden), ("n_head", sizes.heads), ("n_head", sizes.kv_heads)]
-        }
-    }
-}
-
 fn write_tensors(model: &Model, config: &Config, path: &Path, form: Form) -> Result<(), Error> {
     // Shares the weights.
     let mut copy = model.clone();
     let dense: Vec<_> = copy
         .linears_mut()
         .into_iter()
-        .filter(|(_, linear)| form == Form::Dense || matches!(linear, Linear::Dense(_)))
+        .filter(|(_, linear)| form == Form::Dense || matches!(linear, AnyLinear::Dense(_)))
         .map(|(name, linear)| (format!("{name}.weight"), &*linear))
         .collect();
     let mut entries = model.collect(None, None, true);
@@ -190,16 +159,16 @@ fn origin(model: &mut Model, config: &Config, form: Form) -> String {
     let packed = model
         .linears_mut()
         .into_iter()
-        .filter(|(_, linear)| form == Form::Packed && !matches!(linear, Linear::Dense(_)));
+        .filter(|(_, linear)| form == Form::Packed && !matches!(linear, AnyLinear::Dense(_)));
     let weights = packed.map(|(name, _)| format!("{name}.weight"));
-    let out_in: Vec<String> = weights.filter(|name| is_turned(name, config)).collect();
+    let out_in: Vec<String> = weights.filter(|name| config.family().is_out_in(name)).collect();
     json!({ "version": FORMAT_VERSION, "out_in": out_in }).to_string()
 }
 
 /// The dense weight of a layer as the architecture stores it, made when it is written.
-fn stored(name: String, linear: &Linear, config: &Config) -> Entry {
+fn stored(name: String, linear: &AnyLinear, config: &Config) -> Entry {
     let linear = linear.clone();
-    let turned = is_turned(&name, config);
+    let turned = config.family().is_out_in(&name);
     let mut shape = linear.shape();
     if turned {
         shape.reverse();

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use burn_blast::module::AnyLinear;
 use burn_blast_cli::args::Cli;
 use burn_blast_kernels::budget::keep_top;
-use burn_blast_models::{Activations, Checkpoint, Linear, Model, Precision};
+use burn_blast_models::{Activations, Checkpoint, Model, Precision};
 use clap::Parser;
 use safetensors::{Dtype, SafeTensors};
 
@@ -76,7 +77,7 @@ fn blast_keeps_the_blocks_these_norms_call_for() {
             let norms = &found.norms[&layer];
             let wanted = by_hand(&model, &tokens, 10, &layer);
             assert!(common::distance(norms, &wanted) < 1e-5, "{layer}");
-            let Linear::Sparse(after) = after else { panic!("{layer} is not packed") };
+            let AnyLinear::Sparse(after) = after else { panic!("{layer} is not packed") };
             let blocks = after.pattern();
             let kept: Vec<usize> =
                 blocks.blocks().map(|(row, col)| row * blocks.block_cols() + col).collect();

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
-use burn_blast_models::{Checkpoint, Form, LayerSizes, Linear, Model, Precision};
+use burn_blast::module::AnyLinear;
+use burn_blast_models::{Checkpoint, Form, LayerSizes, Model, Precision};
 use serde_json::{Value, json};
 
 use crate::common::{distance, numbers};
@@ -34,14 +35,14 @@ fn gpt2() -> Value {
 
 fn fresh(config: Value) -> (Checkpoint, Model) {
     let checkpoint = Checkpoint::new(config).unwrap();
-    let model = checkpoint.fresh(&Device::flex(), 5).unwrap();
+    let model = checkpoint.config().init_normal(&Device::flex(), 5).unwrap();
     (checkpoint, model)
 }
 
 /// Zeros in a part of the dense weight of a layer, and in the same outputs of its bias if `bias`.
 fn clear(model: &mut Model, name: &str, rows: Range<usize>, cols: Range<usize>, bias: bool) {
     for (found, linear) in model.linears_mut() {
-        let Linear::Dense(layer) = linear else { continue };
+        let AnyLinear::Dense(layer) = linear else { continue };
         if found.ends_with(name) {
             let weight = layer.weight.val();
             let zeros = Tensor::zeros([rows.len(), cols.len()], &weight.device());
@@ -71,7 +72,7 @@ fn plant_llama(model: &mut Model, layer: &str) {
 /// Numbers held by the linear layers.
 fn held(model: &Model) -> usize {
     let mut copy = model.clone();
-    let count = |linear: &Linear| {
+    let count = |linear: &AnyLinear| {
         let weight = linear.as_sparse().map(|layer| layer.pattern().value_count());
         weight.unwrap_or_else(|| linear.shape().iter().product())
             + linear.bias().map_or(0, |bias| bias.val().dims()[0])
@@ -144,7 +145,7 @@ fn a_gpt2_keeps_what_a_bias_keeps_alive() {
         let compact = model.clone().compact();
         assert_eq!(compact.sizes(), [whole, left]);
         assert_same(&model, &compact);
-        if let [(_, Linear::Dense(_)), ..] = compact.clone().linears_mut()[..] {
+        if let [(_, AnyLinear::Dense(_)), ..] = compact.clone().linears_mut()[..] {
             let features = 2 * HEAD;
             let gone = features * (4 * WIDTH + 3) + 16 * (2 * WIDTH + 1);
             assert_eq!(held(&model) - held(&compact), gone);

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use burn_blast::module::AnyLinear;
 use burn_blast::{BlockMask, BlockPattern, BlockSparseLinear, BlockSparseWeight};
 use burn_blast_cli::args::Cli;
-use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
+use burn_blast_models::{Checkpoint, Form, Model, Precision};
 use clap::Parser;
 
 use crate::common::{self, Expected, load, numbers, open};
@@ -14,7 +15,7 @@ use crate::common::{self, Expected, load, numbers, open};
 fn thin(model: &mut Model) {
     for (_, linear) in model.mlps_mut(0) {
         linear.pack(8).unwrap();
-        let Linear::Sparse(layer) = linear else { panic!("packed just now") };
+        let AnyLinear::Sparse(layer) = linear else { panic!("packed just now") };
         let full = BlockMask::from(layer.pattern());
         let every_other: Vec<usize> = full.indices().step_by(2).collect();
         let mask = BlockMask::from_indices(full.shape(), full.block(), every_other);
@@ -41,7 +42,9 @@ fn the_dense_copy_gives_the_same_scores() {
         let tokens = model.tokens(&[&Expected::of(name).texts()[0]]);
         let scores = |model: &Model| numbers(model.forward(tokens.clone(), None));
         let (packed, mut dense) = (open_model(&packed), open_model(&dense));
-        assert!(dense.linears_mut().iter().all(|(_, linear)| matches!(linear, Linear::Dense(_))));
+        assert!(
+            dense.linears_mut().iter().all(|(_, linear)| matches!(linear, AnyLinear::Dense(_)))
+        );
         assert!(common::distance(&scores(&dense), &scores(&packed)) < 1e-5, "{name}");
         assert_eq!(scores(&packed), scores(&model), "{name}");
     }

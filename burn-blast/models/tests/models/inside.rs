@@ -16,7 +16,7 @@ fn configs() -> [Value; 2] {
 }
 
 fn model(config: Value) -> Model {
-    Checkpoint::new(config).unwrap().fresh(&Device::flex(), 5).unwrap()
+    Checkpoint::new(config).unwrap().config().init_normal(&Device::flex(), 5).unwrap()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_witness_hears_every_layer_of_the_mlps_in_order() {
 fn a_fresh_model_has_narrow_matrices_and_can_be_saved() {
     for config in configs() {
         let checkpoint = Checkpoint::new(config).unwrap();
-        let mut model = checkpoint.fresh(&Device::flex(), 5).unwrap();
+        let mut model = checkpoint.config().init_normal(&Device::flex(), 5).unwrap();
         for (name, linear) in model.linears_mut() {
             let square = linear.to_dense().square().mean().into_scalar::<f32>();
             assert!((0.01..0.04).contains(&square.sqrt()), "{name}: {}", square.sqrt());

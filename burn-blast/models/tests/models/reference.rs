@@ -2,9 +2,8 @@
 
 use burn::tensor::{DType, Device};
 use burn_blast::Strategy;
-use burn_blast_models::{
-    Error, Form, Generation, Linear, Model, Precision, Windows, generate, perplexity,
-};
+use burn_blast::module::AnyLinear;
+use burn_blast_models::{Error, Form, Generation, Model, Precision, Windows, generate, perplexity};
 
 use crate::common::{self, Expected, MODELS, distance, load, numbers, open};
 
@@ -49,7 +48,7 @@ fn pack_all(mut model: Model, block: usize) -> Model {
 /// Chooses between the kernels of every block-sparse layer.
 fn set(model: &mut Model, strategy: Strategy) {
     for (_, linear) in model.linears_mut() {
-        if let Linear::Sparse(layer) = linear {
+        if let AnyLinear::Sparse(layer) = linear {
             *layer = layer.clone().with_strategy(strategy);
         }
     }
@@ -181,7 +180,7 @@ fn packed_and_dense_layers_mix() {
     let linears = model.linears_mut();
     let sparse: Vec<&str> = linears
         .iter()
-        .filter(|(_, linear)| matches!(linear, Linear::Sparse(_)))
+        .filter(|(_, linear)| matches!(linear, AnyLinear::Sparse(_)))
         .map(|(name, _)| name.as_str())
         .collect();
     let expected = [
@@ -216,7 +215,7 @@ fn what_is_saved_loads_as_the_same_function() {
                 let mut again = saved.load(&device, Precision::File).unwrap();
                 assert_eq!(again.dtype(), model.dtype());
                 let packed =
-                    again.linears_mut().iter().all(|(_, l)| matches!(l, Linear::Sparse(_)));
+                    again.linears_mut().iter().all(|(_, l)| matches!(l, AnyLinear::Sparse(_)));
                 assert_eq!(packed, form == Form::Packed);
                 let found = at_once(&again, &texts);
                 match form {

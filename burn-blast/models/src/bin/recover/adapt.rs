@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_blast::LoraLinearConfig;
-use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
+use burn_blast::module::AnyLinear;
+use burn_blast_models::{Checkpoint, Form, Model, Precision};
 
 use crate::args::MergeArgs;
 
@@ -39,7 +40,7 @@ pub fn adapt(model: Model, rank: usize, alpha: Option<f64>, seed: u64) -> Result
 /// # Errors
 /// If it has some.
 pub fn check_bare(model: &mut Model) -> Result<()> {
-    let adapted = |(_, linear): &(String, &mut Linear)| matches!(linear, Linear::Adapted(_));
+    let adapted = |(_, linear): &(String, &mut AnyLinear)| matches!(linear, AnyLinear::Adapted(_));
     ensure!(
         !model.linears_mut().iter().any(adapted),
         "the model has adapters already: merge them first with recover merge"
@@ -71,15 +72,15 @@ pub fn merge(args: &MergeArgs) -> Result<()> {
 fn merge_all(model: &mut Model, within: bool) -> Result<f64> {
     let mut shares = Vec::new();
     for (_, linear) in model.linears_mut() {
-        if let Linear::Adapted(layer) = linear {
+        if let AnyLinear::Adapted(layer) = linear {
             let layer = layer.clone();
             if within {
                 let (merged, lost) = layer.merge_within();
                 shares.push(lost);
-                *linear = Linear::Sparse(merged);
+                *linear = AnyLinear::Sparse(merged);
             } else {
                 shares.push(0.0);
-                *linear = Linear::Dense(layer.into_linear());
+                *linear = AnyLinear::Dense(layer.into_linear());
             }
         }
     }
@@ -101,7 +102,7 @@ mod tests {
     fn changed(model: Model) -> Model {
         let mut model = model;
         for (_, linear) in model.mlps_mut(0) {
-            if let Linear::Adapted(layer) = linear {
+            if let AnyLinear::Adapted(layer) = linear {
                 let b = layer.lora_b.val();
                 layer.lora_b = Param::from_tensor(b.add_scalar(0.02));
             }
@@ -133,7 +134,9 @@ mod tests {
         // Every block is still kept before training.
         assert!(merge_all(&mut within, true).unwrap() < 1e-6);
         assert!(apart(&scores(&within), &want) < 1e-4);
-        assert!(within.mlps_mut(0).iter().all(|(_, linear)| matches!(linear, Linear::Sparse(_))));
+        assert!(
+            within.mlps_mut(0).iter().all(|(_, linear)| matches!(linear, AnyLinear::Sparse(_)))
+        );
     }
 
     #[test]
@@ -209,7 +212,7 @@ mod tests {
         assert_eq!(refuse(model(DType::F32), 0, None), "--lora must be at least 1");
         assert!(refuse(model(DType::F32), 4, Some(0.0)).contains("--lora-alpha must be above 0"));
         let checkpoint = Checkpoint::new(crate::train::tests::config()).unwrap();
-        let dense = || checkpoint.fresh(&Device::flex(), 1).unwrap();
+        let dense = || checkpoint.config().init_normal(&Device::flex(), 1).unwrap();
         assert!(refuse(dense(), 4, None).contains("no MLP weight of the model is block-sparse"));
         let error = merge_all(&mut dense(), false).unwrap_err().to_string();
         assert!(error.contains("there is nothing to merge"), "{error}");
@@ -224,7 +227,7 @@ mod tests {
         let checkpoint = Checkpoint::new(crate::train::tests::config()).unwrap();
         let mut adapted = adapt(model(DType::F32), 4, None, 7).unwrap();
         for (_, linear) in adapted.mlps_mut(0) {
-            if let Linear::Adapted(layer) = linear {
+            if let AnyLinear::Adapted(layer) = linear {
                 let b = Tensor::zeros([3, layer.lora_b.val().dims()[1]], &layer.device());
                 layer.lora_b = Param::from_tensor(b);
             }

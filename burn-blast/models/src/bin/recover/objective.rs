@@ -96,7 +96,8 @@ mod tests {
             "model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 32,
             "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": true,
         });
-        let teacher = Checkpoint::new(wide).unwrap().fresh(&Device::flex(), 2).unwrap();
+        let teacher =
+            Checkpoint::new(wide).unwrap().config().init_normal(&Device::flex(), 2).unwrap();
         let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
         let objective = Objective {
             next_token: 0.0,

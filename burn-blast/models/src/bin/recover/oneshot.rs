@@ -3,11 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn_blast::calibrate::Calibration;
+use burn_blast::module::AnyLinear;
 use burn_blast::{
     BlockPattern, BlockSize, BlockSparseLinear, BlockSparseWeight, MatrixShape, functions,
 };
 use burn_blast_kernels::budget::kept_blocks;
-use burn_blast_models::{Checkpoint, Form, Linear, Model, Precision};
+use burn_blast_models::{Checkpoint, Form, Model, Precision};
 
 use crate::args::{Method, OneShotArgs, TextArgs};
 use crate::data::{Batch, Corpus};
@@ -115,10 +116,10 @@ fn observe(
 
 /// The layer with the share of its blocks that stays.
 fn sparse(
-    linear: &Linear,
+    linear: &AnyLinear,
     calibration: Option<&Calibration>,
     args: &OneShotArgs,
-) -> Result<Linear> {
+) -> Result<AnyLinear> {
     let (weight, block) = (linear.to_dense(), BlockSize::new(args.blocks.block)?);
     let pattern = match calibration {
         Some(calibration) => calibration.select(weight.clone(), block, args.blocks.sparsity),
@@ -136,7 +137,7 @@ fn sparse(
         _ => functions::pack(weight, &pattern),
     };
     let weight = BlockSparseWeight::new(values, pattern);
-    Ok(Linear::Sparse(BlockSparseLinear::new(weight, linear.bias())))
+    Ok(AnyLinear::Sparse(BlockSparseLinear::new(weight, linear.bias())))
 }
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
             "num_hidden_layers": 2, "num_attention_heads": 2,
         });
         let checkpoint = Checkpoint::new(config).unwrap();
-        let dense = checkpoint.fresh(&Device::flex(), 2).unwrap();
+        let dense = checkpoint.config().init_normal(&Device::flex(), 2).unwrap();
         checkpoint.save(&dense, folder.path().join("dense"), Form::Dense).unwrap();
         let text = file(".txt", &"pack my box with five dozen liquor jugs. ".repeat(40));
         // Least squares is about texts like the sample.

@@ -29,7 +29,7 @@ pub fn dense(args: &DenseArgs) -> Result<()> {
     let checkpoint = Checkpoint::new(config(args))?;
     let device = args.train.backend.open()?;
     let corpus = Corpus::of(&checkpoint, &args.train.text.corpus, args.train.text.context)?;
-    let model = checkpoint.fresh(&device, args.train.seed)?;
+    let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     println!("{} parameters", model.num_params());
     let settings = serde_json::to_value(args)?;
     let job = Job { args: &args.train, settings, out: &args.out, form: Form::Dense };

@@ -271,7 +271,8 @@ pub mod tests {
 
     /// Its MLPs packed, with every block.
     pub fn model(dtype: DType) -> Model {
-        let mut model = Checkpoint::new(config()).unwrap().fresh(&Device::flex(), 1).unwrap();
+        let mut model =
+            Checkpoint::new(config()).unwrap().config().init_normal(&Device::flex(), 1).unwrap();
         pack_mlps(&mut model, &SparsityArgs { sparsity: 0.5, block: 8, keep_last: 0 }).unwrap();
         model.map(&mut Cast(dtype))
     }
@@ -325,8 +326,9 @@ pub mod tests {
     }
 
     fn weights(model: &mut Model) -> Vec<f32> {
-        let dense =
-            |(_, linear): (String, &mut burn_blast_models::Linear)| linear.to_dense().into_data();
+        let dense = |(_, linear): (String, &mut burn_blast::module::AnyLinear)| {
+            linear.to_dense().into_data()
+        };
         model
             .linears_mut()
             .into_iter()

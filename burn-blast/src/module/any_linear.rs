@@ -1,14 +1,33 @@
-//! A linear layer that is dense or block-sparse, with or without an adapter, whichever its checkpoint holds.
+//! A linear layer that is dense, block-sparse, or block-sparse with an adapter.
 
 use burn::module::{Module, Param};
 use burn::nn;
 use burn::tensor::{DType, Int, Tensor};
-use burn_blast::{BlockSparseLinear, LoraLinear, LoraLinearConfig, PatternError};
+use burn_blast_kernels::PatternError;
 
-/// `y = x · w + b`.
+use super::{BlockSparseLinear, LoraLinear, LoraLinearConfig};
+
+/// `y = x · w + b`, with a weight that is stored as its checkpoint or its training calls for.
+///
+/// A model made of these layers loads dense and packed checkpoints alike, and is pruned, adapted, merged and compacted
+/// without another type.
+///
+/// # Example
+/// ```
+/// use burn::nn::LinearConfig;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_blast::module::AnyLinear;
+///
+/// let device = Device::flex();
+/// let mut layer = AnyLinear::Dense(LinearConfig::new(32, 48).init(&device));
+/// layer.pack(16)?;
+/// assert_eq!((layer.shape(), layer.block(), layer.sparsity()), ([32, 48], Some(16), 0.0));
+/// assert_eq!(layer.forward(Tensor::<2>::ones([1, 32], &device)).dims(), [1, 48]);
+/// # Ok::<(), burn_blast_kernels::PatternError>(())
+/// ```
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a few hundred values, each in its layer")]
-pub enum Linear {
+pub enum AnyLinear {
     /// Every weight.
     Dense(nn::Linear),
     /// The kept blocks only.
@@ -17,7 +36,7 @@ pub enum Linear {
     Adapted(LoraLinear),
 }
 
-impl Linear {
+impl AnyLinear {
     /// Applies the layer.
     ///
     /// # Shapes
@@ -42,7 +61,7 @@ impl Linear {
         Ok(())
     }
 
-    /// Freezes a block-sparse layer and puts an adapter beside it; says whether the layer was one.
+    /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others stay.
     pub fn adapt(&mut self, config: &LoraLinearConfig) -> bool {
         let Self::Sparse(layer) = self else { return false };
         *self = Self::Adapted(config.init(layer.clone()));
@@ -54,7 +73,7 @@ impl Linear {
         self.as_sparse().map_or(0.0, BlockSparseLinear::sparsity)
     }
 
-    /// Bytes of the weight; with indices where it is block-sparse, and with the factors of an adapter.
+    /// Bytes of the weight, with the indices of a block-sparse one and the factors of an adapter.
     pub fn bytes(&self) -> usize {
         let numbers = match self {
             Self::Dense(_) => self.shape().iter().product::<usize>() * self.dtype().size(),
@@ -67,7 +86,7 @@ impl Linear {
         numbers + self.as_sparse().map_or(0, BlockSparseLinear::bytes)
     }
 
-    /// `d_input` and `d_output`.
+    /// `[d_input, d_output]`.
     pub fn shape(&self) -> [usize; 2] {
         match self {
             Self::Dense(layer) => layer.weight.val().dims(),
@@ -105,25 +124,27 @@ impl Linear {
         self.as_sparse().map(|layer| layer.pattern().block().get())
     }
 
-    /// Which input features are read: those whose row of the weight holds anything but zeros.
-    pub(crate) fn reads(&self) -> Vec<bool> {
+    /// Which input features are read: their row of the weight holds anything but zeros.
+    pub fn reads(&self) -> Vec<bool> {
         any(self.to_dense(), 1)
     }
 
-    /// Which output features can differ from zero: those whose column or bias does.
-    pub(crate) fn gives(&self) -> Vec<bool> {
-        let weight = any(self.to_dense(), 0);
-        match self.bias() {
-            Some(bias) => {
-                let bias = any(bias.val().unsqueeze_dim::<2>(0), 0);
-                weight.into_iter().zip(bias).map(|(weight, bias)| weight || bias).collect()
-            }
-            None => weight,
+    /// Which output features can differ from zero: their column of the weight or their bias does.
+    pub fn writes(&self) -> Vec<bool> {
+        let mut features = any(self.to_dense(), 0);
+        if let Some(bias) = self.bias() {
+            let bias = any(bias.val().unsqueeze_dim::<2>(0), 0);
+            features.iter_mut().zip(bias).for_each(|(feature, bias)| *feature |= bias);
         }
+        features
     }
 
-    /// The layer between some of its input and output features. Of a block-sparse one, blocks stay whole.
-    pub(crate) fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
+    /// The layer restricted to some of its input and output features, which keep their order. Blocks of a block-sparse
+    /// layer stay whole. The layer is new: its parameters have new ids.
+    ///
+    /// # Panics
+    /// If a list has another length, or no features are left on a side.
+    pub fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
         match self {
             Self::Dense(layer) => {
                 let weight = take(take(layer.weight.val(), 0, inputs), 1, outputs);
@@ -143,7 +164,7 @@ impl Linear {
         }
     }
 
-    /// Precision of the weight.
+    /// Data type of the weight.
     pub fn dtype(&self) -> DType {
         match self {
             Self::Dense(layer) => layer.weight.val().dtype(),
@@ -152,7 +173,7 @@ impl Linear {
         }
     }
 
-    /// The block-sparse layer, without what an adapter beside it does.
+    /// The block-sparse layer, without the adapter.
     pub fn as_sparse(&self) -> Option<&BlockSparseLinear> {
         match self {
             Self::Dense(_) => None,
@@ -162,22 +183,26 @@ impl Linear {
     }
 }
 
-/// Which slices along the other axis hold anything but zeros; not a number counts as content.
+/// Which slices along the other axis hold anything but zeros. NaN counts as content.
 fn any(matrix: Tensor<2>, axis: usize) -> Vec<bool> {
     let marks = matrix.not_equal_scalar(0.0).any_dim(axis).into_data();
     marks.iter::<bool>().collect()
 }
 
-/// The features that stay.
-fn take<const D: usize>(tensor: Tensor<D>, axis: usize, stays: &[bool]) -> Tensor<D> {
-    let places = stays.iter().enumerate().filter(|(_, stays)| **stays).map(|(at, _)| at as i32);
-    let places: Vec<i32> = places.collect();
-    let places = Tensor::<1, Int>::from_data(places.as_slice(), &tensor.device());
-    tensor.detach().select(axis, places)
+/// The features that are kept.
+fn take<const D: usize>(tensor: Tensor<D>, axis: usize, kept: &[bool]) -> Tensor<D> {
+    let indices = kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(at, _)| at as i32);
+    let indices: Vec<i32> = indices.collect();
+    let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &tensor.device());
+    tensor.detach().select(axis, indices)
 }
 
-/// The layer between whole blocks of features.
-fn whole_blocks(layer: &BlockSparseLinear, inputs: &[bool], outputs: &[bool]) -> BlockSparseLinear {
+/// The layer restricted to whole blocks of features: a block is kept if any of its features is.
+pub(super) fn whole_blocks(
+    layer: &BlockSparseLinear,
+    inputs: &[bool],
+    outputs: &[bool],
+) -> BlockSparseLinear {
     let block = layer.pattern().block().get();
     let blocks = |features: &[bool]| -> Vec<bool> {
         features.chunks(block).map(|block| block.contains(&true)).collect()

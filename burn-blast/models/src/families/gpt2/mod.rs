@@ -1,21 +1,26 @@
-//! The GPT-2 architecture. Fields are called as in Hugging Face's checkpoints.
+//! GPT-2. Fields are named as in Hugging Face's checkpoints.
+
+mod config;
+
+pub use config::Gpt2Config;
 
 use burn::module::Module;
 use burn::nn;
 use burn::tensor::activation::gelu_approximate;
 use burn::tensor::{DType, Int, Tensor};
+use burn_blast::module::{AnyLinear, live_features};
 
 use crate::attention::Pass;
-use crate::checkpoint::Builder;
-use crate::compact::{Heads, LayerSizes, left_hidden};
-use crate::config::Gpt2Config;
-use crate::{Error, Linear};
+use crate::builder::Builder;
+use crate::compact::Heads;
+use crate::families::Family;
+use crate::{Error, LayerSizes};
 
 /// Embeddings, blocks, norm, and the output layer if it is not the embedding.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     transformer: Transformer,
-    lm_head: Option<Linear>,
+    lm_head: Option<AnyLinear>,
 }
 
 #[derive(Module, Debug)]
@@ -39,25 +44,29 @@ struct Block {
 #[derive(Module, Debug)]
 struct Attention {
     /// Query, key and value side by side.
-    c_attn: Linear,
-    c_proj: Linear,
+    c_attn: AnyLinear,
+    c_proj: AnyLinear,
     head_dim: usize,
 }
 
 #[derive(Module, Debug)]
 struct Mlp {
-    c_fc: Linear,
-    c_proj: Linear,
+    c_fc: AnyLinear,
+    c_proj: AnyLinear,
 }
 
 impl Gpt2 {
-    pub(crate) fn build(config: &Gpt2Config, builder: &Builder) -> Result<Self, Error> {
+    pub(crate) fn build(config: &Gpt2Config, builder: &mut Builder) -> Result<Self, Error> {
         let width = config.n_embd;
+        let (wte, wpe) = (
+            builder.embedding(config.vocab_size, width),
+            builder.embedding(config.n_positions, width),
+        );
         let blocks = (0..config.n_layer)
             .map(|index| Block::build(config, builder, &format!("transformer.h.{index}")));
         let transformer = Transformer {
-            wte: builder.embedding(config.vocab_size, width),
-            wpe: builder.embedding(config.n_positions, width),
+            wte,
+            wpe,
             h: blocks.collect::<Result<_, _>>()?,
             ln_f: builder.layer_norm(width, config.layer_norm_epsilon),
         };
@@ -65,8 +74,10 @@ impl Gpt2 {
         let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
         Ok(Self { transformer, lm_head })
     }
+}
 
-    pub(crate) fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+impl Family for Gpt2 {
+    fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
         let time = tokens.dims()[1];
         let (start, end) = (pass.start as i64, (pass.start + time) as i64);
         let positions = Tensor::<1, Int>::arange(start..end, &tokens.device()).unsqueeze::<2>();
@@ -78,11 +89,15 @@ impl Gpt2 {
         self.transformer.ln_f.forward(x)
     }
 
-    pub(crate) fn layers(&self) -> usize {
+    fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        self.transformer.h[layer].mlp.forward(input, layer, pass)
+    }
+
+    fn layers(&self) -> usize {
         self.transformer.h.len()
     }
 
-    pub(crate) fn sizes(&self) -> Vec<LayerSizes> {
+    fn sizes(&self) -> Vec<LayerSizes> {
         let sizes = |block: &Block| {
             let heads = block.attn.c_proj.shape()[0] / block.attn.head_dim;
             LayerSizes { hidden: block.mlp.c_proj.shape()[0], heads, kv_heads: heads }
@@ -90,22 +105,22 @@ impl Gpt2 {
         self.transformer.h.iter().map(sizes).collect()
     }
 
-    pub(crate) fn compact(&mut self) {
+    fn compact(&mut self) {
         for block in &mut self.transformer.h {
             block.attn.compact();
             block.mlp.compact();
         }
     }
 
-    pub(crate) fn head(&self) -> Option<&Linear> {
+    fn head(&self) -> Option<&AnyLinear> {
         self.lm_head.as_ref()
     }
 
-    pub(crate) fn embedding(&self) -> Tensor<2> {
+    fn embedding(&self) -> Tensor<2> {
         self.transformer.wte.weight.val()
     }
 
-    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+    fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
         let mut all = Vec::new();
         for (index, block) in self.transformer.h.iter_mut().enumerate() {
             let named = [
@@ -123,18 +138,21 @@ impl Gpt2 {
 }
 
 impl Block {
-    fn build(config: &Gpt2Config, builder: &Builder, path: &str) -> Result<Self, Error> {
+    fn build(config: &Gpt2Config, builder: &mut Builder, path: &str) -> Result<Self, Error> {
         let width = config.n_embd;
-        let norm = || builder.layer_norm(width, config.layer_norm_epsilon);
-        let linear = |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, true);
+        let (ln_1, ln_2) = (
+            builder.layer_norm(width, config.layer_norm_epsilon),
+            builder.layer_norm(width, config.layer_norm_epsilon),
+        );
+        let mut linear = |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, true);
         Ok(Self {
-            ln_1: norm(),
+            ln_1,
             attn: Attention {
                 c_attn: linear("attn.c_attn", [width, 3 * width])?,
                 c_proj: linear("attn.c_proj", [width, width])?,
                 head_dim: width / config.n_head,
             },
-            ln_2: norm(),
+            ln_2,
             mlp: Mlp {
                 c_fc: linear("mlp.c_fc", [width, config.inner()])?,
                 c_proj: linear("mlp.c_proj", [config.inner(), width])?,
@@ -145,17 +163,17 @@ impl Block {
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let x = x.clone() + self.attn.forward(self.ln_1.forward(x), index, pass);
         let x = x.clone() + self.mlp.forward(self.ln_2.forward(x), index, pass);
-        pass.leave(&x);
+        pass.record_output(&x);
         x
     }
 }
 
 impl Attention {
-    /// Drops dead heads; see [`Model::compact`](crate::Model::compact).
+    /// Removes dead heads; see [`Model::compact`](crate::Model::compact).
     fn compact(&mut self) {
         let (head, [inner, width]) = (self.head_dim, self.c_proj.shape());
-        let gives = self.c_attn.gives();
-        let left = Heads::left(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
+        let gives = self.c_attn.writes();
+        let left = Heads::alive(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
         let Some(heads) = left else { return };
         let (kept, width) = (heads.queries(head), vec![true; width]);
         self.c_attn = self.c_attn.part(&width, &kept.repeat(3));
@@ -180,9 +198,9 @@ impl Attention {
 }
 
 impl Mlp {
-    /// Drops dead hidden features: the activation is zero at zero.
+    /// Removes dead hidden features: the activation is zero at zero.
     fn compact(&mut self) {
-        let Some(alive) = left_hidden(&[&self.c_fc], &self.c_proj) else { return };
+        let Some(alive) = live_features(&[&self.c_fc], &self.c_proj) else { return };
         let width = vec![true; self.c_proj.shape()[1]];
         self.c_fc = self.c_fc.part(&width, &alive);
         self.c_proj = self.c_proj.part(&alive, &width);
@@ -190,12 +208,12 @@ impl Mlp {
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
-        pass.tell(name("c_fc"), &x);
+        pass.observe(name("c_fc"), &x);
         let hidden = self.c_fc.forward(x);
         let dtype = hidden.dtype();
         // The cube of a hidden feature leaves the range of f16.
         let active = gelu_approximate(hidden.cast(DType::F32)).cast(dtype);
-        pass.tell(name("c_proj"), &active);
+        pass.observe(name("c_proj"), &active);
         self.c_proj.forward(active)
     }
 }

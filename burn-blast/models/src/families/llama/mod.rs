@@ -1,23 +1,27 @@
-//! The Llama architecture. Fields are called as in Hugging Face's checkpoints.
+//! Llama. Fields are named as in Hugging Face's checkpoints.
+
+mod config;
+
+pub use config::LlamaConfig;
 
 use burn::module::Module;
 use burn::nn;
 use burn::tensor::activation::silu;
 use burn::tensor::{Int, Tensor};
-use burn_blast::BlockSparseGatedMlp;
+use burn_blast::module::{AnyLinear, BlockSparseGatedMlp, live_features};
 
 use crate::attention::Pass;
-use crate::checkpoint::Builder;
-use crate::compact::{Heads, LayerSizes, left_hidden};
-use crate::config::LlamaConfig;
+use crate::builder::Builder;
+use crate::compact::Heads;
+use crate::families::Family;
 use crate::rope::{Rope, Rotation};
-use crate::{Error, Linear};
+use crate::{Error, LayerSizes};
 
 /// Embedding, layers, norm, and the output layer if it is not the embedding.
 #[derive(Module, Debug)]
 pub struct Llama {
     model: Decoder,
-    lm_head: Option<Linear>,
+    lm_head: Option<AnyLinear>,
     #[module(skip)]
     rope: Rope,
 }
@@ -39,36 +43,37 @@ struct Layer {
 
 #[derive(Module, Debug)]
 struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    o_proj: Linear,
+    q_proj: AnyLinear,
+    k_proj: AnyLinear,
+    v_proj: AnyLinear,
+    o_proj: AnyLinear,
     head_dim: usize,
 }
 
 #[derive(Module, Debug)]
 struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
-    down_proj: Linear,
+    gate_proj: AnyLinear,
+    up_proj: AnyLinear,
+    down_proj: AnyLinear,
 }
 
 impl Llama {
-    pub(crate) fn build(config: &LlamaConfig, builder: &Builder) -> Result<Self, Error> {
+    pub(crate) fn build(config: &LlamaConfig, builder: &mut Builder) -> Result<Self, Error> {
         let width = config.hidden_size;
+        let embed_tokens = builder.embedding(config.vocab_size, width);
         let layers = (0..config.num_hidden_layers)
-            .map(|index| Layer::build(config, builder, &format!("model.layers.{index}")));
-        let model = Decoder {
-            embed_tokens: builder.embedding(config.vocab_size, width),
-            layers: layers.collect::<Result<_, _>>()?,
-            norm: builder.rms_norm(width, config.rms_norm_eps),
-        };
+            .map(|index| Layer::build(config, builder, &format!("model.layers.{index}")))
+            .collect::<Result<_, _>>()?;
+        let norm = builder.rms_norm(width, config.rms_norm_eps);
         let head = || builder.linear("lm_head", [width, config.vocab_size], false);
         let lm_head = (!config.tie_word_embeddings).then(head).transpose()?;
-        Ok(Self { model, lm_head, rope: config.rope.clone() })
+        let rope = Rope::new(config.head_dim, config.rope_theta, &config.rope_scaling);
+        Ok(Self { model: Decoder { embed_tokens, layers, norm }, lm_head, rope })
     }
+}
 
-    pub(crate) fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+impl Family for Llama {
+    fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
         let time = tokens.dims()[1];
         let mut x = self.model.embed_tokens.forward(tokens);
         let rotation = self.rope.at(pass.start, time, &x.device(), x.dtype());
@@ -79,13 +84,17 @@ impl Llama {
         self.model.norm.forward(x)
     }
 
-    pub(crate) fn layers(&self) -> usize {
+    fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        self.model.layers[layer].mlp.forward(input, layer, pass)
+    }
+
+    fn layers(&self) -> usize {
         self.model.layers.len()
     }
 
-    pub(crate) fn sizes(&self) -> Vec<LayerSizes> {
+    fn sizes(&self) -> Vec<LayerSizes> {
         let sizes = |layer: &Layer| {
-            let heads = |linear: &Linear| linear.shape()[1] / layer.self_attn.head_dim;
+            let heads = |linear: &AnyLinear| linear.shape()[1] / layer.self_attn.head_dim;
             LayerSizes {
                 hidden: layer.mlp.down_proj.shape()[0],
                 heads: heads(&layer.self_attn.q_proj),
@@ -95,22 +104,22 @@ impl Llama {
         self.model.layers.iter().map(sizes).collect()
     }
 
-    pub(crate) fn compact(&mut self) {
+    fn compact(&mut self) {
         for layer in &mut self.model.layers {
             layer.self_attn.compact();
             layer.mlp.compact();
         }
     }
 
-    pub(crate) fn head(&self) -> Option<&Linear> {
+    fn head(&self) -> Option<&AnyLinear> {
         self.lm_head.as_ref()
     }
 
-    pub(crate) fn embedding(&self) -> Tensor<2> {
+    fn embedding(&self) -> Tensor<2> {
         self.model.embed_tokens.weight.val()
     }
 
-    pub(crate) fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+    fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
         let mut all = Vec::new();
         for (index, layer) in self.model.layers.iter_mut().enumerate() {
             let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
@@ -132,31 +141,37 @@ impl Llama {
 }
 
 impl Layer {
-    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
-        let norm = || builder.rms_norm(config.hidden_size, config.rms_norm_eps);
+    fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
+        let (width, epsilon) = (config.hidden_size, config.rms_norm_eps);
         Ok(Self {
-            input_layernorm: norm(),
+            input_layernorm: builder.rms_norm(width, epsilon),
             self_attn: Attention::build(config, builder, &format!("{path}.self_attn"))?,
-            post_attention_layernorm: norm(),
+            post_attention_layernorm: builder.rms_norm(width, epsilon),
             mlp: Mlp::build(config, builder, &format!("{path}.mlp"))?,
         })
     }
 
-    fn forward(&self, x: Tensor<3>, index: usize, turn: &Rotation, pass: &mut Pass) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        index: usize,
+        rotation: &Rotation,
+        pass: &mut Pass,
+    ) -> Tensor<3> {
         let normed = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normed, index, turn, pass);
+        let x = x + self.self_attn.forward(normed, index, rotation, pass);
         let x = x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x), index, pass);
-        pass.leave(&x);
+        pass.record_output(&x);
         x
     }
 }
 
 impl Attention {
-    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
+    fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
         let (width, head_dim) = (config.hidden_size, config.head_dim);
         let query = config.num_attention_heads * head_dim;
         let key = config.num_key_value_heads * head_dim;
-        let linear = |name: &str, shape| {
+        let mut linear = |name: &str, shape| {
             builder.linear(&format!("{path}.{name}"), shape, config.attention_bias)
         };
         Ok(Self {
@@ -168,11 +183,11 @@ impl Attention {
         })
     }
 
-    /// Drops dead heads; see [`Model::compact`](crate::Model::compact).
+    /// Removes dead heads; see [`Model::compact`](crate::Model::compact).
     fn compact(&mut self) {
         let (head, width) = (self.head_dim, vec![true; self.o_proj.shape()[1]]);
         let layers = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let Some(heads) = Heads::left(&layers, &self.v_proj.gives(), &self.o_proj, head) else {
+        let Some(heads) = Heads::alive(&layers, &self.v_proj.writes(), &self.o_proj, head) else {
             return;
         };
         let (queries, groups) = (heads.queries(head), heads.groups(head));
@@ -182,14 +197,20 @@ impl Attention {
         self.o_proj = self.o_proj.part(&queries, &width);
     }
 
-    fn forward(&self, x: Tensor<3>, index: usize, turn: &Rotation, pass: &mut Pass) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        index: usize,
+        rotation: &Rotation,
+        pass: &mut Pass,
+    ) -> Tensor<3> {
         let [batch, time, _] = x.dims();
         let split = |x: Tensor<3>| {
             let heads = x.dims()[2] / self.head_dim;
             x.reshape([batch, time, heads, self.head_dim]).swap_dims(1, 2)
         };
-        let query = turn.apply(split(self.q_proj.forward(x.clone())));
-        let keys = turn.apply(split(self.k_proj.forward(x.clone())));
+        let query = rotation.apply(split(self.q_proj.forward(x.clone())));
+        let keys = rotation.apply(split(self.k_proj.forward(x.clone())));
         let values = split(self.v_proj.forward(x));
         let mixed = pass.attend(index, query, keys, values);
         let width = mixed.dims()[1] * self.head_dim;
@@ -198,9 +219,9 @@ impl Attention {
 }
 
 impl Mlp {
-    fn build(config: &LlamaConfig, builder: &Builder, path: &str) -> Result<Self, Error> {
+    fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
         let (width, hidden) = (config.hidden_size, config.intermediate_size);
-        let linear =
+        let mut linear =
             |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, config.mlp_bias);
         Ok(Self {
             gate_proj: linear("gate_proj", [width, hidden])?,
@@ -209,10 +230,10 @@ impl Mlp {
         })
     }
 
-    /// Drops dead hidden features.
+    /// Removes dead hidden features.
     fn compact(&mut self) {
         let into = [&self.gate_proj, &self.up_proj];
-        let Some(alive) = left_hidden(&into, &self.down_proj) else { return };
+        let Some(alive) = live_features(&into, &self.down_proj) else { return };
         let width = vec![true; self.down_proj.shape()[1]];
         self.gate_proj = self.gate_proj.part(&width, &alive);
         self.up_proj = self.up_proj.part(&width, &alive);
@@ -220,15 +241,15 @@ impl Mlp {
     }
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
-        if let (Some(mlp), true) = (self.fused(), pass.witness.is_none()) {
+        if let (Some(mlp), true) = (self.fused(), pass.hook.is_none()) {
             return mlp.forward(x);
         }
         let name = |layer| move || format!("model.layers.{index}.mlp.{layer}");
-        pass.tell(name("gate_proj"), &x);
-        pass.tell(name("up_proj"), &x);
+        pass.observe(name("gate_proj"), &x);
+        pass.observe(name("up_proj"), &x);
         let gate = silu(self.gate_proj.forward(x.clone()));
         let hidden = gate * self.up_proj.forward(x);
-        pass.tell(name("down_proj"), &hidden);
+        pass.observe(name("down_proj"), &hidden);
         self.down_proj.forward(hidden)
     }
 
@@ -237,7 +258,7 @@ impl Mlp {
     /// Made for each call, which shares the weights and copies none: held as one module they would lose the names
     /// of the checkpoint.
     fn fused(&self) -> Option<BlockSparseGatedMlp> {
-        let (Linear::Sparse(gate), Linear::Sparse(up), Linear::Sparse(down)) =
+        let (AnyLinear::Sparse(gate), AnyLinear::Sparse(up), AnyLinear::Sparse(down)) =
             (&self.gate_proj, &self.up_proj, &self.down_proj)
         else {
             return None;

@@ -1,0 +1,186 @@
+//! Model families: a folder each, and a line in each of the lists of this file.
+//!
+//! A folder holds the configuration of the family (`config.rs`: sizes, names, orientation of weights) and its
+//! architecture (`mod.rs`). Everything else in this crate works with [`Config`] and [`Model`].
+
+mod gpt2;
+mod llama;
+
+pub use gpt2::{Gpt2, Gpt2Config};
+pub use llama::{Llama, LlamaConfig};
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+use burn_blast::module::AnyLinear;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::attention::Pass;
+use crate::builder::Builder;
+use crate::{Error, LayerSizes};
+
+/// Architecture and sizes of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Config {
+    /// `"model_type": "llama"`.
+    Llama(LlamaConfig),
+    /// `"model_type": "gpt2"`.
+    Gpt2(Gpt2Config),
+}
+
+/// A language model.
+///
+/// As a Burn module its parameters are named as in the checkpoint, except that the weight and bias of a norm are
+/// `gamma` and `beta`, and that Burn adds the names of enum variants: `Llama`, `Gpt2`, `Dense`, `Sparse`, `Adapted`.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one model")]
+pub enum Model {
+    /// A Llama.
+    Llama(Llama),
+    /// A GPT-2.
+    Gpt2(Gpt2),
+}
+
+/// Every value of `model_type` that can be loaded.
+pub(crate) const MODEL_TYPES: &str = "\"llama\" and \"gpt2\"";
+
+/// Evaluates an expression for the family of a [`Config`] or a [`Model`].
+macro_rules! each {
+    ($any:expr, $family:ident => $value:expr) => {
+        match $any {
+            Self::Llama($family) => $value,
+            Self::Gpt2($family) => $value,
+        }
+    };
+}
+
+impl Config {
+    /// Reads the content of a `config.json`.
+    ///
+    /// # Errors
+    /// If the architecture or a setting is not implemented, or sizes are missing or contradict each other.
+    pub fn parse(json: &Value) -> Result<Self, Error> {
+        if !json.get("quantization_config").is_none_or(Value::is_null) {
+            return Err(Error::Unsupported {
+                setting: "quantization_config",
+                found: "a quantised checkpoint".to_string(),
+                supported: "use the checkpoint in bf16, f16 or f32",
+            });
+        }
+        Ok(match json.get("model_type").and_then(Value::as_str) {
+            Some("llama") => Self::Llama(LlamaConfig::parse(json)?),
+            Some("gpt2") => Self::Gpt2(Gpt2Config::parse(json)?),
+            found => return Err(Error::ModelType { found: found.unwrap_or("").to_string() }),
+        })
+    }
+
+    pub(crate) fn family(&self) -> &dyn FamilyConfig {
+        each!(self, config => config)
+    }
+}
+
+impl Model {
+    pub(crate) fn family(&self) -> &dyn Family {
+        each!(self, model => model)
+    }
+
+    pub(crate) fn family_mut(&mut self) -> &mut dyn Family {
+        each!(self, model => model)
+    }
+
+    /// Name of the family, the first part of every parameter's path in the module.
+    pub(crate) fn variant(&self) -> &'static str {
+        match self {
+            Self::Llama(_) => "Llama",
+            Self::Gpt2(_) => "Gpt2",
+        }
+    }
+}
+
+/// What the rest of the crate asks of the configuration of a family.
+pub(crate) trait FamilyConfig {
+    /// Tokens of the vocabulary.
+    fn vocabulary(&self) -> usize;
+
+    /// Positions the model was made for.
+    fn context(&self) -> usize;
+
+    /// Features between the layers.
+    fn width(&self) -> usize;
+
+    /// Whether the output layer is the embedding.
+    fn is_tied(&self) -> bool;
+
+    /// A model of these sizes, its layers made from first to last.
+    fn build(&self, builder: &mut Builder) -> Result<Model, Error>;
+
+    /// Writes other sizes of the layers into the content of a `config.json`.
+    fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error>;
+
+    /// Name of the embedding, whose data type is the model's.
+    fn embedding_name(&self) -> &'static str;
+
+    /// Whether a file has the dense weight at a path of the module as `[d_output, d_input]`.
+    fn is_out_in(&self, path: &str) -> bool;
+
+    /// Regular expressions and replacements that make the path in the module from a name in a file.
+    fn renames(&self) -> &'static [(&'static str, &'static str)];
+
+    /// What the weight of a layer may be called in a file.
+    fn weight_names(&self, layer: &str) -> Vec<String> {
+        vec![format!("{layer}.weight")]
+    }
+}
+
+/// What the rest of the crate asks of a model of a family.
+pub(crate) trait Family {
+    /// The features that the output layer takes.
+    fn hidden(&self, tokens: Tensor<2, Int>, pass: Pass) -> Tensor<3>;
+
+    /// The MLP of a layer.
+    fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
+
+    /// Layers, without embedding and output.
+    fn layers(&self) -> usize;
+
+    /// Sizes of each layer.
+    fn sizes(&self) -> Vec<LayerSizes>;
+
+    /// Removes dead hidden features and heads.
+    fn compact(&mut self);
+
+    /// The output layer, unless it is the embedding.
+    fn head(&self) -> Option<&AnyLinear>;
+
+    /// Weight of the embedding, `[vocabulary, width]`.
+    fn embedding(&self) -> Tensor<2>;
+
+    /// Every linear layer with its name in the checkpoint.
+    fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)>;
+}
+
+fn read<T: DeserializeOwned>(json: &Value) -> Result<T, Error> {
+    T::deserialize(json).map_err(|error| Error::Settings { reason: error.to_string() })
+}
+
+fn positive(sizes: &[(&str, usize)]) -> Result<(), Error> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => Err(Error::Contradiction { reason: format!("{name} is 0") }),
+        None => Ok(()),
+    }
+}
+
+fn divides(part: (&str, usize), whole: (&str, usize)) -> Result<(), Error> {
+    if whole.1.is_multiple_of(part.1) {
+        return Ok(());
+    }
+    let reason = format!("{} = {} does not divide {} = {}", part.0, part.1, whole.0, whole.1);
+    Err(Error::Contradiction { reason })
+}
+
+fn positive_number(name: &str, value: f64) -> Result<(), Error> {
+    match value > 0.0 {
+        true => Ok(()),
+        false => Err(Error::Contradiction { reason: format!("{name} is {value}") }),
+    }
+}
