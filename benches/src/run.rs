@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use burn_blast::Path;
+use burn_blast::ProductPath;
 
 use crate::catalogue::{Plan, describe, problems};
 use crate::cli::RunArgs;
@@ -180,8 +180,8 @@ impl Bench {
         let speedup: Vec<f64> =
             sparse.iter().zip(dense).map(|(sparse, dense)| dense / sparse).collect();
         let path = path.map(|path| match path {
-            Path::Sparse => "sparse".to_owned(),
-            Path::Dense => "dense".to_owned(),
+            ProductPath::Sparse => "sparse".to_owned(),
+            ProductPath::Dense => "dense".to_owned(),
         });
         Ok(Measured {
             problem: problem.clone(),

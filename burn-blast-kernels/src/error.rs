@@ -1,4 +1,4 @@
-//! What can be wrong with a pattern.
+//! Errors of patterns.
 
 use thiserror::Error;
 
@@ -9,14 +9,8 @@ pub enum PatternError {
     /// The block size has no kernel.
     #[error("block size {found} is not supported: use 8, 16, 32, 64 or 128")]
     BlockSize {
-        /// The size asked for.
+        /// The requested size.
         found: usize,
-    },
-    /// A sparsity is not a share.
-    #[error("sparsity {found} is not supported: use a share between 0 and 1")]
-    Sparsity {
-        /// The share asked for.
-        found: f64,
     },
     /// A matrix side is zero or too large to index.
     #[error(
@@ -27,7 +21,7 @@ pub enum PatternError {
         rows: usize,
         /// Columns of the matrix (`d_output`).
         cols: usize,
-        /// Largest side.
+        /// Longest side allowed.
         max: usize,
     },
     /// The column pointers do not have one entry per block column plus one.
@@ -49,7 +43,7 @@ pub enum PatternError {
         /// First entry found.
         found: u32,
     },
-    /// The column pointers fall from one column to the next.
+    /// The column pointers decrease from one column to the next.
     #[error("column pointers fall from {from} to {to} at block column {col}: the file is damaged")]
     ColPtrFalls {
         /// The block column.
@@ -82,7 +76,7 @@ pub enum PatternError {
         /// Block rows of the grid.
         rows: usize,
     },
-    /// The rows of a column are not strictly rising.
+    /// The rows of a column are not strictly increasing.
     #[error(
         "block row {row} in block column {col} comes after row {previous}: rows must rise inside a column, without repeats"
     )]

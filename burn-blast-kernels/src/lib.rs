@@ -1,15 +1,13 @@
-//! Block-sparse patterns and the kernels that multiply by them.
-//!
-//! This crate knows nothing of Burn's modules or training. Data flows one way:
+//! Block-sparse patterns and the kernels that multiply by them. This crate does not depend on Burn.
 //!
 //! ```text
-//! BlockMask ─► BlockPattern ─► plan ─┐
-//!                                    ├─► spmm / spmm_t / sddmm / norms   (cpu: SIMD, cube: GPU)
-//! dense weight ─► pack ─► values ────┘
+//! BlockMask ─► BlockPattern ─────┐
+//!                                ├─► spmm / spmm_t / sddmm / norms   (cpu: SIMD, cube: GPU)
+//! dense weight ─► pack ─► values ┘
 //! ```
 //!
-//! The format is drawn once, in [`pattern`]. Every kernel is held against the f64 oracle in
-//! [`reference`](mod@reference), whose error bound follows the data type and the length of each sum.
+//! The format is drawn in [`pattern`]. All kernels are tested against the module `reference` (feature `testing`), a
+//! plain implementation in f64 with an error bound per element.
 //!
 //! # Example
 //! ```
@@ -30,6 +28,7 @@
 //! # Ok::<(), burn_blast_kernels::PatternError>(())
 //! ```
 
+mod activation;
 pub mod budget;
 pub mod cost;
 pub mod cpu;
@@ -40,12 +39,14 @@ pub mod draw;
 mod error;
 pub mod pack;
 pub mod pattern;
+#[cfg(any(test, feature = "testing"))]
 pub mod reference;
 pub mod strategy;
 
+pub use activation::Activation;
 pub use error::PatternError;
-pub use pattern::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternId, Plan};
-pub use strategy::{Choice, Device, Path, Reason, Strategy};
+pub use pattern::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternId};
+pub use strategy::{PathChoice, PathReason, ProductPath, Strategy};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,8 +1,23 @@
-//! The f64 oracle every kernel is held against: slow on purpose, one plain loop per verb.
+//! The f64 oracle for tests of kernels: one plain loop per operation. Needs the feature `testing`.
 //!
-//! Each element comes with `Σ|a·b|` and the number of terms, from which [`Rounding::limit`] derives how
-//! far a kernel may be off. The limit grows with the length of the sum, so a kernel that drops a block
-//! cannot hide behind a loose tolerance.
+//! Each element comes with `Σ|a·b|` and the number of terms, from which [`Rounding::limit`] derives the largest error
+//! that a kernel may have. The bound is tight enough that a single dropped block exceeds it.
+//!
+//! # Example
+//! ```
+//! use burn_blast_kernels::reference::{self, Rounding};
+//! use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, cpu};
+//!
+//! let shape = MatrixShape::new(64, 48)?;
+//! let pattern = BlockPattern::random(shape, BlockSize::new(16)?, 0.5, 1);
+//! let values: Vec<f32> = (0..pattern.value_count()).map(|at| (at as f32).sin()).collect();
+//! let x: Vec<f32> = (0..3 * 64).map(|at| (at as f32).cos()).collect();
+//!
+//! let y = cpu::spmm(&x, &values, None, &pattern, 3);
+//! let want = reference::spmm(&x, &values, None, &pattern);
+//! Rounding::F32.check(&y, &want).unwrap();
+//! # Ok::<(), burn_blast_kernels::PatternError>(())
+//! ```
 
 mod gated;
 
@@ -10,7 +25,7 @@ pub use gated::{activate, activation, gated_gradients, gated_hidden};
 
 use crate::{BlockPattern, pack};
 
-/// One exact element and what bounds the error of computing it in floating point.
+/// An exact element, with what is needed to bound the error of computing it in floating point.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Exact {
     /// The sum in f64.
@@ -39,14 +54,14 @@ impl Exact {
     }
 }
 
-/// Unit roundoffs of the arithmetic actually run.
+/// Unit roundoffs of the arithmetic that is tested.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rounding {
-    /// Of each input on its way into the multiplier; 0 if inputs are read exactly.
+    /// Roundoff of an input before it is multiplied; 0 if inputs are exact.
     pub input: f64,
-    /// Of the accumulator.
+    /// Roundoff of the accumulator.
     pub accumulate: f64,
-    /// Of the stored result.
+    /// Roundoff of the stored result.
     pub output: f64,
 }
 
@@ -57,8 +72,8 @@ impl Rounding {
     pub const F16: Self = Self { input: 0.0, accumulate: 6.0e-8, output: 4.9e-4 };
     /// Inputs and results in bf16, sums in f32.
     pub const BF16: Self = Self { input: 0.0, accumulate: 6.0e-8, output: 3.95e-3 };
-    /// Inputs and results in f32, factors rounded to TF32, sums in f32. Rounding to 10 bits is off by 2⁻¹¹, which the
-    /// slope of an activation makes up to 1.2 times as much.
+    /// Inputs and results in f32, inputs rounded to TF32 before they are multiplied, sums in f32. The roundoff of 10 bits
+    /// is 2⁻¹¹; the slope of an activation increases it up to 1.2 times.
     pub const TF32: Self = Self { input: 5.9e-4, accumulate: 6.0e-8, output: 6.0e-8 };
 
     /// Largest allowed distance from `exact`.
@@ -72,10 +87,10 @@ impl Rounding {
             + subnormal
     }
 
-    /// Checks a result against the oracle.
+    /// Checks a result against the exact one.
     ///
     /// # Errors
-    /// A sentence naming the first element that is off, or a length that differs.
+    /// A message with the first element whose error exceeds the limit, or with the lengths if they differ.
     pub fn check(&self, got: &[f32], want: &[Exact]) -> Result<(), String> {
         if got.len() != want.len() {
             return Err(format!("got {} elements, want {}", got.len(), want.len()));
@@ -189,8 +204,8 @@ fn gradient(x: &[f32], dy: &[f32], pattern: &BlockPattern, k: usize, n: usize) -
     sum
 }
 
-/// Norm of cells that carry their own error bound. By the triangle inequality the norm is off by at most
-/// the norm of what the cells are off, plus the rounding of summing the squares in any order.
+/// Norm of cells with error bounds. By the triangle inequality, the error of the norm is at most the norm of the errors of
+/// the cells, plus the rounding of summing the squares in any order.
 fn norm(cells: impl Iterator<Item = Exact>) -> Exact {
     let (mut squares, mut abs_squares, mut terms, mut count) = (0.0, 0.0, 0, 0_usize);
     for cell in cells {
@@ -199,7 +214,7 @@ fn norm(cells: impl Iterator<Item = Exact>) -> Exact {
         terms = terms.max(cell.terms);
         count += 1;
     }
-    // Kernels sum squares in strides and trees: at most about `2 · side` roundings in a row.
+    // Kernels sum squares in strides and trees: at most about `2 · side` successive roundings.
     let roundings = 2 * count.isqrt();
     Exact { value: f64::sqrt(squares), abs_sum: f64::sqrt(abs_squares), terms: terms + roundings }
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::BlockPattern;
-pub use crate::cost::DeviceClass as Device;
-use crate::cost::break_even_density;
+use crate::cost::{DeviceClass, break_even_density};
 
 /// How a layer chooses between its kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +19,7 @@ pub enum Strategy {
 
 /// A way to compute the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Path {
+pub enum ProductPath {
     /// The block-sparse kernel on the packed values.
     Sparse,
     /// Burn's dense product on the unpacked weight.
@@ -29,7 +28,7 @@ pub enum Path {
 
 /// Why a path was taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Reason {
+pub enum PathReason {
     /// The strategy asked for it.
     Forced,
     /// The cost model compared the density with its break-even point.
@@ -48,11 +47,11 @@ pub enum Reason {
 
 /// The path taken for one input size, with the figures behind it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Choice {
+pub struct PathChoice {
     /// The path.
-    pub path: Path,
+    pub path: ProductPath,
     /// Why.
-    pub reason: Reason,
+    pub reason: PathReason,
     /// Share of blocks kept.
     pub density: f64,
     /// Rows of the input.
@@ -61,10 +60,10 @@ pub struct Choice {
 
 impl Strategy {
     /// Chooses the path for an input of `rows` rows by the cost model.
-    pub fn choose(self, pattern: &BlockPattern, device: Device, rows: usize) -> Choice {
+    pub fn choose(self, pattern: &BlockPattern, device: DeviceClass, rows: usize) -> PathChoice {
         self.choose_by(pattern, rows, || {
             let break_even = break_even_density(device, pattern.block(), rows);
-            Reason::CostModel { break_even }
+            PathReason::CostModel { break_even }
         })
     }
 
@@ -73,40 +72,39 @@ impl Strategy {
         self,
         pattern: &BlockPattern,
         rows: usize,
-        reason: impl FnOnce() -> Reason,
-    ) -> Choice {
+        reason: impl FnOnce() -> PathReason,
+    ) -> PathChoice {
         let density = pattern.density();
         let (path, reason) = match self {
-            Strategy::Sparse => (Path::Sparse, Reason::Forced),
-            Strategy::Dense => (Path::Dense, Reason::Forced),
+            Strategy::Sparse => (ProductPath::Sparse, PathReason::Forced),
+            Strategy::Dense => (ProductPath::Dense, PathReason::Forced),
             Strategy::Auto => {
                 let reason = reason();
                 let wins = match reason {
-                    Reason::Forced => true,
-                    Reason::CostModel { break_even } | Reason::Measured { break_even, .. } => {
-                        density <= break_even
-                    }
+                    PathReason::Forced => true,
+                    PathReason::CostModel { break_even }
+                    | PathReason::Measured { break_even, .. } => density <= break_even,
                 };
-                (if wins { Path::Sparse } else { Path::Dense }, reason)
+                (if wins { ProductPath::Sparse } else { ProductPath::Dense }, reason)
             }
         };
-        Choice { path, reason, density, rows }
+        PathChoice { path, reason, density, rows }
     }
 }
 
-impl fmt::Display for Choice {
+impl fmt::Display for PathChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = match self.path {
-            Path::Sparse => "block-sparse kernel",
-            Path::Dense => "dense product on the unpacked weight",
+            ProductPath::Sparse => "block-sparse kernel",
+            ProductPath::Dense => "dense product on the unpacked weight",
         };
         write!(f, "{path}: {} rows, {:.1} % of blocks kept", self.rows, 100.0 * self.density)?;
         match self.reason {
-            Reason::Forced => write!(f, "; asked for by the strategy"),
-            Reason::CostModel { break_even } => {
+            PathReason::Forced => write!(f, "; asked for by the strategy"),
+            PathReason::CostModel { break_even } => {
                 write!(f, "; by the cost model sparse pays up to {:.1} % kept", 100.0 * break_even)
             }
-            Reason::Measured { break_even, size: [d_input, d_output, rows] } => write!(
+            PathReason::Measured { break_even, size: [d_input, d_output, rows] } => write!(
                 f,
                 "; as measured at {d_input} x {d_output} and {rows} rows, sparse pays up to {:.1} % kept",
                 100.0 * break_even
@@ -120,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{BlockSize, MatrixShape};
 
-    fn choice(strategy: Strategy, device: Device, density: f64) -> Choice {
+    fn choice(strategy: Strategy, device: DeviceClass, density: f64) -> PathChoice {
         let shape = MatrixShape::new(512, 512).unwrap();
         let pattern = BlockPattern::random(shape, BlockSize::new(32).unwrap(), density, 1);
         strategy.choose(&pattern, device, 256)
@@ -128,21 +126,21 @@ mod tests {
 
     #[test]
     fn a_forced_strategy_is_obeyed() {
-        assert_eq!(choice(Strategy::Sparse, Device::Gpu, 1.0).path, Path::Sparse);
-        assert_eq!(choice(Strategy::Dense, Device::Host, 0.1).path, Path::Dense);
+        assert_eq!(choice(Strategy::Sparse, DeviceClass::Gpu, 1.0).path, ProductPath::Sparse);
+        assert_eq!(choice(Strategy::Dense, DeviceClass::Host, 0.1).path, ProductPath::Dense);
     }
 
     #[test]
     fn auto_takes_dense_above_break_even_and_says_why() {
-        let dense = choice(Strategy::Auto, Device::Gpu, 0.9);
-        assert_eq!(dense.path, Path::Dense);
+        let dense = choice(Strategy::Auto, DeviceClass::Gpu, 0.9);
+        assert_eq!(dense.path, ProductPath::Dense);
         assert_eq!(
             dense.to_string(),
             "dense product on the unpacked weight: 256 rows, 89.8 % of blocks kept; \
              by the cost model sparse pays up to 31.9 % kept"
         );
-        assert_eq!(choice(Strategy::Auto, Device::Gpu, 0.1).path, Path::Sparse);
-        assert_eq!(choice(Strategy::Auto, Device::Host, 0.5).path, Path::Sparse);
+        assert_eq!(choice(Strategy::Auto, DeviceClass::Gpu, 0.1).path, ProductPath::Sparse);
+        assert_eq!(choice(Strategy::Auto, DeviceClass::Host, 0.5).path, ProductPath::Sparse);
     }
 
     #[test]
@@ -152,20 +150,26 @@ mod tests {
             let pattern = BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, 1);
             Strategy::Auto.choose(&pattern, device, 4096).path
         };
-        let path = |block, density| path_on(Device::TensorCores, block, density);
+        let path = |block, density| path_on(DeviceClass::TensorCores, block, density);
         let table = [(16, 0.1), (32, 0.25), (64, 0.4), (128, 0.5)];
         for (block, density) in table {
-            assert_eq!(path(block, density), Path::Dense, "block {block}");
+            assert_eq!(path(block, density), ProductPath::Dense, "block {block}");
         }
         let table = [(16, 0.04), (32, 0.1), (64, 0.25), (128, 0.4)];
         for (block, density) in table {
-            assert_eq!(path(block, density), Path::Sparse, "block {block}");
+            assert_eq!(path(block, density), ProductPath::Sparse, "block {block}");
         }
         // Where only the dense product has them, a larger block does not help.
-        for (block, density, want) in
-            [(16, 0.1, Path::Dense), (128, 0.15, Path::Dense), (128, 0.08, Path::Sparse)]
-        {
-            assert_eq!(path_on(Device::DenseTensorCores, block, density), want, "block {block}");
+        for (block, density, want) in [
+            (16, 0.1, ProductPath::Dense),
+            (128, 0.15, ProductPath::Dense),
+            (128, 0.08, ProductPath::Sparse),
+        ] {
+            assert_eq!(
+                path_on(DeviceClass::DenseTensorCores, block, density),
+                want,
+                "block {block}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@
 
 mod gpu;
 
-use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::Activation;
 use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue, Kernel};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
@@ -295,7 +295,7 @@ fn one_full_column_and_row_among_nearly_empty_ones_are_written() {
     (0..8).for_each(|at| mask.set(2, at, true));
     mask.set(7, 0, true);
     let problem = Problem::new(&client, F32, BlockPattern::from_mask(&mask), 18);
-    assert_eq!(problem.pattern.plan().cols_by_length[..2], [5, 0]);
+    assert_eq!(problem.pattern.work_order().cols_by_length[..2], [5, 0]);
     problem.check_spmm();
     problem.check_spmm_t();
     problem.check_sddmm();

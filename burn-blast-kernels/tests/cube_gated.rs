@@ -7,7 +7,7 @@
 mod common;
 mod gpu;
 
-use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::Activation;
 use burn_blast_kernels::cube::{self, Call};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};

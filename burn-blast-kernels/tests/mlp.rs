@@ -1,12 +1,12 @@
-//! The fused feed-forward block against the same block in f64, dense and written out.
+//! The feed-forward block as one operation against the same block in f64, dense and step by step.
 
 mod common;
 
 use std::mem::MaybeUninit;
 
-use burn_blast_kernels::cpu::{self, Activation, Layer, Mlp, MlpGradients, Values};
+use burn_blast_kernels::cpu::{self, Mlp, MlpGradients, MlpLayer, Values};
 use burn_blast_kernels::reference::activation;
-use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, pack};
+use burn_blast_kernels::{Activation, BlockPattern, BlockSize, MatrixShape, pack};
 use common::{numbers, values};
 
 /// One block, its sizes and its random parts.
@@ -45,10 +45,7 @@ impl Case {
     }
 
     fn mlp(&self) -> Mlp<'_> {
-        let layer = |at: usize| Layer {
-            values: Values::F32(&self.values[at]),
-            pattern: &self.patterns[at],
-        };
+        let layer = |at: usize| MlpLayer::new(Values::F32(&self.values[at]), &self.patterns[at]);
         let bias = |at: usize| self.biases.as_ref().map(|biases| &biases[at][..]);
         Mlp {
             gate: layer(0),
@@ -85,11 +82,11 @@ fn product(a: &[f64], b: &[f64], [m, k, n]: [usize; 3]) -> Vec<f64> {
     c
 }
 
-fn turned(a: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+fn transposed(a: &[f64], rows: usize, cols: usize) -> Vec<f64> {
     (0..rows * cols).map(|at| a[(at % rows) * cols + at / rows]).collect()
 }
 
-/// What the block gives, by definition: output, then the gradients of `x`, gate, up, down and the first bias.
+/// The results by definition: the output and the gradients of `x`, the weights and the first bias.
 struct Expected {
     y: Vec<f64>,
     dx: Vec<f64>,
@@ -111,20 +108,20 @@ fn expected(case: &Case) -> Expected {
         g.iter().zip(&u).map(|(&g, u)| activation(case.activation, g).0 * u).collect();
     let mut y = product(&h, &down, [m, f, n]);
     y.iter_mut().enumerate().for_each(|(at, y)| *y += bias(1, at % n));
-    let dh = product(&dy, &turned(&down, f, n), [m, n, f]);
+    let dh = product(&dy, &transposed(&down, f, n), [m, n, f]);
     let slope = |at: usize| activation(case.activation, g[at]).1;
     let dg: Vec<f64> = (0..m * f).map(|at| dh[at] * u[at] * slope(at)).collect();
     let du: Vec<f64> = (0..m * f).map(|at| dh[at] * activation(case.activation, g[at]).0).collect();
-    let mut dx = product(&dg, &turned(&gate, k, f), [m, f, k]);
+    let mut dx = product(&dg, &transposed(&gate, k, f), [m, f, k]);
     if case.gated {
-        let second = product(&du, &turned(&up, k, f), [m, f, k]);
+        let second = product(&du, &transposed(&up, k, f), [m, f, k]);
         dx.iter_mut().zip(second).for_each(|(dx, more)| *dx += more);
     }
-    let xt = turned(&x, m, k);
+    let xt = transposed(&x, m, k);
     let weights = [
         product(&xt, &dg, [k, m, f]),
         product(&xt, &du, [k, m, f]),
-        product(&turned(&h, m, f), &dy, [f, m, n]),
+        product(&transposed(&h, m, f), &dy, [f, m, n]),
     ];
     let bias = (0..f).map(|j| (0..m).map(|i| dg[i * f + j]).sum()).collect();
     Expected { y, dx, weights, bias }

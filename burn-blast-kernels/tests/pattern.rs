@@ -70,8 +70,8 @@ fn the_drawn_example_has_the_drawn_views() {
     assert_eq!(pattern.row_ptr(), [0, 2, 2, 4]);
     assert_eq!(pattern.col_idx(), [0, 2, 0, 2]);
     assert_eq!(pattern.slot(), [0, 2, 1, 3]);
-    assert_eq!(pattern.plan().cols_by_length, [0, 2, 1]);
-    assert_eq!(pattern.plan().col_of_slot, [0, 0, 2, 2]);
+    assert_eq!(pattern.work_order().cols_by_length, [0, 2, 1]);
+    assert_eq!(pattern.work_order().col_of_slot, [0, 0, 2, 2]);
 }
 
 #[test]
@@ -161,10 +161,10 @@ proptest! {
     fn transposing_the_weight_swaps_the_two_products(pattern in any_pattern()) {
         let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
         let dense = pack::unpack(&values(&pattern, 3), &pattern);
-        let mut turned = vec![0.0; dense.len()];
+        let mut transposed = vec![0.0; dense.len()];
         for k in 0..rows {
             for n in 0..cols {
-                turned[n * rows + k] = dense[k * cols + n];
+                transposed[n * rows + k] = dense[k * cols + n];
             }
         }
         let mut mask = BlockMask::empty(shape(cols, rows), pattern.block());
@@ -172,7 +172,7 @@ proptest! {
         let other = BlockPattern::from_mask(&mask);
         let dy = numbers(3 * cols, 4);
         let by_rows = cpu::spmm_t(&dy, &pack::pack(&dense, &pattern), &pattern, 3);
-        let by_cols = cpu::spmm(&dy, &pack::pack(&turned, &other), None, &other, 3);
+        let by_cols = cpu::spmm(&dy, &pack::pack(&transposed, &other), None, &other, 3);
         for (a, b) in by_rows.iter().zip(&by_cols) {
             prop_assert!((a - b).abs() < 1e-4, "{} {}", a, b);
         }

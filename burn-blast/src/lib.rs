@@ -23,8 +23,8 @@ pub use burn_blast_checkpoint::format::LayoutError;
 #[cfg(feature = "cube")]
 pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
 pub use burn_blast_kernels::{
-    BlockMask, BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, PatternId, Reason,
-    Strategy, cost,
+    BlockMask, BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError,
+    PatternId, ProductPath, Strategy, cost,
 };
 pub use module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_blast::report::summary;
 use burn_blast::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    Path, Strategy, warm_up,
+    ProductPath, Strategy, warm_up,
 };
 use common::{distance, engines, floats, numbers, tensor};
 
@@ -200,11 +200,11 @@ fn the_kernel_is_named() {
 fn the_path_taken_is_told_with_its_reason() {
     let layer = BlockSparseLinearConfig::new(256, 256).with_sparsity(0.9).init(&Device::flex());
     let choice = layer.path(64);
-    assert_eq!(choice.path, Path::Sparse);
+    assert_eq!(choice.path, ProductPath::Sparse);
     let text = choice.to_string();
     assert!(text.starts_with("block-sparse kernel: 64 rows, 9.4 % of blocks kept"), "{text}");
     let forced = layer.with_strategy(Strategy::Dense).path(64);
-    assert_eq!(forced.path, Path::Dense);
+    assert_eq!(forced.path, ProductPath::Dense);
 }
 
 #[test]

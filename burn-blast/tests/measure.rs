@@ -5,7 +5,7 @@ mod common;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_blast::advice::{DeviceAdvice, MeasureError};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, Reason, quantize};
+use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, PathReason, quantize};
 use common::engines;
 
 #[derive(Module, Debug)]
@@ -38,7 +38,8 @@ fn every_size_of_a_model_is_measured_once_and_decides_from_then_on() {
         advice.install(&device);
         for (layer, size) in [(&model.first, [48, 64, 40]), (&model.second, [64, 48, 40])] {
             let reason = layer.path(40).reason;
-            let measured = matches!(reason, Reason::Measured { size: found, .. } if found == size);
+            let measured =
+                matches!(reason, PathReason::Measured { size: found, .. } if found == size);
             assert!(measured, "{}: {reason:?}", engine.name);
         }
     }

@@ -5,7 +5,9 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use burn_blast::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight, Path, Strategy};
+use burn_blast::{
+    BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight, ProductPath, Strategy,
+};
 use burn_blast_kernels::reference::{Exact, Rounding};
 
 use super::{Case, Input, Weight, Work, hold};
@@ -28,8 +30,9 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let sparse = weights.sparse(device, Strategy::Sparse);
     let auto = with_strategy(sparse.clone(), Strategy::Auto);
     let layers = [&auto.gate, &auto.up, &auto.down];
-    let all_sparse = layers.iter().all(|layer| layer.path(problem.rows).path == Path::Sparse);
-    let path = if all_sparse { Path::Sparse } else { Path::Dense };
+    let all_sparse =
+        layers.iter().all(|layer| layer.path(problem.rows).path == ProductPath::Sparse);
+    let path = if all_sparse { ProductPath::Sparse } else { ProductPath::Dense };
     let work = weights.work(problem.rows);
     let (rounding, rows) = (super::element(problem)?.rounding(), problem.rows);
     let (checked, x_dense, x_auto, x_check) = (sparse.clone(), x.clone(), x.clone(), x.clone());

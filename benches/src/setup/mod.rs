@@ -9,7 +9,7 @@ use std::any::Any;
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_blast::cost::Cost;
-use burn_blast::{BlockPattern, BlockSize, MatrixShape, Path, functions};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape, ProductPath, functions};
 use rayon::prelude::*;
 
 use crate::element::Element;
@@ -34,7 +34,7 @@ pub struct Case {
     /// Burn's dense layers on the unpacked weight.
     pub dense: Call,
     /// The layer by `Strategy::Auto` and the path it takes, where the verb has a choice.
-    pub auto: Option<(Call, Path)>,
+    pub auto: Option<(Call, ProductPath)>,
     /// Work of one call.
     pub work: Work,
     /// To be called before anything is timed.

@@ -1,6 +1,6 @@
 //! The table of `docs/src/kernel-ladder.md`: what each kernel costs, and what bounds it on paper.
 
-use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::Activation;
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 
 use crate::{Arch, BF16, OfflineError, Toolkit, cooperative, generate};

@@ -9,13 +9,13 @@ use half::{bf16, f16};
 
 use super::{Values, scratch};
 
-/// A float a weight or activation may be stored in. Arithmetic is always `f32`.
+/// A floating-point type that weights and inputs may be stored in. Arithmetic is always `f32`.
 pub trait HostFloat: Copy + Default + Send + Sync + 'static {
-    /// The slice as `f32`, without a copy where it is `f32` already.
+    /// Converts a slice to `f32`; borrows it if it is `f32`.
     fn widen(slice: &[Self]) -> Cow<'_, [f32]>;
-    /// A result rounded to the storage type, without a copy where that is `f32`.
+    /// Rounds a result to the storage type; returns it unchanged for `f32`.
     fn narrow(result: Vec<f32>) -> Vec<Self>;
-    /// Lets `fill` write every element as `f32`, and rounds to the storage type.
+    /// Has `fill` write every element as `f32`, then rounds to the storage type.
     fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>]));
     /// The slice as packed values.
     fn values(slice: &[Self]) -> Values<'_>;

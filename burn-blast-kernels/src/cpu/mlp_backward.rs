@@ -1,50 +1,50 @@
-//! Backward pass of the feed-forward block. It keeps nothing of the forward pass but the input.
+//! Backward pass of the feed-forward block. Of the forward pass it needs the input only.
 
 use std::ops::Range;
 
-use super::factor::{Target, Term, column};
-use super::mlp::{Layer, Mlp, add_bias};
-use super::output::{Epilogue, Output};
-use super::panel::{Panels, pack_all, panel_len};
+use super::macro_kernel::{Target, Term, macro_kernel};
+use super::mlp::{Mlp, MlpLayer, add_bias};
+use super::output::Output;
+use super::panels::{Panels, panels_len, write_all_panels};
 use super::sddmm::Operands;
 use super::spmm::filled;
-use super::tasks::{SharedOut, each, ranges_for, threads_for};
+use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
 use super::{HostFloat, scratch};
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
-/// Rows whose hidden features exist at once. Fewer would add to the weight gradients more often.
+/// Rows whose hidden features exist at once. With fewer, the weight gradients would be read and written more often.
 const CHUNK_ROWS: usize = 256;
 
-/// What [`mlp_backward`] gives.
+/// Gradients of a feed-forward block, by [`mlp_backward`].
 #[derive(Debug, Clone)]
 pub struct MlpGradients<T> {
-    /// Of the input, `[m, d_model]`.
+    /// Gradient of the input, `[m, d_model]`.
     pub input: Vec<T>,
-    /// Of the values of the gate.
+    /// Gradient of the values of `gate`.
     pub gate: Vec<T>,
-    /// Of the values of up, where the block has it.
+    /// Gradient of the values of `up`, if the block has it.
     pub up: Option<Vec<T>>,
-    /// Of the values of down.
+    /// Gradient of the values of `down`.
     pub down: Vec<T>,
-    /// Of the gate's bias, `[d_ff]`, where it has one. That of down is the sum of `dy` over its rows.
+    /// Gradient of the bias of `gate`, `[d_ff]`, if it has one. The bias of `down` has the sum of `dy` over its rows.
     pub gate_bias: Option<Vec<T>>,
 }
 
-/// Gradients of the block from `dy`, the gradient of its output.
+/// Computes the gradients of a feed-forward block from `dy`, the gradient of its output.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`, `dy`: `[m, d_output]`
 ///
 /// # Panics
-/// If a slice has another length, sizes do not follow each other, or blocks differ.
+/// If a slice has another length, layers do not fit each other, or block sizes differ.
 pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) -> MlpGradients<T> {
     mlp.check();
     assert_eq!(x.len(), m * mlp.d_input(), "x must be [m, d_model]");
     assert_eq!(dy.len(), m * mlp.d_output(), "dy must be [m, d_output]");
     let (x, dy) = (T::widen(x), T::widen(dy));
-    // Later chunks add to the first one's sums; without rows there is none, and the sums are zero.
-    let zeros = |layer: &Layer<'_>| vec![0.0; layer.pattern.value_count()];
+    // Zeros are the result without rows. Otherwise the first chunk overwrites the sums and later ones add to them.
+    let zeros = |layer: &MlpLayer<'_>| vec![0.0; layer.pattern.value_count()];
     let mut gate = zeros(&mlp.gate);
     let mut up = mlp.up.as_ref().map(zeros);
     let mut down = zeros(&mlp.down);
@@ -57,10 +57,10 @@ pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) ->
             m,
             threads: threads_for(3 * m * mlp.value_count()),
             dx: SharedOut::new(out),
-            gate: SharedOut::of(&mut gate),
-            up: up.as_mut().map(|up| SharedOut::of(up)),
-            down: SharedOut::of(&mut down),
-            bias: bias.as_mut().map(|bias| SharedOut::of(bias)),
+            gate: SharedOut::initialised(&mut gate),
+            up: up.as_mut().map(|up| SharedOut::initialised(up)),
+            down: SharedOut::initialised(&mut down),
+            bias: bias.as_mut().map(|bias| SharedOut::initialised(bias)),
         };
         for start in (0..m).step_by(CHUNK_ROWS) {
             backward.chunk(start..m.min(start + CHUNK_ROWS));
@@ -94,20 +94,25 @@ struct Backward<'a> {
 impl Backward<'_> {
     fn chunk(&self, rows: Range<usize>) {
         let (mlp, count, b) = (self.mlp, rows.len(), self.mlp.b());
-        let x_len = panel_len(count, mlp.d_input(), b);
-        let dy_len = panel_len(count, mlp.d_output(), b);
-        let ff_len = panel_len(count, mlp.d_ff(), b);
+        let x_len = panels_len(count, mlp.d_input(), b);
+        let dy_len = panels_len(count, mlp.d_output(), b);
+        let ff_len = panels_len(count, mlp.d_ff(), b);
         let up_len = if mlp.up.is_some() { ff_len } else { 0 };
         scratch::with(x_len + dy_len + 2 * ff_len + up_len, |buffer| {
             let (x, buffer) = buffer.split_at_mut(x_len);
             let (dy, buffer) = buffer.split_at_mut(dy_len);
             let (gate, buffer) = buffer.split_at_mut(ff_len);
             let (hidden, up) = buffer.split_at_mut(ff_len);
-            pack_all(self.x, mlp.d_input(), rows.clone(), b, x, self.threads);
-            pack_all(self.dy, mlp.d_output(), rows.clone(), b, dy, self.threads);
+            write_all_panels(self.x, mlp.d_input(), rows.clone(), b, x, self.threads);
+            write_all_panels(self.dy, mlp.d_output(), rows.clone(), b, dy, self.threads);
             let (x, dy) = (Panels::new(x, count), Panels::new(dy, count));
-            let to = [SharedOut::of(gate), SharedOut::of(up), SharedOut::of(hidden)];
-            each(equal_work(mlp.gate.pattern.col_ptr(), self.ranges()), self.threads, |cols| {
+            let to = [
+                SharedOut::initialised(gate),
+                SharedOut::initialised(up),
+                SharedOut::initialised(hidden),
+            ];
+            let tasks = equal_work(mlp.gate.pattern.col_ptr(), self.tasks());
+            run_tasks(tasks, self.threads, |cols| {
                 self.hidden_columns(x, dy, cols, to);
             });
             let panels = |buffer: &[f32]| Panels::new(buffer, count);
@@ -123,16 +128,16 @@ impl Backward<'_> {
         });
     }
 
-    fn ranges(&self) -> usize {
-        ranges_for(self.threads)
+    fn tasks(&self) -> usize {
+        task_count(self.threads)
     }
 
-    /// The panels `cols` of the gradients of gate and up, and of the hidden features, to `to` in this order.
+    /// Writes the panels `cols` of the gradients of `gate` and `up` and of the hidden features, in this order, to `to`.
     fn hidden_columns(&self, x: Panels, dy: Panels, cols: Range<usize>, to: [SharedOut; 3]) {
-        let gate = Term { left: x, right: self.mlp.gate.factor() };
-        let up = self.mlp.up.as_ref().map(|up| Term { left: x, right: up.factor() });
+        let gate = Term::new(x, self.mlp.gate.weight());
+        let up = self.mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
         let down = self.mlp.down;
-        let back = down.turned(dy);
+        let back = down.transposed(dy);
         let terms = [Some(gate), up, Some(back)].into_iter().flatten();
         let len = terms.map(|term| term.right.scratch_len()).max().unwrap_or(0);
         scratch::with(len, |convert| {
@@ -151,7 +156,7 @@ impl Backward<'_> {
     ) {
         let (b, area) = (pattern.block().get(), pattern.block().area());
         let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
-        each(equal_work(ptr, self.ranges()), self.threads, |cols| {
+        run_tasks(equal_work(ptr, self.tasks()), self.threads, |cols| {
             for col in cols {
                 let operands = Operands { left, right: right.panel(col, b), b };
                 let entries = ptr[col] as usize..ptr[col + 1] as usize;
@@ -164,15 +169,20 @@ impl Backward<'_> {
         });
     }
 
-    fn input_gradient(&self, rows: Range<usize>, gate: Panels, up: Option<(&Layer<'_>, Panels)>) {
-        let gate = self.mlp.gate.turned(gate);
+    fn input_gradient(
+        &self,
+        rows: Range<usize>,
+        gate: Panels,
+        up: Option<(&MlpLayer<'_>, Panels)>,
+    ) {
+        let gate = self.mlp.gate.transposed(gate);
         let terms = match up {
-            Some((layer, up)) => &[gate, layer.turned(up)][..],
+            Some((layer, up)) => &[gate, layer.transposed(up)][..],
             None => &[gate][..],
         };
-        let output = Output::new(self.dx, self.m, self.mlp.d_input(), Epilogue::default());
+        let output = Output::new(self.dx, self.m, self.mlp.d_input(), None);
         let ptr = self.mlp.gate.pattern.row_ptr();
-        each(equal_work(ptr, self.ranges()), self.threads, |cols| {
+        run_tasks(equal_work(ptr, self.tasks()), self.threads, |cols| {
             output.columns(terms, rows.clone(), cols);
         });
     }
@@ -195,13 +205,13 @@ impl HiddenBackward<'_> {
         let len = rows * b;
         for col in self.cols {
             let at = col * len;
-            // SAFETY: each panel belongs to one task; `up` is there if the block has it.
+            // SAFETY: each panel belongs to one task.
             let (gate, dh) = unsafe { (self.to[0].slice(at, len), self.to[2].slice(at, len)) };
             // SAFETY: a panel has room for its rows of a whole block.
             unsafe {
                 let (gate, dh) = (Target::panel(gate, b), Target::panel(dh, b));
-                column(&[self.gate], col, gate, self.convert);
-                column(&[self.back], col, dh, self.convert);
+                macro_kernel(&[self.gate], col, gate, self.convert);
+                macro_kernel(&[self.back], col, dh, self.convert);
             }
             add_bias(gate, mlp.gate_bias, col, b);
             match self.up {
@@ -210,7 +220,7 @@ impl HiddenBackward<'_> {
                     let up = unsafe { self.to[1].slice(at, len) };
                     let target = Target::panel(up, b);
                     // SAFETY: as above.
-                    unsafe { column(&[term], col, target, self.convert) };
+                    unsafe { macro_kernel(&[term], col, target, self.convert) };
                     mlp.activation.gate_backward(gate, up, dh);
                 }
                 None => mlp.activation.backward(gate, dh),
@@ -218,8 +228,8 @@ impl HiddenBackward<'_> {
             if let Some(bias) = self.backward.bias {
                 // SAFETY: each column of the bias belongs to one task.
                 let sums = unsafe { bias.slice(col * b, b) };
-                for line in gate.chunks_exact(b) {
-                    sums.iter_mut().zip(line).for_each(|(sum, gradient)| *sum += gradient);
+                for row in gate.chunks_exact(b) {
+                    sums.iter_mut().zip(row).for_each(|(sum, gradient)| *sum += gradient);
                 }
             }
         }

@@ -1,11 +1,11 @@
-//! Block norms that pruning ranks by.
+//! Block norms, by which pruning ranks blocks.
 
 use rayon::prelude::*;
 
-use super::HostFloat;
-use super::sddmm::each_column;
+use super::sddmm::for_each_column;
 use super::spmm::filled;
 use super::tasks::{SharedOut, threads_for};
+use super::{HostFloat, scratch};
 use crate::BlockPattern;
 
 /// Frobenius norm of each block.
@@ -21,7 +21,7 @@ pub fn block_norms<T: HostFloat>(values: &[T], pattern: &BlockPattern) -> Vec<T>
     T::narrow(T::widen(values).par_chunks(pattern.block().area()).map(block_norm).collect())
 }
 
-/// Frobenius norm of every block of `xᵀ · dy`, kept or not. Holds one block of the product a thread.
+/// Frobenius norm of every block of `xᵀ · dy`, kept or not. Each thread holds one block of the product at a time.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
@@ -39,8 +39,8 @@ pub fn grad_block_norms<T: HostFloat>(
     let threads = threads_for(m * pattern.shape().area());
     let norms = filled(rows * cols, |out| {
         let out = SharedOut::<f32>::new(out);
-        each_column(x, dy, pattern, m, threads, |operands, col| {
-            super::scratch::with(pattern.block().area(), |block| {
+        for_each_column(x, dy, pattern, m, threads, |operands, col| {
+            scratch::with(pattern.block().area(), |block| {
                 for row in 0..rows {
                     operands.block(row, block.as_mut_ptr(), false);
                     // SAFETY: each column of the norms belongs to one task.
@@ -52,7 +52,7 @@ pub fn grad_block_norms<T: HostFloat>(
     T::narrow(norms)
 }
 
-/// Frobenius norm of one block. Summed in f64, so that the order of the elements cannot change a ranking.
+/// Frobenius norm of one block. Squares are summed in f64, so that their order does not change a ranking.
 pub fn block_norm(block: &[f32]) -> f32 {
     let squares: f64 = block.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
     squares.sqrt() as f32

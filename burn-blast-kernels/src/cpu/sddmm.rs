@@ -1,20 +1,20 @@
-//! Weight gradient at kept blocks, and the block product it shares with the gradient norms.
+//! The weight gradient at the kept blocks, and the product of one block that gradient norms use too.
 
 use std::mem::MaybeUninit;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::panel::{Panels, pack, pack_all, panel_len};
-use super::shape::by_block;
+use super::microkernel::{RegisterTile, Strides, used_lanes};
+use super::panels::{Panels, panels_len, write_all_panels, write_panels};
 use super::spmm::filled;
-use super::tasks::{SharedOut, each, ranges_for, threads_for};
-use super::tile::{Strides, Tile, used_lanes};
+use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
+use super::tile_shapes::with_tile_shape;
 use super::{HostFloat, scratch};
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
-/// Rows summed before the tiles of a block move on: two panels of this height fit the first-level cache
-/// at a block of 32, the second-level cache at any block.
+/// Rows that all tiles of a block sum over before the next rows. Two panels of this height fit the first-level cache at a
+/// block size of 32, and the second-level cache at any block size.
 const ROWS_PER_PASS: usize = 128;
 
 /// `xᵀ · dy` at the kept blocks.
@@ -29,7 +29,11 @@ pub fn sddmm<T: HostFloat>(x: &[T], dy: &[T], pattern: &BlockPattern, m: usize) 
     filled(pattern.value_count(), |out| sddmm_into(x, dy, pattern, m, out))
 }
 
-/// [`sddmm`] written to `out`, `[nnz, b, b]`, all of it.
+/// [`sddmm`], written to `out`.
+///
+/// # Shapes
+/// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
+/// - `out`: `[nnz, b, b]`, every element is written
 ///
 /// # Panics
 /// If a slice has another length.
@@ -46,7 +50,7 @@ pub fn sddmm_into<T: HostFloat>(
     let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
     T::store(out, |out| {
         let out = SharedOut::new(out);
-        each_column(x, dy, pattern, m, threads, |operands, col| {
+        for_each_column(x, dy, pattern, m, threads, |operands, col| {
             let entries = ptr[col] as usize..ptr[col + 1] as usize;
             for (entry, &row) in entries.clone().zip(&idx[entries]) {
                 // SAFETY: each block belongs to one column, each column to one task.
@@ -57,8 +61,8 @@ pub fn sddmm_into<T: HostFloat>(
     });
 }
 
-/// Runs `work` for every block column, with `x` and that column of `dy` regrouped.
-pub(super) fn each_column<T: HostFloat>(
+/// Runs `work` for every block column, with `x` and this column of `dy` in panels.
+pub(super) fn for_each_column<T: HostFloat>(
     x: &[T],
     dy: &[T],
     pattern: &BlockPattern,
@@ -70,14 +74,14 @@ pub(super) fn each_column<T: HostFloat>(
     assert_eq!(x.len(), m * shape.rows(), "x must be [m, d_input]");
     assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
     let (x, dy) = (T::widen(x), T::widen(dy));
-    scratch::with(panel_len(m, shape.rows(), b), |panels| {
-        pack_all(&x, shape.rows(), 0..m, b, panels, threads);
+    scratch::with(panels_len(m, shape.rows(), b), |panels| {
+        write_all_panels(&x, shape.rows(), 0..m, b, panels, threads);
         let left = Panels::new(panels, m);
-        each(equal_work(pattern.col_ptr(), ranges_for(threads)), threads, |cols| {
+        run_tasks(equal_work(pattern.col_ptr(), task_count(threads)), threads, |cols| {
             scratch::with(m * b, |panel| {
                 for col in cols {
                     panel.fill(0.0);
-                    pack(&dy, shape.cols(), 0..m, col..col + 1, b, panel);
+                    write_panels(&dy, shape.cols(), 0..m, col..col + 1, b, panel);
                     work(Operands { left, right: Panels::new(panel, m), b }, col);
                 }
             });
@@ -85,7 +89,7 @@ pub(super) fn each_column<T: HostFloat>(
     });
 }
 
-/// Both operands of `xᵀ · dy`, the second as one panel.
+/// Operands of `xᵀ · dy`: all panels of `x`, one panel of `dy`.
 #[derive(Clone, Copy)]
 pub(super) struct Operands {
     pub(super) left: Panels,
@@ -94,7 +98,7 @@ pub(super) struct Operands {
 }
 
 impl Operands {
-    /// Writes the `[b, b]` block of the product that belongs to inner block `row`, or adds it.
+    /// Computes the `[b, b]` block of the product in block row `row`, and writes it to `out` or adds it there.
     pub(super) fn block(self, row: usize, out: *mut f32, add: bool) {
         AutoArch::new().dispatch(BlockProduct { operands: self, row, out, add });
     }
@@ -112,7 +116,7 @@ impl WithSimd for BlockProduct {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        by_block!(S, self.operands.b, block_product(&self));
+        with_tile_shape!(S, self.operands.b, block_product(&self));
     }
 }
 
@@ -131,7 +135,7 @@ fn block_product<S: Simd, const B: usize, const MR: usize, const NV: usize, cons
         let mut k = 0;
         // SAFETY: `k` plus the height of a tile stays within `B`.
         unsafe {
-            // Eight left over are two of four rather than six and two.
+            // A remainder of eight is two tiles of four rather than six and two.
             while B - k >= MR && (MR == 8 || B - k != 8) {
                 pass.tiles::<S, B, MR, NV, HALF>(k);
                 k += MR;
@@ -156,7 +160,7 @@ fn block_product<S: Simd, const B: usize, const MR: usize, const NV: usize, cons
     }
 }
 
-/// Some rows of both panels.
+/// A pass over some rows of both panels.
 struct Pass {
     x: *const f32,
     dy: *const f32,
@@ -166,17 +170,17 @@ struct Pass {
 }
 
 impl Pass {
-    /// Rows `k..k + MR` of the block.
+    /// Computes rows `k..k + MR` of the block.
     ///
     /// # Safety
-    /// `k + MR <= B`, and the pointers hold what the pass says.
+    /// `k + MR <= B`; the panels hold `depth` rows and `out` a block.
     #[inline(always)]
     unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
         &self,
         k: usize,
     ) {
         for n in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
-            let mut tile = Tile::<S, MR, NV, HALF>::zero();
+            let mut tile = RegisterTile::<S, MR, NV, HALF>::zero();
             // SAFETY: the caller's.
             unsafe {
                 let to = self.out.add(k * B + n);

@@ -1,40 +1,40 @@
-//! How a call is cut into tasks.
+//! Partition of a call into tasks for the threads.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Fewest multiply-adds for which a call is spread over threads: about 50 µs of one core, several
-/// times the cost of waking the others. Guess.
+/// Fewest multiply-adds for which a call uses several threads: about 50 µs of one core, several times the cost of waking
+/// the others. Guess.
 const MIN_PARALLEL_WORK: usize = 1 << 21;
 
-/// Floats of the panels of one chunk of rows, where that allows more than the fewest rows: most of a second-level
-/// cache of 1 to 2 MB.
+/// Floats in the panels of one chunk of rows, unless [`MIN_CHUNK_ROWS`] needs more: most of a second-level cache of 1 to
+/// 2 MB.
 const CHUNK_FLOATS: usize = 192 << 10;
 
-/// Fewest rows of a chunk, whatever cache they need: each chunk reads all weights again, and turns them for the input
-/// gradient. On an AVX-512 Xeon with 1 MB of second-level cache 256 rows were up to a tenth faster than 192, and these
-/// as much faster than the 96 and 48 that fit at widths of 2048 and 8192.
+/// Fewest rows of a chunk, whatever cache they need. Each chunk reads all weights again, and transposes them for the
+/// input gradient. On an AVX-512 Xeon with 1 MB of second-level cache, 256 rows were up to a tenth faster than 192, and
+/// again as much faster than the 96 and 48 rows that fit at widths of 2048 and 8192.
 const MIN_CHUNK_ROWS: usize = 256;
 
-/// A multiple of every tile height, so that only the last chunk has odd rows.
+/// A multiple of every tile height, so that only the last chunk has a remainder.
 const CHUNK_STEP: usize = 12;
 
-/// Threads worth using for so many multiply-adds.
+/// Threads worth using for `work` multiply-adds.
 pub(super) fn threads_for(work: usize) -> usize {
     if work < MIN_PARALLEL_WORK { 1 } else { rayon::current_num_threads() }
 }
 
-/// Ranges of equal work for so many threads: several each, so that one slow core does not hold up the rest.
-pub(super) fn ranges_for(threads: usize) -> usize {
+/// Tasks of equal work to create for `threads` threads: several each, so that one slow core does not delay the call.
+pub(super) fn task_count(threads: usize) -> usize {
     if threads == 1 { 1 } else { 8 * threads }
 }
 
-/// Chunks of `m` rows of `width` floats for tasks of their own, or `None` if there are too few rows for that.
+/// Chunks of `m` rows of `width` floats, one task each, or `None` if there are too few rows for that.
 ///
-/// The chunks are a multiple of the threads, or so many that it does not matter.
-pub(super) fn chunks(m: usize, width: usize, threads: usize) -> Option<Vec<Range<usize>>> {
+/// The number of chunks is a multiple of the threads, or so large that it does not matter.
+pub(super) fn row_chunks(m: usize, width: usize, threads: usize) -> Option<Vec<Range<usize>>> {
     if m < MIN_CHUNK_ROWS * threads {
         return None;
     }
@@ -44,8 +44,8 @@ pub(super) fn chunks(m: usize, width: usize, threads: usize) -> Option<Vec<Range
     Some((0..m).step_by(rows).map(|start| start..m.min(start + rows)).collect())
 }
 
-/// Runs every task, on this thread if it is the only one.
-pub(super) fn each<T: Send>(tasks: Vec<T>, threads: usize, run: impl Fn(T) + Send + Sync) {
+/// Runs every task; on this thread if `threads` is 1.
+pub(super) fn run_tasks<T: Send>(tasks: Vec<T>, threads: usize, run: impl Fn(T) + Send + Sync) {
     if threads == 1 {
         tasks.into_iter().for_each(run);
     } else {
@@ -53,7 +53,7 @@ pub(super) fn each<T: Send>(tasks: Vec<T>, threads: usize, run: impl Fn(T) + Sen
     }
 }
 
-/// A raw output pointer that tasks writing disjoint parts may share.
+/// An output buffer shared by tasks that write disjoint parts of it.
 #[derive(Clone, Copy)]
 pub(super) struct SharedOut<T = f32>(*mut T);
 
@@ -62,11 +62,12 @@ unsafe impl<T: Send> Send for SharedOut<T> {}
 unsafe impl<T: Send> Sync for SharedOut<T> {}
 
 impl<T> SharedOut<T> {
+    /// A buffer of which every element is written before it is read.
     pub(super) fn new(out: &mut [MaybeUninit<T>]) -> Self {
         Self(out.as_mut_ptr().cast())
     }
 
-    pub(super) fn of(out: &mut [T]) -> Self {
+    pub(super) fn initialised(out: &mut [T]) -> Self {
         Self(out.as_mut_ptr())
     }
 
@@ -96,7 +97,7 @@ mod tests {
     fn chunks_cover_every_row_once() {
         for threads in [1, 2, 3, 16] {
             for m in [1, 47, 96, 100, 257, 1024, 5000] {
-                let Some(chunks) = chunks(m, 2048, threads) else {
+                let Some(chunks) = row_chunks(m, 2048, threads) else {
                     assert!(m < MIN_CHUNK_ROWS * threads);
                     continue;
                 };

@@ -1,4 +1,4 @@
-//! Packed values as they are stored, and blocks of them as `f32`.
+//! Packed values in their storage type, and their conversion to `f32`.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -6,13 +6,13 @@ use half::{bf16, f16};
 /// Packed values `[nnz, b, b]` in their storage type; arithmetic is always `f32`.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
-    /// Used as they are.
+    /// Single precision.
     F32(&'a [f32]),
     /// Half precision.
     F16(&'a [f16]),
-    /// The upper half of an `f32`.
+    /// Brain floating point.
     Bf16(&'a [bf16]),
-    /// Integers times one scale a block, `[nnz]`.
+    /// 8-bit integers with one scale per block.
     Int8 {
         /// `[nnz, b, b]`.
         values: &'a [i8],
@@ -22,7 +22,7 @@ pub enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// How many values there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Values::F32(values) => values.len(),
@@ -32,18 +32,18 @@ impl Values<'_> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Block `slot` as `f32`; its length is that of `to`.
+    /// Writes block `slot` to `to`, which has the length of a block.
     #[inline(always)]
     pub(super) fn widen(&self, slot: usize, to: &mut [f32]) {
         let at = slot * to.len()..(slot + 1) * to.len();
         match self {
             Values::F32(values) => to.copy_from_slice(&values[at]),
-            // Converted by the instruction for it, where the machine has one.
+            // By a conversion instruction, where the machine has one.
             Values::F16(values) => values[at].convert_to_f32_slice(to),
             Values::Bf16(values) => {
                 for (to, from) in to.iter_mut().zip(&values[at]) {

@@ -8,8 +8,8 @@ use core::f32::consts::FRAC_1_SQRT_2;
 use cubecl::prelude::*;
 
 use super::call::{check_len, twice};
-use crate::cpu::Activation;
-use crate::cpu::activation::ERFC_FIT;
+use crate::Activation;
+use crate::activation::ERFC_FIT;
 
 /// What a product adds before it stores: `y = f(x · w + bias) + residual`.
 #[derive(Default)]

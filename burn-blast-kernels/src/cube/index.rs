@@ -33,7 +33,7 @@ impl IndexBuffer {
     }
 }
 
-/// Device copies of a pattern's two views and of the work orders in its plan.
+/// Device copies of a pattern's two views and of its work order.
 pub(super) struct PatternIndex {
     client: Client,
     pub(super) col_ptr: IndexBuffer,
@@ -56,7 +56,7 @@ impl PatternIndex {
 
     fn new(pattern: &BlockPattern, client: &Client) -> Self {
         let upload = |data: &[u32]| IndexBuffer::upload(client, data);
-        let plan = pattern.plan();
+        let order = pattern.work_order();
         Self {
             client: client.clone(),
             col_ptr: upload(pattern.col_ptr()),
@@ -64,9 +64,9 @@ impl PatternIndex {
             row_ptr: upload(pattern.row_ptr()),
             col_idx: upload(pattern.col_idx()),
             slot: upload(pattern.slot()),
-            cols_by_length: upload(&plan.cols_by_length),
-            rows_by_length: upload(&plan.rows_by_length),
-            col_of_slot: upload(&plan.col_of_slot),
+            cols_by_length: upload(&order.cols_by_length),
+            rows_by_length: upload(&order.rows_by_length),
+            col_of_slot: upload(&order.col_of_slot),
             // As long as the widest vector a kernel could read from it.
             empty: upload(&[0; 4]),
         }

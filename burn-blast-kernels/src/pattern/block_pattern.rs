@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::{BlockMask, BlockSize, MatrixShape, Plan};
+use super::{BlockMask, BlockSize, MatrixShape, WorkOrder};
 use crate::PatternError;
 
 /// Content hash of a pattern: equal patterns have equal ids on every machine.
@@ -39,7 +39,7 @@ struct Inner {
     col_idx: Vec<u32>,
     slot: Vec<u32>,
     id: PatternId,
-    plan: OnceLock<Plan>,
+    work_order: OnceLock<WorkOrder>,
     attached: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -66,7 +66,7 @@ impl BlockPattern {
             col_idx,
             slot,
             id,
-            plan: OnceLock::new(),
+            work_order: OnceLock::new(),
             attached: Mutex::new(Vec::new()),
         })))
     }
@@ -175,9 +175,9 @@ impl BlockPattern {
         slots
     }
 
-    /// What launches read besides the values, built on first use.
-    pub fn plan(&self) -> &Plan {
-        self.0.plan.get_or_init(|| Plan::new(self))
+    /// The order in which kernels take columns, rows and slots, computed on first use.
+    pub fn work_order(&self) -> &WorkOrder {
+        self.0.work_order.get_or_init(|| WorkOrder::new(self))
     }
 
     /// A value derived from this pattern and kept as long as the pattern lives, such as its index

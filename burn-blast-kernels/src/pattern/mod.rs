@@ -24,12 +24,12 @@ mod block;
 mod block_pattern;
 mod generate;
 mod mask;
-mod plan;
+mod work_order;
 
 pub use block::{BlockSize, MatrixShape};
 #[cfg(feature = "cube")]
 pub(crate) use block_pattern::WeakPattern;
 pub use block_pattern::{BlockPattern, PatternId};
 pub use mask::BlockMask;
-pub use plan::Plan;
-pub(crate) use plan::equal_work;
+pub use work_order::WorkOrder;
+pub(crate) use work_order::equal_work;

@@ -1,18 +1,18 @@
-//! Activations and gated blocks in f64, and how far their error bounds reach.
+//! Activations and gated blocks in f64, with error bounds.
 //!
-//! An error of a sum passes through a function by its slope, at most 1.2 for those here, and through a product by
-//! the other factor. Either is bounded by absolute sums, since `|f(x)| <= |x|`.
+//! A function multiplies the error of its argument by its slope, at most 1.2 for these activations; a product multiplies
+//! it by the other factor. Both are bounded by absolute sums, because `|f(x)| <= |x|`.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use super::Exact;
-use crate::cpu::Activation;
+use crate::Activation;
 
-/// Roundings that an activation in f32 may add, in units of its argument: those of its polynomial, and an `exp`
-/// as loose as WGSL allows.
+/// Roundings that an activation in f32 may add, in units of its argument: the steps of its polynomial, and an `exp` with
+/// the error that WGSL allows.
 const ACTIVATION_ROUNDINGS: usize = 16;
 
-/// Value and slope of an activation; the slope of `Relu` is 0 at 0.
+/// Value and derivative of an activation. The derivative of `Relu` is 0 at 0.
 pub fn activation(f: Activation, x: f64) -> (f64, f64) {
     match f {
         Activation::Relu => (x.max(0.0), f64::from(u8::from(x > 0.0))),
@@ -68,7 +68,7 @@ pub fn gated_gradients(gate: &[Exact], up: &[Exact], dh: &[f32], f: Activation) 
     [dgate.collect(), dup.collect()]
 }
 
-/// By its series near 0, by the continued fraction of `erfc` elsewhere.
+/// The error function: by its power series near 0, by the continued fraction of `erfc` elsewhere.
 fn erf(x: f64) -> f64 {
     let z = x.abs();
     if z > 3.0 {

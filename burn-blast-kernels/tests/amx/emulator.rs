@@ -1,8 +1,9 @@
-//! Executes AMX instructions on machines without the unit: a handler of the illegal-instruction signal decodes the one at
-//! the trap, does what Intel's Architecture Instruction Set Extensions reference says (chapter 3), and goes on behind it.
+//! Executes AMX instructions on machines without AMX. A handler of the illegal-instruction signal decodes the instruction
+//! at the trap, executes it as chapter 3 of Intel's Architecture Instruction Set Extensions reference describes, and
+//! continues after it.
 //!
-//! Knows the instructions the kernels use: `ldtilecfg`, `tilerelease`, `tilezero`, `tileloadd`, `tilestored`, `tdpbf16ps`.
-//! Any other trap is left to the system, which ends the process.
+//! It knows the instructions that the kernels use: `ldtilecfg`, `tilerelease`, `tilezero`, `tileloadd`, `tilestored` and
+//! `tdpbf16ps`. Any other trap is left to the system, which ends the process.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
@@ -11,23 +12,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use burn_blast_kernels::cpu::amx;
 
-const LINES: usize = 16;
-const LINE_BYTES: usize = 64;
+const ROWS: usize = 16;
+const ROW_BYTES: usize = 64;
 const LEGACY_BYTES: usize = 64;
 
-type Tile = [[u8; LINE_BYTES]; LINES];
+type Tile = [[u8; ROW_BYTES]; ROWS];
 
-/// Tile registers of a thread. Lines and line bytes are those of the last `ldtilecfg`; none before.
-struct Unit {
+/// Tile registers of a thread, with the rows and row bytes of the last `ldtilecfg`.
+struct Registers {
     tiles: [Tile; 8],
-    lines: [usize; 8],
-    line_bytes: [usize; 8],
+    rows: [usize; 8],
+    row_bytes: [usize; 8],
 }
 
 thread_local! {
-    // No destructor and no lazy start: the handler may touch it at any time.
-    static UNIT: UnsafeCell<Unit> = const {
-        UnsafeCell::new(Unit { tiles: [[[0; LINE_BYTES]; LINES]; 8], lines: [0; 8], line_bytes: [0; 8] })
+    // No destructor and no lazy start, because the handler may access it at any time.
+    static REGISTERS: UnsafeCell<Registers> = const {
+        UnsafeCell::new(Registers { tiles: [[[0; ROW_BYTES]; ROWS]; 8], rows: [0; 8], row_bytes: [0; 8] })
     };
     static EXECUTED_HERE: Cell<u64> = const { Cell::new(0) };
 }
@@ -48,9 +49,9 @@ pub fn is_installed() -> bool {
     INSTALLED.load(Ordering::SeqCst)
 }
 
-/// Handles illegal instructions of this process from now on.
+/// Installs the handler for this process.
 pub fn install() {
-    // SAFETY: the handler has the signature its flags promise, and stands for the unit from here on.
+    // SAFETY: the handler has the signature that its flags promise, and executes AMX instructions from here on.
     unsafe {
         let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
         action.sa_sigaction = handle as *const () as usize;
@@ -65,8 +66,8 @@ extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc
     // SAFETY: the kernel passes the context of the interrupted thread.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let at = registers[libc::REG_RIP as usize] as *const u8;
-    // SAFETY: code is readable, and the unit of this thread is used by nobody else: it waits for this handler.
-    let length = unsafe { UNIT.with(|unit| execute(&mut *unit.get(), at, registers)) };
+    // SAFETY: code is readable, and nobody else uses the registers of this thread, which waits for this handler.
+    let length = unsafe { REGISTERS.with(|tiles| execute(&mut *tiles.get(), at, registers)) };
     match length {
         Some(length) => {
             registers[libc::REG_RIP as usize] += length as i64;
@@ -81,11 +82,11 @@ extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc
     }
 }
 
-/// Executes the instruction at `at`. Its length, or `None` if it is not one of the unit.
+/// Executes the instruction at `at` and returns its length, or `None` if it is not an AMX instruction.
 ///
 /// # Safety
 /// The registers must be those of a thread that is about to execute it.
-unsafe fn execute(unit: &mut Unit, at: *const u8, registers: &[i64]) -> Option<usize> {
+unsafe fn execute(tiles: &mut Registers, at: *const u8, registers: &[i64]) -> Option<usize> {
     // SAFETY: the longest instruction here; reading on is harmless inside the text of a program.
     let code = unsafe { &*at.cast::<[u8; 11]>() };
     // A three-byte VEX prefix with the opcode map 0F38.
@@ -96,18 +97,18 @@ unsafe fn execute(unit: &mut Unit, at: *const u8, registers: &[i64]) -> Option<u
     let (reg, rm) = (usize::from(code[4] >> 3 & 7), usize::from(code[4] & 7));
     let is_register = code[4] >> 6 == 3;
     match (code[3], prefix, is_register) {
-        (0x49, 0, true) => *unit = Unit { lines: [0; 8], line_bytes: [0; 8], ..*unit },
-        (0x49, 3, true) => unit.tiles[reg] = [[0; LINE_BYTES]; LINES],
-        (0x5c, 2, true) => unit.dot(reg, rm, usize::from(third)),
+        (0x49, 0, true) => *tiles = Registers { rows: [0; 8], row_bytes: [0; 8], ..*tiles },
+        (0x49, 3, true) => tiles.tiles[reg] = [[0; ROW_BYTES]; ROWS],
+        (0x5c, 2, true) => tiles.dot(reg, rm, usize::from(third)),
         _ if is_register => return None,
         (opcode, prefix, _) => {
             let memory = Memory::decode(code, registers);
             // SAFETY: the instruction would read and write there.
             unsafe {
                 match (opcode, prefix) {
-                    (0x49, 0) => unit.configure(&*memory.start.cast()),
-                    (0x4b, 3) => unit.load(reg, &memory),
-                    (0x4b, 2) => unit.store(reg, &memory),
+                    (0x49, 0) => tiles.configure(&*memory.start.cast()),
+                    (0x4b, 3) => tiles.load(reg, &memory),
+                    (0x4b, 2) => tiles.store(reg, &memory),
                     _ => return None,
                 }
             }
@@ -120,9 +121,9 @@ unsafe fn execute(unit: &mut Unit, at: *const u8, registers: &[i64]) -> Option<u
 /// A memory operand.
 struct Memory {
     start: *mut u8,
-    /// Of the index register: bytes from line to line.
+    /// Bytes from row to row, from the index register.
     stride: isize,
-    /// Of the whole instruction.
+    /// Length of the whole instruction.
     length: usize,
 }
 
@@ -153,9 +154,9 @@ impl Memory {
         Self { start: (base + displacement) as *mut u8, stride: stride as isize, length }
     }
 
-    /// Start of a line.
-    fn line(&self, line: usize) -> *mut u8 {
-        self.start.wrapping_offset(line as isize * self.stride)
+    /// Start of a row.
+    fn row(&self, row: usize) -> *mut u8 {
+        self.start.wrapping_offset(row as isize * self.stride)
     }
 }
 
@@ -178,58 +179,58 @@ fn register(registers: &[i64], number: u8) -> i64 {
     registers[at as usize]
 }
 
-impl Unit {
+impl Registers {
     fn configure(&mut self, config: &[u8; LEGACY_BYTES]) {
-        assert_eq!((config[0], config[1]), (1, 0), "palette 1, from the first line");
+        assert_eq!((config[0], config[1]), (1, 0), "palette 1, from the first row");
         for tile in 0..8 {
             let bytes = u16::from_le_bytes([config[16 + 2 * tile], config[17 + 2 * tile]]);
-            (self.line_bytes[tile], self.lines[tile]) =
+            (self.row_bytes[tile], self.rows[tile]) =
                 (usize::from(bytes), usize::from(config[48 + tile]));
         }
-        assert!(self.lines.iter().all(|&lines| lines <= LINES));
-        assert!(self.line_bytes.iter().all(|&bytes| bytes <= LINE_BYTES));
-        self.tiles = [[[0; LINE_BYTES]; LINES]; 8];
+        assert!(self.rows.iter().all(|&rows| rows <= ROWS));
+        assert!(self.row_bytes.iter().all(|&bytes| bytes <= ROW_BYTES));
+        self.tiles = [[[0; ROW_BYTES]; ROWS]; 8];
     }
 
     /// # Safety
     /// The memory must be readable.
     unsafe fn load(&mut self, tile: usize, memory: &Memory) {
-        self.tiles[tile] = [[0; LINE_BYTES]; LINES];
-        for line in 0..self.lines[tile] {
-            let to = self.tiles[tile][line].as_mut_ptr();
+        self.tiles[tile] = [[0; ROW_BYTES]; ROWS];
+        for row in 0..self.rows[tile] {
+            let to = self.tiles[tile][row].as_mut_ptr();
             // SAFETY: the caller's.
-            unsafe { memory.line(line).copy_to_nonoverlapping(to, self.line_bytes[tile]) };
+            unsafe { memory.row(row).copy_to_nonoverlapping(to, self.row_bytes[tile]) };
         }
     }
 
     /// # Safety
     /// The memory must be writable.
     unsafe fn store(&self, tile: usize, memory: &Memory) {
-        for line in 0..self.lines[tile] {
-            let from = self.tiles[tile][line].as_ptr();
+        for row in 0..self.rows[tile] {
+            let from = self.tiles[tile][row].as_ptr();
             // SAFETY: the caller's.
-            unsafe { memory.line(line).copy_from_nonoverlapping(from, self.line_bytes[tile]) };
+            unsafe { memory.row(row).copy_from_nonoverlapping(from, self.row_bytes[tile]) };
         }
     }
 
-    /// `sums += left · right`: even and odd products are summed apart, then joined.
+    /// `sums += left · right`. Even and odd products are summed separately, then added.
     fn dot(&mut self, sums: usize, left: usize, right: usize) {
-        let (lines, columns) = (self.lines[sums], self.line_bytes[sums] / 4);
-        let pairs = self.line_bytes[left] / 4;
-        assert!(lines > 0, "a product without a configuration");
-        assert_eq!((self.lines[left], self.lines[right]), (lines, pairs), "tile sizes must fit");
-        for line in 0..lines {
+        let (rows, columns) = (self.rows[sums], self.row_bytes[sums] / 4);
+        let pairs = self.row_bytes[left] / 4;
+        assert!(rows > 0, "a product without a configuration");
+        assert_eq!((self.rows[left], self.rows[right]), (rows, pairs), "tile sizes must fit");
+        for row in 0..rows {
             for column in 0..columns {
                 let (mut even, mut odd) = (0.0, 0.0);
                 for pair in 0..pairs {
                     let (a, b) = (
-                        &self.tiles[left][line][4 * pair..],
+                        &self.tiles[left][row][4 * pair..],
                         &self.tiles[right][pair][4 * column..],
                     );
                     even = flushed(bf16(a, 0).mul_add(bf16(b, 0), even));
                     odd = flushed(bf16(a, 1).mul_add(bf16(b, 1), odd));
                 }
-                let sum = &mut self.tiles[sums][line][4 * column..4 * column + 4];
+                let sum = &mut self.tiles[sums][row][4 * column..4 * column + 4];
                 let before = f32::from_le_bytes([sum[0], sum[1], sum[2], sum[3]]);
                 sum.copy_from_slice(&flushed(before + flushed(even + odd)).to_le_bytes());
             }
@@ -237,7 +238,7 @@ impl Unit {
     }
 }
 
-/// Element `at` of a pair; below the normal range, zero.
+/// Element `at` of a pair; a subnormal number counts as zero.
 fn bf16(pair: &[u8], at: usize) -> f32 {
     flushed(f32::from_bits(u32::from(pair[2 * at]) << 16 | u32::from(pair[2 * at + 1]) << 24))
 }
@@ -257,19 +258,19 @@ mod tests {
 
     #[test]
     fn loads_products_and_stores_do_what_the_reference_says() {
-        crate::unit();
+        crate::amx_or_emulator();
         if !is_installed() {
-            println!("skipped: this machine has the unit");
+            println!("skipped: this machine has AMX");
             return;
         }
-        // Tile 0: 3 lines of 2 sums. Tile 1: 3 lines of 2 pairs. Tile 2: 2 lines of 2 pairs.
+        // Tile 0: 3 rows of 2 sums. Tile 1: 3 rows of 2 pairs. Tile 2: 2 rows of 2 pairs.
         let mut config = Aligned([0_u8; LEGACY_BYTES]);
         config.0[0] = 1;
-        for (tile, (bytes, lines)) in [(8, 3), (8, 3), (8, 2)].into_iter().enumerate() {
-            (config.0[16 + 2 * tile], config.0[48 + tile]) = (bytes, lines);
+        for (tile, (bytes, rows)) in [(8, 3), (8, 3), (8, 2)].into_iter().enumerate() {
+            (config.0[16 + 2 * tile], config.0[48 + tile]) = (bytes, rows);
         }
         let number = |x: f32| (x.to_bits() >> 16) as u16;
-        // Lines lie further apart than they are long.
+        // The stride is larger than a row.
         let left: Vec<u16> = (0..3 * 6).map(|at| number(at as f32 - 4.0)).collect();
         let right: Vec<u16> = (0..2 * 8).map(|at| number(0.5 * at as f32)).collect();
         let mut sums = [f32::NAN; 3 * 3];
@@ -293,16 +294,16 @@ mod tests {
             );
         }
         let element = |from: &[u16], at: usize| f32::from_bits(u32::from(from[at]) << 16);
-        for line in 0..3 {
+        for row in 0..3 {
             for column in 0..2 {
                 let mut want = 0.0;
                 for k in 0..4 {
                     let b = element(&right, k / 2 * 8 + 2 * column + k % 2);
-                    want += 2.0 * element(&left, line * 6 + k) * b;
+                    want += 2.0 * element(&left, row * 6 + k) * b;
                 }
-                assert_eq!(sums[line * 3 + column], want, "[{line}, {column}]");
+                assert_eq!(sums[row * 3 + column], want, "[{row}, {column}]");
             }
-            assert!(sums[line * 3 + 2].is_nan(), "nothing is written beyond a line");
+            assert!(sums[row * 3 + 2].is_nan(), "nothing is written beyond a row");
         }
     }
 
@@ -328,15 +329,15 @@ mod tests {
 
     #[test]
     fn other_instructions_are_left_to_the_system() {
-        let mut unit =
-            Unit { tiles: [[[0; LINE_BYTES]; LINES]; 8], lines: [0; 8], line_bytes: [0; 8] };
-        // ud2, and vfmadd231ps of another opcode map entry.
+        let mut tiles =
+            Registers { tiles: [[[0; ROW_BYTES]; ROWS]; 8], rows: [0; 8], row_bytes: [0; 8] };
+        // ud2 and vfmadd231ps.
         for code in [
             [0x0f, 0x0b, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             [0xc4, 0xe2, 0x75, 0xb8, 0xc2, 0, 0, 0, 0, 0, 0],
         ] {
-            // SAFETY: the bytes are readable, and no operand of theirs is touched.
-            assert_eq!(unsafe { execute(&mut unit, code.as_ptr(), &[0; 23]) }, None);
+            // SAFETY: the bytes are readable, and none of their operands is accessed.
+            assert_eq!(unsafe { execute(&mut tiles, code.as_ptr(), &[0; 23]) }, None);
         }
     }
 }

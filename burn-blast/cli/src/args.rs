@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use burn_blast_kernels::BlockSize;
+use burn_blast_kernels::budget::Budget;
 use clap::builder::styling::Styles;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use regex::Regex;
 
 use crate::select::{Rules, Storage};
-use crate::sparsify::{self, Budget};
+use crate::sparsify;
 use crate::{Error, inspect};
 
 /// Block-sparse checkpoints in the form of burn-blast: make, look at, check, compare, undo
@@ -209,7 +210,7 @@ impl SparsifyArgs {
         )?;
         let budget = match self.budget {
             BudgetArg::Uniform => Budget::Uniform,
-            BudgetArg::Erk => Budget::Erk,
+            BudgetArg::Erk => Budget::ErdosRenyi,
             BudgetArg::Global => Budget::Global {
                 min_density: self.min_density.unwrap_or(0.0),
                 max_density: self.max_density.unwrap_or(1.0),

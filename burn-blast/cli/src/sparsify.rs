@@ -8,7 +8,7 @@ use burn_blast_checkpoint::format::METADATA_KEY;
 use burn_blast_checkpoint::{
     Checkpoint, DenseWeight, Entry, FileContent, Orientation, Origin, Output, Shard, rewrite,
 };
-use burn_blast_kernels::budget::{Contender, erdos_renyi, global, kept_blocks};
+use burn_blast_kernels::budget::{Budget, LayerScores, erdos_renyi, global, kept_blocks};
 use burn_blast_kernels::{BlockPattern, BlockSize};
 use indicatif::BinaryBytes;
 use serde::Serialize;
@@ -19,22 +19,6 @@ use crate::progress::Progress;
 use crate::report::{Layer, Total, percent, table};
 use crate::score::scores;
 use crate::select::{KNOWN, Rules, Selected, select};
-
-/// How the blocks to keep are shared among weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Budget {
-    /// Every weight has the same sparsity.
-    Uniform,
-    /// Erdős–Rényi: small weights keep more.
-    Erk,
-    /// All blocks compete by score.
-    Global {
-        /// Least share of blocks a weight keeps.
-        min_density: f64,
-        /// Greatest share of blocks a weight keeps.
-        max_density: f64,
-    },
-}
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -171,19 +155,19 @@ fn kept<'a>(
     let share = |sparsity: f64, (rows, cols): (usize, usize)| kept_blocks(sparsity, rows * cols);
     Ok(match request.budget {
         Budget::Uniform => grids.iter().map(|grid| share(request.sparsity, *grid)).collect(),
-        Budget::Erk => {
+        Budget::ErdosRenyi => {
             let densities = erdos_renyi(&grids, 1.0 - request.sparsity);
             grids.iter().zip(densities).map(|(grid, density)| share(1.0 - density, *grid)).collect()
         }
         Budget::Global { min_density, max_density } => {
             scorer.score(weights.iter(), progress)?;
-            let contender = |(weight, grid): (&DenseWeight<'_>, &(usize, usize))| Contender {
+            let scored = |(weight, grid): (&DenseWeight<'_>, &(usize, usize))| LayerScores {
                 scores: scorer.done[&weight.name].clone(),
                 blocks: grid.0 * grid.1,
-                share: share(request.sparsity, *grid),
+                uniform_count: share(request.sparsity, *grid),
             };
-            let contenders: Vec<Contender> = weights.iter().zip(&grids).map(contender).collect();
-            global(&contenders, min_density, max_density)
+            let layers: Vec<LayerScores> = weights.iter().zip(&grids).map(scored).collect();
+            global(&layers, min_density, max_density)
         }
     })
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use burn::tensor::{DType, Device};
-use burn_blast_kernels::{BlockPattern, Reason};
+use burn_blast_kernels::{BlockPattern, PathReason};
 use serde::{Deserialize, Serialize};
 
 pub use measure::{MeasureError, break_even};
@@ -154,7 +154,7 @@ impl DeviceAdvice {
     }
 
     /// The break-even point of the nearest size that was measured with this block and type, if any is near.
-    fn reason(&self, pattern: &BlockPattern, dtype: DType, rows: usize) -> Option<Reason> {
+    fn reason(&self, pattern: &BlockPattern, dtype: DType, rows: usize) -> Option<PathReason> {
         let dtype = dtype.name();
         let wanted = [pattern.shape().rows(), pattern.shape().cols(), rows];
         let size = |entry: &Entry| [entry.d_input, entry.d_output, entry.rows];
@@ -173,7 +173,7 @@ impl DeviceAdvice {
         // Above a share that won, with nothing measured beyond it, nothing is known.
         let known = !nearest.at_least || pattern.density() <= nearest.break_even_density;
         let break_even = nearest.break_even_density;
-        known.then(|| Reason::Measured { break_even, size: size(nearest) })
+        known.then(|| PathReason::Measured { break_even, size: size(nearest) })
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn measured(
     pattern: &BlockPattern,
     dtype: DType,
     rows: usize,
-) -> Option<Reason> {
+) -> Option<PathReason> {
     let installed = INSTALLED.read().unwrap_or_else(PoisonError::into_inner);
     let device = device.clone().inner();
     let (_, advice) = installed.iter().find(|(known, _)| *known == device)?;
@@ -227,7 +227,7 @@ mod tests {
             advice().reason(&pattern(shape[0], shape[1], block), dtype, rows)
         };
         let measured =
-            |break_even, rows| Some(Reason::Measured { break_even, size: [512, 1024, rows] });
+            |break_even, rows| Some(PathReason::Measured { break_even, size: [512, 1024, rows] });
         assert_eq!(found([512, 1024], 32, DType::F32, 2), measured(0.9, 1));
         assert_eq!(found([512, 2048], 32, DType::F32, 200), measured(0.4, 256));
         assert_eq!(found([512, 1024], 32, DType::F32, 4096), None);

@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::tensor::{DType, Element, Shape, bf16, f16};
-use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Layer, Mlp, Values};
+use burn_blast_kernels::cpu::{self, HostFloat, Mlp, MlpLayer, Values};
 use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
@@ -64,10 +64,10 @@ fn product(
     let (m, bias) = (rows(&x), bias.map(Host::new));
     let (x, values) = (Host::new(x), Host::new(values));
     by_dtype!(x.0, T => {
-        let epilogue = Epilogue { bias: bias.as_ref().map(Host::slice::<T>), activation: None };
+        let bias = bias.as_ref().map(Host::slice::<T>);
         let values = T::values(values.slice());
         lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
-            cpu::spmm_into(x.slice::<T>(), values, epilogue, &pattern, y);
+            cpu::spmm_into(x.slice::<T>(), values, bias, &pattern, y);
         })
     })
 }
@@ -99,9 +99,8 @@ impl BlastOps for Flex {
         let (x, integers) = (Host::new(x), Host::new(values.tensor().clone()));
         let values = Values::Int8 { values: integers.slice(), scales: values.scales() };
         by_dtype!(x.0, T => {
-            let epilogue = Epilogue { bias: None, activation: None };
             lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
-                cpu::spmm_into(x.slice::<T>(), values, epilogue, &pattern, y);
+                cpu::spmm_into(x.slice::<T>(), values, None, &pattern, y);
             })
         })
     }
@@ -261,9 +260,9 @@ fn plain<'a, T: HostFloat + Element + bytemuck::Pod>(
     patterns: &'a MlpPatterns,
 ) -> Mlp<'a> {
     Mlp {
-        gate: Layer { values: T::values(up.slice()), pattern: &patterns.up },
+        gate: MlpLayer::new(T::values(up.slice()), &patterns.up),
         up: None,
-        down: Layer { values: T::values(down.slice()), pattern: &patterns.down },
+        down: MlpLayer::new(T::values(down.slice()), &patterns.down),
         activation: patterns.activation.into(),
         gate_bias: Some(up_bias),
         down_bias: None,
@@ -276,7 +275,7 @@ fn gated<'a, T: HostFloat + Element + bytemuck::Pod>(
     down: &'a Host,
     patterns: &'a GatedPatterns,
 ) -> Mlp<'a> {
-    let layer = |values: &'a Host, pattern| Layer { values: T::values(values.slice()), pattern };
+    let layer = |values: &'a Host, pattern| MlpLayer::new(T::values(values.slice()), pattern);
     Mlp {
         gate: layer(gate, &patterns.gate),
         up: Some(layer(up, &patterns.up)),

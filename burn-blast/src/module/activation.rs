@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::{gelu, relu, silu};
-use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::Activation;
 use serde::{Deserialize, Serialize};
 
 /// Activation of a feed-forward block. All of them are zero at zero.

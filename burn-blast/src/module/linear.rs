@@ -6,9 +6,11 @@ use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast_kernels::cost::DeviceClass;
 use burn_blast_kernels::cpu::has_matrix_unit;
 use burn_blast_kernels::{
-    BlockPattern, BlockSize, Choice, MatrixShape, Path, PatternError, Reason, Strategy, strategy,
+    BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError, ProductPath,
+    Strategy,
 };
 
 use crate::functions::{block_sparse_linear, by_rows};
@@ -55,11 +57,11 @@ impl BlockSparseLinearConfig {
     ///
     /// # Errors
     /// If a size, the block size or the sparsity is not valid.
-    pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, PatternError> {
+    pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, LinearConfigError> {
         let shape = MatrixShape::new(self.d_input, self.d_output)?;
         let block = BlockSize::new(self.block_size)?;
         if !(0.0..=1.0).contains(&self.sparsity) {
-            return Err(PatternError::Sparsity { found: self.sparsity });
+            return Err(LinearConfigError::Sparsity { found: self.sparsity });
         }
         let pattern = BlockPattern::random(shape, block, 1.0 - self.sparsity, self.seed);
         let fan_in = ((self.d_input as f64 * pattern.density()).round() as usize).max(1);
@@ -77,6 +79,21 @@ impl BlockSparseLinearConfig {
         let weight = BlockSparseWeight::from_dense(dense.val(), pattern);
         Ok(BlockSparseLinear { weight, bias, strategy: Strategy::Auto })
     }
+}
+
+/// Why the configuration of a layer was refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinearConfigError {
+    /// A size or the block size is not supported.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The sparsity is not a share.
+    #[error("sparsity {found} is not supported: use a share between 0 and 1")]
+    Sparsity {
+        /// The requested sparsity.
+        found: f64,
+    },
 }
 
 /// A linear layer that holds and multiplies by the kept blocks of its weight only.
@@ -200,10 +217,10 @@ impl BlockSparseLinear {
 
     /// Which path an input of `rows` rows takes, and why. The values of a quantised layer are read by the sparse product
     /// only, so `Auto` takes that.
-    pub fn path(&self, rows: usize) -> Choice {
+    pub fn path(&self, rows: usize) -> PathChoice {
         let (pattern, device) = (self.pattern(), self.weight.device());
         if self.weight.is_quantized() {
-            let always = || Reason::CostModel { break_even: 1.0 };
+            let always = || PathReason::CostModel { break_even: 1.0 };
             return self.strategy.choose_by(pattern, rows, always);
         }
         match advice::measured(&device, pattern, self.weight.float_dtype(), rows) {
@@ -251,8 +268,8 @@ impl BlockSparseLinear {
         let bias = self.bias.as_ref().map(Param::val);
         let rows = input.dims()[..D - 1].iter().product();
         match self.path_of(&input, rows) {
-            Path::Sparse => block_sparse_linear(input, &self.weight, bias),
-            Path::Dense => {
+            ProductPath::Sparse => block_sparse_linear(input, &self.weight, bias),
+            ProductPath::Dense => {
                 let (d_input, d_output) =
                     (self.pattern().shape().rows(), self.pattern().shape().cols());
                 by_rows(input, d_input, d_output, |rows| linear(rows, self.to_dense(), bias))
@@ -261,9 +278,9 @@ impl BlockSparseLinear {
     }
 
     /// The path of this input, which has `rows` rows.
-    pub(crate) fn path_of<const D: usize>(&self, input: &Tensor<D>, rows: usize) -> Path {
+    pub(crate) fn path_of<const D: usize>(&self, input: &Tensor<D>, rows: usize) -> ProductPath {
         // The gradient norms an armed weight asks for come out of the sparse product only.
-        if self.is_probed(input) { Path::Sparse } else { self.path(rows).path }
+        if self.is_probed(input) { ProductPath::Sparse } else { self.path(rows).path }
     }
 
     /// Whether the backward pass of this input gives gradient norms.
@@ -282,22 +299,22 @@ pub(super) fn one_call<const D: usize>(layers: &[&BlockSparseLinear], input: &Te
         && layers.iter().all(|layer| {
             !layer.weight.is_quantized()
                 && layer.pattern().block() == block
-                && layer.path_of(input, rows) == Path::Sparse
+                && layer.path_of(input, rows) == ProductPath::Sparse
                 && !layer.is_probed(input)
         })
 }
 
 /// What the cost model knows about a device.
-fn device_class(device: &Device, dtype: DType) -> strategy::Device {
+fn device_class(device: &Device, dtype: DType) -> DeviceClass {
     if is_host(device) {
-        return strategy::Device::Host;
+        return DeviceClass::Host;
     }
     #[cfg(feature = "cube")]
     return crate::backends::cube::device_class(device, dtype);
     #[cfg(not(feature = "cube"))]
     {
         let _ = dtype;
-        strategy::Device::Gpu
+        DeviceClass::Gpu
     }
 }
 

@@ -13,6 +13,6 @@ pub use any_linear::AnyLinear;
 pub use compact::live_features;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
 pub(crate) use linear::is_host;
-pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
+pub use linear::{BlockSparseLinear, BlockSparseLinearConfig, LinearConfigError};
 pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};

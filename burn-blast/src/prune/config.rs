@@ -87,7 +87,10 @@ pub struct BlastConfig {
     /// How both rankings become a mask.
     #[config(default = "KeepRule::Exact")]
     pub keep: KeepRule,
-    /// How the target is shared among layers.
+    /// How the target is distributed over layers.
+    ///
+    /// Layers with a target of their own take no part in a global budget. While one of the others is frozen or gets
+    /// no gradient, all keep their uniform share, and a warning is logged.
     #[config(default = "Budget::Uniform")]
     pub budget: Budget,
     /// Layers with a target of their own; the last match counts.

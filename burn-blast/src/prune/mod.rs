@@ -36,7 +36,6 @@
 //! ```
 
 mod attach;
-mod budget;
 mod config;
 mod error;
 mod masked;
@@ -51,8 +50,7 @@ mod shared;
 mod state;
 mod update;
 
-pub use budget::Budget;
-pub use burn_blast_kernels::budget::keep_top;
+pub use burn_blast_kernels::budget::{Budget, keep_top};
 pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};
 pub use error::BlastError;
 pub use master::{MasterState, MasterWeights};

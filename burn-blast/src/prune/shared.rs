@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::ThreadId;
 
-use burn_blast_kernels::budget::{Contender, global};
+use burn_blast_kernels::budget::{LayerScores, global};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternId};
 use serde::{Deserialize, Serialize};
 
@@ -120,8 +120,8 @@ pub(crate) struct State {
     latest: Option<(ThreadId, usize)>,
     /// Layers whose counts follow the optimizer state.
     recounted: HashSet<usize>,
-    /// Contenders of the coming global ranking, by layer; `None` until that layer has brought its scores.
-    contenders: Vec<Option<Contender>>,
+    /// Scores for the coming global ranking, by layer; `None` until that layer has brought its scores.
+    contenders: Vec<Option<LayerScores>>,
     /// Update the contenders are for.
     contest: usize,
     /// Latest choice of each layer that others take over, with its step.
@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// Brings a layer's scores to the global ranking of an update.
-    pub(crate) fn contend(&self, update: usize, layer: usize, contender: Contender) {
+    pub(crate) fn contend(&self, update: usize, layer: usize, contender: LayerScores) {
         let mut state = self.lock();
         if state.contest != update {
             state.contest = update;
@@ -160,7 +160,7 @@ impl Shared {
         }
         let ranked = |at: &usize| state.plans[*at].target.is_some() && !state.plans[*at].fixed;
         let pruned: Vec<usize> = (0..state.plans.len()).filter(ranked).collect();
-        let contenders: Option<Vec<Contender>> =
+        let contenders: Option<Vec<LayerScores>> =
             pruned.iter().map(|&at| state.contenders[at].clone()).collect();
         let kept = global(&contenders?, min_density, max_density);
         pruned.iter().position(|&at| at == layer).map(|at| kept[at])

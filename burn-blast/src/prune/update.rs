@@ -1,7 +1,7 @@
 //! One update of one layer: from scores to the next pattern, and what moves with it.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use burn_blast_kernels::budget::{Contender, kept_blocks};
+use burn_blast_kernels::budget::{LayerScores, kept_blocks};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::select::{Ranked, grow, mix};
@@ -47,9 +47,13 @@ pub(crate) fn contend<S>(
         state.next_keep = None;
     }
     let Some(gathered) = state.gathered.clone() else { return };
-    let share = own_share(config, &plan, state, update, target);
+    let uniform_count = own_share(config, &plan, state, update, target);
     // A layer that has settled goes on contending: in a resumed run others may still wait for it.
-    shared.contend(update, layer, Contender { scores: gathered, blocks: plan.blocks(), share });
+    shared.contend(
+        update,
+        layer,
+        LayerScores { scores: gathered, blocks: plan.blocks(), uniform_count },
+    );
     if state.next_keep.is_none() {
         state.next_keep = shared.settle(update, layer);
     }

@@ -1,11 +1,11 @@
 //! The host kernels behind a C ABI, so that `peers.py` can time them beside other libraries in one process.
 //!
-//! Pointers are trusted: lengths follow from the sizes of the pattern and `m`.
+//! Pointers are not checked; lengths follow from the sizes of the pattern and `m`.
 
 use std::mem::MaybeUninit;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-use burn_blast_kernels::cpu::{self, Epilogue, HostFloat, Values};
+use burn_blast_kernels::cpu::{self, HostFloat, Values};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use half::bf16;
 
@@ -70,13 +70,13 @@ unsafe fn forward<T: HostFloat>(
     let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
     // SAFETY: the caller's.
     let (x, y) = unsafe { (view(x, m * k), room(y, m * n)) };
-    cpu::spmm_into(x, values, Epilogue::default(), pattern, y);
+    cpu::spmm_into(x, values, None, pattern, y);
 }
 
 /// `y = x · w` in f32.
 ///
 /// # Safety
-/// `x` holds `m · k` floats, `values` those of the kept blocks, `y` has room for `m · n`.
+/// `x` holds `m · k` floats, `values` the kept blocks, `y` has room for `m · n`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_spmm_f32(
     pattern: *const BlockPattern,
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn blast_spmm_bf16w(
     }
 }
 
-/// `y = x · w` with everything in bf16, in the tile unit of the machine if it has one.
+/// `y = x · w` with everything in bf16, with AMX where the machine has it.
 ///
 /// # Safety
 /// As [`blast_spmm_f32`].
@@ -130,10 +130,10 @@ pub unsafe extern "C" fn blast_spmm_bf16(
     }
 }
 
-/// `y = x · w` with weights in int8, one scale a block.
+/// `y = x · w` with weights in int8, one scale per block.
 ///
 /// # Safety
-/// As [`blast_spmm_f32`]; `scales` holds one float a block.
+/// As [`blast_spmm_f32`]; `scales` holds one float per block.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_spmm_int8(
     pattern: *const BlockPattern,
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn blast_spmm_int8(
 /// `dx = dy · wᵀ`.
 ///
 /// # Safety
-/// `dy` holds `m · n` floats, `values` those of the kept blocks, `dx` has room for `m · k`.
+/// `dy` holds `m · n` floats, `values` the kept blocks, `dx` has room for `m · k`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_spmm_t_f32(
     pattern: *const BlockPattern,

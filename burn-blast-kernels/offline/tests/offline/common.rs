@@ -154,13 +154,13 @@ impl Problem {
         let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
         let (want, [contraction, output]) = self.wanted(variant);
         let mut buffers = self.operands(variant);
-        let plan = pattern.plan();
+        let order = pattern.work_order();
         if transposed {
             let views =
-                [&plan.rows_by_length, pattern.row_ptr(), pattern.col_idx(), pattern.slot()];
+                [&order.rows_by_length, pattern.row_ptr(), pattern.col_idx(), pattern.slot()];
             buffers.extend(views.map(indices));
         } else {
-            let views = [&plan.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
+            let views = [&order.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
             buffers.extend(views.map(indices));
         }
         buffers.extend(self.last_operand(variant));
@@ -242,9 +242,9 @@ impl Problem {
         let count = pattern.value_count();
         let out =
             if variant.split() { ElemType::Float(cubecl::ir::FloatKind::F32) } else { self.dtype };
-        let plan = pattern.plan();
+        let order = pattern.work_order();
         let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
-        buffers.extend([pattern.row_idx(), &plan.col_of_slot, &starts].map(indices));
+        buffers.extend([pattern.row_idx(), &order.col_of_slot, &starts].map(indices));
         buffers.push(self.poison(splits * count, out));
         let mut sizes = vec![self.m, shape.rows(), shape.cols()];
         if !variant.is_cooperative() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use blast_offline::{Arch, BF16, F16, cooperative};
-use burn_blast_kernels::cpu::Activation;
+use burn_blast_kernels::Activation;
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 
 use crate::{few_rows, kernels, toolkit};

@@ -101,7 +101,7 @@ pub fn check_one(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Res
 
 /// SwiGLU with copies that run ahead.
 fn piped(variant: &Variant, verb: Verb, block: usize) -> bool {
-    let plain = variant.gate() == Some(burn_blast_kernels::cpu::Activation::Silu);
+    let plain = variant.gate() == Some(burn_blast_kernels::Activation::Silu);
     variant.verb() == verb && variant.block() == Some(block) && variant.pipelined() && plain
 }
 

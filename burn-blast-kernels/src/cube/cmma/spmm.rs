@@ -8,7 +8,7 @@ use super::base::{CmmaTile, Product, STAGES, WIDTH};
 use super::fragment::{
     Four, Source, fill, hand_over, handed, multiply, plane_col, plane_row, unit_col, zero_sums,
 };
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::load::F4;
 

@@ -4,7 +4,7 @@
 use cubecl::prelude::*;
 
 use super::task::{Task, read_task};
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
 use crate::cube::load::{F4, load4, store4};
 use crate::cube::sizes::Sizes;

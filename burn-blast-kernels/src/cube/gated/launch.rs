@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::kernel::gated_kernel;
+use crate::Activation;
 use crate::BlockPattern;
-use crate::cpu::Activation;
 use crate::cube::Call;
 use crate::cube::call::{check_len, row_vector};
 use crate::cube::index::GatedIndex;

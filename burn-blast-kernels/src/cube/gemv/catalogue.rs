@@ -7,7 +7,7 @@ use super::base::{Blueprint, MOST_ROWS, Stored, UNITS, select};
 use super::finish::{Finish, add_pieces_kernel::AddPiecesKernel};
 use super::kernel::{SizesCompilationArg, few_rows_kernel::FewRowsKernel};
 use super::pieces::{Pieces, lengths, share};
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::mma::catalogue::{Kernel, Target, optional};
 use crate::{BlockPattern, BlockSize};
 

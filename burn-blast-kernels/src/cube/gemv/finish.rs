@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::base::{Blueprint, Rounds, UNITS};
 use super::kernel::{Item, Sizes};
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::gate_value;
 
 /// What is done with the sums of a column.

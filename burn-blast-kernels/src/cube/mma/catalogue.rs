@@ -10,7 +10,7 @@ use super::gated::catalogue::Gated;
 use super::offer::Offer;
 use super::tile::MmaTile;
 use super::{pieces, sddmm, spmm};
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::cmma;
 use crate::cube::gated::task::tasks;
 pub use crate::cube::gemv::catalogue::FewRows;

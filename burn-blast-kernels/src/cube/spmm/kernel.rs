@@ -6,7 +6,7 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::load::{F4, load4};
 

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::{Side, run};
 use super::plan::Plan;
+use crate::Activation;
 use crate::BlockPattern;
-use crate::cpu::Activation;
 use crate::cube::call::binding;
 use crate::cube::mma::pieces::base::longest_bound;
 use crate::cube::{Call, Epilogue};

@@ -4,8 +4,8 @@ use cubecl::prelude::*;
 
 use super::base::{Blueprint, rows};
 use super::kernel::gated_mma_kernel::GatedMmaKernel;
+use crate::Activation;
 use crate::BlockSize;
-use crate::cpu::Activation;
 use crate::cube::mma::catalogue::{Target, buffer};
 use crate::cube::sizes::SizesCompilationArg;
 

@@ -5,7 +5,7 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
 use crate::cube::gated::task::{Task, read_task};
 use crate::cube::mma::fragment::{

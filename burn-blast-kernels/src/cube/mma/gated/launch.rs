@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 
 use super::base::Blueprint;
 use super::kernel::gated_mma_kernel;
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::Call;
 use crate::cube::gated::Buffers;
 use crate::cube::index::GatedIndex;

@@ -38,11 +38,11 @@ pub(in crate::cube) fn longest_bound(
     compute_units: usize,
     row_tiles: usize,
 ) -> Option<usize> {
-    let plan = pattern.plan();
+    let order = pattern.work_order();
     let (ptr, order) = if transposed {
-        (pattern.row_ptr(), &plan.rows_by_length)
+        (pattern.row_ptr(), &order.rows_by_length)
     } else {
-        (pattern.col_ptr(), &plan.cols_by_length)
+        (pattern.col_ptr(), &order.cols_by_length)
     };
     let line = order[0] as usize;
     let bound = bound(compute_units, pattern.nnz(), row_tiles)?;

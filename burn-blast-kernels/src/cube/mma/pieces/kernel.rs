@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::base::WHOLE;
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::load::F4;
 use crate::cube::mma::fragment::{Sum, Wide};

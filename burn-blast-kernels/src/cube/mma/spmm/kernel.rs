@@ -8,7 +8,7 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use crate::cpu::Activation;
+use crate::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::mma::fragment::{
     Sum, Wide, commit, copy, multiply, plane_col, plane_row, wait, zero_sums,

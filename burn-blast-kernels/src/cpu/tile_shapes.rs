@@ -1,8 +1,8 @@
-//! Which tile a block is computed by.
+//! The tile shape of each block size and vector width.
 
-/// Tile shapes by lanes and block: as many independent sums as hide the latency of a multiply-add and still
-/// fit the registers (32 with 16 lanes and on NEON, 16 elsewhere).
-macro_rules! by_block {
+/// Calls a function with the block size and tile shape for a number of lanes. A tile has enough independent sums to hide
+/// the latency of a multiply-add, and fits the registers: 32 with 16 lanes and on NEON, 16 elsewhere.
+macro_rules! with_tile_shape {
     ($simd:ident, $b:expr, $function:ident $arguments:tt) => {
         match (<f32 as macerator::Scalar>::lanes::<$simd>(), $b) {
             (16, 8) => $function::<$simd, 8, 16, 1, true> $arguments,
@@ -28,4 +28,4 @@ macro_rules! by_block {
         }
     };
 }
-pub(super) use by_block;
+pub(super) use with_tile_shape;

@@ -1,13 +1,13 @@
-//! Rows regrouped so that one block column of an input lies in one piece.
+//! Rows of an input rearranged into panels, one contiguous piece for each of its block columns.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Rows of an input as `[inner blocks, rows, b]`, the last block column padded.
+/// Rows of an input as `[inner blocks, rows, b]`; the last block column is padded.
 ///
-/// A block column of the input itself has a row stride of its width, often a large power of two that maps every
-/// row to the same cache sets; here the stride is `b`.
+/// In the input itself, the rows of a block column are its width apart, often a large power of two that maps them all to
+/// the same cache sets. In a panel they are `b` apart.
 #[derive(Clone, Copy)]
 pub(super) struct Panels {
     ptr: *const f32,
@@ -19,7 +19,7 @@ unsafe impl Send for Panels {}
 unsafe impl Sync for Panels {}
 
 impl Panels {
-    /// The view of `buffer` as panels of `rows` rows.
+    /// `buffer` as panels of `rows` rows.
     pub(super) fn new(buffer: &[f32], rows: usize) -> Self {
         Self { ptr: buffer.as_ptr(), rows }
     }
@@ -28,7 +28,7 @@ impl Panels {
         self.rows
     }
 
-    /// One panel alone.
+    /// A single panel.
     pub(super) fn panel(self, block: usize, b: usize) -> Self {
         Self { ptr: self.ptr.wrapping_add(block * self.rows * b), rows: self.rows }
     }
@@ -44,35 +44,35 @@ impl Panels {
     }
 }
 
-/// Floats of the panels of `rows` rows of `width` elements.
-pub(super) fn panel_len(rows: usize, width: usize, b: usize) -> usize {
+/// Floats in the panels of `rows` rows of `width` elements.
+pub(super) fn panels_len(rows: usize, width: usize, b: usize) -> usize {
     rows * width.next_multiple_of(b)
 }
 
-/// Copies block columns `cols` of the rows `rows` of `x [m, width]` to the panels that start at `to`.
+/// Copies the block columns `cols` of the rows `rows` of `x [m, width]` to consecutive panels.
 ///
-/// What lies beyond the last column is left as it is: products do not read it.
+/// The padding of the last panel is not written, because products do not read it.
 #[inline(always)]
-pub(super) fn pack(
+pub(super) fn write_panels(
     x: &[f32],
     width: usize,
     rows: Range<usize>,
     cols: Range<usize>,
     b: usize,
-    to: &mut [f32],
+    panels: &mut [f32],
 ) {
     // Panels of no rows have no length.
     let len = rows.len().max(1) * b;
-    for (panel, col) in to.chunks_exact_mut(len).zip(cols) {
+    for (panel, col) in panels.chunks_exact_mut(len).zip(cols) {
         let (from, until) = (col * b, width.min((col + 1) * b));
-        for (row, line) in rows.clone().zip(panel.chunks_exact_mut(b)) {
-            line[..until - from].copy_from_slice(&x[row * width + from..row * width + until]);
+        for (row, to) in rows.clone().zip(panel.chunks_exact_mut(b)) {
+            to[..until - from].copy_from_slice(&x[row * width + from..row * width + until]);
         }
     }
 }
 
-/// All panels of some rows of `x [m, width]`, zero beyond the last column.
-pub(super) fn pack_all(
+/// Copies all block columns of the rows `rows` of `x [m, width]` to panels, with zeros as padding.
+pub(super) fn write_all_panels(
     x: &[f32],
     width: usize,
     rows: Range<usize>,
@@ -83,16 +83,16 @@ pub(super) fn pack_all(
     if panels.is_empty() {
         return;
     }
-    let panel_len = rows.len() * b;
-    let fill = |(col, panel): (usize, &mut [f32])| {
+    let len = rows.len() * b;
+    let write = |(col, panel): (usize, &mut [f32])| {
         if (col + 1) * b > width {
             panel.fill(0.0);
         }
-        pack(x, width, rows.clone(), col..col + 1, b, panel);
+        write_panels(x, width, rows.clone(), col..col + 1, b, panel);
     };
     if threads == 1 {
-        panels.chunks_exact_mut(panel_len).enumerate().for_each(fill);
+        panels.chunks_exact_mut(len).enumerate().for_each(write);
     } else {
-        panels.par_chunks_exact_mut(panel_len).enumerate().for_each(fill);
+        panels.par_chunks_exact_mut(len).enumerate().for_each(write);
     }
 }

@@ -1,4 +1,4 @@
-//! The register tile all host products are made of.
+//! The microkernel of all host products: a tile of sums in registers.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_mm256_stream_ps, _mm512_stream_ps};
@@ -8,20 +8,20 @@ use std::mem::transmute_copy;
 use macerator::{Scalar, Simd, VMulAdd, Vector};
 use macerator::{vload_low, vload_unaligned, vstore_low, vstore_unaligned};
 
-/// Steps of the inner loop written out, so that its counter costs nothing.
+/// Steps of the inner loop that are unrolled.
 const UNROLL: usize = 4;
 
-/// Strides of the scalar operand of a tile: element `(row, k)` is at `row * ROW + k * STEP`, and row `k` of
-/// the vector operand at `k * RIGHT`. All are known when compiled, so that addresses are.
+/// Compile-time strides of the operands. Element `(row, k)` of the left one is at `row * ROW + k * STEP`; row `k` of the
+/// right one is at `k * RIGHT`.
 pub(super) struct Strides<const ROW: usize, const STEP: usize, const RIGHT: usize>;
 
-/// `MR` rows by `NV` vectors of sums kept in registers. With `HALF` only the lower half of each vector
-/// is read and written: a block of 8 on a machine with 16 lanes.
-pub(super) struct Tile<S: Simd, const MR: usize, const NV: usize, const HALF: bool>(
+/// `MR` rows by `NV` vectors of sums in registers. With `HALF`, only the lower half of each vector is read and written,
+/// for blocks of 8 on a machine with 16 lanes.
+pub(super) struct RegisterTile<S: Simd, const MR: usize, const NV: usize, const HALF: bool>(
     [[Vector<S, f32>; NV]; MR],
 );
 
-/// Elements of one vector that a tile uses.
+/// Elements that a tile uses of each vector.
 #[inline(always)]
 pub(super) fn used_lanes<S: Simd, const HALF: bool>() -> usize {
     if HALF { f32::lanes::<S>() / 2 } else { f32::lanes::<S>() }
@@ -43,7 +43,7 @@ unsafe fn store<S: Simd, const HALF: bool>(ptr: *mut f32, vector: Vector<S, f32>
     unsafe { if HALF { vstore_low(ptr, vector) } else { vstore_unaligned(ptr, vector) } }
 }
 
-impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV, HALF> {
+impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S, MR, NV, HALF> {
     #[inline(always)]
     pub(super) fn zero() -> Self {
         Self([[0.0_f32.splat::<S>(); NV]; MR])
@@ -62,7 +62,7 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         depth: usize,
     ) {
         let whole = depth - depth % UNROLL;
-        // Rows that lie in one piece are followed by those of the next tile.
+        // Contiguous rows are followed by the rows of the next tile.
         let next = left.wrapping_add(MR * ROW);
         let mut k = 0;
         // SAFETY: within the caller's bounds.
@@ -83,10 +83,10 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         }
     }
 
-    /// As [`accumulate`](Self::accumulate) of rows of `B`, and copies what it reads of `right` to `copy`.
+    /// Like [`accumulate`](Self::accumulate) with rows of `B` elements; also copies what it reads of `right` to `copy`.
     ///
     /// # Safety
-    /// As there; `copy` must have the room of `right`.
+    /// As [`accumulate`](Self::accumulate); `copy` must have the length of `right`.
     #[inline(always)]
     pub(super) unsafe fn accumulate_copying<const B: usize>(
         &mut self,
@@ -125,7 +125,7 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         }
     }
 
-    /// Adds what `out` holds.
+    /// Adds the content of `out` to the sums.
     ///
     /// # Safety
     /// `out` must hold `MR` rows, `stride` apart, of `NV` vectors.
@@ -170,12 +170,12 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
         }
     }
 
-    /// Writes the sums past the caches, where the machine can: an output larger than them would first be read
-    /// into them, and push out what is needed.
+    /// Writes the sums with non-temporal stores, where the machine has them. With ordinary stores, an output larger than
+    /// the caches would be read into them first and evict the operands.
     ///
     /// # Safety
-    /// As [`store`](Self::store), with `out` and `stride` at multiples of a cache line, and a
-    /// [fence](stream_fence) before another thread reads.
+    /// As [`store`](Self::store), with `out` and `stride` at multiples of a cache line, and a [fence](stream_fence)
+    /// before another thread reads.
     #[inline(always)]
     pub(super) unsafe fn stream(self, out: *mut f32, stride: usize) {
         #[cfg(target_arch = "x86_64")]
@@ -183,7 +183,7 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
             let lanes = f32::lanes::<S>();
             for (m, sums) in self.0.into_iter().enumerate() {
                 for (v, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: the caller's; a vector of so many lanes is that register.
+                    // SAFETY: the caller's; a vector of this many lanes is this register.
                     unsafe {
                         let to = out.add(m * stride + v * lanes);
                         if lanes == 16 {
@@ -201,11 +201,11 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> Tile<S, MR, NV
     }
 }
 
-/// Brings the line of `ptr` to the second-level cache, if there is such a line.
+/// Prefetches the cache line at `ptr`, if there is one, into the second-level cache.
 #[inline(always)]
 fn prefetch(ptr: *const f32) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has it, and it does nothing at an address that is none.
+    // SAFETY: part of every x86-64; an invalid address has no effect.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(ptr.cast());
     }
@@ -213,10 +213,10 @@ fn prefetch(ptr: *const f32) {
     let _ = ptr;
 }
 
-/// Waits until what [`Tile::stream`] wrote is visible to other threads.
+/// Orders the stores of [`RegisterTile::stream`] before those that follow, for other threads.
 pub(super) fn stream_fence() {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has it.
+    // SAFETY: part of every x86-64.
     unsafe {
         std::arch::x86_64::_mm_sfence();
     }

@@ -1,39 +1,40 @@
-//! The block-sparse factor of a product, as the loop over its output block columns reads it.
+//! The macro-kernel of all host products: one block column of the output, as a sum over the blocks of its column.
 
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
+use derive_new::new;
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::panel::Panels;
-use super::shape::by_block;
-use super::tile::{Strides, Tile, used_lanes};
-use super::transpose::turn;
+use super::microkernel::{RegisterTile, Strides, used_lanes};
+use super::panels::Panels;
+use super::scratch::CACHE_LINE_BYTES;
+use super::tile_shapes::with_tile_shape;
+use super::transpose::transpose;
 use super::values::Values;
 use crate::BlockPattern;
 
-/// Bytes of a cache line.
-pub(super) const LINE_BYTES: usize = 64;
-
-/// Floats of the blocks of a column that all rows pass over before the next ones: they and what the rows read beside
-/// them stay in a second-level cache of 1 MB. Measured on an AVX-512 Xeon.
+/// Floats in a group of blocks. All rows pass over a group before the next one, so that its blocks and the panels they
+/// multiply stay in a second-level cache of 1 MB. Measured on an AVX-512 Xeon.
 const GROUP_FLOATS: usize = 64 << 10;
 
-/// Blocks in the order of the output block columns: entries `ptr[j]..ptr[j + 1]` of column `j` multiply inner
-/// block `idx[e]` by value block `e`, or, of a transposed weight, by the turned value block `slot[e]`.
+/// The block-sparse operand of a product `[m, inner] · [inner, outer]`, by block columns of the output.
+///
+/// Entries `ptr[j]..ptr[j + 1]` belong to output column `j`. Entry `e` multiplies inner block `idx[e]` by value block
+/// `e`, or, for the transposed weight, by the transpose of value block `slot[e]`.
 #[derive(Clone, Copy)]
-pub(super) struct Factor<'a> {
-    values: Values<'a>,
-    ptr: &'a [u32],
+pub(super) struct SparseOperand<'a> {
+    pub(super) values: Values<'a>,
+    pub(super) ptr: &'a [u32],
     idx: &'a [u32],
     slot: Option<&'a [u32]>,
-    b: usize,
-    inner: usize,
-    outer: usize,
+    pub(super) b: usize,
+    pub(super) inner: usize,
+    pub(super) outer: usize,
 }
 
-impl<'a> Factor<'a> {
-    /// The weight itself.
+impl<'a> SparseOperand<'a> {
+    /// The weight.
     pub(super) fn forward(values: Values<'a>, pattern: &'a BlockPattern) -> Self {
         Self {
             values,
@@ -59,25 +60,9 @@ impl<'a> Factor<'a> {
         }
     }
 
-    pub(super) fn ptr(&self) -> &'a [u32] {
-        self.ptr
-    }
-
     /// Block columns of the output.
     pub(super) fn columns(&self) -> usize {
         self.ptr.len() - 1
-    }
-
-    pub(super) fn b(&self) -> usize {
-        self.b
-    }
-
-    pub(super) fn inner(&self) -> usize {
-        self.inner
-    }
-
-    pub(super) fn outer(&self) -> usize {
-        self.outer
     }
 
     /// Kept blocks.
@@ -85,10 +70,10 @@ impl<'a> Factor<'a> {
         self.idx.len()
     }
 
-    /// Floats that [`column`] may need to convert values.
+    /// Length of the buffer in which [`macro_kernel`] converts, transposes or aligns blocks.
     pub(super) fn scratch_len(&self) -> usize {
         let longest = self.ptr.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
-        // One more to convert a block before it is turned.
+        // One more block, which is converted there before it is transposed.
         ((longest as usize).min(self.group_len()) + 1) * self.b * self.b
     }
 
@@ -104,18 +89,17 @@ impl<'a> Factor<'a> {
         start..end.min(start + self.group_len())
     }
 
-    /// Groups of a column; one for an empty column, whose output is written too.
+    /// Groups of a column. An empty column has one too, because its output has to be written.
     fn groups(&self, col: usize) -> usize {
         ((self.ptr[col + 1] - self.ptr[col]) as usize).div_ceil(self.group_len()).max(1)
     }
 
-    /// Where the blocks of some entries are as `f32`, from the first entry on. `reused` says whether they are read
-    /// more than once.
+    /// Makes the blocks of `entries` available as `f32`. `reused` says whether they are read more than once.
     ///
     /// # Safety
     /// `scratch` must have room for [`scratch_len`](Self::scratch_len) floats.
     #[inline(always)]
-    unsafe fn blocks(&self, entries: Range<usize>, reused: bool, scratch: *mut f32) -> Blocks {
+    unsafe fn blocks(&self, entries: Range<usize>, reused: bool, scratch: *mut f32) -> BlockSource {
         let area = self.b * self.b;
         // SAFETY: the caller's: no group is longer, and there is room for one block more.
         let room = |at: usize| unsafe { from_raw_parts_mut(scratch.add(at * area), area) };
@@ -123,39 +107,39 @@ impl<'a> Factor<'a> {
             for (at, entry) in entries.clone().enumerate() {
                 let slot = slot[entry] as usize;
                 if let Values::F32(values) = self.values {
-                    turn(&values[slot * area..(slot + 1) * area], room(at), self.b);
+                    transpose(&values[slot * area..(slot + 1) * area], room(at), self.b);
                 } else {
                     let wide = room(entries.len());
                     self.values.widen(slot, wide);
-                    turn(wide, room(at), self.b);
+                    transpose(wide, room(at), self.b);
                 }
             }
-            return Blocks::Ready(scratch);
+            return BlockSource::Ready(scratch);
         }
         match self.values {
             Values::F32(values) => {
                 let from = values[entries.start * area..].as_ptr();
-                let aligned = from.addr().is_multiple_of(LINE_BYTES);
-                if aligned || !reused { Blocks::Ready(from) } else { Blocks::Copied(from, scratch) }
+                let aligned = from.addr().is_multiple_of(CACHE_LINE_BYTES);
+                if aligned || !reused {
+                    BlockSource::Ready(from)
+                } else {
+                    BlockSource::Unaligned { from, copy: scratch }
+                }
             }
             _ if reused => {
                 for (at, entry) in entries.enumerate() {
                     self.values.widen(entry, room(at));
                 }
-                Blocks::Ready(scratch)
+                BlockSource::Ready(scratch)
             }
-            _ => Blocks::Each(scratch),
+            _ => BlockSource::Convert(scratch),
         }
     }
 }
 
-/// For the tile unit, which regroups blocks before it multiplies.
+/// For the AMX kernels, which bring blocks into their own layout.
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
-impl<'a> Factor<'a> {
-    pub(super) fn values(&self) -> Values<'a> {
-        self.values
-    }
-
+impl SparseOperand<'_> {
     /// Entries of output block column `col`.
     pub(super) fn entries(&self, col: usize) -> Range<usize> {
         self.ptr[col] as usize..self.ptr[col + 1] as usize
@@ -167,85 +151,97 @@ impl<'a> Factor<'a> {
     }
 
     /// Whether value blocks are used transposed.
-    pub(super) fn is_turned(&self) -> bool {
+    pub(super) fn is_transposed(&self) -> bool {
         self.slot.is_some()
     }
 }
 
-/// How a tile reads the blocks of its column.
+/// Where a tile reads the blocks of a group.
 #[derive(Clone, Copy)]
-enum Blocks {
-    /// In place.
+enum BlockSource {
+    /// Consecutive blocks of `f32`.
     Ready(*const f32),
-    /// In place, by the first tile, which leaves a copy that is aligned for those that follow: a vector that
-    /// crosses cache lines costs two loads.
-    Copied(*const f32, *mut f32),
-    /// Converted when it is read, to this room for one block.
-    Each(*mut f32),
+    /// Consecutive blocks of `f32` across cache lines, where a vector load costs two. The first tile copies them to
+    /// aligned memory for the tiles that follow.
+    Unaligned { from: *const f32, copy: *mut f32 },
+    /// Each block is converted when it is read, into this buffer of one block.
+    Convert(*mut f32),
 }
 
-/// One product of a sum of products that share their output.
-#[derive(Clone, Copy)]
+/// One product in a sum of products that are written to the same output.
+#[derive(Clone, Copy, new)]
 pub(super) struct Term<'a> {
     pub(super) left: Panels,
-    pub(super) right: Factor<'a>,
+    pub(super) right: SparseOperand<'a>,
 }
 
-/// Where a block column of the output goes: `rows` rows of `b` elements, `stride` apart.
+/// Destination of a block column: rows of `b` elements, `stride` apart.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     pub(super) ptr: *mut f32,
     pub(super) stride: usize,
     /// Added to every row, `b` elements.
     pub(super) bias: Option<&'a [f32]>,
-    /// Write past the caches; needs whole lines.
+    /// Use non-temporal stores; `ptr` and `stride` must be multiples of a cache line.
     pub(super) stream: bool,
 }
 
 impl Target<'_> {
-    /// A panel of its own.
+    /// A single panel.
     #[inline(always)]
     pub(super) fn panel(panel: &mut [f32], b: usize) -> Self {
         Self { ptr: panel.as_mut_ptr(), stride: b, bias: None, stream: false }
     }
 }
 
-/// Writes block column `col` of the sum of `terms` for all rows of their panels.
+/// Writes block column `col` of the sum of `terms`, for all rows of their panels.
 ///
-/// The only place that is compiled for every instruction set and block: everything that multiplies calls it.
+/// This is the only code that is compiled for every instruction set and block size. All products call it.
 ///
 /// # Safety
-/// `to` has room for whole blocks, all panels have the same rows, fit their factor, and `scratch` has the
-/// [`scratch_len`](Factor::scratch_len) of every factor. All factors have one block.
-pub(super) unsafe fn column(terms: &[Term<'_>], col: usize, to: Target<'_>, scratch: &mut [f32]) {
-    AutoArch::new().dispatch(Column { terms, col, to, scratch: scratch.as_mut_ptr() });
+/// - `to` has room for whole blocks in every row of the panels
+/// - all panels have the same number of rows and belong to their operand
+/// - all operands have the same block size, and `scratch` the [`scratch_len`](SparseOperand::scratch_len) of each
+pub(super) unsafe fn macro_kernel(
+    terms: &[Term<'_>],
+    col: usize,
+    to: Target<'_>,
+    scratch: &mut [f32],
+) {
+    AutoArch::new().dispatch(MacroKernel { terms, col, to, scratch: scratch.as_mut_ptr() });
 }
 
-struct Column<'a> {
+struct MacroKernel<'a> {
     terms: &'a [Term<'a>],
     col: usize,
     to: Target<'a>,
     scratch: *mut f32,
 }
 
-impl WithSimd for Column<'_> {
+impl WithSimd for MacroKernel<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
         let b = self.terms[0].right.b;
-        // SAFETY: the caller's of `column`.
-        unsafe { by_block!(S, b, tiles(&self)) }
+        // SAFETY: the caller's of `macro_kernel`.
+        unsafe { with_tile_shape!(S, b, all_groups(&self)) }
     }
 }
 
 /// # Safety
-/// As [`column`]; `B` is the block of every factor, and the width of a tile divides it.
+/// As [`macro_kernel`]; `B` is the block size of every operand, and the width of a tile divides it.
 #[inline(always)]
-unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
-    column: &Column<'_>,
+unsafe fn all_groups<
+    S: Simd,
+    const B: usize,
+    const MR: usize,
+    const NV: usize,
+    const HALF: bool,
+>(
+    kernel: &MacroKernel<'_>,
 ) {
-    let &Column { terms, col, to, scratch } = column;
+    let &MacroKernel { terms, col, to, scratch } = kernel;
     let rows = terms[0].left.rows();
     let width = NV * used_lanes::<S, HALF>();
     for (at, term) in terms.iter().enumerate() {
@@ -256,31 +252,33 @@ unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const
             let add = at > 0 || group > 0;
             // SAFETY: the caller's.
             let blocks = unsafe { term.right.blocks(entries.clone(), reused, scratch) };
-            let run = Run { term, entries, add, to, last, blocks, part: 0 };
+            let group = Group { term, entries, add, to, last, blocks, first_col: 0 };
             // SAFETY: the caller's.
-            unsafe { run.all_rows::<S, B, MR, NV, HALF>(rows) };
+            unsafe { group.all_rows::<S, B, MR, NV, HALF>(rows) };
         }
     }
 }
 
-/// Some blocks of one output block column.
+/// A group of blocks of one output block column.
 #[derive(Clone)]
-struct Run<'a> {
+struct Group<'a> {
     term: &'a Term<'a>,
     entries: Range<usize>,
-    /// First column of the part that is computed.
-    part: usize,
+    /// First column of the tiles inside the block.
+    first_col: usize,
+    /// Add to the target instead of overwriting it.
     add: bool,
     to: Target<'a>,
+    /// Whether the sums are complete after this group.
     last: bool,
-    blocks: Blocks,
+    blocks: BlockSource,
 }
 
-impl Run<'_> {
-    /// All rows of the panels, in whole tiles first.
+impl Group<'_> {
+    /// All rows of the panels, whole tiles first.
     ///
     /// # Safety
-    /// As [`column`].
+    /// As [`macro_kernel`].
     #[inline(always)]
     unsafe fn all_rows<
         S: Simd,
@@ -292,44 +290,44 @@ impl Run<'_> {
         &self,
         rows: usize,
     ) {
-        for part in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
-            let mut run = Self { part, ..self.clone() };
+        for first_col in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
+            let mut group = Self { first_col, ..self.clone() };
             let mut row = 0;
             // SAFETY: the caller's; rows stay below `rows`.
             unsafe {
                 if rows >= MR {
-                    run.tile::<S, B, MR, NV, HALF, true>(0);
-                    run.after_first();
+                    group.tile::<S, B, MR, NV, HALF, true>(0);
+                    group.after_first_tile();
                     row = MR;
                 }
                 while row + MR <= rows {
-                    run.tile::<S, B, MR, NV, HALF, false>(row);
+                    group.tile::<S, B, MR, NV, HALF, false>(row);
                     row += MR;
                 }
                 while MR > 8 && row + 8 <= rows {
-                    run.tile::<S, B, 8, NV, HALF, false>(row);
+                    group.tile::<S, B, 8, NV, HALF, false>(row);
                     row += 8;
                 }
                 while MR > 4 && row + 4 <= rows {
-                    run.tile::<S, B, 4, NV, HALF, false>(row);
+                    group.tile::<S, B, 4, NV, HALF, false>(row);
                     row += 4;
                 }
                 while MR > 2 && row + 2 <= rows {
-                    run.tile::<S, B, 2, NV, HALF, false>(row);
+                    group.tile::<S, B, 2, NV, HALF, false>(row);
                     row += 2;
                 }
                 while row < rows {
-                    run.tile::<S, B, 1, NV, HALF, false>(row);
+                    group.tile::<S, B, 1, NV, HALF, false>(row);
                     row += 1;
                 }
             }
         }
     }
 
-    /// `MR` rows over these blocks.
+    /// One tile of `MR` rows over the blocks of the group. `FIRST` marks the first of several whole tiles.
     ///
     /// # Safety
-    /// As [`column`], with `row + MR` at most the rows of the panels.
+    /// As [`macro_kernel`], with `row + MR` at most the number of rows of the panels.
     #[inline(always)]
     unsafe fn tile<
         S: Simd,
@@ -342,41 +340,42 @@ impl Run<'_> {
         &self,
         row: usize,
     ) {
-        let Factor { values, idx, inner, .. } = self.term.right;
-        let mut tile = Tile::<S, MR, NV, HALF>::zero();
+        let SparseOperand { values, idx, inner, .. } = self.term.right;
+        let mut tile = RegisterTile::<S, MR, NV, HALF>::zero();
         // SAFETY: indices are those of a checked pattern, and the target is the caller's.
         unsafe {
-            let to = self.to.ptr.add(row * self.to.stride + self.part);
+            let to = self.to.ptr.add(row * self.to.stride + self.first_col);
             if self.add {
                 tile.add(to, self.to.stride);
             }
             for (at, entry) in self.entries.clone().enumerate() {
                 let block = *idx.get_unchecked(entry) as usize;
-                // The last inner block may be ragged: what lies beyond it is not read.
+                // The last inner block may be ragged; nothing beyond it is read.
                 let depth = B.min(inner - block * B);
                 let left = self.term.left.at(block, row, B);
-                let offset = at * B * B + self.part;
+                let offset = at * B * B + self.first_col;
                 let right = match self.blocks {
-                    // Only the first of several whole tiles leaves a copy.
-                    Blocks::Copied(first, copy) if FIRST => {
+                    BlockSource::Unaligned { from, copy } if FIRST => {
                         tile.accumulate_copying::<B>(
                             left,
-                            first.add(offset),
+                            from.add(offset),
                             copy.add(offset),
                             depth,
                         );
                         continue;
                     }
-                    Blocks::Ready(first) | Blocks::Copied(first, _) => first.add(offset),
-                    Blocks::Each(room) => {
+                    BlockSource::Ready(from) | BlockSource::Unaligned { from, .. } => {
+                        from.add(offset)
+                    }
+                    BlockSource::Convert(room) => {
                         values.widen(entry, from_raw_parts_mut(room, B * B));
-                        room.cast_const().add(self.part)
+                        room.cast_const().add(self.first_col)
                     }
                 };
                 tile.accumulate(Strides::<B, 1, B>, left, right, depth);
             }
             if let (true, Some(bias)) = (self.last, self.to.bias) {
-                tile.add_bias(bias.as_ptr().add(self.part));
+                tile.add_bias(bias.as_ptr().add(self.first_col));
             }
             if self.last && self.to.stream {
                 tile.stream(to, self.to.stride);
@@ -386,11 +385,11 @@ impl Run<'_> {
         }
     }
 
-    /// The copy of the first tile is there.
+    /// From now on the aligned copy made by the first tile is read.
     #[inline(always)]
-    fn after_first(&mut self) {
-        if let Blocks::Copied(_, copy) = self.blocks {
-            self.blocks = Blocks::Ready(copy);
+    fn after_first_tile(&mut self) {
+        if let BlockSource::Unaligned { copy, .. } = self.blocks {
+            self.blocks = BlockSource::Ready(copy);
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What a launch reads besides the values.
+//! In which order, and in which shares, the block columns and rows of a pattern are worked on.
 
 use super::BlockPattern;
 
-/// Work order derived from a pattern once and reused by every launch.
+/// Orders in which kernels take the block columns, rows and slots of a pattern; computed once per pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct WorkOrder {
     /// Block columns, most kept blocks first; ties by index.
     pub cols_by_length: Vec<u32>,
     /// Block rows, most kept blocks first; ties by index.
@@ -13,7 +13,7 @@ pub struct Plan {
     pub col_of_slot: Vec<u32>,
 }
 
-impl Plan {
+impl WorkOrder {
     pub(super) fn new(pattern: &BlockPattern) -> Self {
         Self {
             cols_by_length: by_length(pattern.col_ptr()),
@@ -30,8 +30,8 @@ fn by_length(ptr: &[u32]) -> Vec<u32> {
     order
 }
 
-/// Cuts `0..ptr.len() - 1` into at most `parts` ranges of about equal work, where each entry costs
-/// its number of blocks plus one.
+/// Divides `0..ptr.len() - 1` into at most `parts` ranges of about equal work, where an entry costs its number of blocks
+/// plus one.
 pub(crate) fn equal_work(ptr: &[u32], parts: usize) -> Vec<std::ops::Range<usize>> {
     let entries = ptr.len() - 1;
     let total = ptr[entries] as usize + entries;
