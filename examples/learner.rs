@@ -18,9 +18,10 @@ use burn::train::metric::LossMetric;
 use burn::train::{
     InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
+use burn_blast::io;
+use burn_blast::module::{BlockSparseMlp, BlockSparseMlpConfig};
 use burn_blast::prune::{Blast, BlastConfig, Snapshot};
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};
-use burn_blast::{BlockSparseMlp, BlockSparseMlpConfig, io};
 
 const D_MODEL: usize = 32;
 const ITEMS: usize = 64;

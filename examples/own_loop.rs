@@ -12,8 +12,10 @@ use std::path::Path;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_blast::io;
+use burn_blast::module::{BlockSparseMlp, BlockSparseMlpConfig};
 use burn_blast::prune::Schedule;
-use burn_blast::{Blast, BlastConfig, BlockSparseMlp, BlockSparseMlpConfig, io};
+use burn_blast::prune::{Blast, BlastConfig};
 
 const STEPS: usize = 60;
 const D_MODEL: usize = 64;

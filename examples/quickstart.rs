@@ -11,8 +11,10 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_blast::io;
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
+use burn_blast::prune::{Blast, BlastConfig};
 use burn_blast::report::summary;
-use burn_blast::{Blast, BlastConfig, BlockSparseLinear, BlockSparseLinearConfig, io};
 
 const STEPS: usize = 200;
 const D_INPUT: usize = 64;

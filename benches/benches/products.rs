@@ -4,7 +4,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, Strategy};
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
+use burn_blast::tuning::Strategy;
 use divan::{Bencher, black_box};
 
 /// The MLP of Llama 3.2 1B.

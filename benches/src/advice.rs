@@ -1,6 +1,6 @@
 //! What the measurements say about when to be sparse.
 
-use burn_blast::advice::{Advice, DeviceAdvice, Entry, VERSION, break_even};
+use burn_blast::tuning::{BreakEven, TuningTable, TuningTables, VERSION, break_even};
 
 use crate::element::Element;
 use crate::record::{Measured, Verb};
@@ -9,10 +9,10 @@ use crate::report::Run;
 /// The advice that the forward products of some runs give. Of a problem that stands in several, the last
 /// counts; where one was timed with empty caches and with full ones, the empty ones count, since a layer is
 /// not called twice in a row.
-pub fn advise(runs: &[Run]) -> Advice {
-    let mut devices: Vec<(DeviceAdvice, Vec<Curve>)> = Vec::new();
+pub fn advise(runs: &[Run]) -> TuningTables {
+    let mut devices: Vec<(TuningTable, Vec<Curve>)> = Vec::new();
     for Run { machine, results, .. } in runs {
-        let advice = DeviceAdvice {
+        let advice = TuningTable {
             device: machine.device.clone(),
             backend: machine.backend.clone(),
             features: machine.features.clone(),
@@ -30,14 +30,14 @@ pub fn advise(runs: &[Run]) -> Advice {
     }
     let devices = devices.into_iter().map(|(device, curves)| {
         let entries = curves.into_iter().map(Curve::entry).collect();
-        DeviceAdvice { entries, ..device }
+        TuningTable { entries, ..device }
     });
-    Advice { version: VERSION, devices: devices.collect() }
+    TuningTables { version: VERSION, devices: devices.collect() }
 }
 
 /// One size at every share it was measured at.
 struct Curve {
-    entry: Entry,
+    entry: BreakEven,
     cold: bool,
     /// Share kept, and sparse over dense seconds.
     points: Vec<(f64, f64)>,
@@ -45,7 +45,7 @@ struct Curve {
 
 fn add(curves: &mut Vec<Curve>, result: &Measured) {
     let problem = &result.problem;
-    let entry = Entry {
+    let entry = BreakEven {
         block: problem.block,
         dtype: problem.dtype.clone(),
         d_input: problem.d_input,
@@ -72,10 +72,10 @@ fn add(curves: &mut Vec<Curve>, result: &Measured) {
 }
 
 impl Curve {
-    fn entry(mut self) -> Entry {
+    fn entry(mut self) -> BreakEven {
         self.points.sort_by(|a, b| a.0.total_cmp(&b.0));
         let (break_even_density, at_least) = break_even(&self.points);
-        Entry { break_even_density, at_least, ..self.entry }
+        BreakEven { break_even_density, at_least, ..self.entry }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
-use burn_blast::ProductPath;
+use burn_blast::tuning::ProductPath;
 
 use crate::catalogue::{Plan, describe, problems};
 use crate::cli::RunArgs;

@@ -11,7 +11,8 @@
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
 //! use burn_blast::calibrate::Calibration;
-//! use burn_blast::{BlockSize, BlockSparseLinear};
+//! use burn_blast::BlockSize;
+//! use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
 //!
 //! let device = Device::flex();
 //! let weight = Tensor::<2>::random([64, 96], Distribution::Default, &device);
@@ -20,7 +21,7 @@
 //!
 //! let pattern = calibration.select(weight.clone(), BlockSize::new(16)?, 0.75);
 //! let values = calibration.correct(weight, &pattern, 0.01)?;
-//! let layer = BlockSparseLinear::new(burn_blast::BlockSparseWeight::new(values, pattern), None);
+//! let layer = BlockSparseLinear::new(BlockSparseWeight::new(values, pattern), None);
 //! assert_eq!(layer.sparsity(), 0.75);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

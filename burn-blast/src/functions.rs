@@ -2,42 +2,12 @@
 //! a kernel for them.
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
+pub use crate::feed_forward::{GatedPatterns, MlpPatterns};
+pub use crate::ops::BlastOps;
 use crate::quantize::is_int8;
-use crate::weight::BlockSparseWeight;
-use crate::{BlastOps, GatedPatterns, MlpPatterns};
-
-/// Multiplies `input` by a block-sparse weight.
-///
-/// # Shapes
-/// - `input`: `[.., d_input]`
-/// - `bias`: `[d_output]`
-/// - output: `[.., d_output]`
-///
-/// # Panics
-/// If the last axis of `input` is not `d_input`, `bias` is not `[d_output]`, or the data types differ.
-pub fn block_sparse_linear<const D: usize>(
-    input: Tensor<D>,
-    weight: &BlockSparseWeight,
-    bias: Option<Tensor<1>>,
-) -> Tensor<D> {
-    let shape = weight.pattern().shape();
-    by_rows(input, shape.rows(), shape.cols(), |rows| {
-        let values = weight.values();
-        match weight.probe() {
-            Some(probe) if rows.device().is_autodiff() => {
-                let y = spmm_probed(rows, values, probe, weight.pattern());
-                match bias {
-                    Some(bias) => y + bias.unsqueeze(),
-                    None => y,
-                }
-            }
-            _ => spmm(rows, values, bias, weight.pattern()),
-        }
-    })
-}
 
 /// Applies `product` to `input` with its leading axes flattened, and restores them.
 pub(crate) fn by_rows<const D: usize>(
@@ -58,7 +28,7 @@ pub(crate) fn by_rows<const D: usize>(
     output.reshape(dims)
 }
 
-/// `y = x · w + bias`. Values quantised by [`quantize`](crate::quantize()) are multiplied as integers.
+/// `y = x · w + bias`. Values quantised by [`quantize`](crate::module::quantize()) are multiplied as integers.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`
@@ -168,8 +138,10 @@ pub fn gated_mlp(
 /// If a shape or data type does not fit, or the block sizes differ.
 pub fn mlp(
     x: Tensor<2>,
-    [up, down]: [Tensor<3>; 2],
-    [up_bias, down_bias]: [Tensor<1>; 2],
+    up: Tensor<3>,
+    up_bias: Tensor<1>,
+    down: Tensor<3>,
+    down_bias: Tensor<1>,
     patterns: &MlpPatterns,
 ) -> Tensor<2> {
     let MlpPatterns { up: first, down: last, .. } = patterns;
@@ -315,11 +287,23 @@ pub fn unpack(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as BlastOps>::unpack(values.into_dispatch(), pattern.clone()))
 }
 
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-pub(crate) fn refuse_dtype(found: DType) -> ! {
-    panic!(
-        "block-sparse kernels do not support {found:?} on this backend: cast to F32 (F16 and BF16 where the device has them)"
-    )
+/// Gathers the slots of a tensor of `[nnz, ..]` for another pattern, on the device. A block without source is zero.
+pub(crate) fn gather<const D: usize>(tensor: Tensor<D>, sources: &[Option<u32>]) -> Tensor<D> {
+    let mut dims = tensor.dims();
+    let (device, dtype) = (tensor.device(), tensor.dtype());
+    let (old, width) = (dims[0], dims[1..].iter().product::<usize>());
+    dims[0] = sources.len();
+    if sources.iter().all(Option::is_none) {
+        return Tensor::zeros(dims, (&device, dtype));
+    }
+    // One row of zeros after the old slots serves every new block.
+    let zero = Tensor::<2>::zeros([1, width], (&device, dtype));
+    let padded = Tensor::cat(vec![tensor.reshape([old, width]), zero], 0);
+    let index: Vec<i32> =
+        sources.iter().map(|slot| slot.map_or(old as i32, |at| at as i32)).collect();
+    let index = TensorData::new(index, [sources.len()]);
+    let index = Tensor::<1, Int>::from_data(index, (&device, DType::I32));
+    padded.select(0, index).reshape(dims)
 }
 
 fn operands(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> (Tensor<2>, Tensor<3>) {

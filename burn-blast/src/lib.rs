@@ -1,40 +1,56 @@
 //! Block-sparse linear layers for Burn that train, prune, grow, save and serve on every backend, by the
 //! BLaST method ([arXiv 2507.03117](https://arxiv.org/abs/2507.03117)).
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use burn_blast::prelude::*;
+//!
+//! let device = Device::flex();
+//! let layer = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);
+//! assert_eq!(layer.forward(Tensor::<2>::ones([1, 64], &device)).dims(), [1, 128]);
+//! ```
+//!
+//! Start with [`prelude`], then [`module`] for the layers, [`prune`] for training and [`io`] for files.
+//!
+//! # Order of the modules
+//! A module imports only from lines below its own:
+//!
+//! ```text
+//! prelude
+//! train / calibrate / tuning / report
+//! prune
+//! io
+//! module
+//! weight
+//! functions
+//! quantize
+//! backends / window
+//! ops / break_even
+//! feed_forward
+//! ```
 
-pub mod advice;
 mod backends;
+mod break_even;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;
-mod found;
+mod feed_forward;
 pub mod functions;
 pub mod io;
 pub mod module;
 mod ops;
+pub mod prelude;
 pub mod prune;
 mod quantize;
 pub mod report;
 #[cfg(feature = "train")]
 pub mod train;
-mod warm;
+pub mod tuning;
 mod weight;
 mod window;
 
-pub use burn_blast_checkpoint::format::LayoutError;
-#[cfg(feature = "cube")]
-pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
 pub use burn_blast_kernels::{
-    BlockMask, BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError,
-    PatternId, ProductPath, Strategy, cost,
+    BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError, PatternId,
 };
-pub use module::{
-    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MergeError, MlpActivation,
-};
-pub use ops::{BlastOps, GatedPatterns, MlpPatterns};
-pub use prune::{Blast, BlastConfig, BlastError, Growth};
-pub use quantize::{QuantizeError, quantize};
-pub use warm::warm_up;
-pub use weight::BlockSparseWeight;
 
 /// The code in READMEs and in the book is compiled with the tests.
 #[cfg(doctest)]

@@ -2,14 +2,12 @@
 // The selector list names the deprecated NdArray backend.
 #![cfg_attr(feature = "ndarray", allow(deprecated))]
 
-use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
-
 use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
-use crate::MlpActivation;
+use crate::feed_forward::{GatedPatterns, MlpPatterns, activate, activate_backward};
 
 /// Multiplication by a block-sparse weight, its gradients, and what pruning reads.
 ///
@@ -56,7 +54,7 @@ pub trait BlastOps: Backend {
         Self::spmm(x, values, pattern)
     }
 
-    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::quantize()): 8-bit integers and one f32 scale a
+    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::module::quantize()): 8-bit integers and one f32 scale a
     /// block. Only `x` gets a gradient.
     #[fusion(dtype = x, shape = rows_by(x, pattern.shape().cols()))]
     fn spmm_int8(
@@ -192,68 +190,6 @@ pub trait BlastOps: Backend {
         let dup = Self::sddmm(x, dz, patterns.up);
         (dx, dup, dbias, Self::sddmm(h, dy, patterns.down))
     }
-}
-
-pub(crate) fn activate<B: Backend>(x: FloatTensor<B>, activation: MlpActivation) -> FloatTensor<B> {
-    match activation {
-        MlpActivation::Gelu => B::gelu(x),
-        MlpActivation::Relu => B::relu(x),
-        MlpActivation::Silu => B::float_mul(x.clone(), B::sigmoid(x)),
-    }
-}
-
-/// Gradient of `x` from that of `y = activation(x)`.
-fn activate_backward<B: Backend>(
-    x: FloatTensor<B>,
-    y: FloatTensor<B>,
-    dy: FloatTensor<B>,
-    activation: MlpActivation,
-) -> FloatTensor<B> {
-    match activation {
-        MlpActivation::Gelu => {
-            // Φ(x) + x φ(x); Burn's own is that of the approximation by tanh.
-            let erf = B::float_erf(B::float_mul_scalar(x.clone(), FRAC_1_SQRT_2.into()));
-            let cdf = B::float_add_scalar(B::float_mul_scalar(erf, 0.5.into()), 0.5.into());
-            let half_square =
-                B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), (-0.5).into());
-            let bell = B::float_mul_scalar(
-                B::float_exp(half_square),
-                (FRAC_2_SQRT_PI * FRAC_1_SQRT_2 / 2.0).into(),
-            );
-            B::float_mul(dy, B::float_add(cdf, B::float_mul(x, bell)))
-        }
-        MlpActivation::Relu => B::relu_backward(y, dy),
-        MlpActivation::Silu => {
-            // s + y (1 - s)
-            let s = B::sigmoid(x);
-            let slope = B::float_add(s.clone(), B::float_sub(y.clone(), B::float_mul(y, s)));
-            B::float_mul(dy, slope)
-        }
-    }
-}
-
-/// Patterns of the three layers of a gated feed-forward block, and its activation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GatedPatterns {
-    /// Of `[d_model, d_ff]`, through the activation.
-    pub gate: BlockPattern,
-    /// Of `[d_model, d_ff]`.
-    pub up: BlockPattern,
-    /// Of `[d_ff, d_output]`.
-    pub down: BlockPattern,
-    /// Of the gate.
-    pub activation: MlpActivation,
-}
-
-/// Patterns of the two layers of a feed-forward block, and the activation between them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MlpPatterns {
-    /// Of `[d_model, d_ff]`.
-    pub up: BlockPattern,
-    /// Of `[d_ff, d_output]`.
-    pub down: BlockPattern,
-    /// Between them.
-    pub activation: MlpActivation,
 }
 
 /// Shape of packed values.

@@ -9,10 +9,9 @@ use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize};
 use thiserror::Error;
 
-use crate::found::weights;
-use crate::module::is_host;
+use crate::backends::is_host;
 use crate::ops::packed;
-use crate::window::{self, Stage, Window};
+use crate::window::{self, weights};
 
 /// Why a model was not quantised.
 #[derive(Debug, Error)]
@@ -30,7 +29,7 @@ pub enum QuantizeError {
 /// The values become tensors of Burn's own quantised type. Products with few rows read the integers; others may
 /// multiply them by their scales first. Inputs, outputs and everything else of the model stay as they are, and so
 /// does the pattern. Such a weight is frozen: gradients pass through it to its input, for adapters and the layers
-/// before it, and [`Blast`](crate::Blast) refuses to prune it. The largest value of a block becomes ±127 steps; each
+/// before it, and [`Blast`](crate::prune::Blast) refuses to prune it. The largest value of a block becomes ±127 steps; each
 /// value is off by at most half a step. A weight that keeps no block stays as it is.
 ///
 /// # Errors
@@ -39,14 +38,14 @@ pub enum QuantizeError {
 /// # Example
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use burn_blast::{BlockSparseLinearConfig, quantize};
+/// use burn_blast::module::{BlockSparseLinearConfig, quantize};
 ///
 /// let device = Device::flex();
 /// let layer = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);
 /// let small = quantize(layer.clone())?;
 /// assert!(small.bytes() < layer.bytes() / 3);
 /// assert_eq!(small.forward(Tensor::<2>::ones([1, 64], &device)).dims(), [1, 128]);
-/// # Ok::<(), burn_blast::QuantizeError>(())
+/// # Ok::<(), burn_blast::module::QuantizeError>(())
 /// ```
 pub fn quantize<M: Module>(model: M) -> Result<M, QuantizeError> {
     if weights(&model).is_empty() {
@@ -106,25 +105,20 @@ struct Int8;
 
 impl ModuleMapper for Int8 {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let look = |window: &mut Window| match window.stage {
-            // Nothing is left to prune.
-            Stage::Probe => None,
-            Stage::Values => {
-                window.changes.armed = Some(false);
-                Some(window.pattern.clone())
-            }
-        };
-        match window::with(look).flatten() {
-            Some(pattern) if pattern.nnz() > 0 => param.map(|values| {
-                let values = values.dequantize().cast(DType::F32);
-                let scheme = scheme(pattern.block(), &values.device());
-                let range = compute_range(&scheme, &values, &Calibration::MinMax);
-                let mut params = compute_q_params(&scheme, range);
-                // A block of zeros divides by its scale like any other.
-                params.scales = params.scales.clamp_min(f32::MIN_POSITIVE);
-                values.quantize(&scheme, params)
-            }),
-            _ => param,
+        let Some(weight) = window::values() else { return param };
+        // Nothing is left to prune.
+        window::update(|update| update.probe = Some(false));
+        if weight.pattern.nnz() == 0 {
+            return param;
         }
+        param.map(|values| {
+            let values = values.dequantize().cast(DType::F32);
+            let scheme = scheme(weight.pattern.block(), &values.device());
+            let range = compute_range(&scheme, &values, &Calibration::MinMax);
+            let mut params = compute_q_params(&scheme, range);
+            // A block of zeros divides by its scale like any other.
+            params.scales = params.scales.clamp_min(f32::MIN_POSITIVE);
+            values.quantize(&scheme, params)
+        })
     }
 }

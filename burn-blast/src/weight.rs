@@ -1,5 +1,7 @@
 //! A block-sparse weight: packed values and their pattern, as one Burn module.
 
+use std::sync::Arc;
+
 use burn::module::{
     Content, DisplaySettings, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
     ModuleVisitor, Param, ParamId,
@@ -8,11 +10,11 @@ use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, PROBE, ROW_IDX, VALUES, indices, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
-use crate::functions::{pack, unpack};
+use crate::break_even::TuningTable;
+use crate::functions::{gather, pack, unpack};
 use crate::ops::packed;
-use crate::prune::gather;
 use crate::quantize::value_bytes;
-use crate::window::{self, Stage, Window};
+use crate::window::{self, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
 const CONTAINER: &str = "Struct:BlockSparseWeight";
@@ -39,8 +41,9 @@ pub struct BlockSparseWeight {
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
     layer: Option<usize>,
-    /// Type of the values, or that which quantised ones were made from.
+    /// Type of the values, or the one they had before they were quantised.
     float: DType,
+    tuning: Option<Arc<TuningTable>>,
 }
 
 impl BlockSparseWeight {
@@ -58,7 +61,8 @@ impl BlockSparseWeight {
         check_fit(&values, &pattern);
         let index_ids = [ParamId::new(), ParamId::new(), ParamId::new()];
         let probe_id = ParamId::new();
-        Self { values, probe: None, probe_id, pattern, index_ids, layer: None, float }
+        let (layer, tuning) = (None, None);
+        Self { values, probe: None, probe_id, pattern, index_ids, layer, float, tuning }
     }
 
     /// The kept blocks of a dense weight.
@@ -79,7 +83,7 @@ impl BlockSparseWeight {
     ///
     /// # Errors
     /// If the block size is not supported.
-    pub fn from_zeros(dense: Tensor<2>, block: usize) -> Result<Self, PatternError> {
+    pub fn from_nonzero_blocks(dense: Tensor<2>, block: usize) -> Result<Self, PatternError> {
         let [rows, cols] = dense.dims();
         let (shape, block) = (MatrixShape::new(rows, cols)?, BlockSize::new(block)?);
         let host = dense.to_data().convert::<f32>();
@@ -175,6 +179,16 @@ impl BlockSparseWeight {
         self.values.id
     }
 
+    /// What was measured of products with the weight, if a table was applied.
+    pub(crate) fn tuning(&self) -> Option<&TuningTable> {
+        self.tuning.as_deref()
+    }
+
+    /// What a walk sees first.
+    fn view(&self, replicated: bool) -> View {
+        View { stage: Stage::Probe, pattern: self.pattern.clone(), layer: self.layer, replicated }
+    }
+
     pub(crate) fn probe(&self) -> Option<Tensor<2>> {
         self.probe.as_ref().map(Param::val)
     }
@@ -184,8 +198,8 @@ impl BlockSparseWeight {
         self.device().is_autodiff() && !self.is_quantized() && self.values().is_distributed()
     }
 
-    fn arm(&mut self, armed: bool) {
-        self.probe = match (armed, self.probe.take()) {
+    fn set_probe(&mut self, present: bool) {
+        self.probe = match (present, self.probe.take()) {
             (false, _) => None,
             (true, Some(probe)) => Some(probe),
             (true, None) => {
@@ -219,7 +233,7 @@ impl BlockSparseWeight {
     ///
     /// # Panics
     /// If they are not a pattern of this weight's size: a walk cannot return an error.
-    fn adopt(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
+    fn replace_pattern(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
         // A record of another number of blocks replaces some of the three and reports an error for the rest:
         // nothing of it is taken.
         if indices.iter().any(|index| !index.is_initialized()) {
@@ -228,14 +242,14 @@ impl BlockSparseWeight {
         self.index_ids = [indices[0].id, indices[1].id, indices[2].id];
         let [layout, row_idx, col_ptr] = indices.map(|index| numbers(&index.val()));
         let shape = self.pattern.shape();
-        let (pattern, armed) =
+        let (pattern, probe) =
             parse(&layout, &row_idx, &col_ptr, Some(shape)).unwrap_or_else(|error| {
                 panic!("the block pattern loaded into this weight is not valid: {error}")
             });
         if pattern != self.pattern {
             self.pattern = pattern;
         }
-        self.arm(armed);
+        self.set_probe(probe);
     }
 }
 
@@ -254,14 +268,13 @@ fn check_fit(values: &Param<Tensor<3>>, pattern: &BlockPattern) {
 
 impl Module for BlockSparseWeight {
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        let window = Window::new(self.pattern.clone(), self.layer);
-        window::open(window, || {
+        window::open(self.view(false), || {
             if let Some(probe) = &self.probe {
                 visitor.enter_module(PROBE, CONTAINER);
                 probe.visit(visitor);
                 visitor.exit_module(PROBE, CONTAINER);
             }
-            window::with(|window| window.stage = Stage::Values);
+            window::enter(Stage::Values);
             visitor.enter_module(VALUES, CONTAINER);
             self.values.visit(visitor);
             visitor.exit_module(VALUES, CONTAINER);
@@ -276,37 +289,36 @@ impl Module for BlockSparseWeight {
     /// Hands the parameters to the mapper, with the window open, then takes over what it changed: this is
     /// where an optimizer step changes the number of blocks.
     fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
-        let mut window = Window::new(self.pattern.clone(), self.layer);
-        window.replicated = self.is_replicated();
         let float = self.float_dtype();
-        let ((probe, values), changes) = window::open(window, || {
+        let ((probe, values), update) = window::open(self.view(self.is_replicated()), || {
             let probe = self.probe.take().map(|probe| {
                 mapper.enter_module(PROBE, CONTAINER);
                 let probe = Module::map(probe, mapper);
                 mapper.exit_module(PROBE, CONTAINER);
                 probe
             });
-            window::with(|window| window.stage = Stage::Values);
+            window::enter(Stage::Values);
             mapper.enter_module(VALUES, CONTAINER);
             let values = Module::map(self.values, mapper);
             mapper.exit_module(VALUES, CONTAINER);
             (probe, values)
         });
         let mut weight = Self { values, probe, float, ..self };
-        if let Some(pattern) = changes.pattern {
+        if let Some(pattern) = update.pattern {
             weight.pattern = pattern;
         }
-        if let Some(armed) = changes.armed {
-            weight.arm(armed);
+        if let Some(probe) = update.probe {
+            weight.set_probe(probe);
         }
-        weight.layer = changes.layer.or(weight.layer);
+        weight.layer = update.layer.or(weight.layer);
+        weight.tuning = update.tuning.or(weight.tuning);
         let indices = weight.indices().map(|(name, index)| {
             mapper.enter_module(name, CONTAINER);
             let index = Module::map(index, mapper);
             mapper.exit_module(name, CONTAINER);
             index
         });
-        weight.adopt(indices);
+        weight.replace_pattern(indices);
         check_fit(&weight.values, &weight.pattern);
         weight
     }

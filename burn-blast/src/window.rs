@@ -1,17 +1,22 @@
-//! How traversals that see parameters only meet the weight they belong to.
+//! How a walk over parameters meets the weight that a parameter belongs to.
 //!
 //! Burn's optimizers, records and visitors walk a module parameter by parameter. While a
-//! [`BlockSparseWeight`](crate::BlockSparseWeight) hands its parameters to such a walk, a window onto the
-//! weight is open on the thread: the optimizer wrapper reads the pattern there and leaves a new one,
-//! loading resizes the weight through it, reports read it. This works because a walk calls the mapper or
-//! visitor synchronously, on the thread that walks.
+//! [`BlockSparseWeight`](crate::module::BlockSparseWeight) hands its parameters to such a walk, a window onto the
+//! weight is open on the thread. The walk reads the weight through a [`View`], and asks for changes by an [`Update`],
+//! which the weight applies when the walk returns. This works because a walk calls the mapper or visitor
+//! synchronously, on the thread that walks.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
 use burn_blast_kernels::BlockPattern;
 
+use crate::break_even::TuningTable;
+
 thread_local! {
-    static WINDOW: RefCell<Option<Window>> = const { RefCell::new(None) };
+    static WINDOW: RefCell<Option<(View, Update)>> = const { RefCell::new(None) };
 }
 
 /// Which parameter of the weight is being walked.
@@ -22,50 +27,118 @@ pub(crate) enum Stage {
 }
 
 /// What a walk sees of the weight.
-#[derive(Debug)]
-pub(crate) struct Window {
+#[derive(Debug, Clone)]
+pub(crate) struct View {
     pub(crate) stage: Stage,
     pub(crate) pattern: BlockPattern,
+    /// Number of the layer in its training run.
     pub(crate) layer: Option<usize>,
     /// Other devices train replicas of the weight.
     pub(crate) replicated: bool,
-    /// Norms of the gradient of every block, row by row, left by the walk over the probe.
-    pub(crate) grad_norms: Option<Vec<f32>>,
-    pub(crate) changes: Changes,
 }
 
-/// What a walk wants changed about the weight. The values it returns must fit the new pattern.
+/// What a walk asks to change about the weight. The values it returns must fit the new pattern.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
+pub(crate) struct Update {
     pub(crate) pattern: Option<BlockPattern>,
-    pub(crate) armed: Option<bool>,
+    /// Whether the weight has a probe from now on.
+    pub(crate) probe: Option<bool>,
     pub(crate) layer: Option<usize>,
+    pub(crate) tuning: Option<Arc<TuningTable>>,
+    /// Gradient norms of all blocks, row by row: from the walk over the probe to the walk over the values.
+    pub(crate) grad_norms: Option<Vec<f32>>,
 }
 
-impl Window {
-    pub(crate) fn new(pattern: BlockPattern, layer: Option<usize>) -> Self {
-        let changes = Changes::default();
-        Self { stage: Stage::Probe, pattern, layer, replicated: false, grad_norms: None, changes }
-    }
-}
-
-/// Runs `walk` with the window open and returns what it left there.
-pub(crate) fn open<R>(window: Window, walk: impl FnOnce() -> R) -> (R, Changes) {
+/// Runs `walk` with the window open and returns the changes it asked for.
+pub(crate) fn open<R>(view: View, walk: impl FnOnce() -> R) -> (R, Update) {
     /// Restores the outer window even if the walk panics.
-    struct Close(Option<Window>);
+    struct Close(Option<(View, Update)>);
     impl Drop for Close {
         fn drop(&mut self) {
             WINDOW.replace(self.0.take());
         }
     }
-    let close = Close(WINDOW.replace(Some(window)));
+    let close = Close(WINDOW.replace(Some((view, Update::default()))));
     let result = walk();
-    let changes = with(|window| std::mem::take(&mut window.changes)).unwrap_or_default();
+    let changes = update(std::mem::take).unwrap_or_default();
     drop(close);
     (result, changes)
 }
 
-/// Looks through the window, if a weight holds one open.
-pub(crate) fn with<R>(look: impl FnOnce(&mut Window) -> R) -> Option<R> {
-    WINDOW.with_borrow_mut(|window| window.as_mut().map(look))
+/// Goes on to another parameter of the weight.
+pub(crate) fn enter(stage: Stage) {
+    WINDOW.with_borrow_mut(|window| {
+        if let Some((view, _)) = window {
+            view.stage = stage;
+        }
+    });
+}
+
+/// The weight that is being walked, if there is one.
+pub(crate) fn view() -> Option<View> {
+    WINDOW.with_borrow(|window| window.as_ref().map(|(view, _)| view.clone()))
+}
+
+/// The weight whose values are being walked, if there is one.
+pub(crate) fn values() -> Option<View> {
+    view().filter(|view| view.stage == Stage::Values)
+}
+
+/// Asks for changes of the weight that is being walked.
+pub(crate) fn update<R>(change: impl FnOnce(&mut Update) -> R) -> Option<R> {
+    WINDOW.with_borrow_mut(|window| window.as_mut().map(|(_, update)| change(update)))
+}
+
+/// A block-sparse weight of a model, as [`weights`] lists it.
+pub(crate) struct WeightEntry {
+    /// Path of the weight.
+    pub(crate) path: String,
+    pub(crate) pattern: BlockPattern,
+    /// Type of the values.
+    pub(crate) dtype: DType,
+}
+
+impl WeightEntry {
+    /// Path of the layer.
+    pub(crate) fn layer(&self) -> String {
+        layer_name(&self.path, "weight")
+    }
+}
+
+/// Lists the block-sparse weights of a model, in its order.
+pub(crate) fn weights<M: Module>(model: &M) -> Vec<WeightEntry> {
+    let mut visitor = ListWeights { path: Vec::new(), weights: Vec::new() };
+    model.visit(&mut visitor);
+    visitor.weights
+}
+
+/// Path of the layer of a parameter. The layer may be the whole model, and has no path then.
+pub(crate) fn layer_name(parameter: &str, leaf: &str) -> String {
+    match parameter.strip_suffix(leaf) {
+        Some("") => "model".to_string(),
+        Some(layer) => layer.trim_end_matches('.').to_string(),
+        None => parameter.to_string(),
+    }
+}
+
+struct ListWeights {
+    path: Vec<String>,
+    weights: Vec<WeightEntry>,
+}
+
+impl ModuleVisitor for ListWeights {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(View { pattern, .. }) = values() {
+            let path = self.path[..self.path.len() - 1].join(".");
+            self.weights.push(WeightEntry { path, pattern, dtype: param.val().dtype() });
+        }
+    }
 }

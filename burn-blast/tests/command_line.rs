@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
+use burn_blast::io;
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 use burn_blast_cli::args::Cli;
 use burn_blast_cli::{Status, run};
 use clap::Parser;

@@ -4,10 +4,12 @@ mod common;
 
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::{
-    BlockMask, BlockPattern, BlockSize, BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp,
-    BlockSparseMlpConfig, BlockSparseWeight, MatrixShape, MlpActivation, Strategy,
+use burn_blast::module::{
+    BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp, BlockSparseMlpConfig,
+    BlockSparseWeight, MlpActivation,
 };
+use burn_blast::tuning::Strategy;
+use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 use common::{distance, engines, floats, numbers, tensor};
 
 const B: usize = 8;

@@ -4,7 +4,7 @@ mod common;
 
 use burn::optim::AdamWConfig;
 use burn::tensor::Device;
-use burn_blast::Blast;
+use burn_blast::prune::Blast;
 use common::engines;
 use common::toy::{self, Net};
 

@@ -7,9 +7,10 @@ use burn::nn::LinearConfig;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast::functions::GatedPatterns;
 use burn_blast::functions::{gated_mlp, unpack};
-use burn_blast::{
-    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, GatedPatterns, MlpActivation,
+use burn_blast::module::{
+    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, MlpActivation,
 };
 use common::{distance, engines, floats, numbers, tensor};
 

@@ -5,7 +5,8 @@ mod common;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
+use burn_blast::io;
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 use common::saved::{content, formats, net};
 use common::{engines, floats};
 

@@ -5,11 +5,11 @@ mod common;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::report::summary;
-use burn_blast::{
+use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    ProductPath, Strategy, warm_up,
 };
+use burn_blast::report::summary;
+use burn_blast::tuning::{ProductPath, Strategy, warm_up};
 use common::{distance, engines, floats, numbers, tensor};
 
 #[derive(Module, Debug)]

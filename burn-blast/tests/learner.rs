@@ -18,9 +18,10 @@ use burn::train::{
     ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, RegressionOutput,
     SupervisedTraining, TrainOutput, TrainStep,
 };
+use burn_blast::io;
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 use burn_blast::prune::{Blast, BlastConfig, Monitor};
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
 use common::{bits, numbers, tensor};
 
 const D: usize = 32;

@@ -5,9 +5,11 @@ mod common;
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use burn_blast::{
-    BlockSparseLinear, BlockSparseLinearConfig, LoraLinear, LoraLinearConfig, Strategy, io,
+use burn_blast::io;
+use burn_blast::module::{
+    BlockSparseLinear, BlockSparseLinearConfig, LoraLinear, LoraLinearConfig,
 };
+use burn_blast::tuning::Strategy;
 use common::{bits, distance, engines, floats, numbers, tensor};
 
 const D: usize = 40;

@@ -141,7 +141,7 @@ fn plain_layers_pruned_in_place_keep_their_copies_masked() {
         let grads = GradientsParams::from_grads((output - y).square().mean().backward(), &model);
         model = optim.step(3e-3, model, grads);
     }
-    let packed = burn_blast::BlockSparseLinear::from_linear(&model.a, BLOCK).unwrap();
+    let packed = burn_blast::module::BlockSparseLinear::from_linear(&model.a, BLOCK).unwrap();
     assert_eq!(packed.sparsity(), 0.75);
 }
 

@@ -5,8 +5,9 @@ mod common;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::{relu, silu};
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast::functions::MlpPatterns;
 use burn_blast::functions::{mlp, unpack};
-use burn_blast::{BlockSparseMlp, BlockSparseMlpConfig, MlpActivation, MlpPatterns};
+use burn_blast::module::{BlockSparseMlp, BlockSparseMlpConfig, MlpActivation};
 use common::{distance, dtypes, engines, floats, numbers, tensor};
 
 fn patterns([d_model, d_ff]: [usize; 2], block: usize, activation: MlpActivation) -> MlpPatterns {
@@ -35,6 +36,16 @@ fn dense(
 ) -> Tensor<2> {
     let h = x.matmul(unpack(up, &patterns.up)) + first.unsqueeze();
     activate(h, patterns.activation).matmul(unpack(down, &patterns.down)) + second.unsqueeze()
+}
+
+/// The block as one operation.
+fn fused(
+    patterns: &MlpPatterns,
+    x: Tensor<2>,
+    [up, down]: [Tensor<3>; 2],
+    [first, second]: [Tensor<1>; 2],
+) -> Tensor<2> {
+    mlp(x, up, first, down, second, patterns)
 }
 
 type Leaves = (Tensor<2>, [Tensor<3>; 2], [Tensor<1>; 2]);
@@ -91,7 +102,7 @@ fn one_call_has_the_value_and_gradients_of_the_dense_block() {
             let patterns = patterns(sizes, block, activation);
             let leaves = leaves(&patterns, rows, &device);
             let one =
-                results(leaves.clone(), |x, values, biases| mlp(x, values, biases, &patterns));
+                results(leaves.clone(), |x, values, biases| fused(&patterns, x, values, biases));
             let dense = results(leaves, |x, values, biases| dense(&patterns, x, values, biases));
             check(&one, &dense, &format!("{}, {sizes:?}, {activation:?}", engine.name));
         }
@@ -106,7 +117,7 @@ fn no_rows_and_no_blocks_are_blocks_too() {
         if !engine.slow {
             let patterns = patterns([32, 48], 16, MlpActivation::Gelu);
             let leaves = leaves(&patterns, 0, &device);
-            let none = results(leaves, |x, values, biases| mlp(x, values, biases, &patterns));
+            let none = results(leaves, |x, values, biases| fused(&patterns, x, values, biases));
             assert!(none.iter().flatten().all(|&number| number == 0.0), "{}", engine.name);
         }
         for rows in [3, 20] {
@@ -114,7 +125,7 @@ fn no_rows_and_no_blocks_are_blocks_too() {
             patterns.up = common::pattern(32, 48, 16, 0.0, 1);
             let leaves = leaves(&patterns, rows, &device);
             let one =
-                results(leaves.clone(), |x, values, biases| mlp(x, values, biases, &patterns));
+                results(leaves.clone(), |x, values, biases| fused(&patterns, x, values, biases));
             let dense = results(leaves, |x, values, biases| dense(&patterns, x, values, biases));
             check(&one, &dense, &format!("{}, {rows} rows", engine.name));
         }
@@ -131,7 +142,7 @@ fn half_precision_differs_from_single_by_its_rounding() {
                 let run = |dtype: DType| {
                     let values = values.clone().map(|values| values.cast(dtype));
                     let biases = biases.clone().map(|bias| bias.cast(dtype));
-                    floats(mlp(x.clone().cast(dtype), values, biases, &patterns))
+                    floats(fused(&patterns, x.clone().cast(dtype), values, biases))
                 };
                 let off = distance(&run(dtype), &run(DType::F32));
                 let limit = if dtype == DType::F16 { 4e-3 } else { 3e-2 };
@@ -200,5 +211,5 @@ fn layers_of_two_block_sizes_are_refused_with_advice() {
     let (x, [up, _], biases) = leaves(&patterns, 2, &device);
     patterns.down = common::pattern(48, 32, 8, 0.5, 2);
     let down = Tensor::zeros([patterns.down.nnz(), 8, 8], &device);
-    mlp(x, [up, down], biases, &patterns);
+    fused(&patterns, x, [up, down], biases);
 }

@@ -9,10 +9,11 @@ use burn::optim::{
     ModuleOptimizer, RmsPropConfig, SgdConfig, momentum::MomentumConfig,
 };
 use burn::tensor::Device;
+use burn_blast::module::BlockSparseLinear;
 use burn_blast::prune::{
     Blast, BlastConfig, Budget, Growth, KeepRule, LayerRule, LinearRule, Monitor, Schedule, Score,
 };
-use burn_blast::{BlockMask, BlockSparseLinear, io};
+use burn_blast::{BlockMask, io};
 use common::toy::{BLOCK, D, Net, batch, config, run, step, train};
 use common::{engines, floats};
 

@@ -8,10 +8,13 @@ use burn::optim::AdamWConfig;
 use burn::tensor::quantization::{Calibration, compute_q_params, compute_range};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use burn_blast::functions::spmm;
-use burn_blast::{
-    Blast, BlastConfig, BlockPattern, BlockSparseGatedMlpConfig, BlockSparseLinear,
-    BlockSparseLinearConfig, BlockSparseWeight, LoraLinearConfig, Strategy, io, quantize, report,
+use burn_blast::module::{
+    BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig, BlockSparseWeight,
+    LoraLinearConfig, quantize,
 };
+use burn_blast::prune::{Blast, BlastConfig};
+use burn_blast::tuning::Strategy;
+use burn_blast::{BlockPattern, io, report};
 use burn_blast_kernels::reference::{self, Rounding};
 use common::saved::net;
 use common::{bits, distance, dtypes, engines, floats, numbers, pattern, tensor};

@@ -4,8 +4,9 @@ mod common;
 
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{DType, Device};
+use burn_blast::BlockMask;
+use burn_blast::module::BlockSparseLinearConfig;
 use burn_blast::prune::{Blast, BlastConfig, Growth, Schedule};
-use burn_blast::{BlockMask, BlockSparseLinearConfig};
 use common::{numbers, tensor};
 
 /// Share of a sparse teacher's 64 blocks that a student finds.

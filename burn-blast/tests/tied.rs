@@ -5,8 +5,9 @@ mod common;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
+use burn_blast::module::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
+use burn_blast::prune::{Blast, BlastConfig};
 use burn_blast::prune::{Budget, LayerRule};
-use burn_blast::{Blast, BlastConfig, BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
 
 const STEPS: usize = 24;
 

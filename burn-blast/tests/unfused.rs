@@ -6,12 +6,12 @@ use burn::backend::BackendTypes;
 use burn::backend::ops::{FloatTensorOps, QTensorOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, TensorData};
+use burn_blast::BlockPattern;
+use burn_blast::functions::{BlastOps, GatedPatterns, MlpPatterns};
 use burn_blast::functions::{
     block_norms, gated_mlp, grad_block_norms, mlp, sddmm, spmm, spmm_t, unpack,
 };
-use burn_blast::{
-    BlastOps, BlockPattern, BlockSparseLinear, GatedPatterns, MlpActivation, MlpPatterns, quantize,
-};
+use burn_blast::module::{BlockSparseLinear, MlpActivation, quantize};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor};
 use cubecl::wgpu::WgpuDevice;
@@ -120,7 +120,10 @@ fn fusion_changes_no_bit_of_the_block_of_two_layers() {
         });
         let biases = [&first, &second]
             .map(|bias| tensor::<1>(bias, [bias.len()], &device, DType::F32).require_grad());
-        let y = mlp(fx.clone(), values.clone(), biases.clone(), &patterns);
+        let y = {
+            let ([up, down], [up_bias, down_bias]) = (values.clone(), biases.clone());
+            mlp(fx.clone(), up, up_bias, down, down_bias, &patterns)
+        };
         // The gradient of `y` is `dy`.
         let loss = y.clone() * tensor::<2>(&dy, [m, d_model], &device, DType::F32);
         let grads = loss.sum().backward();

@@ -5,9 +5,8 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use burn_blast::{
-    BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight, ProductPath, Strategy,
-};
+use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight};
+use burn_blast::tuning::{ProductPath, Strategy};
 use burn_blast_kernels::reference::{Exact, Rounding};
 
 use super::{Case, Input, Weight, Work, hold};

@@ -8,8 +8,9 @@ use std::any::Any;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_blast::cost::Cost;
-use burn_blast::{BlockPattern, BlockSize, MatrixShape, ProductPath, functions};
+use burn_blast::tuning::ProductPath;
+use burn_blast::tuning::cost::Cost;
+use burn_blast::{BlockPattern, BlockSize, MatrixShape, functions};
 use rayon::prelude::*;
 
 use crate::element::Element;

@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy, functions, quantize};
+use burn_blast::functions;
+use burn_blast::module::{BlockSparseLinear, BlockSparseWeight, quantize};
+use burn_blast::tuning::Strategy;
 use burn_blast_kernels::reference::Exact;
 
 use super::{Case, Input, Weight, hold};

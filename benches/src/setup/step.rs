@@ -5,7 +5,8 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use burn_blast::{BlockSparseLinear, BlockSparseWeight, Strategy};
+use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
+use burn_blast::tuning::Strategy;
 use burn_blast_kernels::reference::{Exact, Rounding};
 
 use super::product::{Places, by_slot};

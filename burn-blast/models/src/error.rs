@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast::LayoutError;
+use burn_blast::io::LayoutError;
 
 use crate::families::MODEL_TYPES;
 

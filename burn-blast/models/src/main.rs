@@ -41,7 +41,7 @@ fn open(args: &ModelArgs) -> Result<(Checkpoint, Model)> {
         eprintln!("{}", shrink::parameters(&before, &model));
     }
     if args.int8 {
-        model = burn_blast::quantize(model).context("--int8")?;
+        model = burn_blast::module::quantize(model).context("--int8")?;
     }
     Ok((checkpoint, model))
 }

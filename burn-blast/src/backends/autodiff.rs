@@ -18,7 +18,8 @@ use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
-use crate::{BlastOps, GatedPatterns, MlpPatterns};
+use crate::feed_forward::{GatedPatterns, MlpPatterns};
+use crate::ops::BlastOps;
 
 #[derive(Debug)]
 struct Spmm;

@@ -14,8 +14,8 @@ use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::Client;
 
-use crate::ops::{BlastOps, activate, packed};
-use crate::{GatedPatterns, MlpPatterns};
+use crate::feed_forward::{GatedPatterns, MlpPatterns, activate};
+use crate::ops::{BlastOps, packed};
 
 impl BlastOps for CubeBackend {
     fn spmm(

@@ -9,8 +9,8 @@ use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
 use super::lines;
-use crate::ops::packed;
-use crate::{BlastOps, GatedPatterns, MlpPatterns};
+use crate::feed_forward::{GatedPatterns, MlpPatterns};
+use crate::ops::{BlastOps, packed};
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
 macro_rules! by_dtype {
@@ -28,7 +28,7 @@ macro_rules! by_dtype {
                 type $float = bf16;
                 $body
             }
-            other => crate::functions::refuse_dtype(other),
+            other => super::refuse_dtype(other),
         }
     };
 }

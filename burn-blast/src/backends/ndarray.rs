@@ -10,8 +10,7 @@ use burn::tensor::{Shape, TensorData};
 use burn_blast_kernels::{BlockPattern, cpu, pack};
 use burn_ndarray::NdArrayTensor;
 
-use crate::BlastOps;
-use crate::ops::packed;
+use crate::ops::{BlastOps, packed};
 
 /// The elements in row-major order, copied only if they do not lie so.
 fn host(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
@@ -23,7 +22,7 @@ fn host(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
                 None => Cow::Owned(view.iter().copied().collect()),
             }
         }
-        other => crate::functions::refuse_dtype(other.dtype()),
+        other => super::refuse_dtype(other.dtype()),
     }
 }
 

@@ -1,18 +1,18 @@
 //! A file's tensors, format aside, and reading and writing files whole.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::quantization::quantized_data_len;
 use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor};
+use burn_blast_checkpoint::atomic::replace_file;
 use burn_blast_kernels::BlockSize;
 use burn_pack::Reader;
 
 use super::IoError;
 use crate::quantize::is_int8;
-use crate::window::{self, Stage, Window};
+use crate::window;
 
 /// One tensor of a file.
 pub(super) struct Entry {
@@ -73,20 +73,6 @@ pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
     replace_file(path, bytes).map_err(|source| IoError::File { path: path.to_path_buf(), source })
 }
 
-/// Writes a file whole: under a temporary name beside it, then renamed.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = tempfile::Builder::new();
-    // As for any new file: the umask decides, not the secrecy of temporary files.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
 /// Checks that a file's tensors are exactly those of a model: names, shapes and kinds of number.
 pub(super) fn check<M: Module>(model: &M, entries: &Entries) -> Result<(), IoError> {
     let mut checker = Checker { path: Vec::new(), entries, seen: HashSet::new(), error: None };
@@ -143,9 +129,7 @@ impl ModuleVisitor for Checker<'_> {
             true => param.transform_for_save().lazy_shape(),
             false => param.lazy_shape(),
         };
-        let values =
-            |window: &mut Window| (window.stage == Stage::Values).then(|| window.pattern.block());
-        let block = window::with(values).flatten();
+        let block = window::values().map(|weight| weight.pattern.block());
         self.check(shape, "floating-point", |dtype| {
             dtype.is_float() || block.is_some_and(|block| is_int8(dtype, block))
         });

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::LayoutError;
+use burn_blast_checkpoint::format::LayoutError;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]

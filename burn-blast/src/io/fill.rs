@@ -8,8 +8,8 @@ use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, ROW_IDX, leaf};
 use super::IoError;
 use super::entries::{Entries, Entry, check};
 use super::fit::fit;
-use crate::found::weights;
 use crate::quantize::as_loaded;
+use crate::window::weights;
 
 /// Fits the model to the file, checks every tensor, then fills the model. Parameters take the identity the
 /// file records; without one they keep their own.

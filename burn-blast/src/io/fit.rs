@@ -9,10 +9,9 @@ use burn_blast_kernels::{BlockMask, BlockPattern, pack};
 
 use super::IoError;
 use super::entries::{Entries, Entry};
-use crate::found::{FoundWeight, weights};
 use crate::ops::packed;
 use crate::quantize::is_int8;
-use crate::window::{self, Stage};
+use crate::window::{self, WeightEntry, weights};
 
 /// What a file says about one weight.
 struct Stored {
@@ -24,7 +23,7 @@ struct Stored {
 /// for it. Nothing of the model changes if a pattern is not valid.
 pub(super) fn fit<M: Module>(model: M, entries: &mut Entries) -> Result<M, IoError> {
     let mut stored = BTreeMap::new();
-    for FoundWeight { path, pattern, .. } in weights(&model) {
+    for WeightEntry { path, pattern, .. } in weights(&model) {
         if entries.contains_key(&path) {
             pack_dense(&path, &pattern, entries)?;
         }
@@ -113,15 +112,12 @@ impl ModuleMapper for Sizer {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let weight = self.path[..self.path.len().saturating_sub(1)].join(".");
-        let stored = window::with(|window| match window.stage {
-            Stage::Values => self.stored.remove(&weight),
-            Stage::Probe => None,
-        });
-        let Some(Some(stored)) = stored else { return param };
+        let stored = window::values().and_then(|_| self.stored.remove(&weight));
+        let Some(stored) = stored else { return param };
         let shape = packed(&stored.pattern);
-        window::with(|window| {
-            window.changes.pattern = Some(stored.pattern);
-            window.changes.armed = Some(stored.armed);
+        window::update(|update| {
+            update.pattern = Some(stored.pattern);
+            update.probe = Some(stored.armed);
         });
         resize(param, shape)
     }

@@ -26,7 +26,7 @@ mod record;
 #[cfg(feature = "safetensors")]
 mod safetensors;
 
-pub(crate) use entries::replace_file;
+pub use burn_blast_checkpoint::format::LayoutError;
 pub use error::IoError;
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use record::{from_bytes, load, save, size_to, to_bytes};

@@ -22,7 +22,8 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError>
 /// # Example
 /// ```
 /// use burn::tensor::Device;
-/// use burn_blast::{BlockSparseLinearConfig, io};
+/// use burn_blast::io;
+/// use burn_blast::module::BlockSparseLinearConfig;
 ///
 /// let device = Device::flex();
 /// let config = BlockSparseLinearConfig::new(64, 64).with_block_size(16);

@@ -5,9 +5,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use super::linear::one_call;
-use crate::functions::{by_rows, gated_mlp};
-use crate::{BlockSparseLinear, BlockSparseLinearConfig, GatedPatterns};
+use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, one_call};
+use crate::functions::{GatedPatterns, by_rows, gated_mlp};
 
 /// Configuration of a [`BlockSparseGatedMlp`].
 #[derive(Config, Debug)]

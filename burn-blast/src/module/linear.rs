@@ -1,20 +1,20 @@
 //! The block-sparse twin of [`nn::Linear`](burn::nn::Linear).
 
-use burn::backend::ExecutionError;
 use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast_kernels::cost::DeviceClass;
 use burn_blast_kernels::cpu::has_matrix_unit;
 use burn_blast_kernels::{
     BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError, ProductPath,
     Strategy,
 };
 
-use crate::functions::{block_sparse_linear, by_rows};
-use crate::{BlockSparseWeight, advice, warm_up};
+use crate::backends::{device_class, is_host};
+use crate::break_even::TuningTable;
+use crate::functions::{by_rows, spmm, spmm_probed};
+use crate::weight::BlockSparseWeight;
 
 /// Configuration of a [`BlockSparseLinear`].
 #[derive(Config, Debug)]
@@ -104,7 +104,7 @@ pub enum LinearConfigError {
 /// # Example
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use burn_blast::BlockSparseLinearConfig;
+/// use burn_blast::module::BlockSparseLinearConfig;
 ///
 /// let device = Device::flex();
 /// let layer = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);
@@ -141,7 +141,7 @@ impl BlockSparseLinear {
     /// # Errors
     /// If the block size is not supported.
     pub fn from_linear(linear: &Linear, block: usize) -> Result<Self, PatternError> {
-        let weight = BlockSparseWeight::from_zeros(linear.weight.val(), block)?;
+        let weight = BlockSparseWeight::from_nonzero_blocks(linear.weight.val(), block)?;
         Ok(Self::new(weight, linear.bias.clone()))
     }
 
@@ -223,12 +223,11 @@ impl BlockSparseLinear {
             let always = || PathReason::CostModel { break_even: 1.0 };
             return self.strategy.choose_by(pattern, rows, always);
         }
-        match advice::measured(&device, pattern, self.weight.float_dtype(), rows) {
+        let dtype = self.weight.float_dtype();
+        let measured = |table: &TuningTable| table.reason(pattern, dtype, rows);
+        match self.weight.tuning().and_then(measured) {
             Some(reason) => self.strategy.choose_by(pattern, rows, || reason),
-            None => {
-                let class = device_class(&device, self.weight.float_dtype());
-                self.strategy.choose(pattern, class, rows)
-            }
+            None => self.strategy.choose(pattern, device_class(&device, dtype), rows),
         }
     }
 
@@ -246,16 +245,6 @@ impl BlockSparseLinear {
         name.into()
     }
 
-    /// Compiles the kernels that inputs of these numbers of rows need, so that the first step does not wait for
-    /// them; see [`warm_up`].
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn warm_up(&self, rows: &[usize]) -> Result<(), ExecutionError> {
-        let (device, dtype) = (self.weight.device(), self.weight.float_dtype());
-        warm_up(|x| self.forward(x), self.pattern().shape().rows(), rows, &device, dtype)
-    }
-
     /// Applies the layer.
     ///
     /// # Shapes
@@ -266,14 +255,26 @@ impl BlockSparseLinear {
     /// If the last axis of `input` is not `d_input`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        let rows = input.dims()[..D - 1].iter().product();
-        match self.path_of(&input, rows) {
-            ProductPath::Sparse => block_sparse_linear(input, &self.weight, bias),
-            ProductPath::Dense => {
-                let (d_input, d_output) =
-                    (self.pattern().shape().rows(), self.pattern().shape().cols());
-                by_rows(input, d_input, d_output, |rows| linear(rows, self.to_dense(), bias))
+        let (rows, shape) = (input.dims()[..D - 1].iter().product(), self.pattern().shape());
+        let path = self.path_of(&input, rows);
+        by_rows(input, shape.rows(), shape.cols(), |rows| match path {
+            ProductPath::Sparse => self.sparse_product(rows, bias),
+            ProductPath::Dense => linear(rows, self.to_dense(), bias),
+        })
+    }
+
+    /// The product with the packed values, `[m, d_output]` for rows of `[m, d_input]`.
+    fn sparse_product(&self, rows: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        let (values, pattern) = (self.weight.values(), self.pattern());
+        match self.weight.probe() {
+            Some(probe) if rows.device().is_autodiff() => {
+                let y = spmm_probed(rows, values, probe, pattern);
+                match bias {
+                    Some(bias) => y + bias.unsqueeze(),
+                    None => y,
+                }
             }
+            _ => spmm(rows, values, bias, pattern),
         }
     }
 
@@ -302,32 +303,6 @@ pub(super) fn one_call<const D: usize>(layers: &[&BlockSparseLinear], input: &Te
                 && layer.path_of(input, rows) == ProductPath::Sparse
                 && !layer.is_probed(input)
         })
-}
-
-/// What the cost model knows about a device.
-fn device_class(device: &Device, dtype: DType) -> DeviceClass {
-    if is_host(device) {
-        return DeviceClass::Host;
-    }
-    #[cfg(feature = "cube")]
-    return crate::backends::cube::device_class(device, dtype);
-    #[cfg(not(feature = "cube"))]
-    {
-        let _ = dtype;
-        DeviceClass::Gpu
-    }
-}
-
-/// Whether the host kernels run on a device.
-pub(crate) fn is_host(device: &Device) -> bool {
-    let hosts: &[Device] = &[
-        #[cfg(feature = "flex")]
-        Device::flex(),
-        #[cfg(feature = "ndarray")]
-        #[allow(deprecated, reason = "kept for its users as long as Burn ships it")]
-        Device::ndarray(),
-    ];
-    hosts.contains(&device.clone().inner())
 }
 
 impl ModuleDisplay for BlockSparseLinear {

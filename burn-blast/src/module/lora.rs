@@ -8,10 +8,12 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn_blast_kernels::BlockMask;
 use thiserror::Error;
 
+use super::BlockSparseLinear;
 use crate::functions::{by_rows, dense_block_norms, pack};
-use crate::{BlockMask, BlockSparseLinear, BlockSparseWeight};
+use crate::weight::BlockSparseWeight;
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Config, Debug)]
@@ -48,7 +50,7 @@ impl LoraLinearConfig {
 /// # Example
 /// ```
 /// use burn::tensor::{Device, Tensor};
-/// use burn_blast::{BlockSparseLinearConfig, LoraLinearConfig};
+/// use burn_blast::module::{BlockSparseLinearConfig, LoraLinearConfig};
 ///
 /// let device = Device::flex();
 /// let base = BlockSparseLinearConfig::new(64, 128).with_sparsity(0.75).init(&device);

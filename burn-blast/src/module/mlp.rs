@@ -5,9 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use super::linear::{is_host, one_call};
-use crate::functions::{by_rows, mlp};
-use crate::{BlockSparseLinear, BlockSparseLinearConfig, MlpPatterns};
+use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, one_call};
+use crate::backends::is_host;
+use crate::functions::{MlpPatterns, by_rows, mlp};
 
 /// Configuration of a [`BlockSparseMlp`].
 #[derive(Config, Debug)]
@@ -82,8 +82,8 @@ impl BlockSparseMlp {
             activation: self.activation,
         };
         let layers = [&self.up, &self.down];
-        let values = layers.map(|layer| layer.weight.values());
-        let biases = layers.map(|layer| match &layer.bias {
+        let [up, down] = layers.map(|layer| layer.weight.values());
+        let [up_bias, down_bias] = layers.map(|layer| match &layer.bias {
             Some(bias) => bias.val(),
             None => {
                 let features = [layer.pattern().shape().cols()];
@@ -91,7 +91,7 @@ impl BlockSparseMlp {
             }
         });
         by_rows(input, patterns.up.shape().rows(), patterns.down.shape().cols(), |rows| {
-            mlp(rows, values, biases, &patterns)
+            mlp(rows, up, up_bias, down, down_bias, &patterns)
         })
     }
 

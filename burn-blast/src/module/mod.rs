@@ -1,6 +1,5 @@
 //! Layers.
 
-mod activation;
 mod any_linear;
 mod compact;
 mod gated_mlp;
@@ -8,11 +7,13 @@ mod linear;
 mod lora;
 mod mlp;
 
-pub use activation::MlpActivation;
 pub use any_linear::AnyLinear;
 pub use compact::live_features;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
-pub(crate) use linear::is_host;
 pub use linear::{BlockSparseLinear, BlockSparseLinearConfig, LinearConfigError};
 pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};
+
+pub use crate::feed_forward::MlpActivation;
+pub use crate::quantize::{QuantizeError, quantize};
+pub use crate::weight::BlockSparseWeight;

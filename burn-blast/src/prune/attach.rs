@@ -10,8 +10,7 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use super::shared::LayerPlan;
 use super::update::counts;
 use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth};
-use crate::found::layer_name;
-use crate::window;
+use crate::window::{self, Stage, View, layer_name};
 
 /// A layer found in the model.
 struct Found {
@@ -220,11 +219,8 @@ impl ModuleVisitor for Finder<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
         let quantized = || matches!(param.val().dtype(), DType::QFloat(_));
-        let values = |window: &mut window::Window| {
-            (window.stage == window::Stage::Values).then(|| window.pattern.clone())
-        };
-        match window::with(values) {
-            Some(Some(pattern)) => {
+        match window::view() {
+            Some(View { stage: Stage::Values, pattern, .. }) => {
                 let (shape, block) = (pattern.shape(), pattern.block());
                 let (name, parameter) = (layer_name(&path, "weight.values"), path);
                 let quantized = quantized();
@@ -238,7 +234,7 @@ impl ModuleVisitor for Finder<'_> {
                     quantized,
                 });
             }
-            Some(None) => {}
+            Some(_) => {}
             None if D == 2 && self.linear.last() == Some(&true) => {
                 if let Some(block) = self.linear_rule(&path)
                     && let Err(error) =
@@ -264,19 +260,19 @@ struct Numberer<'a> {
 
 impl ModuleMapper for Numberer<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        window::with(|window| {
-            if window.stage == window::Stage::Values {
-                while self.found[self.next].masked {
-                    self.next += 1;
-                }
-                window.changes.layer = Some(self.next);
-                // A resumed layer is armed as it was saved.
-                if !self.ranks[self.next] || self.first {
-                    window.changes.armed = Some(self.ranks[self.next]);
-                }
+        if window::values().is_some() {
+            while self.found[self.next].masked {
                 self.next += 1;
             }
-        });
+            window::update(|update| {
+                update.layer = Some(self.next);
+                // A resumed layer has the probe that it was saved with.
+                if !self.ranks[self.next] || self.first {
+                    update.probe = Some(self.ranks[self.next]);
+                }
+            });
+            self.next += 1;
+        }
         param
     }
 }

@@ -1,6 +1,6 @@
 //! Plain linear weights: pruned in place, to exact zero blocks, at dense speed.
 //!
-//! [`BlockSparseLinear::from_linear`](crate::BlockSparseLinear::from_linear) packs what is left.
+//! [`BlockSparseLinear::from_linear`](crate::module::BlockSparseLinear::from_linear) packs what is left.
 
 use burn::optim::LearningRate;
 use burn::tensor::Tensor;
@@ -8,9 +8,9 @@ use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::optimizer::move_state;
 use super::shared::LayerPlan;
-use super::update::{contend, counts, gather, sources};
+use super::update::{contend, counts, sources};
 use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
-use crate::functions::{dense_block_norms, pack, unpack};
+use crate::functions::{dense_block_norms, gather, pack, unpack};
 use crate::ops::packed;
 
 impl<O: BlockOptimizer> Blast<O> {

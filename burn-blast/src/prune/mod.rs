@@ -15,8 +15,8 @@
 //! use burn::module::Module;
 //! use burn::optim::{AdamWConfig, GradientsParams};
 //! use burn::tensor::{Device, Distribution, Tensor};
+//! use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 //! use burn_blast::prune::{Blast, BlastConfig};
-//! use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig};
 //!
 //! let device = Device::flex().autodiff();
 //! // The first changed line: the layer type.
@@ -38,6 +38,7 @@
 mod attach;
 mod config;
 mod error;
+mod ledger;
 mod masked;
 mod master;
 mod moments;
@@ -61,4 +62,3 @@ pub use schedule::Schedule;
 pub use select::{Ranked, grow};
 pub use shared::{LayerSnapshot, Monitor, Snapshot};
 pub use state::BlastState;
-pub(crate) use update::gather;

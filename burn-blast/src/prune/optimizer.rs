@@ -8,13 +8,14 @@ use burn::optim::{LearningRate, Optimizer};
 use burn::tensor::{Device, Tensor};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
+use super::ledger::Ledger;
 use super::select::Ranked;
 use super::shared::{LayerPlan, Shared};
-use super::update::{contend, counts, gather, next_mask, sources};
+use super::update::{contend, counts, next_mask, sources};
 use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
+use crate::functions::gather;
 use crate::ops::packed;
-use crate::report::Ledger;
-use crate::window::{self, Stage};
+use crate::window::{self, Stage, View};
 
 /// Prune-and-grow around an optimizer.
 ///
@@ -84,7 +85,12 @@ impl<O: BlockOptimizer> Blast<O> {
         state: Option<BlastState<O::State<D>>>,
         view: View,
     ) -> (Tensor<D>, BlastState<O::State<D>>) {
-        let View { pattern, layer, replicated, gradients } = view;
+        let View { pattern, replicated, .. } = view;
+        let layer = view.layer.expect(
+            "this block-sparse weight is unknown to the optimizer: pass the model through \
+             Blast::attach before training, after any layer is added",
+        );
+        let gradients = window::update(|update| update.grad_norms.take()).flatten();
         let config = &self.shared.config;
         let plan = self.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
@@ -122,14 +128,14 @@ impl<O: BlockOptimizer> Blast<O> {
                 move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
                 state.movement = state.movement.map(|movement| gather(movement, &sources));
                 values = gather(values, &sources);
-                window::with(|window| window.changes.pattern = Some(next));
+                window::update(|update| update.pattern = Some(next));
             }
         } else {
             contend(&self.shared, layer, target, &mut state, scores);
         }
         let grows = config.growth == Growth::Gradient && plan.ranks();
-        let armed = grows && config.is_update(state.step + 1);
-        window::with(|window| window.changes.armed = Some(armed));
+        let probe = grows && config.is_update(state.step + 1);
+        window::update(|update| update.probe = Some(probe));
         (values, state)
     }
 
@@ -189,14 +195,6 @@ pub(super) fn move_state<O: BlockOptimizer, const D: usize>(
     state.inner = state.inner.take().map(|inner| O::remap(inner, like, remap));
 }
 
-/// What the window shows of a packed weight.
-struct View {
-    pattern: BlockPattern,
-    layer: usize,
-    replicated: bool,
-    gradients: Option<Vec<f32>>,
-}
-
 impl<O: BlockOptimizer> Optimizer for Blast<O> {
     type State<const D: usize> = BlastState<O::State<D>>;
 
@@ -210,24 +208,13 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let view = window::with(|window| match window.stage {
-            Stage::Probe => {
-                window.grad_norms = Some(grad.to_data().iter::<f32>().collect());
-                None
+        match (window::view(), self.masked) {
+            (Some(View { stage: Stage::Probe, .. }), _) => {
+                let norms = grad.to_data().iter::<f32>().collect();
+                window::update(|update| update.grad_norms = Some(norms));
+                (tensor, None)
             }
-            Stage::Values => Some(View {
-                pattern: window.pattern.clone(),
-                layer: window.layer.expect(
-                    "this block-sparse weight is unknown to the optimizer: pass the model through \
-                     Blast::attach before training, after any layer is added",
-                ),
-                replicated: window.replicated,
-                gradients: window.grad_norms.take(),
-            }),
-        });
-        match (view, self.masked) {
-            (Some(None), _) => (tensor, None),
-            (Some(Some(view)), _) => {
+            (Some(view), _) => {
                 let (tensor, state) = self.step_packed(lr, tensor, grad, state, view);
                 (tensor, Some(state))
             }

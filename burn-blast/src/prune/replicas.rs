@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn_blast_kernels::PatternId;
 use thiserror::Error;
 
-use crate::found::weights;
+use crate::window::weights;
 
 /// Replicas keep different blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -28,7 +28,7 @@ pub struct ReplicaError {
 /// # Example
 /// ```
 /// use burn::tensor::Device;
-/// use burn_blast::BlockSparseLinearConfig;
+/// use burn_blast::module::BlockSparseLinearConfig;
 /// use burn_blast::prune::pattern_hash;
 ///
 /// let config = BlockSparseLinearConfig::new(64, 64).with_sparsity(0.5);

@@ -8,8 +8,8 @@ use burn_blast_kernels::budget::{LayerScores, global};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternId};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Ledger;
 use super::{BlastConfig, Budget, ReplicaError};
-use crate::report::Ledger;
 
 /// What is asked of one layer.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! One update of one layer: from scores to the next pattern, and what moves with it.
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::Tensor;
 use burn_blast_kernels::budget::{LayerScores, kept_blocks};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
@@ -90,26 +90,6 @@ pub(crate) fn next_mask<S>(
 pub(crate) fn sources(old: &BlockPattern, new: &BlockPattern) -> Vec<Option<u32>> {
     let slots = old.slots_by_index();
     new.blocks().map(|(row, col)| slots[row * new.block_cols() + col]).collect()
-}
-
-/// Moves slot after slot of a tensor of `[nnz, ..]` to where a new pattern wants it, zero for new blocks.
-/// Stays on the device.
-pub(crate) fn gather<const D: usize>(tensor: Tensor<D>, sources: &[Option<u32>]) -> Tensor<D> {
-    let mut dims = tensor.dims();
-    let (device, dtype) = (tensor.device(), tensor.dtype());
-    let (old, width) = (dims[0], dims[1..].iter().product::<usize>());
-    dims[0] = sources.len();
-    if sources.iter().all(Option::is_none) {
-        return Tensor::zeros(dims, (&device, dtype));
-    }
-    // One row of zeros after the old slots serves every new block.
-    let zero = Tensor::<2>::zeros([1, width], (&device, dtype));
-    let padded = Tensor::cat(vec![tensor.reshape([old, width]), zero], 0);
-    let index: Vec<i32> =
-        sources.iter().map(|slot| slot.map_or(old as i32, |at| at as i32)).collect();
-    let index = TensorData::new(index, [sources.len()]);
-    let index = Tensor::<1, Int>::from_data(index, (&device, DType::I32));
-    padded.select(0, index).reshape(dims)
 }
 
 /// Counts of an update.

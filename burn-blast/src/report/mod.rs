@@ -1,9 +1,7 @@
-//! What a run and a model look like: a table by layer, the run ledger, plots.
+//! Tables and plots of a model and a run.
 
-mod ledger;
 #[cfg(feature = "plot")]
 pub mod plot;
 mod summary;
 
-pub(crate) use ledger::Ledger;
 pub use summary::{LayerSummary, ModelSummary, summary};

@@ -16,10 +16,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::draw::pattern_svg;
 use plotters::prelude::*;
-
-use crate::BlockPattern;
 
 /// Size of a line chart in pixels.
 const CHART_SIZE: (u32, u32) = (900, 540);
@@ -179,7 +178,7 @@ fn draw_error(title: &str, error: impl Display) -> PlotError {
 }
 
 fn write(path: &Path, svg: &str) -> Result<(), PlotError> {
-    crate::io::replace_file(path, svg.as_bytes())
+    burn_blast_checkpoint::atomic::replace_file(path, svg.as_bytes())
         .map_err(|source| PlotError::Write { path: path.to_path_buf(), source })
 }
 

@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::tensor::DType;
 use burn_blast_kernels::BlockPattern;
 
-use crate::found::{FoundWeight, weights};
 use crate::quantize::value_bytes;
+use crate::window::{WeightEntry, weights};
 
 /// One block-sparse layer of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +52,7 @@ impl ModelSummary {
 
 /// Lists the block-sparse layers of a model.
 pub fn summary<M: Module>(model: &M) -> ModelSummary {
-    let layer = |weight: FoundWeight| {
+    let layer = |weight: WeightEntry| {
         let (dtype, pattern) = (weight.dtype, &weight.pattern);
         let dense = if dtype.is_float() { dtype } else { DType::F32 };
         LayerSummary {

@@ -5,7 +5,8 @@ use std::path::Path;
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use burn_blast::{BlockSparseLinear, BlockSparseLinearConfig, io};
+use burn_blast::io;
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 
 use super::floats;
 

@@ -4,8 +4,9 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast::module::BlockSparseLinear;
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Monitor};
-use burn_blast::{BlockSparseLinear, Strategy};
+use burn_blast::tuning::Strategy;
 
 use super::{numbers, tensor};
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn_blast::Growth;
+use burn_blast::prune::Growth;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
 use example_backend::Backend;

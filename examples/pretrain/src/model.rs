@@ -5,7 +5,8 @@ use burn::nn;
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_blast::{BlockSparseGatedMlp, BlockSparseLinear, PatternError};
+use burn_blast::PatternError;
+use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
-use burn_blast::BlockSparseLinear;
+use burn_blast::module::BlockSparseLinear;
 use burn_blast::report::plot::{Series, line_chart, pattern_map};
 use serde::Serialize;
 

@@ -8,8 +8,9 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
+use burn_blast::io;
 use burn_blast::prune::Monitor;
-use burn_blast::{Blast, BlastConfig, io};
+use burn_blast::prune::{Blast, BlastConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Config;

@@ -1,8 +1,8 @@
 //! The models against the transformers library.
 
 use burn::tensor::{DType, Device};
-use burn_blast::Strategy;
 use burn_blast::module::AnyLinear;
+use burn_blast::tuning::Strategy;
 use burn_blast_models::{Error, Form, Generation, Model, Precision, Windows, generate, perplexity};
 
 use crate::common::{self, Expected, MODELS, distance, load, numbers, open};

@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
-use burn_blast::LoraLinearConfig;
 use burn_blast::module::AnyLinear;
+use burn_blast::module::LoraLinearConfig;
 use burn_blast_models::{Checkpoint, Form, Model, Precision};
 
 use crate::args::MergeArgs;

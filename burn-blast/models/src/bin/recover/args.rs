@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast::Growth;
+use burn_blast::prune::Growth;
 use burn_blast_models::{Backend, Precision};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};

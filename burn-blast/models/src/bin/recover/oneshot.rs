@@ -4,9 +4,8 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn_blast::calibrate::Calibration;
 use burn_blast::module::AnyLinear;
-use burn_blast::{
-    BlockPattern, BlockSize, BlockSparseLinear, BlockSparseWeight, MatrixShape, functions,
-};
+use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape, functions};
 use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_models::{Checkpoint, Form, Model, Precision};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
-use burn_blast::BlastConfig;
+use burn_blast::prune::BlastConfig;
 use burn_blast_models::{Checkpoint, Config, Form, Model};
 use serde_json::{Value, json};
 

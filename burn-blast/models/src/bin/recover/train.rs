@@ -7,8 +7,9 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor};
+use burn_blast::io;
+use burn_blast::prune::{Blast, BlastConfig};
 use burn_blast::prune::{BlockOptimizer, MasterWeights, Monitor};
-use burn_blast::{Blast, BlastConfig, io};
 use burn_blast_models::Model;
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -1,4 +1,4 @@
-//! Break-even points, measured by the process that is to go by them.
+//! Measuring break-even points in the process that uses them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -7,53 +7,38 @@ use burn::backend::ExecutionError;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, Strategy};
-use thiserror::Error;
 
-use super::{DeviceAdvice, Entry};
-use crate::BlockSparseLinear;
-use crate::found::weights;
+use super::{BreakEven, TuningError, TuningTable};
+use crate::module::BlockSparseLinear;
+use crate::window::weights;
 
-/// Shares of blocks kept that are timed.
+/// Densities that are timed.
 const DENSITIES: [f64; 5] = [0.05, 0.1, 0.25, 0.5, 1.0];
 
-/// The one whose weight is unpacked for the dense product.
+/// The density whose weight is unpacked for the dense product.
 const UNPACKED: usize = 2;
 
-/// Calls of each kind before any counts: kernels are compiled and tuned, memory pools filled.
+/// Calls of each kind that do not count. They compile and tune kernels and fill memory pools.
 const WARM_UP: usize = 2;
 
-/// Rounds that count.
+/// Rounds that are timed.
 const ROUNDS: usize = 5;
 
-/// Seconds a sample lasts at least; shorter calls are repeated inside it.
+/// Least seconds of a sample. Shorter calls are repeated.
 const SAMPLE: f64 = 1e-3;
 
-/// Most calls in a sample.
+/// Most calls per sample.
 const REPEATS: f64 = 64.0;
 
-/// Why nothing was measured.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum MeasureError {
-    /// There is nothing to measure.
-    #[error(
-        "there is nothing to measure: the model needs a block-sparse weight that is not quantised, and rows a number above 0"
-    )]
-    NothingToMeasure,
-    /// The device fails.
-    #[error(transparent)]
-    Device(#[from] ExecutionError),
-}
-
-impl DeviceAdvice {
-    /// Times forward products of every size of block-sparse weight in a model on a device, sparse and dense by turns,
-    /// at some numbers of rows.
+impl TuningTable {
+    /// Times the forward product of every size of block-sparse weight in a model on a device, for the given numbers of
+    /// rows. Sparse and dense products alternate.
     ///
-    /// The dense side unpacks the weight in each call, as [`Strategy::Dense`] does. What the model itself keeps does
-    /// not matter: random patterns of 5 to 100 % of the blocks are timed, so one call holds for a whole training run.
-    /// For each size and number of rows, each of six kinds of call runs seven times, short ones many times over; memory
-    /// is needed for about four dense weights. In a file, name `device` and `backend` yourself: they hold what Burn
-    /// prints of the device.
+    /// The dense product includes unpacking the weight, as [`Strategy::Dense`] does. The blocks that the model keeps do
+    /// not matter: random patterns of 5 to 100 % of the blocks are timed, so one table holds for a whole training run.
+    /// For each size and number of rows, six kinds of call run seven times each, short ones many times over. This needs
+    /// memory for about four dense weights. `device` and `backend` of the table hold what Burn prints of the device:
+    /// set them yourself before writing a table to a file.
     ///
     /// # Errors
     /// If the model has no block-sparse weight, or only quantised ones, no number of rows is above 0, or the device
@@ -62,21 +47,22 @@ impl DeviceAdvice {
     /// # Example
     /// ```
     /// use burn::tensor::Device;
-    /// use burn_blast::BlockSparseLinearConfig;
-    /// use burn_blast::advice::DeviceAdvice;
+    /// use burn_blast::module::BlockSparseLinearConfig;
+    /// use burn_blast::tuning::{self, TuningTable};
     ///
     /// let device = Device::flex();
     /// let model = BlockSparseLinearConfig::new(64, 128).init(&device);
-    /// // One row when it generates, 256 when it trains.
-    /// DeviceAdvice::measure(&model, &[1, 256], &device)?.install(&device);
+    /// // One row in generation, 256 in training.
+    /// let table = TuningTable::measure(&model, &[1, 256], &device)?;
+    /// let model = tuning::apply(model, &table);
     /// println!("{}", model.path(256));
-    /// # Ok::<(), burn_blast::advice::MeasureError>(())
+    /// # Ok::<(), tuning::TuningError>(())
     /// ```
     pub fn measure<M: Module>(
         model: &M,
         rows: &[usize],
         device: &Device,
-    ) -> Result<Self, MeasureError> {
+    ) -> Result<Self, TuningError> {
         let device = device.clone().inner();
         let rows: BTreeSet<usize> = rows.iter().copied().filter(|&rows| rows > 0).collect();
         let mut sizes: Vec<(MatrixShape, BlockSize, DType)> = Vec::new();
@@ -87,7 +73,7 @@ impl DeviceAdvice {
             }
         }
         if sizes.is_empty() || rows.is_empty() {
-            return Err(MeasureError::NothingToMeasure);
+            return Err(TuningError::NothingToMeasure);
         }
         let mut entries = Vec::new();
         for (shape, block, dtype) in sizes {
@@ -95,7 +81,7 @@ impl DeviceAdvice {
             for &rows in &rows {
                 let (break_even_density, at_least) =
                     break_even(&points(&layers, rows, dtype, &device)?);
-                entries.push(Entry {
+                entries.push(BreakEven {
                     block: block.get(),
                     dtype: dtype.name().to_owned(),
                     d_input: shape.rows(),
@@ -124,7 +110,7 @@ fn layer(
     BlockSparseLinear::from_dense(dense, pattern).with_strategy(Strategy::Sparse)
 }
 
-/// For each share kept, that share and sparse over dense seconds.
+/// Each density, with the ratio of sparse to dense seconds.
 fn points(
     layers: &[BlockSparseLinear; DENSITIES.len()],
     rows: usize,
@@ -166,17 +152,17 @@ fn points(
     let density = |layer: &BlockSparseLinear| layer.pattern().density();
     let mut points: Vec<(f64, f64)> =
         layers.iter().map(density).zip(ratios.into_iter().map(median)).collect();
-    // A small grid has no five per cent, and a product without blocks says nothing.
+    // In a small grid 5 % may be no block at all, or the same blocks as 10 %.
     points.dedup_by_key(|point| point.0);
     points.retain(|point| point.0 > 0.0);
     Ok(points)
 }
 
-/// The largest share kept at which the sparse product is as fast as the dense one, and whether none above it was
-/// measured. `points` are shares kept, rising, each with sparse over dense seconds.
+/// The largest density at which the sparse product is as fast as the dense one, and whether no larger density was
+/// measured. `points` are rising densities, each with the ratio of sparse to dense seconds.
 ///
-/// The time of the sparse product grows about linearly with the share, that of the dense one is constant. So they meet
-/// on the straight line between the two measured shares around that place. Nothing is said beyond what was measured.
+/// The time of the sparse product grows about linearly with the density, and the dense time is constant. So the
+/// break-even point is interpolated linearly between the two measured densities around it, and never extrapolated.
 pub fn break_even(points: &[(f64, f64)]) -> (f64, bool) {
     let Some(last) = points.iter().rposition(|point| point.1 <= 1.0) else { return (0.0, false) };
     let (density, ratio) = points[last];

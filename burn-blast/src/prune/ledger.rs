@@ -4,8 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Result, Write};
 use std::path::{Path, PathBuf};
 
-use crate::io::replace_file;
-use crate::prune::{BlastError, LayerSnapshot};
+use burn_blast_checkpoint::atomic::replace_file;
+
+use super::{BlastError, LayerSnapshot};
 
 /// A ledger file.
 #[derive(Debug)]

@@ -1,0 +1,8 @@
+//! What most users import: `use burn_blast::prelude::*`.
+
+pub use crate::io;
+pub use crate::module::{
+    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
+    BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MlpActivation,
+};
+pub use crate::prune::{Blast, BlastConfig, BlockOptimizer};
