@@ -1,13 +1,13 @@
-//! How much work a product is, and a first guess of when sparse beats dense.
+//! Operations and bytes of a product, and an estimate of the density up to which the sparse product is faster.
 //!
-//! The guess serves [`Strategy::Auto`](crate::Strategy) until a device has been measured.
+//! [`Strategy::Auto`](crate::Strategy) uses the estimate for devices that have not been measured.
 
 use crate::{BlockPattern, BlockSize};
 
-/// Operations and bytes of one forward product.
+/// Operations and bytes of a forward product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
-    /// Multiplications and additions on kept blocks.
+    /// Multiplications and additions of the sparse product.
     pub sparse_flops: f64,
     /// Multiplications and additions of the dense product.
     pub dense_flops: f64,
@@ -18,55 +18,51 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Cost of `[m, d_input] x pattern` with elements of `element_bytes` bytes.
+    /// The cost for an input of `m` rows, with elements of `element_bytes` bytes.
     pub fn of(pattern: &BlockPattern, m: usize, element_bytes: usize) -> Self {
         let area = pattern.shape().area() as f64;
         Self {
             sparse_flops: 2.0 * m as f64 * pattern.value_count() as f64,
             dense_flops: 2.0 * m as f64 * area,
-            sparse_bytes: (pattern.value_count() * element_bytes + index_bytes(pattern)) as f64,
+            sparse_bytes: (pattern.value_count() * element_bytes + pattern.index_bytes()) as f64,
             dense_bytes: area * element_bytes as f64,
         }
     }
 }
 
-/// Bytes of both index views of a pattern.
-pub fn index_bytes(pattern: &BlockPattern) -> usize {
-    let entries = pattern.col_ptr().len() + pattern.row_ptr().len() + 3 * pattern.nnz();
-    entries * size_of::<u32>()
-}
-
-/// Where a product runs, as far as the first guess cares.
+/// Kinds of device that the estimate distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
     /// The host kernels of [`cpu`](crate::cpu).
     Host,
-    /// The CubeCL kernels where the dense product has no tensor cores for this type, or it is not known.
+    /// The CubeCL kernels on a device without tensor cores for the data type, or on an unknown device.
     Gpu,
-    /// A device with tensor cores for this type, which the dense product uses and the sparse one may.
+    /// A device with tensor cores for the data type, which both products can use.
     TensorCores,
-    /// A device with tensor cores that the dense product uses for this type and the sparse one does not: f32 where
-    /// TF32 is not allowed, or cooperative matrices on planes whose size varies.
+    /// A device with tensor cores that only the dense product uses: for f32 where TF32 is not allowed, or with
+    /// cooperative matrices on planes of varying size.
     DenseTensorCores,
 }
 
 /// Rate of the sparse kernel on kept blocks, relative to Burn's dense product on the same device.
 ///
-/// Host: on an AVX-512 Xeon the sparse kernel runs about twice Burn's default (AVX2) dense rate on what it
-/// keeps (`benches/record/2026-11-21-cascade-lake`); taken as 1, so that a machine without AVX-512, or a build
-/// with Burn's `x86-v4`, is not promised more than it gives. With 256 rows and every block kept, blocks of 16 came to 1.0 to 1.6 times the
-/// dense rate, and those of 8, which fill half a register, to 0.35 to 0.7 (`blocks-8-16.jsonl` in the same place).
-/// Gpu: a guess, since Burn's dense product uses tensor cores where there are any and the portable kernel does not.
+/// `Host`: on an AVX-512 Xeon, the rate of the sparse kernel on kept blocks is about twice the rate of Burn's default
+/// (AVX2) dense product (`benches/record/2026-11-21-cascade-lake`). It is taken as 1, so that a machine without AVX-512,
+/// or a build with Burn's `x86-v4`, is not promised too much. With 256 rows and every block kept, blocks of 16 reached
+/// 1.0 to 1.6 times the dense rate, and blocks of 8, which fill half a register, 0.35 to 0.7 (`blocks-8-16.jsonl` in the
+/// same place).
 ///
-/// TensorCores: estimates on paper, not measured. What a tile of one block's width can draw from the L2 cache of an
-/// H100 bounds blocks of 32, 64 and 128 to 0.18, 0.30 to 0.35 and 0.45 to 0.6 of a good dense product (the page "The
-/// kernel ladder" has the arithmetic); the lower ends are taken, rounded down, so that a doubtful product is dense.
-/// Blocks of 16 get narrower tiles or register tiles, and those of 8 register tiles. f32 in TF32 has twice the bytes and
-/// half the rate, so that the shares are the same.
+/// `Gpu`: a guess, because Burn's dense product uses tensor cores where there are any, and the portable kernel does not.
 ///
-/// DenseTensorCores: published peaks in f32 and TF32 are 19.5 and 156 TFLOP/s on an A100, 67 and 495 on an H100, so register
-/// tiles reach an eighth if both come as near to their peak; taken as a tenth, and not measured.
-pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
+/// `TensorCores`: estimates on paper, not measured. The bandwidth of the L2 cache of an H100 limits tiles of one block's
+/// width to 0.18, 0.30 to 0.35 and 0.45 to 0.6 of a good dense product, for blocks of 32, 64 and 128 (the page "The
+/// kernel ladder" has the arithmetic). The lower ends are taken, rounded down, so that a doubtful product is dense. Blocks
+/// of 16 have narrower tiles or register tiles, and blocks of 8 have register tiles. f32 in TF32 has twice the bytes and
+/// half the rate, so that the ratios are the same.
+///
+/// `DenseTensorCores`: published peaks in f32 and TF32 are 19.5 and 156 TFLOP/s on an A100, 67 and 495 on an H100. If both
+/// products come equally near to their peak, register tiles reach an eighth. Taken as a tenth, and not measured.
+fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
     match (device, block.get()) {
         (DeviceClass::Host, 8) => 0.5,
         (DeviceClass::Host, _) => 1.0,
@@ -86,10 +82,10 @@ pub fn relative_rate(device: DeviceClass, block: BlockSize) -> f64 {
 
 /// Largest density at which the sparse product is expected to be at least as fast as the dense one.
 ///
-/// Unpacking the weight for the dense product costs about one pass over it, which counts for more the
-/// fewer rows the input has.
-pub fn break_even_density(device: DeviceClass, block: BlockSize, m: usize) -> f64 {
-    // One element unpacked moves as many bytes as about this many multiply-adds take time. Guess.
+/// The dense product has to unpack the weight first, which costs about one pass over it. The fewer rows the input has,
+/// the more that counts.
+pub(crate) fn break_even_density(device: DeviceClass, block: BlockSize, m: usize) -> f64 {
+    // Unpacking an element takes about as long as this many multiply-adds. Guess.
     const UNPACK_ROWS: f64 = 16.0;
     (relative_rate(device, block) * (1.0 + UNPACK_ROWS / m.max(1) as f64)).min(1.0)
 }

@@ -1,40 +1,40 @@
-//! A pattern as a picture.
+//! Pictures of patterns.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::BlockPattern;
 
-/// Longer side of a pattern map in pixels, at most; a block is drawn no smaller than a pixel.
+/// Largest side of a picture in pixels, unless a block would be smaller than a pixel.
 const MAP_SIDE: usize = 900;
 
-/// Largest side of a drawn block in pixels.
+/// Largest side of a block in pixels.
 const LARGEST_BLOCK: usize = 24;
 
-/// Height of a map's title line.
+/// Height of the title in pixels.
 const TITLE_HEIGHT: usize = 36;
 
-/// Narrowest map, so that its title can be read.
+/// Least width in pixels, so that the title fits.
 const NARROWEST_MAP: usize = 360;
 
-/// Empty border.
+/// Width of the empty border in pixels.
 const MARGIN: usize = 12;
 
-/// Color of a kept block (Okabe and Ito's blue).
+/// Color of a kept block: blue of Okabe and Ito's palette.
 const KEPT: RGBColor = RGBColor(0, 114, 178);
 
-/// The picture could not be drawn.
+/// A picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the pattern could not be drawn: {reason}")]
 pub struct DrawError {
-    /// What the drawing library says.
+    /// Message of the drawing library.
     reason: String,
 }
 
-/// The kept blocks of a weight as SVG text: rows are the weight's inputs, columns its outputs.
+/// Draws the kept blocks of a weight as SVG text. Rows are inputs of the weight, columns are outputs.
 ///
 /// # Errors
-/// If the drawing library refuses.
+/// If the drawing library fails.
 pub fn pattern_svg(title: &str, pattern: &BlockPattern) -> Result<String, DrawError> {
     let (rows, columns) = (pattern.block_rows(), pattern.block_cols());
     let side = (MAP_SIDE / rows.max(columns).max(1)).clamp(1, LARGEST_BLOCK);
@@ -51,7 +51,7 @@ pub fn pattern_svg(title: &str, pattern: &BlockPattern) -> Result<String, DrawEr
     Ok(svg)
 }
 
-/// Title, frame and one square for each kept block.
+/// Draws the title, the frame and one square per kept block.
 fn draw<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     title: &str,

@@ -14,7 +14,7 @@ pub enum PatternError {
     },
     /// A matrix side is zero or too large to index.
     #[error(
-        "a weight of {rows} x {cols} cannot be blocked: both sides must be between 1 and {max}"
+        "a weight of {rows} x {cols} cannot be divided into blocks: both sides must be between 1 and {max}"
     )]
     Shape {
         /// Rows of the matrix (`d_input`).
@@ -44,8 +44,10 @@ pub enum PatternError {
         found: u32,
     },
     /// The column pointers decrease from one column to the next.
-    #[error("column pointers fall from {from} to {to} at block column {col}: the file is damaged")]
-    ColPtrFalls {
+    #[error(
+        "column pointers decrease from {from} to {to} at block column {col}: the file is damaged"
+    )]
+    ColPtrDecreases {
         /// The block column.
         col: usize,
         /// Pointer at the start of the column.
@@ -78,7 +80,7 @@ pub enum PatternError {
     },
     /// The rows of a column are not strictly increasing.
     #[error(
-        "block row {row} in block column {col} comes after row {previous}: rows must rise inside a column, without repeats"
+        "block row {row} in block column {col} comes after row {previous}: rows must increase strictly within a column"
     )]
     RowOrder {
         /// The row index found.

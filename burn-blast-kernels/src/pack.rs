@@ -1,4 +1,4 @@
-//! Dense weights to packed values and back, on the host.
+//! Conversion between dense weights and packed values, on the host.
 
 use std::mem::MaybeUninit;
 
@@ -6,10 +6,10 @@ use rayon::prelude::*;
 
 use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 
-/// Fewest elements that a thread unpacks: some tens of microseconds. Guess.
+/// Fewest elements per unpacking task: some tens of microseconds. Guess.
 const MIN_TASK: usize = 1 << 16;
 
-/// Gathers the kept blocks of a dense row-major weight.
+/// Copies the kept blocks of a dense row-major weight to packed values.
 ///
 /// # Shapes
 /// - `dense`: `[d_input, d_output]`
@@ -32,7 +32,7 @@ pub fn pack<T: Copy + Default>(dense: &[T], pattern: &BlockPattern) -> Vec<T> {
     values
 }
 
-/// Scatters packed values into a dense row-major weight, zero elsewhere.
+/// Copies packed values to a dense row-major weight, with zeros elsewhere.
 ///
 /// # Shapes
 /// - `values`: `[nnz, b, b]`
@@ -49,7 +49,11 @@ pub fn unpack<T: Copy + Default + Send + Sync>(values: &[T], pattern: &BlockPatt
     dense
 }
 
-/// [`unpack`] to `out`, `[d_input, d_output]`, every element of which is written. Large weights are spread over threads.
+/// [`unpack`], written to `out`. Large weights are unpacked on several threads.
+///
+/// # Shapes
+/// - `values`: `[nnz, b, b]`
+/// - `out`: `[d_input, d_output]`, every element is written
 ///
 /// # Panics
 /// If a slice does not have the pattern's size.
@@ -61,17 +65,17 @@ pub fn unpack_into<T: Copy + Default + Send + Sync>(
     assert_eq!(values.len(), pattern.value_count(), "the values belong to another pattern");
     assert_eq!(out.len(), pattern.shape().area(), "the dense weight has another shape");
     let (cols, b) = (pattern.shape().cols(), pattern.block().get());
-    // Row after row, so that writes follow each other; the blocks of a row lie in the cache meanwhile.
-    let lines = out.par_chunks_mut(b * cols).with_min_len(MIN_TASK.div_ceil(b * cols)).enumerate();
-    lines.for_each(|(row, lines)| {
+    // Row by row, so that writes are consecutive. The blocks of a block row stay in the cache meanwhile.
+    let block_rows = out.par_chunks_mut(b * cols).with_min_len(MIN_TASK.div_ceil(b * cols));
+    block_rows.enumerate().for_each(|(row, rows)| {
         let kept = pattern.row_ptr()[row] as usize..pattern.row_ptr()[row + 1] as usize;
         let blocks = || kept.clone().map(|at| (pattern.slot()[at], pattern.col_idx()[at]));
-        for (inner, line) in lines.chunks_mut(cols).enumerate() {
-            line.fill(MaybeUninit::new(T::default()));
+        for (inner, row) in rows.chunks_mut(cols).enumerate() {
+            row.fill(MaybeUninit::new(T::default()));
             for (slot, col) in blocks() {
-                let line = &mut line[col as usize * b..cols.min((col as usize + 1) * b)];
-                let from = &values[(slot as usize * b + inner) * b..][..line.len()];
-                for (to, &value) in line.iter_mut().zip(from) {
+                let to = &mut row[col as usize * b..cols.min((col as usize + 1) * b)];
+                let from = &values[(slot as usize * b + inner) * b..][..to.len()];
+                for (to, &value) in to.iter_mut().zip(from) {
                     to.write(value);
                 }
             }
@@ -79,16 +83,16 @@ pub fn unpack_into<T: Copy + Default + Send + Sync>(
     });
 }
 
-/// Finds the blocks of a dense row-major weight that hold anything but zeros. NaN counts as content.
+/// The mask of the blocks of a dense row-major weight with an element that is not zero. NaN is not zero.
 ///
 /// # Panics
 /// If `dense` does not have the given shape.
 pub fn nonzero_blocks(dense: &[f32], shape: MatrixShape, block: BlockSize) -> BlockMask {
     assert_eq!(dense.len(), shape.area(), "the dense weight has another shape");
     let mut mask = BlockMask::empty(shape, block);
-    for (row, line) in dense.chunks_exact(shape.cols()).enumerate() {
-        for (col, part) in line.chunks(block.get()).enumerate() {
-            if part.iter().any(|&value| value != 0.0) {
+    for (row, elements) in dense.chunks_exact(shape.cols()).enumerate() {
+        for (col, elements) in elements.chunks(block.get()).enumerate() {
+            if elements.iter().any(|&value| value != 0.0) {
                 mask.set(row / block.get(), col, true);
             }
         }

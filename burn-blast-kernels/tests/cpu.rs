@@ -10,11 +10,10 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use common::{numbers, values};
 use half::{bf16, f16};
 
-/// Rows of the input: one, two, and around the widths of vectors and tiles.
+/// Numbers of rows: one, two, and around the widths of vectors and tiles.
 const ROWS: [usize; 8] = [1, 2, 15, 16, 17, 33, 64, 131];
 
-/// Patterns of every kind for one block size: whole and ragged sizes; none, one, some and all blocks;
-/// empty rows and columns.
+/// Patterns of one block size: whole and ragged sizes; none, one, some and all blocks; empty rows and columns.
 fn patterns(block: usize) -> Vec<(String, BlockPattern)> {
     let size = BlockSize::new(block).unwrap();
     let sides = [

@@ -9,7 +9,7 @@ use burn_blast_kernels::reference::activation;
 use burn_blast_kernels::{Activation, BlockPattern, BlockSize, MatrixShape, pack};
 use common::{numbers, values};
 
-/// One block, its sizes and its random parts.
+/// A feed-forward block with random parts.
 struct Case {
     m: usize,
     patterns: [BlockPattern; 3],
@@ -38,7 +38,7 @@ impl Case {
         let patterns =
             [pattern(d_model, d_ff, 1), pattern(d_model, d_ff, 2), pattern(d_ff, d_output, 3)];
         let values = [0, 1, 2].map(|at| values(&patterns[at], 7 + at as u64));
-        // Only the plain block has biases, and only it is tested with them.
+        // Only the block without a gate has biases.
         let biases = (!gated).then(|| [numbers(d_ff, 20), numbers(d_output, 21)]);
         let (x, dy) = (numbers(m * d_model, 30), numbers(m * d_output, 31));
         Self { m, patterns, values, x, dy, biases, gated, activation: f }
@@ -127,7 +127,7 @@ fn expected(case: &Case) -> Expected {
     Expected { y, dx, weights, bias }
 }
 
-/// Errors of the three products and of the activation (a few units of f32) add up over sums of `terms`.
+/// The errors of three products and of the activation (a few units of f32) add up over sums of `terms`.
 fn close(what: &str, got: &[f32], want: &[f64], terms: usize) {
     assert_eq!(got.len(), want.len(), "{what}");
     let scale = want.iter().fold(1e-3_f64, |scale, want| scale.max(want.abs()));

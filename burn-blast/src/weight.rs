@@ -170,8 +170,7 @@ impl BlockSparseWeight {
 
     /// Bytes held: values, with their scales if they are quantised, and both index views.
     pub fn bytes(&self) -> usize {
-        value_bytes(self.dtype(), &self.pattern)
-            + burn_blast_kernels::cost::index_bytes(&self.pattern)
+        value_bytes(self.dtype(), &self.pattern) + self.pattern.index_bytes()
     }
 
     /// Identifier of the values parameter, the key of their gradient.

@@ -167,7 +167,7 @@ fn a_quarter_of_the_bytes_is_held_and_reported() {
     let pattern = pattern(256, 256, 32, 0.5, 1);
     let layer = layer(&pattern, &device);
     let small = quantize(layer.clone()).unwrap();
-    let index = burn_blast_kernels::cost::index_bytes(&pattern);
+    let index = pattern.index_bytes();
     assert_eq!(layer.bytes() - index, 4 * pattern.value_count());
     assert_eq!(small.bytes() - index, pattern.value_count() + 4 * pattern.nnz());
     let summary = report::summary(&small);

@@ -13,7 +13,7 @@
 
 mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
-pub mod amx;
+mod amx;
 mod element;
 mod macro_kernel;
 mod microkernel;
@@ -30,6 +30,8 @@ mod tile_shapes;
 mod transpose;
 mod values;
 
+#[cfg(all(feature = "amx", feature = "testing", target_arch = "x86_64", target_os = "linux"))]
+pub use amx::assume_amx;
 pub use element::HostFloat;
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};

@@ -1,4 +1,4 @@
-//! Sizes: of a block, and of the matrix that is cut into blocks.
+//! Sizes of blocks and of the matrices they divide.
 
 use crate::PatternError;
 
@@ -11,7 +11,7 @@ impl BlockSize {
     pub const ALL: [BlockSize; 5] =
         [BlockSize(8), BlockSize(16), BlockSize(32), BlockSize(64), BlockSize(128)];
 
-    /// Checks a block size.
+    /// A block size, checked.
     ///
     /// # Errors
     /// If `size` is not 8, 16, 32, 64 or 128.
@@ -41,10 +41,10 @@ pub struct MatrixShape {
 }
 
 impl MatrixShape {
-    /// Longest side: every index of a block or an element of it fits an `i32`.
+    /// Longest side. Indices of rows, columns and blocks then fit an `i32`.
     const MAX_SIDE: usize = i32::MAX as usize / 2;
 
-    /// Checks a matrix shape.
+    /// A matrix shape, checked.
     ///
     /// # Errors
     /// If a side is zero or does not fit a signed 32-bit index.

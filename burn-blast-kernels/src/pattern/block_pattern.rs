@@ -24,8 +24,8 @@ impl PatternId {
 /// Cloning shares the content. Equality compares the content.
 ///
 /// # Invariants (all checked by [`new`](Self::new))
-/// - `col_ptr` has one entry per block column plus one, starts at 0, never falls, ends at `nnz`
-/// - rows rise strictly inside each column and stay below the number of block rows
+/// - `col_ptr` has one entry per block column plus one, starts at 0, never decreases, ends at `nnz`
+/// - rows increase strictly within each column and stay below the number of block rows
 /// - `slot` is a permutation of `0..nnz`: the k-th block in row order is value slot `slot[k]`
 #[derive(Clone)]
 pub struct BlockPattern(Arc<Inner>);
@@ -123,6 +123,12 @@ impl BlockPattern {
         self.nnz() * self.block().area()
     }
 
+    /// Bytes of the indices of both views.
+    pub fn index_bytes(&self) -> usize {
+        let numbers = self.col_ptr().len() + self.row_ptr().len() + 3 * self.nnz();
+        numbers * size_of::<u32>()
+    }
+
     /// Share of blocks kept, in `[0, 1]`.
     pub fn density(&self) -> f64 {
         self.nnz() as f64 / self.block_count() as f64
@@ -175,14 +181,13 @@ impl BlockPattern {
         slots
     }
 
-    /// The order in which kernels take columns, rows and slots, computed on first use.
+    /// The order in which kernels process columns and rows, computed on first use.
     pub fn work_order(&self) -> &WorkOrder {
         self.0.work_order.get_or_init(|| WorkOrder::new(self))
     }
 
-    /// A value derived from this pattern and kept as long as the pattern lives, such as its index
-    /// buffers on one device. The first attached `T` for which `matches` holds is returned; if there
-    /// is none, `build` makes it.
+    /// A value that is derived from this pattern and lives as long, such as its index buffers on a device. Returns the
+    /// first attached `T` for which `matches` holds, or attaches the result of `build` if there is none.
     pub fn attached<T: Any + Send + Sync>(
         &self,
         matches: impl Fn(&T) -> bool,
@@ -191,8 +196,8 @@ impl BlockPattern {
         self.attached_while(|_| true, matches, build)
     }
 
-    /// [`attached`](Self::attached) for what is also derived from something else: every `T` that is not `alive` any
-    /// more is dropped first.
+    /// [`attached`](Self::attached) for values that are also derived from something else. Every `T` that is no longer
+    /// `alive` is dropped first.
     pub(crate) fn attached_while<T: Any + Send + Sync>(
         &self,
         alive: impl Fn(&T) -> bool,
@@ -213,26 +218,26 @@ impl BlockPattern {
         item
     }
 
-    /// This pattern for those who must not keep it alive.
+    /// A reference that does not keep the pattern alive.
     #[cfg(any(feature = "cube", test))]
     pub(crate) fn downgrade(&self) -> WeakPattern {
         WeakPattern(Arc::downgrade(&self.0))
     }
 }
 
-/// A [`BlockPattern`] that others keep alive, or no longer do.
+/// A reference to a [`BlockPattern`] that does not keep it alive.
 #[cfg(any(feature = "cube", test))]
 pub(crate) struct WeakPattern(std::sync::Weak<Inner>);
 
 #[cfg(any(feature = "cube", test))]
 impl WeakPattern {
     /// Whether anyone still has the pattern.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.0.strong_count() > 0
     }
 
     /// Whether it is alive and has the content of `other`.
-    pub fn is(&self, other: &BlockPattern) -> bool {
+    pub(crate) fn is(&self, other: &BlockPattern) -> bool {
         self.0.upgrade().is_some_and(|inner| BlockPattern(inner) == *other)
     }
 }
@@ -279,7 +284,7 @@ fn check_columns(
     for col in 0..cols {
         let (from, to) = (col_ptr[col], col_ptr[col + 1]);
         if to < from {
-            return Err(PatternError::ColPtrFalls { col, from, to });
+            return Err(PatternError::ColPtrDecreases { col, from, to });
         }
     }
     if col_ptr[cols] as usize != row_idx.len() {
@@ -319,7 +324,7 @@ fn row_view(rows: usize, col_ptr: &[u32], row_idx: &[u32]) -> (Vec<u32>, Vec<u32
     (row_ptr, col_idx, slot)
 }
 
-/// FNV-1a over the defining numbers: the same on every machine, unlike the standard hasher.
+/// FNV-1a over the defining numbers. Unlike the standard hasher, it is the same on every machine.
 fn content_id(shape: MatrixShape, block: BlockSize, col_ptr: &[u32], row_idx: &[u32]) -> PatternId {
     let head = [shape.rows() as u32, shape.cols() as u32, block.get() as u32];
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
@@ -340,9 +345,9 @@ mod tests {
         BlockPattern::random(shape, BlockSize::new(8).unwrap(), 0.5, seed)
     }
 
-    /// As pruning leaves it: one weight's pattern stays, the other's is replaced again and again.
+    /// As in pruning: the pattern of one weight stays, the pattern of the other is replaced repeatedly.
     #[test]
-    fn what_is_attached_for_a_pair_goes_with_the_other_of_the_pair() {
+    fn what_is_attached_for_a_pair_is_dropped_with_either_pattern() {
         let gate = pattern(0);
         gate.attached(|_: &u8| true, || 7);
         let pair = |up: &BlockPattern| {
@@ -353,7 +358,7 @@ mod tests {
         for seed in 2..10 {
             pair(&pattern(seed));
         }
-        // Of equal content, and the last one replaced, which the next call drops.
+        // A pattern of equal content matches. The pattern of the last round is dropped by this call.
         assert!(Arc::ptr_eq(&pair(&pattern(1)), &first));
         assert_eq!(gate.0.attached.lock().unwrap().len(), 2);
     }

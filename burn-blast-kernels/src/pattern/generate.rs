@@ -1,4 +1,4 @@
-//! Patterns made from a recipe.
+//! Generators of patterns.
 
 use rand::SeedableRng;
 use rand::seq::index::sample;
@@ -13,7 +13,7 @@ impl BlockPattern {
         Self::from_mask(&BlockMask::full(shape, block))
     }
 
-    /// Exactly `round(density * blocks)` blocks, drawn without replacement from `seed`.
+    /// Exactly `round(density * blocks)` random blocks, drawn without replacement.
     pub fn random(shape: MatrixShape, block: BlockSize, density: f64, seed: u64) -> Self {
         let blocks = shape.block_rows(block) * shape.block_cols(block);
         let kept = ((density.clamp(0.0, 1.0) * blocks as f64).round()) as usize;
@@ -27,7 +27,7 @@ impl BlockPattern {
         Self::from_mask(&BlockMask::from_indices(shape, block, keep_top(scores, keep)))
     }
 
-    /// The same number of blocks, `round(density * block_rows)`, in every block column.
+    /// The same number of random blocks, `round(density * block_rows)`, in every block column.
     pub fn random_balanced(shape: MatrixShape, block: BlockSize, density: f64, seed: u64) -> Self {
         let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));
         let kept = ((density.clamp(0.0, 1.0) * rows as f64).round()) as usize;
@@ -41,7 +41,7 @@ impl BlockPattern {
         Self::from_mask(&mask)
     }
 
-    /// Blocks within `half_width` block rows of the diagonal stretched over the grid.
+    /// The blocks within `half_width` block rows of the diagonal, which is stretched over the grid.
     pub fn banded(shape: MatrixShape, block: BlockSize, half_width: usize) -> Self {
         let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));
         let mut mask = BlockMask::empty(shape, block);

@@ -58,7 +58,7 @@ impl BlockMask {
         self.bits.len()
     }
 
-    /// Whether the grid has no blocks; never true, since a weight has at least one.
+    /// Whether the grid has no blocks. Always false, because a weight has at least one.
     pub fn is_empty(&self) -> bool {
         self.bits.is_empty()
     }
@@ -87,7 +87,7 @@ impl BlockMask {
         self.bits.set(index, keep);
     }
 
-    /// Numbers of the kept blocks, rising.
+    /// Numbers of the kept blocks, in increasing order.
     pub fn indices(&self) -> impl Iterator<Item = usize> + '_ {
         self.bits.ones()
     }

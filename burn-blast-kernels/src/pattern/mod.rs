@@ -1,6 +1,6 @@
 //! Which blocks of a weight are kept.
 //!
-//! A weight `w` of `[d_input, d_output]` is cut into `b x b` blocks; the last block row and column
+//! A weight `w` of `[d_input, d_output]` is divided into `b x b` blocks; the last block row and column
 //! may be ragged. Kept blocks are stored column by column, and inside a column by row:
 //!
 //! ```text

@@ -2,7 +2,7 @@
 
 use super::BlockPattern;
 
-/// Orders in which kernels take the block columns, rows and slots of a pattern; computed once per pattern.
+/// The order in which kernels process the block columns and rows of a pattern, computed once per pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkOrder {
     /// Block columns, most kept blocks first; ties by index.

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use burn_blast_kernels::cpu::amx;
+use burn_blast_kernels::cpu::assume_amx;
 
 const ROWS: usize = 16;
 const ROW_BYTES: usize = 64;
@@ -58,7 +58,7 @@ pub fn install() {
         action.sa_flags = libc::SA_SIGINFO;
         assert_eq!(libc::sigaction(libc::SIGILL, &action, null_mut()), 0);
         INSTALLED.store(true, Ordering::SeqCst);
-        amx::assume_available();
+        assume_amx();
     }
 }
 

@@ -9,7 +9,7 @@ mod emulator;
 use std::mem::MaybeUninit;
 use std::sync::Once;
 
-use burn_blast_kernels::cpu::{self, Values, amx};
+use burn_blast_kernels::cpu::{self, Values};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use common::{numbers, values};
@@ -19,7 +19,7 @@ use half::bf16;
 fn amx_or_emulator() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if amx::is_available() {
+        if cpu::has_matrix_unit() {
             println!("AMX: by the machine");
             return;
         }
@@ -32,7 +32,7 @@ fn amx_or_emulator() {
 fn with_amx<T>(work: impl FnOnce() -> T) -> T {
     let before = emulator::executed();
     let result = work();
-    assert!(amx::is_available() && (emulator::executed() > before || !emulator::is_installed()));
+    assert!(cpu::has_matrix_unit() && (emulator::executed() > before || !emulator::is_installed()));
     result
 }
 

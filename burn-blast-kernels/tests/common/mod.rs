@@ -1,4 +1,4 @@
-//! Numbers shared by the tests.
+//! Random numbers for the tests.
 
 use burn_blast_kernels::BlockPattern;
 use rand::{Rng, SeedableRng};

@@ -4,13 +4,12 @@ use burn_blast_kernels::cube;
 use cubecl::Device;
 use cubecl::prelude::Client;
 
-/// A client of the plain `wgpu` runtime, which compiles to WGSL: the narrowest target there is. With
-/// `BURN_BLAST_DEVICE=cuda`, one of CUDA's first device, in a build with the features `cubecl/cuda` and
-/// `cubecl/cuda-cpp`.
+/// A client of the `wgpu` runtime, which compiles to WGSL, the most restricted target. With `BURN_BLAST_DEVICE=cuda`, a
+/// client of the first CUDA device, in a build with the features `cubecl/cuda` and `cubecl/cuda-cpp`.
 ///
 /// With `BURN_BLAST_TF32=1`, products in f32 may use TF32.
 ///
-/// Where wgpu has no adapter the caller's test is skipped, with a word about it.
+/// Where wgpu has no adapter, it prints a message and the test of the caller is skipped.
 pub fn client() -> Option<Client> {
     cube::allow_tf32(std::env::var("BURN_BLAST_TF32").is_ok_and(|value| value == "1"));
     match std::env::var("BURN_BLAST_DEVICE").as_deref() {

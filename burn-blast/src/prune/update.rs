@@ -102,7 +102,7 @@ pub(crate) fn counts(
     let mask = BlockMask::from(new);
     let survivors = old.intersection(&mask).count();
     let dense_bytes = plan.shape.area() * size_of::<f32>();
-    let packed = new.value_count() * size_of::<f32>() + burn_blast_kernels::cost::index_bytes(new);
+    let packed = new.value_count() * size_of::<f32>() + new.index_bytes();
     LayerSnapshot {
         step,
         name: plan.name.clone(),

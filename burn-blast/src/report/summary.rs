@@ -57,7 +57,7 @@ pub fn summary<M: Module>(model: &M) -> ModelSummary {
         let dense = if dtype.is_float() { dtype } else { DType::F32 };
         LayerSummary {
             name: weight.layer(),
-            bytes: value_bytes(dtype, pattern) + burn_blast_kernels::cost::index_bytes(pattern),
+            bytes: value_bytes(dtype, pattern) + pattern.index_bytes(),
             dense_bytes: pattern.shape().area() * dense.size(),
             pattern: weight.pattern,
         }

@@ -27,7 +27,9 @@ use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
 use super::{Values, scratch};
 use crate::pattern::equal_work;
 
-pub use self::tiles::{assume_available, is_available};
+#[cfg(feature = "testing")]
+pub use self::tiles::assume_amx;
+pub(crate) use self::tiles::is_available;
 
 /// Fewest rows for which AMX is used: half a tile of sums. With fewer, a product is bound by reading the weight anyway.
 const MIN_ROWS: usize = 16;

@@ -12,7 +12,7 @@ use super::panels::TILE;
 static ASSUMED: AtomicBool = AtomicBool::new(false);
 
 /// Whether this machine has AMX and the kernel permits this process to use it. The result is cached.
-pub fn is_available() -> bool {
+pub(crate) fn is_available() -> bool {
     /// Leaf 7, register EDX: AMX-BF16 and AMX-TILE.
     const UNIT: u32 = 1 << 22 | 1 << 24;
     static AVAILABLE: LazyLock<bool> =
@@ -20,11 +20,12 @@ pub fn is_available() -> bool {
     ASSUMED.load(Ordering::Relaxed) || *AVAILABLE
 }
 
-/// Makes products use AMX from now on, whether or not the machine has it.
+/// Makes products use AMX from now on, whether or not the machine has it. Needs the feature `testing`.
 ///
 /// # Safety
 /// On a machine without AMX, something must execute the instructions, such as an emulator that handles their traps.
-pub unsafe fn assume_available() {
+#[cfg(feature = "testing")]
+pub unsafe fn assume_amx() {
     ASSUMED.store(true, Ordering::Relaxed);
 }
 

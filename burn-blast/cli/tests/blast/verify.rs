@@ -97,7 +97,7 @@ fn indices_that_are_no_pattern_are_found() {
     problems(layout(&[2, 8, 20, 12, 0]), &[], &["format version 2"]);
     problems(layout(&[1, 9, 20, 12, 0]), &[], &["block size 9 is not supported"]);
     problems(layout(&[1, 8, -20, 12, 0]), &[], &["layout holds -20"]);
-    problems(layout(&[1, 8, 0, 12, 0]), &[], &["0 x 12 cannot be blocked"]);
+    problems(layout(&[1, 8, 0, 12, 0]), &[], &["0 x 12 cannot be divided"]);
     problems(layout(&[1, 8, 20, 30, 0]), &[], &["column pointers have 3 entries"]);
     problems(layout(&[1, 8, 9, 12, 0]), &[], &["outside the grid"]);
     let col_ptr =
@@ -107,7 +107,7 @@ fn indices_that_are_no_pattern_are_found() {
     problems(col_ptr(&[0, 3, 4]), &[], &["end at 4"]);
     problems(col_ptr(&[0, 3, -5]), &[], &["col_ptr holds -5"]);
     let rows = |tensors: &mut Tensors| set(tensors, "w.row_idx", &[0, 2, 1, 1, 2]);
-    problems(rows, &[], &["rows must rise inside a column"]);
+    problems(rows, &[], &["rows must increase"]);
 }
 
 #[test]
