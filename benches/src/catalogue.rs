@@ -1,15 +1,15 @@
-//! Which problems there are, and which of them a run takes.
+//! The problems that can be timed, and the selection of a run.
 //!
-//! A plan is a list of slices; each slice has values of its own for every axis. A filter on an axis replaces
-//! the slice's values of that axis, so that `--block 8` times what a run takes anyway, in blocks of 8.
+//! A catalogue is a list of slices; each slice has its own values on every axis. A filter on an axis replaces the
+//! slice's values on that axis, so `--block 8` times the default problems in blocks of 8.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 
 use anyhow::{Result, bail, ensure};
+use clap::Args;
 
 use crate::element::Element;
-use crate::models::{MODELS, Model};
 use crate::record::{Problem, Verb};
 
 /// Every verb.
@@ -17,48 +17,91 @@ pub const VERBS: [Verb; 5] =
     [Verb::Forward, Verb::InputGradient, Verb::WeightGradient, Verb::GatedMlp, Verb::Step];
 /// Rows of an input.
 pub const ROWS: [usize; 8] = [1, 4, 16, 64, 256, 1024, 2048, 8192];
-/// Shares of blocks removed, in per cent.
+/// Percentages of blocks removed.
 pub const SPARSITY: [u32; 6] = [0, 50, 70, 80, 90, 95];
-/// Sides of a block.
+/// Block sizes.
 pub const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
 
-/// Most rows at which a decoding step is also timed with empty caches.
+/// Largest number of rows that can be timed with empty caches.
 const COLD_ROWS: usize = 16;
-/// Most rows timed with empty caches if nobody says otherwise: between two layers of a decoding step the rest
-/// of the model has been read.
+/// Largest number of rows timed with empty caches by default: between two uses of a layer in decoding, the rest of the
+/// model is read.
 const COLD_BY_DEFAULT: usize = 4;
 
-/// Values asked for on each axis; an empty axis keeps those of the plan.
-#[derive(Debug, Clone, Default)]
+/// The feed-forward block of a published model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Model {
+    /// Names of all models of this size.
+    name: &'static str,
+    /// Width of the model.
+    d_model: usize,
+    /// Width of the hidden layer.
+    d_ff: usize,
+    /// Whether it is gated (SwiGLU).
+    gated: bool,
+}
+
+/// Models by size of the weight.
+const MODELS: [Model; 6] = [
+    Model { name: "gpt2-small/bert-base/vit-b", d_model: 768, d_ff: 3072, gated: false },
+    Model { name: "vit-h", d_model: 1280, d_ff: 5120, gated: false },
+    Model { name: "gpt2-xl", d_model: 1600, d_ff: 6400, gated: false },
+    Model { name: "llama-3.2-1b", d_model: 2048, d_ff: 8192, gated: true },
+    Model { name: "llama-3.1-8b", d_model: 4096, d_ff: 14336, gated: true },
+    Model { name: "llama-3.1-405b", d_model: 16384, d_ff: 53248, gated: true },
+];
+
+impl Model {
+    /// Whether `text` is part of the name, in upper or lower case.
+    fn matches(&self, text: &str) -> bool {
+        self.name.contains(&text.to_lowercase())
+    }
+}
+
+/// Requested values on each axis; an empty axis keeps the values of the catalogue.
+#[derive(Args, Debug, Clone, Default)]
 pub struct Filter {
-    /// Parts of names.
+    /// Models whose name contains this, such as `llama` or `8b`
+    #[arg(long = "model", value_delimiter = ',', value_name = "PART")]
     pub models: Vec<String>,
-    /// What is timed.
+
+    /// Products, whole blocks or training steps
+    #[arg(long = "verb", value_delimiter = ',', value_enum)]
     pub verbs: Vec<Verb>,
-    /// Rows of the input.
+
+    /// Rows of the input
+    #[arg(long, value_delimiter = ',', value_name = "M")]
     pub rows: Vec<usize>,
-    /// Shares of blocks removed, in per cent.
+
+    /// Percentages of blocks removed
+    #[arg(long, value_delimiter = ',', value_name = "PERCENT")]
     pub sparsity: Vec<u32>,
-    /// Sides of a block.
+
+    /// Block sizes
+    #[arg(long = "block", value_delimiter = ',', value_name = "SIZE")]
     pub blocks: Vec<usize>,
-    /// Storage types.
+
+    /// Storage types [default: f32, on GPUs all]
+    #[arg(long = "dtype", value_delimiter = ',', value_enum)]
     pub elements: Vec<Element>,
-    /// Empty caches or full ones.
+
+    /// Only problems timed with empty caches; with `=false`, all problems with full caches
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub cold: Option<bool>,
 }
 
-/// What a run takes without a filter.
+/// The problems of a run without a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
+pub enum Catalogue {
     /// Everything on a processor.
     Host,
     /// Everything on a GPU: in half precision as well.
     Gpu,
-    /// A few minutes' worth.
+    /// A few minutes of work.
     Quick,
 }
 
-/// Problems that differ in nothing but the values on the axes.
+/// Problems that differ only in their values on the axes.
 struct Slice {
     /// Parts of names; empty for every model.
     models: &'static [&'static str],
@@ -67,7 +110,7 @@ struct Slice {
     rows: &'static [usize],
     sparsity: &'static [u32],
     blocks: &'static [usize],
-    /// Empty for the types of the plan.
+    /// Empty for the types of the catalogue.
     elements: &'static [Element],
 }
 
@@ -107,7 +150,7 @@ const FULL: [Slice; 6] = [
 
 const ONE_B: &[&str] = &["llama-3.2-1b"];
 
-/// At most three minutes on two cores, the checks included.
+/// At most three minutes on two cores, including the checks.
 const QUICK: [Slice; 8] = [
     Slice { models: ONE_B, rows: &[1], sparsity: &SPARSITY, ..ANY },
     Slice { models: ONE_B, rows: &[16, 256], sparsity: &[0], ..ANY },
@@ -138,7 +181,7 @@ const QUICK: [Slice; 8] = [
     Slice { models: &["gpt2-small"], rows: &[1, 256, 1024], ..ANY },
 ];
 
-impl Plan {
+impl Catalogue {
     fn slices(self) -> &'static [Slice] {
         match self {
             Self::Host | Self::Gpu => &FULL,
@@ -154,38 +197,38 @@ impl Plan {
     }
 }
 
-/// The problems of `plan` that `filter` leaves.
+/// The problems of `catalogue` selected by `filter`.
 ///
 /// # Errors
-/// If the filter names a value that the catalogue does not have, or leaves nothing.
-pub fn problems(plan: Plan, filter: &Filter) -> Result<Vec<Problem>> {
+/// If the filter names a value that the catalogue does not have, or no problem is left.
+pub fn problems(catalogue: Catalogue, filter: &Filter) -> Result<Vec<Problem>> {
     filter.check()?;
     let (mut problems, mut seen) = (Vec::new(), HashSet::new());
     for model in MODELS {
-        for slice in plan.slices() {
-            if filter.takes(&model, slice) {
-                let all = slice.problems(&model, plan, filter).into_iter();
+        for slice in catalogue.slices() {
+            if filter.accepts(&model, slice) {
+                let all = slice.problems(&model, catalogue, filter).into_iter();
                 problems.extend(all.filter(|problem| seen.insert(describe(problem))));
             }
         }
     }
     ensure!(
         !problems.is_empty(),
-        "no problem of {} is all of what was asked for: gated-mlp needs a gated model ({}), step is timed in \
-         f32 only, int8 is fwd only, and only fwd and gated-mlp of at most {COLD_ROWS} rows are timed cold",
-        if plan == Plan::Quick { "the quick catalogue" } else { "the catalogue" },
+        "no problem of {} matches all filters: gated-mlp needs a gated model ({}), step is timed in f32 only, int8 \
+         is fwd only, and only fwd and gated-mlp of at most {COLD_ROWS} rows are timed cold",
+        if catalogue == Catalogue::Quick { "the quick catalogue" } else { "the catalogue" },
         names(MODELS.iter().filter(|model| model.gated).map(|model| model.name)),
     );
     Ok(problems)
 }
 
 impl Filter {
-    /// Names the first value that the catalogue does not have.
+    /// Reports the first value that the catalogue does not have.
     fn check(&self) -> Result<()> {
         for text in &self.models {
             ensure!(
-                MODELS.iter().any(|model| model.is(text)),
-                "no model is called {text:?}: there are {}",
+                MODELS.iter().any(|model| model.matches(text)),
+                "no model is called {text:?}; the models are {}",
                 names(MODELS.iter().map(|model| model.name))
             );
         }
@@ -194,56 +237,56 @@ impl Filter {
         known("--block", &self.blocks, &BLOCKS)
     }
 
-    fn takes(&self, model: &Model, slice: &Slice) -> bool {
+    fn accepts(&self, model: &Model, slice: &Slice) -> bool {
         let named = match self.models.as_slice() {
-            [] => slice.models.is_empty() || slice.models.iter().any(|text| model.is(text)),
-            asked => asked.iter().any(|text| model.is(text)),
+            [] => slice.models.is_empty() || slice.models.iter().any(|text| model.matches(text)),
+            requested => requested.iter().any(|text| model.matches(text)),
         };
         named && (model.gated || slice.layer != Layer::Whole)
     }
 }
 
 impl Slice {
-    fn problems(&self, model: &Model, plan: Plan, filter: &Filter) -> Vec<Problem> {
-        let default = if self.elements.is_empty() { plan.elements() } else { self.elements };
+    fn problems(&self, model: &Model, catalogue: Catalogue, filter: &Filter) -> Vec<Problem> {
+        let default = if self.elements.is_empty() { catalogue.elements() } else { self.elements };
         let verbs = self.verbs.iter().copied();
         let verbs = verbs.filter(|verb| filter.verbs.is_empty() || filter.verbs.contains(verb));
         let mut problems = Vec::new();
         for verb in verbs {
             for &element in axis(&filter.elements, default) {
-                let there = match element {
+                let available = match element {
                     Element::F32 => true,
-                    // Training a layer in half precision needs a second copy in full, which neither side has.
+                    // Training in half precision needs a second copy of the weights in f32, which neither side has.
                     Element::F16 | Element::Bf16 => verb != Verb::Step,
                     Element::Int8 => verb == Verb::Forward,
                 };
-                if there {
+                if available {
                     let dtype = element.name().to_owned();
-                    let frame = Problem { dtype, ..self.frame(model, verb) };
-                    problems.extend(self.sizes(&frame, filter));
+                    let base = Problem { dtype, ..self.base(model, verb) };
+                    problems.extend(self.on_axes(&base, filter));
                 }
             }
         }
         problems
     }
 
-    /// `frame` in every block, with every number of rows, at every sparsity.
-    fn sizes(&self, frame: &Problem, filter: &Filter) -> Vec<Problem> {
+    /// `base` at every block size, number of rows and sparsity.
+    fn on_axes(&self, base: &Problem, filter: &Filter) -> Vec<Problem> {
         let mut problems = Vec::new();
         for &block in axis(&filter.blocks, self.blocks) {
             for &rows in axis(&filter.rows, self.rows) {
-                let Some(cold) = cold(frame.verb, rows, filter.cold) else { continue };
-                let shares = axis(&filter.sparsity, self.sparsity).iter();
-                problems.extend(shares.map(|&share| {
-                    let sparsity = f64::from(share) / 100.0;
-                    Problem { block, rows, cold, sparsity, ..frame.clone() }
+                let Some(cold) = cold(base.verb, rows, filter.cold) else { continue };
+                let percentages = axis(&filter.sparsity, self.sparsity).iter();
+                problems.extend(percentages.map(|&percent| {
+                    let sparsity = f64::from(percent) / 100.0;
+                    Problem { block, rows, cold, sparsity, ..base.clone() }
                 }));
             }
         }
         problems
     }
 
-    fn frame(&self, model: &Model, verb: Verb) -> Problem {
+    fn base(&self, model: &Model, verb: Verb) -> Problem {
         let (layer, d_input, d_output) = match self.layer {
             Layer::Up => ("mlp.up", model.d_model, model.d_ff),
             Layer::Down => ("mlp.down", model.d_ff, model.d_model),
@@ -263,23 +306,23 @@ impl Slice {
     }
 }
 
-fn axis<'a, T>(asked: &'a [T], default: &'a [T]) -> &'a [T] {
-    if asked.is_empty() { default } else { asked }
+fn axis<'a, T>(requested: &'a [T], default: &'a [T]) -> &'a [T] {
+    if requested.is_empty() { default } else { requested }
 }
 
-/// Whether the caches are emptied; `None` if what was asked for does not exist.
-fn cold(verb: Verb, rows: usize, asked: Option<bool>) -> Option<bool> {
+/// Whether the caches are emptied; `None` if there is no such problem.
+fn cold(verb: Verb, rows: usize, requested: Option<bool>) -> Option<bool> {
     let decodes = matches!(verb, Verb::Forward | Verb::GatedMlp);
-    match asked {
+    match requested {
         None => Some(decodes && rows <= COLD_BY_DEFAULT),
         Some(true) => (decodes && rows <= COLD_ROWS).then_some(true),
         Some(false) => Some(false),
     }
 }
 
-fn known<T: PartialEq + Debug>(flag: &str, asked: &[T], there: &[T]) -> Result<()> {
-    match asked.iter().find(|value| !there.contains(value)) {
-        Some(value) => bail!("{flag} {value:?} is not in the catalogue: there are {there:?}"),
+fn known<T: PartialEq + Debug>(flag: &str, requested: &[T], available: &[T]) -> Result<()> {
+    match requested.iter().find(|value| !available.contains(value)) {
+        Some(value) => bail!("{flag} {value:?} is not in the catalogue, which has {available:?}"),
         None => Ok(()),
     }
 }
@@ -288,7 +331,7 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// A verb as it is written on the command line and in tables.
+/// Name of a verb on the command line and in tables.
 pub fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::Forward => "fwd",
@@ -299,7 +342,7 @@ pub fn verb_name(verb: Verb) -> &'static str {
     }
 }
 
-/// A problem in one line, different for different problems.
+/// A problem in one line that differs from the line of every other problem.
 pub fn describe(problem: &Problem) -> String {
     let Problem { model, rows, d_input, d_output, block, sparsity, dtype, .. } = problem;
     let cold = if problem.cold { " cold" } else { "" };

@@ -1,7 +1,7 @@
 use super::*;
 
 fn quick(filter: Filter) -> Result<Vec<Problem>> {
-    problems(Plan::Quick, &filter)
+    problems(Catalogue::Quick, &filter)
 }
 
 fn message(filter: Filter) -> String {
@@ -9,11 +9,11 @@ fn message(filter: Filter) -> String {
 }
 
 #[test]
-fn no_problem_stands_twice_in_a_plan() {
-    for plan in [Plan::Host, Plan::Gpu, Plan::Quick] {
-        let all = problems(plan, &Filter::default()).unwrap();
+fn no_problem_is_in_a_catalogue_twice() {
+    for catalogue in [Catalogue::Host, Catalogue::Gpu, Catalogue::Quick] {
+        let all = problems(catalogue, &Filter::default()).unwrap();
         let different: HashSet<String> = all.iter().map(describe).collect();
-        assert_eq!(different.len(), all.len(), "{plan:?}");
+        assert_eq!(different.len(), all.len(), "{catalogue:?}");
     }
 }
 
@@ -27,7 +27,7 @@ fn a_filter_replaces_the_values_of_its_axis() {
 }
 
 #[test]
-fn a_model_outside_the_quick_plan_can_be_asked_for() {
+fn a_model_outside_the_quick_catalogue_can_be_requested() {
     let filter = Filter { models: vec!["8B".to_owned()], ..Filter::default() };
     let all = quick(filter).unwrap();
     assert!(all.iter().all(|problem| problem.model.starts_with("llama-3.1-8b")));
@@ -35,7 +35,7 @@ fn a_model_outside_the_quick_plan_can_be_asked_for() {
 }
 
 #[test]
-fn decoding_is_cold_unless_asked_otherwise() {
+fn decoding_is_cold_by_default() {
     let one =
         |cold| Filter { rows: vec![1], verbs: vec![Verb::Forward], cold, ..Filter::default() };
     assert!(quick(one(None)).unwrap().iter().all(|problem| problem.cold));
@@ -45,7 +45,7 @@ fn decoding_is_cold_unless_asked_otherwise() {
 }
 
 #[test]
-fn what_does_not_exist_is_answered_with_what_does() {
+fn an_unknown_value_is_answered_with_the_known_ones() {
     let models = message(Filter { models: vec!["gpt5".to_owned()], ..Filter::default() });
     assert!(models.contains("\"gpt5\"") && models.contains("llama-3.2-1b"), "{models}");
     let rows = message(Filter { rows: vec![7], ..Filter::default() });

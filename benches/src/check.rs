@@ -1,50 +1,49 @@
-//! Results held against products of single elements, computed in f64 on the host.
+//! Compares results with elements computed in f64 on the host.
 //!
-//! Small results are looked at whole. Of a big one all elements must be finite, and a sample of rows and
-//! columns must be right: enough to see a missing block, a swapped index or a wrong edge, which never come
-//! alone.
+//! Small results are checked completely. In a large result all elements must be finite, and a sample of rows and columns
+//! must be right: enough to find a missing block, a swapped index or a wrong edge, which always affect many elements.
 
 use anyhow::{Result, ensure};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use crate::numbers::hash;
+use crate::seeded::hash;
 
-/// Products of two numbers that a check may cost: about a tenth of a second.
-const TERMS: usize = 20_000_000;
+/// Multiplications per check: about a tenth of a second.
+const MAX_TERMS: usize = 20_000_000;
 
-/// Fewest elements of a sample, and most.
+/// Smallest and largest number of elements in a sample.
 const ELEMENTS: [usize; 2] = [64, 4096];
 
-/// Most rows of a sample, which are copied whole.
+/// Largest number of rows in a sample; the rows are copied to the host.
 const SAMPLED_ROWS: usize = 16;
 
-/// Elements of a result that are looked at.
+/// The elements of a result that are checked.
 pub struct Sample<'a> {
     result: &'a Tensor<2>,
     rows: Vec<usize>,
-    /// As many of each row; `None` for all of them.
+    /// Number of columns in each row; `None` for all.
     columns: Option<usize>,
 }
 
 impl<'a> Sample<'a> {
-    /// The sample of a result whose elements are sums of up to `terms` products. It depends on the shape and
-    /// on `terms` only.
+    /// The sample of a result whose elements are sums of up to `terms` products. It depends only on the shape and
+    /// on `terms`.
     pub fn of(result: &'a Tensor<2>, terms: usize) -> Self {
         let [rows, cols] = result.dims();
-        if rows * cols * terms.max(1) <= TERMS {
+        if rows * cols * terms.max(1) <= MAX_TERMS {
             return Self { result, rows: (0..rows).collect(), columns: None };
         }
-        let elements = (TERMS / terms.max(1)).clamp(ELEMENTS[0], ELEMENTS[1]);
-        // One row where an element costs as much as a row does.
-        let most = if terms >= TERMS / ELEMENTS[0] { 2 } else { SAMPLED_ROWS };
-        let picked = rows.min(most);
+        let elements = (MAX_TERMS / terms.max(1)).clamp(ELEMENTS[0], ELEMENTS[1]);
+        // Few rows where one element costs as much as a row of them.
+        let max_rows = if terms >= MAX_TERMS / ELEMENTS[0] { 2 } else { SAMPLED_ROWS };
+        let picked = rows.min(max_rows);
         let mut all: Vec<usize> = (0..picked).map(|at| spread(at, picked, rows)).collect();
         all.dedup();
         let columns = elements.div_ceil(all.len()).min(cols);
         Self { result, rows: all, columns: Some(columns) }
     }
 
-    /// Positions looked at, row by row.
+    /// Checked positions, row by row.
     fn points(&self) -> Vec<(usize, usize)> {
         let cols = self.result.dims()[1];
         let columns = |row: usize| match self.columns {
@@ -61,14 +60,14 @@ impl<'a> Sample<'a> {
         self.rows.iter().flat_map(point).collect()
     }
 
-    /// The numbers at these positions.
+    /// The values at these positions.
     ///
     /// # Errors
-    /// If any element of the result, looked at or not, is not finite.
-    pub fn numbers(&self) -> Result<Vec<f32>> {
+    /// If any element of the result, inside the sample or not, is not finite.
+    pub fn values(&self) -> Result<Vec<f32>> {
         let finite =
             self.result.clone().is_finite().all().into_data().iter::<bool>().all(|all| all);
-        ensure!(finite, "the result holds NaN or infinity");
+        ensure!(finite, "the result has NaN or infinite elements");
         let [all_rows, cols] = self.result.dims();
         let device = self.result.device();
         let part = if self.rows.len() == all_rows {
@@ -83,31 +82,31 @@ impl<'a> Sample<'a> {
         Ok(self.points().into_iter().map(|(row, col)| part[line(row) * cols + col]).collect())
     }
 
-    /// Compares every element looked at with `want`: the exact value, and how far off it may be. The answer is
-    /// the largest distance over its bound.
+    /// Compares every element of the sample with `want`: the exact value and its error bound. Returns the largest error
+    /// divided by its bound.
     ///
     /// # Errors
-    /// If an element is further off, or one is not finite.
+    /// If an error is above its bound, or an element is not finite.
     pub fn compare(&self, mut want: impl FnMut(usize, usize) -> (f64, f64)) -> Result<f64> {
         let mut worst = 0.0_f64;
-        for ((row, col), got) in self.points().into_iter().zip(self.numbers()?) {
+        for ((row, col), got) in self.points().into_iter().zip(self.values()?) {
             let (value, limit) = want(row, col);
-            let share = (f64::from(got) - value).abs() / limit;
+            let error = (f64::from(got) - value).abs() / limit;
             // Written so that NaN fails.
-            let right = share <= 1.0;
-            ensure!(right, "element [{row}, {col}] is {got}, but must be {value} ± {limit:.1e}");
-            worst = worst.max(share);
+            let right = error <= 1.0;
+            ensure!(right, "element [{row}, {col}] is {got}, expected {value} ± {limit:.1e}");
+            worst = worst.max(error);
         }
         Ok(worst)
     }
 }
 
-/// The `at`-th of `count` rows spread from the first to the last.
+/// The `at`-th of `count` rows between the first and the last.
 fn spread(at: usize, count: usize, rows: usize) -> usize {
     if at + 1 == count {
         return rows - 1;
     }
-    // Off the regular grid, so that no tile size hides behind it.
+    // Not on a regular grid, so that errors at multiples of a tile size are found.
     let (start, end) = (at * rows / count, (at + 1) * rows / count);
     if at == 0 { 0 } else { start + (hash(at as u64) % (end - start).max(1) as u64) as usize }
 }
@@ -122,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn a_small_result_is_looked_at_whole() {
+    fn a_small_result_is_checked_completely() {
         let result = matrix(3, 5);
         assert_eq!(Sample::of(&result, 100).points().len(), 15);
     }
 
     #[test]
-    fn a_sample_of_a_big_result_has_its_corners() {
+    fn a_sample_of_a_large_result_has_its_corners() {
         let result = matrix(2000, 300);
         let sample = Sample::of(&result, 4096);
         let points = sample.points();
@@ -136,22 +135,22 @@ mod tests {
             assert!(points.contains(&corner), "{corner:?}");
         }
         assert!(points.len() < 5000 && sample.rows.len() == SAMPLED_ROWS, "{}", points.len());
-        assert_eq!(sample.numbers().unwrap().len(), points.len());
+        assert_eq!(sample.values().unwrap().len(), points.len());
     }
 
     #[test]
     fn one_wrong_element_is_named() {
         let result = matrix(3, 5).slice_assign([1..2, 2..3], Tensor::ones([1, 1], &Device::flex()));
         let error = Sample::of(&result, 1).compare(|_, _| (0.0, 1e-3)).unwrap_err().to_string();
-        assert_eq!(error, "element [1, 2] is 1, but must be 0 ± 1.0e-3");
+        assert!(error.contains("[1, 2] is 1, expected 0 ± 1.0e-3"), "{error}");
         assert_eq!(Sample::of(&result, 1).compare(|_, _| (0.0, 2.0)).unwrap(), 0.5);
     }
 
     #[test]
-    fn a_number_that_is_none_fails_wherever_it_is() {
+    fn nan_outside_the_sample_is_found() {
         let result = matrix(2000, 300)
             .slice_assign([77..78, 7..8], Tensor::full([1, 1], f32::NAN, &Device::flex()));
         let error = Sample::of(&result, 4096).compare(|_, _| (0.0, 1.0)).unwrap_err();
-        assert_eq!(error.to_string(), "the result holds NaN or infinity");
+        assert!(error.to_string().contains("NaN"), "{error}");
     }
 }

@@ -1,121 +1,98 @@
-//! What the program is asked to do.
+//! The command line.
 
 use std::path::PathBuf;
 
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::catalogue::{Filter, Plan, VERBS, verb_name};
-use crate::element::Element;
+use crate::catalogue::{Catalogue, Filter, VERBS, verb_name};
 use crate::record::{Clock, Verb};
 use example_backend::Backend;
 
-/// Times block-sparse layers beside Burn's dense ones, on any device.
+/// Times block-sparse layers beside Burn's dense layers, on any device.
 #[derive(Parser, Debug)]
 #[command(name = "blast-bench", version)]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Check and time problems of the catalogue
     Run(RunArgs),
-    /// Show the problems that the same flags would run
+    /// List the problems that the same flags would run
     List(Select),
-    /// Lay out the files of runs as a page
+    /// Write records as an HTML page
     Report(FromFiles),
-    /// Say from which share of kept blocks on dense is faster, by the files of runs
-    Advise(FromFiles),
+    /// Write tuning tables for `Strategy::Auto`: the break-even densities found in records
+    Tune(FromFiles),
+    /// Rewrite the measured tables and pictures of the documentation from `benches/record`
+    Readme,
 }
 
-/// Which problems.
+/// Selection of problems.
 #[derive(Args, Debug)]
 pub struct Select {
-    /// Only what takes at most three minutes on two cores
+    /// Only problems that take at most three minutes on two cores
     #[arg(long)]
     pub quick: bool,
 
-    /// Models whose name contains this, such as `llama` or `8b`
-    #[arg(long, value_delimiter = ',', value_name = "PART")]
-    pub model: Vec<String>,
+    /// Values on the axes of the catalogue.
+    #[command(flatten)]
+    pub filter: Filter,
 
-    /// Products, or whole blocks and steps
-    #[arg(long, value_delimiter = ',', value_enum)]
-    pub verb: Vec<Verb>,
-
-    /// Rows of the input
-    #[arg(long, value_delimiter = ',', value_name = "M")]
-    pub rows: Vec<usize>,
-
-    /// Shares of blocks removed, in per cent
-    #[arg(long, value_delimiter = ',', value_name = "PER_CENT")]
-    pub sparsity: Vec<u32>,
-
-    /// Sides of a block
-    #[arg(long, value_delimiter = ',', value_name = "SIDE")]
-    pub block: Vec<usize>,
-
-    /// Storage types [default: f32, on GPUs all]
-    #[arg(long, value_delimiter = ',', value_enum)]
-    pub dtype: Vec<Element>,
-
-    /// Only problems timed with empty caches, or with `=false` all of them with full ones
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub cold: Option<bool>,
-
-    /// Where to compute; each one needs the cargo feature of the same name
+    /// Where to compute; each backend needs the cargo feature of the same name
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub backend: Backend,
 }
 
-/// A run.
+/// Options of a run.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// Which problems.
+    /// Selection of problems.
     #[command(flatten)]
     pub select: Select,
 
-    /// Rounds of each problem [default: as many as fit its share of the time]
+    /// Rounds per problem [default: as many as fit its share of the time]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
 
-    /// File for the results, in JSON lines; until the run is done they are in FILE.jsonl.*.part
+    /// Record to write, in JSON lines; until the run is done they are in FILE.jsonl.*.part
     #[arg(long, value_name = "FILE.jsonl")]
     pub out: Option<PathBuf>,
 
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     pub force: bool,
 
-    /// Seconds after which no further problem is begun [default: none, 160 with --quick]
+    /// Seconds after which no further problem is started [default: none, 160 with --quick]
     #[arg(long, value_name = "SECONDS")]
     pub time_limit: Option<f64>,
 
-    /// Leave out problems whose dense call would take longer
+    /// Skip problems whose dense call would take longer
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     pub max_call: f64,
 
-    /// Memory a problem may take [default: 70 % of what is free, as far as Linux or nvidia-smi tell, else of 8 GiB]
+    /// Memory available to a problem [default: 70 % of the free memory by Linux or nvidia-smi, otherwise of 8 GiB]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
 
-    /// Where seconds are read from [default: the device, if it has a clock]
+    /// Clock to read [default: the clock of the device, if it has one]
     #[arg(long, value_enum)]
     pub clock: Option<ClockArg>,
 
-    /// Name and version of the GPU driver, if the program does not find it
+    /// Name and version of the GPU driver, where the program does not find it
     #[arg(long, value_name = "TEXT")]
     pub driver: Option<String>,
 }
 
-/// Files in, a file out.
+/// Input records and output file.
 #[derive(Args, Debug)]
 pub struct FromFiles {
-    /// Files written by `run --out`
+    /// Records written by `run --out`
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -123,17 +100,17 @@ pub struct FromFiles {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     pub force: bool,
 }
 
-/// Where seconds are read from.
+/// A clock, as an option.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockArg {
-    /// The host's clock, until the device is done.
+    /// The host's clock, read after the device has finished.
     Wall,
-    /// The device's time stamps.
+    /// The device's own time stamps.
     Device,
 }
 
@@ -164,25 +141,12 @@ impl ValueEnum for Verb {
 }
 
 impl Select {
-    /// The catalogue to choose from.
-    pub fn plan(&self) -> Plan {
+    /// The catalogue to select from.
+    pub fn catalogue(&self) -> Catalogue {
         match (self.quick, self.backend.is_host()) {
-            (true, _) => Plan::Quick,
-            (false, true) => Plan::Host,
-            (false, false) => Plan::Gpu,
-        }
-    }
-
-    /// The values asked for.
-    pub fn filter(&self) -> Filter {
-        Filter {
-            models: self.model.clone(),
-            verbs: self.verb.clone(),
-            rows: self.rows.clone(),
-            sparsity: self.sparsity.clone(),
-            blocks: self.block.clone(),
-            elements: self.dtype.clone(),
-            cold: self.cold,
+            (true, _) => Catalogue::Quick,
+            (false, true) => Catalogue::Host,
+            (false, false) => Catalogue::Gpu,
         }
     }
 }
@@ -201,13 +165,13 @@ mod tests {
     fn lists_and_switches_are_read() {
         let words = ["blast-bench", "list", "--rows", "1,16", "--verb", "dx,dw", "--cold=false"];
         let Command::List(select) = Cli::try_parse_from(words).unwrap().command else {
-            panic!("list was asked for");
+            panic!("not the list command");
         };
-        let filter = select.filter();
+        let filter = &select.filter;
         assert_eq!(filter.rows, [1, 16]);
         assert_eq!(filter.verbs, [Verb::InputGradient, Verb::WeightGradient]);
         assert_eq!(filter.cold, Some(false));
-        assert_eq!(select.plan(), Plan::Host);
+        assert_eq!(select.catalogue(), Catalogue::Host);
     }
 
     #[test]

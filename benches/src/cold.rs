@@ -8,28 +8,27 @@ use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-/// Bytes walked where the caches' size is not known. Guess: twice the largest caches of desktop parts.
+/// Bytes read where the size of the caches is not known. Guess: twice the largest cache of desktop processors.
 const UNKNOWN: usize = 256 << 20;
 
-/// Least and most bytes walked on a host.
+/// Smallest and largest number of bytes read on a host.
 const HOST: [usize; 2] = [64 << 20, 4 << 30];
 
-/// Elements of each of [`DEVICE_ARRAYS`], 128 MiB: within what every WebGPU adapter binds.
+/// Elements per array, 128 MiB: every WebGPU adapter can bind it.
 const DEVICE_ELEMENTS: usize = 32 << 20;
 
-/// Together 512 MiB, twice the largest last-level cache of a GPU (256 MiB, MI300X).
+/// Arrays; 512 MiB together, twice the largest last-level cache of a GPU (256 MiB, MI300X).
 const DEVICE_ARRAYS: usize = 4;
 
-/// Something larger than the caches that is only ever read, so that nothing has to be written back while the
-/// next call is timed.
-pub enum Walk {
+/// Arrays larger than the caches. They are only read, so nothing is written back while the next call is timed.
+pub enum CacheFlush {
     /// In the host's memory.
     Host(Vec<u64>),
     /// On a GPU.
     Device(Vec<Tensor<1>>),
 }
 
-impl Walk {
+impl CacheFlush {
     /// Fills the arrays.
     pub fn new(host: bool, device: &Device) -> Self {
         if host {
@@ -61,17 +60,18 @@ impl Walk {
 
 /// Sum of an array, read by every thread.
 pub fn sum(array: &[u64]) -> u64 {
-    // Pieces that stay in one core's second-level cache while it asks for the next.
-    const PIECE: usize = (1 << 20) / size_of::<u64>();
-    let piece = |piece: &[u64]| piece.iter().fold(0_u64, |sum, &number| sum.wrapping_add(number));
-    array.par_chunks(PIECE).map(piece).reduce(|| 0, u64::wrapping_add)
+    // Chunks that stay in one core's second-level cache while it asks for the next.
+    const CHUNK: usize = (1 << 20) / size_of::<u64>();
+    let chunk_sum =
+        |chunk: &[u64]| chunk.iter().fold(0_u64, |sum, &number| sum.wrapping_add(number));
+    array.par_chunks(CHUNK).map(chunk_sum).reduce(|| 0, u64::wrapping_add)
 }
 
 fn host_bytes() -> usize {
     caches().map_or(UNKNOWN, |bytes| (2 * bytes).clamp(HOST[0], HOST[1]))
 }
 
-/// Bytes of all data caches of all cores together; only Linux tells.
+/// Bytes of the data caches of all cores together, on Linux.
 fn caches() -> Option<usize> {
     let mut caches = HashMap::new();
     for cpu in fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_is_read() {
+    fn every_element_is_read() {
         assert_eq!(sum(&vec![3; 1_000_003]), 3_000_009);
     }
 

@@ -1,10 +1,10 @@
-//! Data types that problems are timed in.
+//! Data types of the problems.
 
 use burn::tensor::{DType, Device, FloatDType, bf16, f16};
 use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
 
-/// A storage type of weights, and of inputs but for integers.
+/// Storage type of a weight and, except for integers, of the input.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[value(rename_all = "lowercase")]
 pub enum Element {
@@ -14,7 +14,7 @@ pub enum Element {
     F16,
     /// The upper half of an `f32`.
     Bf16,
-    /// Integers with one scale a block, beside inputs and a dense rival in `f32`; forward products only.
+    /// Integers with one scale per block; inputs and dense layer are in `f32`. Forward products only.
     Int8,
 }
 
@@ -22,7 +22,7 @@ impl Element {
     /// Every type, in the order of the catalogue.
     pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
 
-    /// Its name in files and on the command line.
+    /// Name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -32,12 +32,12 @@ impl Element {
         }
     }
 
-    /// The type of a [`name`](Self::name), if there is one.
-    pub fn of(name: &str) -> Option<Self> {
+    /// The type with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|element| element.name() == name)
     }
 
-    /// Burn's name of the type of inputs and of the dense rival.
+    /// Burn's type of inputs and of the dense weight.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 | Self::Int8 => DType::F32,
@@ -46,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Whether `device` computes in it.
+    /// Whether `device` computes in this type.
     pub fn runs_on(self, device: &Device) -> bool {
         device.supports_dtype(match self {
             Self::F32 | Self::Int8 => FloatDType::F32,
@@ -55,12 +55,12 @@ impl Element {
         })
     }
 
-    /// Bytes of one value of a weight.
+    /// Bytes per value of the weight.
     pub fn bytes(self) -> usize {
         if self == Self::Int8 { 1 } else { self.dtype().size() }
     }
 
-    /// Roundings of a kernel that reads and writes it.
+    /// Rounding of a kernel that reads and writes this type.
     pub fn rounding(self) -> Rounding {
         match self {
             Self::F32 | Self::Int8 => Rounding::F32,
@@ -69,7 +69,7 @@ impl Element {
         }
     }
 
-    /// The nearest number that can be stored; integers are made from numbers later.
+    /// The nearest value of this type; weights of integers are quantised later.
     pub fn round(self, number: f32) -> f32 {
         match self {
             Self::F32 | Self::Int8 => number,
@@ -86,8 +86,8 @@ mod tests {
     #[test]
     fn every_type_is_found_by_its_name() {
         for element in Element::ALL {
-            assert_eq!(Element::of(element.name()), Some(element));
+            assert_eq!(Element::from_name(element.name()), Some(element));
         }
-        assert_eq!(Element::of("int4"), None);
+        assert_eq!(Element::from_name("int4"), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Files written under a temporary name and renamed.
 //!
-//! The temporary name is that of the file with letters and `.part` after it, so that the lines of a run that was killed are
-//! found beside the place of its file.
+//! The temporary name is the name of the file with random letters and `.part` appended, so that the lines of a run that
+//! was killed are found in the same folder.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use tempfile::NamedTempFile;
 
 use crate::record::Line;
 
-/// A file that appears whole or not at all.
-pub struct Output {
+/// A file that appears complete or not at all.
+pub struct ResultFile {
     file: NamedTempFile,
     path: PathBuf,
     force: bool,
 }
 
-impl Output {
-    /// Opens a temporary file beside `path`.
+impl ResultFile {
+    /// Creates a temporary file in the folder of `path`.
     ///
     /// # Errors
-    /// If `path` exists and `force` does not allow to replace it, or its folder cannot be written.
+    /// If `path` exists and `force` is not set, or its folder cannot be written.
     pub fn new(path: &Path, force: bool) -> Result<Self> {
         ensure!(
             force || !path.exists(),
-            "{} is already there: give another --out, or --force to replace it",
+            "{} exists: give another --out, or --force to replace it",
             path.display()
         );
         let file = temporary_beside(path)
@@ -35,28 +35,28 @@ impl Output {
         Ok(Self { file, path: path.to_owned(), force })
     }
 
-    /// Adds a line.
+    /// Appends a line.
     ///
     /// # Errors
-    /// If the disk is full.
+    /// If the file cannot be written.
     pub fn line(&mut self, line: &Line) -> Result<()> {
         let text = serde_json::to_string(line)?;
         self.text(&format!("{text}\n"))
     }
 
-    /// Adds text.
+    /// Appends text.
     ///
     /// # Errors
-    /// If the disk is full.
+    /// If the file cannot be written.
     pub fn text(&mut self, text: &str) -> Result<()> {
         let written = self.file.write_all(text.as_bytes());
         written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Puts the file in its place.
+    /// Renames the file to its final name.
     ///
     /// # Errors
-    /// If that cannot be done.
+    /// If that fails.
     pub fn finish(self) -> Result<()> {
         let done = match self.force {
             true => self.file.persist(&self.path),
@@ -65,10 +65,10 @@ impl Output {
         done.map(drop).with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// Leaves what was written so far under its temporary name, and gives `error` the name.
+    /// Keeps the lines written so far under the temporary name, and adds the name to `error`.
     pub fn keep(self, error: Error) -> Error {
         match self.file.keep() {
-            Ok((_, path)) => error.context(format!("what was timed is in {}", path.display())),
+            Ok((_, path)) => error.context(format!("the results so far are in {}", path.display())),
             Err(_) => error,
         }
     }
@@ -79,12 +79,11 @@ mod tests {
     use super::*;
     use std::fs;
 
-    use crate::record::{Clock, Limit, Peak};
-    use crate::report::{Run, read};
-    use crate::sample;
+    use crate::fixtures;
+    use crate::record::{Clock, Limit, Peak, Run};
 
     fn written(run: &Run, path: &Path, force: bool) -> Result<()> {
-        let mut output = Output::new(path, force)?;
+        let mut output = ResultFile::new(path, force)?;
         output.line(&Line::Machine(run.machine.clone()))?;
         for peak in &run.peaks {
             output.line(&Line::Peak(peak.clone()))?;
@@ -97,8 +96,8 @@ mod tests {
 
     fn run() -> Run {
         let peaks = vec![Peak { limit: Limit::DenseF32, rate: 1e11 }];
-        let results = vec![sample::measured(0.9, 3.0), sample::measured(0.5, 0.7)];
-        Run { machine: sample::machine(), peaks, results }
+        let results = vec![fixtures::measured(0.9, 3.0), fixtures::measured(0.5, 0.7)];
+        Run { machine: fixtures::machine(), peaks, results }
     }
 
     #[test]
@@ -106,26 +105,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
         written(&run(), &path, false).unwrap();
-        assert_eq!(read(&path).unwrap(), run());
+        assert_eq!(Run::read(&path).unwrap(), run());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
-    fn what_was_written_before_an_error_is_kept_and_named() {
+    fn lines_before_an_error_are_kept_and_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
-        let mut output = Output::new(&path, false).unwrap();
-        output.line(&Line::Machine(sample::machine())).unwrap();
-        output.line(&Line::Result(sample::measured(0.9, 3.0))).unwrap();
+        let mut output = ResultFile::new(&path, false).unwrap();
+        output.line(&Line::Machine(fixtures::machine())).unwrap();
+        output.line(&Line::Result(fixtures::measured(0.9, 3.0))).unwrap();
         let error = format!("{:#}", output.keep(anyhow::anyhow!("the device is gone")));
         let kept = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         assert_eq!(error, format!("what was timed is in {}: the device is gone", kept.display()));
-        assert_eq!(read(&kept).unwrap().results, [sample::measured(0.9, 3.0)]);
+        assert_eq!(Run::read(&kept).unwrap().results, [fixtures::measured(0.9, 3.0)]);
         assert!(!path.exists());
     }
 
     #[test]
-    fn a_file_is_not_replaced_unless_that_is_asked_for() {
+    fn a_file_is_only_replaced_on_request() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
         fs::write(&path, "precious").unwrap();
@@ -133,16 +132,16 @@ mod tests {
         assert!(error.contains("--force"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         written(&run(), &path, true).unwrap();
-        assert_eq!(read(&path).unwrap(), run());
+        assert_eq!(Run::read(&path).unwrap(), run());
     }
 
     #[test]
-    fn a_file_of_before_the_clock_was_recorded_is_read() {
-        let mut line = serde_json::to_value(Line::Machine(sample::machine())).unwrap();
+    fn a_file_without_a_clock_is_read() {
+        let mut line = serde_json::to_value(Line::Machine(fixtures::machine())).unwrap();
         line.as_object_mut().unwrap().remove("clock");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
         fs::write(&path, line.to_string()).unwrap();
-        assert_eq!(read(&path).unwrap().machine.clock, Clock::Wall);
+        assert_eq!(Run::read(&path).unwrap().machine.clock, Clock::Wall);
     }
 }

@@ -1,4 +1,4 @@
-//! Where a run is made: everything a reader of its numbers must know.
+//! The machine of a run, as a reader of its numbers must know it.
 
 use std::fs;
 use std::path::Path;
@@ -10,16 +10,16 @@ use burn::tensor::Device;
 use crate::record::{Clock, Machine, VERSION};
 use example_backend::Backend;
 
-/// Memory assumed where the system does not tell.
+/// Free memory assumed where the system does not report it.
 const UNKNOWN_MEMORY: f64 = 8.0 * GIB;
 
-/// Share of the free memory a problem may take.
-const MEMORY_SHARE: f64 = 0.7;
+/// Fraction of the free memory that a problem may use.
+const MEMORY_FRACTION: f64 = 0.7;
 
-/// Bytes.
+/// Bytes per GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// Cargo features that change what is compared, whether they are on, and whether they matter on a host.
+/// Cargo features that change the comparison: name, whether it is on, and whether it applies to a host.
 const FEATURES: [(&str, bool, bool); 3] = [
     ("x86-v4", cfg!(feature = "x86-v4"), true),
     ("fusion", cfg!(feature = "gpu"), false),
@@ -53,11 +53,11 @@ pub fn describe(
     }
 }
 
-/// Bytes that problems may take on this machine. Of GPUs only NVIDIA's are asked.
+/// Bytes that a problem may use on this machine. The free memory of a GPU is known for NVIDIA only.
 pub fn memory(backend: Backend) -> f64 {
     let bytes =
         if backend.is_host() { host_memory() } else { nvidia("memory.free").and_then(mebibytes) };
-    bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_SHARE
+    bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_FRACTION
 }
 
 fn processor() -> Option<String> {
@@ -79,7 +79,7 @@ fn gpu(_device: &Device) -> Option<String> {
     None
 }
 
-/// Version of the driver, by the tools that come with it.
+/// Version of the driver, from the tools that come with it.
 fn gpu_driver(name: &str) -> Option<String> {
     let nvidia = || Some(format!("nvidia {}", nvidia("driver_version")?));
     let vulkan = || vulkan_driver(&output("vulkaninfo", &["--summary"])?, name);
@@ -91,7 +91,7 @@ fn gpu_driver(name: &str) -> Option<String> {
     }
 }
 
-/// The driver of the device `name` in what `vulkaninfo --summary` prints.
+/// The driver of the device `name` in the output of `vulkaninfo --summary`.
 fn vulkan_driver(summary: &str, name: &str) -> Option<String> {
     let device = summary.split("GPU").find(|part| part.contains(name))?;
     let field = |field: &str| {
@@ -119,7 +119,7 @@ fn host_memory() -> Option<f64> {
 
 #[cfg(target_arch = "x86_64")]
 fn simd() -> Vec<String> {
-    let sets = [
+    let features = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
@@ -127,27 +127,31 @@ fn simd() -> Vec<String> {
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
         ("avx512fp16", is_x86_feature_detected!("avx512fp16")),
     ];
-    sets.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
+    detected(&features)
 }
 
 #[cfg(target_arch = "aarch64")]
 fn simd() -> Vec<String> {
-    let sets = [
+    let features = [
         ("neon", std::arch::is_aarch64_feature_detected!("neon")),
         ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
         ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
         ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
         ("sve", std::arch::is_aarch64_feature_detected!("sve")),
     ];
-    sets.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
+    detected(&features)
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn simd() -> Vec<String> {
-    Vec::new()
+    detected(&[])
 }
 
-/// The commit checked out where this program was built, since it is run from there.
+fn detected(features: &[(&str, bool)]) -> Vec<String> {
+    features.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+/// The commit checked out in the source folder of this program.
 fn commit() -> Option<String> {
     let git = |words: &[&str]| {
         let all = [&["-C", env!("CARGO_MANIFEST_DIR")], words].concat();
@@ -166,7 +170,7 @@ fn command() -> String {
     all.join(" ")
 }
 
-/// What a program prints, if it is there and succeeds.
+/// The output of a program, if it exists and succeeds.
 fn output(program: &str, words: &[&str]) -> Option<String> {
     let output = Command::new(program).args(words).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -175,7 +179,7 @@ fn output(program: &str, words: &[&str]) -> Option<String> {
 /// The day in UTC as `YYYY-MM-DD`.
 fn date(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // Howard Hinnant's `civil_from_days`: years begin in March, so that the leap day is the last.
+    // Howard Hinnant's `civil_from_days`: years start in March, so that the leap day comes last.
     let days = seconds / 86_400 + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_driver_is_that_of_the_device() {
+    fn the_driver_of_the_named_device_is_found() {
         let summary = "GPU0:\n\tdeviceName = Radeon\n\tdriverName = radv\n\tdriverInfo = Mesa 25.0\n\
                        GPU1:\n\tdeviceName = llvmpipe (LLVM 19)\n\tdriverName = llvmpipe\n\tdriverInfo = Mesa 24.1\n";
         assert_eq!(vulkan_driver(summary, "Radeon").unwrap(), "radv Mesa 25.0");

@@ -1,29 +1,31 @@
-//! Times block-sparse layers beside Burn's dense ones on any device, and turns the files into a page and advice.
+//! Times block-sparse layers beside Burn's dense layers on any device, and turns the records into pages and tables.
 //!
-//! A problem of the `catalogue` is made ready by `setup`, held against the oracle by `check`, timed by `time`,
-//! and written down in the form of `record`; `run` holds the order of it all.
+//! A problem of the [`catalogue`] is prepared by [`setup`], checked against the oracle by [`check`], timed by
+//! [`timing`] and written in the format of [`record`]; [`run`] puts these steps in order.
 
-mod advice;
 mod catalogue;
 mod check;
 mod cli;
 mod cold;
 mod element;
 mod file;
+#[cfg(test)]
+mod fixtures;
+mod format;
 mod machine;
-mod models;
-mod numbers;
+mod metrics;
 mod peak;
+mod readme;
 mod record;
 mod report;
 mod run;
-#[cfg(test)]
-mod sample;
+mod seeded;
 mod setup;
 mod table;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
-mod time;
+mod timing;
+mod tuning;
 
 use std::path::PathBuf;
 
@@ -31,20 +33,21 @@ use anyhow::Result;
 use clap::Parser;
 
 use cli::{Cli, Command, FromFiles, Select};
-use file::Output;
-use report::Run;
+use file::ResultFile;
+use record::Run;
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::List(select) => list(&select),
         Command::Report(args) => write(&args, &report::page(&read(&args.files)?)),
-        Command::Advise(args) => advise(&args),
+        Command::Tune(args) => tune(&args),
+        Command::Readme => readme::write(),
     }
 }
 
 fn list(select: &Select) -> Result<()> {
-    let problems = catalogue::problems(select.plan(), &select.filter())?;
+    let problems = catalogue::problems(select.catalogue(), &select.filter)?;
     for problem in &problems {
         println!("{}", catalogue::describe(problem));
     }
@@ -52,17 +55,17 @@ fn list(select: &Select) -> Result<()> {
     Ok(())
 }
 
-fn advise(args: &FromFiles) -> Result<()> {
-    let advice = advice::advise(&read(&args.files)?);
-    write(args, &format!("{}\n", serde_json::to_string_pretty(&advice)?))
+fn tune(args: &FromFiles) -> Result<()> {
+    let tables = tuning::tables(&read(&args.files)?);
+    write(args, &format!("{}\n", serde_json::to_string_pretty(&tables)?))
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<Run>> {
-    files.iter().map(|path| report::read(path)).collect()
+    files.iter().map(|path| Run::read(path)).collect()
 }
 
 fn write(args: &FromFiles, text: &str) -> Result<()> {
-    let mut output = Output::new(&args.out, args.force)?;
+    let mut output = ResultFile::new(&args.out, args.force)?;
     output.text(text)?;
     output.finish()
 }

@@ -1,27 +1,31 @@
-//! The lines of a run's file, as written by `blast-bench run` and read by `report` and `advise`.
+//! The format of a record file: written by `blast-bench run`, read by the other commands.
 //!
-//! A file is JSON lines: one [`Line::Machine`] first, then one [`Line::Result`] per problem as it was timed, then
-//! [`Line::Peak`] once per measured limit. Readers take results and limits in any order: older files have the limits
-//! first, and a run that was cut short has none. Files of several machines may be read together.
+//! A file is JSON lines: one [`Line::Machine`] first, then one [`Line::Result`] per problem as it was timed, then one
+//! [`Line::Peak`] per measured limit. Readers accept results and limits in any order: older files start with the
+//! limits, and an interrupted run has none. Files of several machines may be read together.
 
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// Version of the form below; a file of another version is refused.
+/// Version of the format below; a file of another version is refused.
 pub const VERSION: u32 = 1;
 
 /// One line of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
-    /// Where and by what the lines that follow were measured.
+    /// Where and how the lines that follow were measured.
     Machine(Machine),
     /// A limit of the device, measured in the same run.
     Peak(Peak),
-    /// One problem, both ways.
+    /// One problem, sparse and dense.
     Result(Measured),
 }
 
-/// Where and by what a run was made.
+/// Where and how a run was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// [`VERSION`].
@@ -44,19 +48,19 @@ pub struct Machine {
     pub date: String,
     /// The command line.
     pub command: String,
-    /// What the seconds were read from.
+    /// The clock that the times were read from.
     #[serde(default)]
     pub clock: Clock,
 }
 
-/// What seconds are read from.
+/// A clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
-    /// The host's clock, until the device is done.
+    /// The host's clock, read after the device has finished.
     #[default]
     Wall,
-    /// The device's own time stamps, without what the host does before and after.
+    /// The device's own time stamps, without the host's work before and after.
     Device,
 }
 
@@ -89,7 +93,8 @@ pub enum Verb {
     InputGradient,
     /// `dw = xᵀ · dy` at the kept blocks.
     WeightGradient,
-    /// `down(silu(gate(x)) · up(x))`; `d_input` is the model's width, `d_output` that of the hidden layer.
+    /// `down(silu(gate(x)) · up(x))`; `d_input` is the width of the model, `d_output` the
+    /// width of the hidden layer.
     GatedMlp,
     /// Forward, both gradients and an AdamW step of one layer.
     Step,
@@ -112,7 +117,7 @@ pub struct Problem {
     pub block: usize,
     /// Share of blocks removed.
     pub sparsity: f64,
-    /// Storage type: `f32`, `f16` or `bf16`.
+    /// Storage type: `f32`, `f16`, `bf16` or `int8`.
     pub dtype: String,
     /// Whether the caches were emptied before each call.
     pub cold: bool,
@@ -120,7 +125,7 @@ pub struct Problem {
 
 /// Quartiles over rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Spread {
+pub struct Quartiles {
     /// Lower quartile.
     pub low: f64,
     /// Median.
@@ -129,7 +134,19 @@ pub struct Spread {
     pub high: f64,
 }
 
-/// One problem, both ways, in interleaved rounds.
+impl Quartiles {
+    /// Quartiles of at least one value.
+    ///
+    /// # Panics
+    /// If `values` is empty.
+    pub fn of(values: &[f64]) -> Self {
+        let example_backend::Quartiles { lower, median, upper } =
+            example_backend::Quartiles::of(values.to_vec());
+        Self { low: lower, median, high: upper }
+    }
+}
+
+/// One problem, sparse and dense, in interleaved rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// The problem.
@@ -137,21 +154,84 @@ pub struct Measured {
     /// Rounds timed.
     pub rounds: usize,
     /// Seconds of a call of the block-sparse kernel.
-    pub sparse: Spread,
+    pub sparse: Quartiles,
     /// Seconds of a call of Burn's dense product on the same device and data type.
-    pub dense: Spread,
-    /// Seconds of a call by `Strategy::Auto`, where the verb has a choice.
-    pub auto: Option<Spread>,
-    /// Path `Auto` took: `sparse` or `dense`.
+    pub dense: Quartiles,
+    /// Seconds of a call by `Strategy::Auto`, for verbs that leave it a choice.
+    pub auto: Option<Quartiles>,
+    /// Path that `Auto` took: `sparse` or `dense`.
     pub auto_path: Option<String>,
     /// Dense seconds over sparse seconds of the same round.
-    pub speedup: Spread,
+    pub speedup: Quartiles,
     /// Multiplications and additions on kept blocks in one call.
     pub kept_flops: f64,
-    /// The same for the dense weight.
+    /// Multiplications and additions of the dense product.
     pub dense_flops: f64,
-    /// Bytes of weight the sparse call reads: packed values and indices.
+    /// Bytes of weight that the sparse call reads: packed values and indices.
     pub weight_bytes: f64,
-    /// Largest error over its bound, against the f64 oracle before timing; 1 would be a failure.
+    /// Largest error divided by its bound, against the f64 oracle before timing; above 1 the run fails.
     pub error: f64,
+}
+
+/// The content of one file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Where and how it was measured.
+    pub machine: Machine,
+    /// Limits of the device, measured beside the problems.
+    pub peaks: Vec<Peak>,
+    /// One per problem, in the order of the file.
+    pub results: Vec<Measured>,
+}
+
+impl Run {
+    /// Reads the file of one run.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, does not start with its machine, has another version of the format, or contains a
+    /// line that does not match the format. The message names file and line, and what to do.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("{file}: cannot be read; pass a file written by `blast-bench run`")
+        })?;
+        let mut run: Option<Self> = None;
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let at = format!("{file}:{number}");
+            match (parse(line, &at)?, &mut run) {
+                (Line::Machine(machine), None) => {
+                    run = Some(Self { machine, peaks: Vec::new(), results: Vec::new() })
+                }
+                (Line::Machine(_), Some(_)) => {
+                    bail!("{at}: a second machine; split the file here, one run per file")
+                }
+                (_, None) => bail!(
+                    "{at}: the first line must describe the machine (\"kind\":\"machine\"), and it is missing; \
+                     measure again with `blast-bench run`"
+                ),
+                (Line::Peak(peak), Some(run)) => run.peaks.push(peak),
+                (Line::Result(result), Some(run)) => run.results.push(result),
+            }
+        }
+        run.with_context(|| {
+            format!("{file}: the file is empty; measure again with `blast-bench run`")
+        })
+    }
+}
+
+/// Parses one line. The version is checked first, since another version may have other fields.
+fn parse(line: &str, at: &str) -> Result<Line> {
+    let hint = "if the run was interrupted, remove this line; otherwise measure again with `blast-bench run`";
+    let value: Value =
+        serde_json::from_str(line).with_context(|| format!("{at}: broken JSON; {hint}"))?;
+    let version = value.get("version").filter(|_| value["kind"] == "machine");
+    if let Some(version) = version.filter(|version| **version != VERSION) {
+        let commit =
+            value["commit"].as_str().filter(|text| !text.is_empty()).unwrap_or("that wrote it");
+        bail!(
+            "{at}: version {version} of the format, but this program reads version {VERSION}; measure again, or use \
+             the `blast-bench` of commit {commit}"
+        );
+    }
+    serde_json::from_value(value).with_context(|| format!("{at}: not a line of a record; {hint}"))
 }

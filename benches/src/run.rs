@@ -1,4 +1,4 @@
-//! A run: every problem made ready, checked, timed, written down.
+//! A run: every problem is prepared, checked, timed and recorded.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -9,42 +9,42 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn_blast::tuning::ProductPath;
 
-use crate::catalogue::{Plan, describe, problems};
+use crate::catalogue::{Catalogue, describe, problems};
 use crate::cli::RunArgs;
-use crate::cold::Walk;
+use crate::cold::CacheFlush;
 use crate::element::Element;
-use crate::file::Output;
-use crate::record::{Limit, Line, Machine, Measured, Peak, Problem};
+use crate::file::ResultFile;
+use crate::record::{Limit, Line, Machine, Measured, Peak, Problem, Quartiles};
 use crate::setup::{Case, bytes, case};
-use crate::time::{Effort, Stopwatch, interleave, quartiles};
-use crate::{machine, peak, table};
+use crate::timing::{TimeBudget, Timer, interleave};
+use crate::{format, machine, peak, table};
 
-/// Seconds of rounds for each problem.
+/// Seconds of rounds per problem.
 const FULL_BUDGET: f64 = 2.0;
 const QUICK_BUDGET: f64 = 0.8;
 
-/// Seconds after which a quick run takes no further problem: three minutes less what the last one may take.
+/// Seconds after which a quick run starts no further problem: three minutes minus the time of the last one.
 const QUICK_LIMIT: f64 = 160.0;
 
-/// Share of a problem's time that goes into rounds; the rest makes it ready.
+/// Fraction of a problem's time that is spent in rounds; the rest prepares it.
 const ROUNDS_SHARE: f64 = 0.7;
 
-/// Runs what was asked for.
+/// Runs the selected problems.
 ///
 /// # Errors
-/// If nothing was asked for that exists, a result is wrong, the device fails or the file cannot be written.
+/// If no problem is selected, a result is wrong, the device fails or the file cannot be written.
 pub fn run(args: &RunArgs) -> Result<()> {
     let start = Instant::now();
-    let problems = problems(args.select.plan(), &args.select.filter())?;
+    let problems = problems(args.select.catalogue(), &args.select.filter)?;
     let backend = args.select.backend;
     let device = backend.open()?;
-    let output = args.out.as_ref().map(|path| Output::new(path, args.force)).transpose()?;
-    let watch = Stopwatch::new(device.clone(), args.clock.map(Into::into))?;
-    let machine = machine::describe(backend, &device, watch.clock(), args.driver.clone());
-    let before = peak::measure(&watch, backend.is_host(), &device)?;
+    let output = args.out.as_ref().map(|path| ResultFile::new(path, args.force)).transpose()?;
+    let timer = Timer::new(device.clone(), args.clock.map(Into::into))?;
+    let machine = machine::describe(backend, &device, timer.clock(), args.driver.clone());
+    let before = peak::measure(&timer, backend.is_host(), &device)?;
     let memory =
         args.memory.map_or_else(|| machine::memory(backend), |gib| gib * f64::from(1 << 30));
-    let bench = Bench::new(args, device, watch, &before, memory, start);
+    let bench = Bench::new(args, device, timer, &before, memory, start);
     let Some(mut output) = output else {
         return bench.run(&problems, &machine, &before, &mut |_| Ok(()));
     };
@@ -60,58 +60,58 @@ pub fn run(args: &RunArgs) -> Result<()> {
     }
 }
 
-/// What became of the problems.
+/// Results of a run.
 #[derive(Default)]
 pub struct Outcome {
-    /// Those timed.
+    /// Timed problems.
     pub results: Vec<Measured>,
-    /// How many were left out, by reason.
+    /// Number of skipped problems by reason.
     pub skipped: BTreeMap<String, usize>,
 }
 
-/// A device and what is done with each problem on it.
+/// A device and the limits of a run on it.
 pub struct Bench {
     device: Device,
     host: bool,
-    watch: Stopwatch,
-    walk: OnceCell<Walk>,
+    timer: Timer,
+    flush: OnceCell<CacheFlush>,
     start: Instant,
     limit: Option<f64>,
     budget: f64,
     rounds: Option<usize>,
     memory: f64,
-    /// Multiplications and additions a dense call may have.
-    flops: f64,
+    /// Largest number of multiplications and additions in a dense call.
+    max_flops: f64,
 }
 
 impl Bench {
-    /// A bench with the limits asked for.
+    /// A bench with the limits of `args`.
     pub fn new(
         args: &RunArgs,
         device: Device,
-        watch: Stopwatch,
+        timer: Timer,
         peaks: &[Peak],
         memory: f64,
         start: Instant,
     ) -> Self {
-        let quick = args.select.plan() == Plan::Quick;
+        let quick = args.select.catalogue() == Catalogue::Quick;
         let dense = peaks.iter().find(|peak| peak.limit == Limit::DenseF32);
         Self {
             device,
             host: args.select.backend.is_host(),
-            watch,
-            walk: OnceCell::new(),
+            timer,
+            flush: OnceCell::new(),
             start,
             limit: args.time_limit.or(quick.then_some(QUICK_LIMIT)),
             budget: if quick { QUICK_BUDGET } else { FULL_BUDGET },
             rounds: args.rounds.map(|rounds| rounds as usize),
             memory,
-            flops: dense.map_or(f64::INFINITY, |peak| peak.rate * args.max_call),
+            max_flops: dense.map_or(f64::INFINITY, |peak| peak.rate * args.max_call),
         }
     }
 
-    /// Times all problems, prints what came of them, and gives `write` the lines of the file, each as soon as it is known:
-    /// nothing is lost by what happens later. `before` are the limits of the device, measured before the problems.
+    /// Times all problems, prints the results, and passes each line of the record to `write` as soon as it is known, so that
+    /// later errors lose nothing. `before` holds the limits of the device, measured before the problems.
     fn run(
         &self,
         problems: &[Problem],
@@ -122,19 +122,19 @@ impl Bench {
         write(&Line::Machine(machine.clone()))?;
         let outcome = self.all(problems, &mut |result| write(&Line::Result(result.clone())))?;
         let Outcome { results, skipped } = outcome;
-        // Once more at the end: the machine may have been busy at the start.
-        let peaks = peak::best(before, &peak::measure(&self.watch, self.host, &self.device)?);
-        print!("{}", table::head(machine, &peaks));
+        // Measured again at the end: the machine may have been busy at the start.
+        let peaks = peak::highest(before, &peak::measure(&self.timer, self.host, &self.device)?);
+        print!("{}", table::header(machine, &peaks));
         println!("{}", table::table(&results, &peaks));
         for (reason, count) in &skipped {
-            println!("{count} not timed: {reason}");
+            println!("{count} skipped: {reason}");
         }
         println!("{} problems in {:.0} s", results.len(), self.start.elapsed().as_secs_f64());
-        ensure!(!results.is_empty(), "not one problem could be timed");
+        ensure!(!results.is_empty(), "no problem could be timed");
         peaks.into_iter().try_for_each(|peak| write(&Line::Peak(peak)))
     }
 
-    /// Times all problems; `timed` hears of each result.
+    /// Times all problems and passes each result to `timed`.
     ///
     /// # Errors
     /// If a result is wrong, the device fails or `timed` does; the message names the problem.
@@ -147,19 +147,19 @@ impl Bench {
         for (at, problem) in problems.iter().enumerate() {
             let name = describe(problem);
             let left = problems.len() - at;
-            let one = match self.refuse(problem) {
+            let one = match self.skip_reason(problem) {
                 Some(reason) => Ok(Err(reason)),
                 None => guarded(|| self.one(problem, left)),
             };
             match one.with_context(|| format!("in the problem {name}"))? {
                 Ok(result) => {
                     timed(&result)?;
-                    let speedup = table::speedup(&result.speedup);
+                    let speedup = format::ratio_quartiles(&result.speedup);
                     eprintln!("[{}/{}] {name}: {speedup}", at + 1, problems.len());
                     outcome.results.push(result);
                 }
                 Err(reason) => {
-                    eprintln!("[{}/{}] {name}: not timed, {reason}", at + 1, problems.len());
+                    eprintln!("[{}/{}] {name}: skipped, {reason}", at + 1, problems.len());
                     *outcome.skipped.entry(reason).or_default() += 1;
                 }
             }
@@ -173,9 +173,9 @@ impl Bench {
         let error = check()?;
         let (auto, path) = auto.unzip();
         let mut calls: Vec<_> = [sparse, dense].into_iter().chain(auto).collect();
-        let flush = || self.walk.get_or_init(|| Walk::new(self.host, &self.device)).run();
+        let flush = || self.flush.get_or_init(|| CacheFlush::new(self.host, &self.device)).run();
         let before = problem.cold.then_some(&flush as &dyn Fn() -> Result<()>);
-        let seconds = interleave(&self.watch, &mut calls, before, self.effort(left))?;
+        let seconds = interleave(&self.timer, &mut calls, before, self.time_budget(left))?;
         let (sparse, dense) = (&seconds[0], &seconds[1]);
         let speedup: Vec<f64> =
             sparse.iter().zip(dense).map(|(sparse, dense)| dense / sparse).collect();
@@ -186,11 +186,11 @@ impl Bench {
         Ok(Measured {
             problem: problem.clone(),
             rounds: sparse.len(),
-            sparse: quartiles(sparse),
-            dense: quartiles(dense),
-            auto: seconds.get(2).map(|auto| quartiles(auto)),
+            sparse: Quartiles::of(sparse),
+            dense: Quartiles::of(dense),
+            auto: seconds.get(2).map(|auto| Quartiles::of(auto)),
             auto_path: path,
-            speedup: quartiles(&speedup),
+            speedup: Quartiles::of(&speedup),
             kept_flops: work.kept_flops,
             dense_flops: work.dense_flops,
             weight_bytes: work.weight_bytes,
@@ -198,8 +198,8 @@ impl Bench {
         })
     }
 
-    fn refuse(&self, problem: &Problem) -> Option<String> {
-        let element = Element::of(&problem.dtype)?;
+    fn skip_reason(&self, problem: &Problem) -> Option<String> {
+        let element = Element::from_name(&problem.dtype)?;
         if self.limit.is_some_and(|limit| self.start.elapsed().as_secs_f64() > limit) {
             return Some("the time limit was reached".to_owned());
         }
@@ -208,31 +208,29 @@ impl Bench {
         }
         if bytes(problem) > self.memory {
             let gib = self.memory / f64::from(1 << 30);
-            return Some(format!("it needs more than {gib:.1} GiB (--memory allows more)"));
+            return Some(format!("it needs more than {gib:.1} GiB (raise --memory)"));
         }
-        if crate::setup::dense_flops(problem) > self.flops {
-            return Some(
-                "a dense call would take too long here (--max-call allows more)".to_owned(),
-            );
+        if crate::setup::dense_flops(problem) > self.max_flops {
+            return Some("a dense call would take too long here (raise --max-call)".to_owned());
         }
         None
     }
 
-    /// What a problem may take when `left` of them, this one included, share the time that is left.
-    fn effort(&self, left: usize) -> Effort {
-        let share = self.limit.map_or(f64::INFINITY, |limit| {
+    /// Time for a problem when `left` problems, including this one, share the remaining time.
+    fn time_budget(&self, left: usize) -> TimeBudget {
+        let seconds = self.limit.map_or(f64::INFINITY, |limit| {
             (limit - self.start.elapsed().as_secs_f64()).max(0.0) / left as f64 * ROUNDS_SHARE
         });
-        Effort { budget: self.budget.min(share), rounds: self.rounds }
+        TimeBudget { seconds: self.budget.min(seconds), rounds: self.rounds }
     }
 }
 
-/// What comes of `work`, or why it could not be done. Burn panics where a device cannot hold a tensor, on a GPU when it is
-/// first used; the next problem may be smaller.
+/// Runs `work` and turns a panic into a reason. Burn panics when a device cannot allocate a tensor, on a GPU at its first
+/// use; the next problem may be smaller.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<Result<T, String>> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map(Ok),
-        Err(_) => Ok(Err("the device could not hold it (the message is above)".to_owned())),
+        Err(_) => Ok(Err("the device could not allocate it (the message is above)".to_owned())),
     }
 }
 
@@ -241,10 +239,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_reason_and_an_error_stays_one() {
+    fn a_panic_becomes_a_reason_and_an_error_stays_an_error() {
         assert_eq!(guarded(|| Ok(7)).unwrap(), Ok(7));
         let reason = guarded::<()>(|| panic!("out of memory")).unwrap().unwrap_err();
-        assert!(reason.contains("could not hold it"), "{reason}");
+        assert!(reason.contains("could not allocate it"), "{reason}");
         let error = guarded::<()>(|| anyhow::bail!("a wrong result")).unwrap_err();
         assert_eq!(error.to_string(), "a wrong result");
     }

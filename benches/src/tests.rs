@@ -10,14 +10,14 @@ use crate::cli::{Cli, Command, RunArgs};
 use crate::record::{Clock, Measured, Problem, Verb};
 use crate::run::Bench;
 use crate::setup::{Input, Weight, case};
-use crate::time::Stopwatch;
+use crate::timing::Timer;
 
 fn problem(verb: Verb, dtype: &str) -> Problem {
     Problem {
         model: "tiny".to_owned(),
         verb,
         rows: 5,
-        // The last block of either axis hangs over the edge.
+        // The last block of each axis is ragged.
         d_input: 56,
         d_output: 40,
         block: 16,
@@ -30,8 +30,8 @@ fn problem(verb: Verb, dtype: &str) -> Problem {
 fn bench(words: &[&str], memory: f64) -> Bench {
     let args = args(words);
     let device = Device::flex();
-    let watch = Stopwatch::new(device.clone(), Some(Clock::Wall)).unwrap();
-    Bench::new(&args, device, watch, &[], memory, Instant::now())
+    let timer = Timer::new(device.clone(), Some(Clock::Wall)).unwrap();
+    Bench::new(&args, device, timer, &[], memory, Instant::now())
 }
 
 fn args(words: &[&str]) -> RunArgs {
@@ -53,13 +53,13 @@ fn every_verb_is_right_and_timed_in_every_type() {
             _ => problem.verb != Verb::Step,
         })
         .collect();
-    let mut told = Vec::new();
-    let mut tell = |result: &Measured| {
-        told.push(result.problem.clone());
+    let mut results = Vec::new();
+    let mut timed = |result: &Measured| {
+        results.push(result.problem.clone());
         Ok(())
     };
-    let outcome = bench(&["--rounds", "2"], 1e9).all(&problems, &mut tell).unwrap();
-    assert_eq!(told, problems);
+    let outcome = bench(&["--rounds", "2"], 1e9).all(&problems, &mut timed).unwrap();
+    assert_eq!(results, problems);
     assert!(outcome.skipped.is_empty());
     assert_eq!(outcome.results.len(), problems.len());
     for result in outcome.results {
@@ -88,15 +88,15 @@ fn weights_of_no_blocks_and_of_all_blocks_are_right() {
     }
 }
 
-/// A rival of another weight would make the ratio worthless.
+/// With another weight the ratio would mean nothing.
 #[test]
-fn the_dense_rival_computes_the_same_function() {
+fn the_dense_call_computes_the_same_function() {
     for verb in [Verb::Forward, Verb::InputGradient, Verb::GatedMlp, Verb::Step] {
         let mut case = case(&problem(verb, "f32"), &Device::flex()).unwrap();
-        let result = |held: crate::setup::Held| -> Tensor<2> {
-            match held.downcast::<Tensor<2>>() {
+        let result = |output: crate::setup::AnyOutput| -> Tensor<2> {
+            match output.downcast::<Tensor<2>>() {
                 Ok(result) => *result,
-                Err(held) => held.downcast::<Option<Tensor<2>>>().unwrap().unwrap(),
+                Err(output) => output.downcast::<Option<Tensor<2>>>().unwrap().unwrap(),
             }
         };
         let (sparse, dense) = (result((case.sparse)()), result((case.dense)()));
@@ -105,7 +105,7 @@ fn the_dense_rival_computes_the_same_function() {
 }
 
 #[test]
-fn the_oracle_reads_the_weight_that_the_device_holds() {
+fn the_oracle_reads_the_weight_on_the_device() {
     let device = Device::flex();
     let problem = problem(Verb::Forward, "bf16");
     let weight = Weight::new([problem.d_input, problem.d_output], 1, &problem).unwrap();
@@ -125,7 +125,7 @@ fn the_oracle_reads_the_weight_that_the_device_holds() {
 }
 
 #[test]
-fn what_is_left_out_is_counted_with_its_reason() {
+fn skipped_problems_are_counted_by_reason() {
     let problems = [problem(Verb::Forward, "f32"), problem(Verb::InputGradient, "f32")];
     let small = bench(&["--rounds", "1"], 1e3).all(&problems, &mut |_| Ok(())).unwrap();
     let reasons: Vec<(&String, &usize)> = small.skipped.iter().collect();
@@ -138,10 +138,10 @@ fn what_is_left_out_is_counted_with_its_reason() {
 }
 
 #[test]
-fn a_wrong_setup_names_the_problem() {
+fn an_error_names_the_problem() {
     let error = bench(&[], 1e9)
         .all(&[Problem { block: 7, ..problem(Verb::Forward, "f32") }], &mut |_| Ok(()));
-    let error = format!("{:#}", error.err().expect("7 is no block size"));
+    let error = format!("{:#}", error.err().expect("7 is not a block size"));
     assert!(error.contains("tiny fwd m=5 56x40 b=7"), "{error}");
 }
 

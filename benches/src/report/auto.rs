@@ -1,13 +1,12 @@
-//! What `Strategy::Auto` made of the choice, against both paths.
+//! The choices of `Strategy::Auto`, compared with both paths.
 
-use super::Run;
-use super::facts::{AUTO_SLACK, auto_over_dense, positive};
+use super::context::Context;
 use super::html::{self, Section};
 use super::scale::{Kind, Scale};
-use super::shared::Shared;
 use super::svg::{Anchor, Frame, Svg, WIDTH};
-use super::words;
-use crate::record::Measured;
+use crate::format;
+use crate::metrics::{AUTO_SLACK, auto_over_dense, positive};
+use crate::record::{Measured, Run};
 
 const HEIGHT: f64 = 310.0;
 const LEFT: f64 = 48.0;
@@ -15,12 +14,12 @@ const RIGHT: f64 = WIDTH - 14.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = HEIGHT - 42.0;
 
-/// The section: one plot per machine, all with the same axes.
-pub fn section(shared: &Shared) -> Section {
-    let all = || shared.runs.iter().flat_map(points);
+/// The section: one plot per machine, with the same axes.
+pub fn section(context: &Context) -> Section {
+    let all = || context.runs.iter().flat_map(points);
     let x = Scale::fit(Kind::Log, all().map(|(x, ..)| x).chain([0.8, 1.25]), (LEFT, RIGHT));
     let y = Scale::fit(Kind::Log, all().map(|(_, y, _)| y).chain([0.85, 1.05]), (BOTTOM, TOP));
-    let plots: String = shared
+    let plots: String = context
         .named()
         .filter_map(|(name, run)| plot(&name, run, Frame { svg: Svg::new(HEIGHT), x, y }))
         .collect();
@@ -31,15 +30,15 @@ pub fn section(shared: &Shared) -> Section {
         let entries = entries.map(|(class, text)| (class.to_string(), text.to_string()));
         body = html::legend(&entries) + &html::grid(&plots);
     }
-    let slack = words::percent(AUTO_SLACK - 1.0);
+    let slack = format::percent(AUTO_SLACK - 1.0);
     let lead = format!(
-        "Speed of Auto over that of the faster path, against the speed-up of the sparse path. At 1× the choice was \
-         right and free; below, Auto gave something away. Shaded: Auto is more than {slack} slower than dense."
+        "Speed of Auto divided by the speed of the faster path, against the speed-up of the sparse path. At 1× the \
+         choice was right and cost nothing; below 1× Auto lost time. Shaded: Auto is more than {slack} slower than dense."
     );
     Section { id: "auto", title: "Auto against dense and sparse", lead, body }
 }
 
-/// Speed-up of the sparse path, speed of `Auto` over the faster path, and the result.
+/// Speed-up of the sparse path, speed of `Auto` divided by the speed of the faster path, and the result.
 fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
     run.results.iter().filter_map(|result| {
         let (sparse, dense) = (positive(result.sparse.median)?, positive(result.dense.median)?);
@@ -51,11 +50,11 @@ fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
 fn plot(name: &str, run: &Run, mut frame: Frame) -> Option<String> {
     points(run).next()?;
     losing(&mut frame);
-    let tick = |value: f64| (value, format!("{}×", words::round(value)));
+    let tick = |value: f64| (value, format!("{}×", format::round(value)));
     let ticks: Vec<_> = frame.x.ticks(34.0).into_iter().map(tick).collect();
     frame.x_axis(&ticks, "speed-up of the sparse path over dense");
     let ticks: Vec<_> = frame.y.ticks(20.0).into_iter().map(tick).collect();
-    frame.y_axis(&ticks, "speed of Auto over the faster path");
+    frame.y_axis(&ticks, "speed of Auto over faster path");
     frame.rule(1.0);
     for (x, y, result) in points(run) {
         let Some(point) = frame.at(x, y) else { continue };
@@ -67,18 +66,18 @@ fn plot(name: &str, run: &Run, mut frame: Frame) -> Option<String> {
         };
         let title = format!(
             "{}: {} of the faster path, took {path}",
-            words::id(&result.problem),
-            words::ratio(y)
+            format::id(&result.problem),
+            format::ratio(y)
         );
         frame.svg.mark(point, 3.2, &format!("dot {color}"), &title);
     }
-    frame.svg.text((LEFT + 4.0, BOTTOM - 6.0), Anchor::Start, "quiet", "Auto loses");
+    frame.svg.text((LEFT + 4.0, BOTTOM - 6.0), Anchor::Start, "quiet", "Auto is slower");
     let label = format!("Auto against dense and sparse, {name}");
     Some(html::figure("auto", name, &frame.svg.finish(&label), ""))
 }
 
-/// Shades where `Auto` is slower than dense by more than the slack. Dense is the faster path up to a speed-up of 1;
-/// beyond, a wrong choice only falls behind dense once it has given away what sparse gains.
+/// Shades the region where `Auto` is slower than dense by more than the slack. Dense is the faster path up to a speed-up
+/// of 1; beyond, a wrong choice is slower than dense only if it loses more than sparse gains.
 fn losing(frame: &mut Frame) {
     let ((first, last), (lowest, _)) = (frame.x.domain(), frame.y.domain());
     let edge = 1.0 / AUTO_SLACK;

@@ -1,26 +1,26 @@
-//! The same problems on several machines, side by side.
+//! The same problems on several machines.
 
 use std::cmp::Reverse;
 
-use super::facts::{self, positive};
+use super::context::{self, Context, color, letter};
+use super::dot_plot::{Dot, DotPlot, DotRow};
 use super::html::{self, Section};
-use super::lanes::{Dot, Lane, Lanes};
 use super::scale::Kind;
-use super::shared::{self, Shared, color, letter};
-use super::words;
-use crate::record::{Measured, Spread};
+use crate::format;
+use crate::metrics::{self, positive};
+use crate::record::{Measured, Quartiles};
 
 /// A result and the index of its run.
 type Placed<'a> = (usize, &'a Measured);
 
-/// The section, where a problem was measured by two runs or more; none otherwise.
-pub fn section(shared: &Shared) -> Option<Section> {
-    let all = shared
+/// The section, if two or more runs measured the same problem.
+pub fn section(context: &Context) -> Option<Section> {
+    let all = context
         .runs
         .iter()
         .enumerate()
         .flat_map(|(index, run)| run.results.iter().map(move |r| (index, r)));
-    let problems: Vec<Vec<Placed>> = facts::group(all, |(_, result)| words::id(&result.problem))
+    let problems: Vec<Vec<Placed>> = metrics::group(all, |(_, result)| format::id(&result.problem))
         .into_iter()
         .map(|(_, results)| results)
         .filter(|results| results.iter().any(|(index, _)| *index != results[0].0))
@@ -29,62 +29,62 @@ pub fn section(shared: &Shared) -> Option<Section> {
         return None;
     }
     let entries = |(index, (name, _))| (format!("dot {}", color(Some(index))), name);
-    let mut legend: Vec<_> = shared.named().enumerate().map(entries).collect();
+    let mut legend: Vec<_> = context.named().enumerate().map(entries).collect();
     legend.push(("dot ink".into(), "block-sparse".into()));
     legend.push(("ring ink".into(), "dense".into()));
-    let layers = facts::group(&problems, |results| shared::layer(&results[0].1.problem));
+    let layers = metrics::group(&problems, |results| context::layer(&results[0].1.problem));
     let plots: String =
         layers.iter().enumerate().map(|(index, (_, group))| plots(group, index == 0)).collect();
     let body = html::legend(&legend)
         + &plots
         + &html::details(
-            &format!("Times of {}", words::count(problems.len(), "shared problem")),
+            &format!("Times of {}", format::count(problems.len(), "context problem")),
             false,
-            &table(shared, &problems),
+            &table(context, &problems),
         );
-    let lead = "Time of a call where several files hold the same problem; a lane per sparsity, further left is faster.";
+    let lead = "Time of a call for problems that several records share, with a row per sparsity. Further left is faster.";
     Some(Section { id: "devices", title: "Device against device", lead: lead.into(), body })
 }
 
-/// All plots of a layer; they are long, so only those of the first layer are open.
+/// All plots of a layer; they are long, so only the plots of the first layer are open.
 fn plots(problems: &[&Vec<Placed>], open: bool) -> String {
-    let mut plots = facts::group(problems, |results| {
+    let mut plots = metrics::group(problems, |results| {
         let problem = &results[0].1.problem;
-        (problem.verb, shared::variant(problem))
+        (problem.verb, context::variant(problem))
     });
-    // Plots of a height beside each other.
+    // Plots of the same height side by side.
     plots.sort_by_key(|(_, group)| Reverse(group.len()));
     let figures: String = plots.iter().map(|(_, group)| plot(group)).collect();
-    html::details(&words::layer(&problems[0][0].1.problem), open, &html::grid(&figures))
+    html::details(&format::layer(&problems[0][0].1.problem), open, &html::grid(&figures))
 }
 
 fn plot(group: &[&&Vec<Placed>]) -> String {
-    let mut lanes: Vec<((usize, f64), Lane)> = group.iter().map(|results| lane(results)).collect();
-    lanes.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let lanes: Vec<Lane> = lanes.into_iter().map(|(_, lane)| lane).collect();
-    let plot = Lanes {
-        scale: Lanes::fit(Kind::Log, &lanes, &[]),
+    let mut rows: Vec<((usize, f64), DotRow)> = group.iter().map(|results| row(results)).collect();
+    rows.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let rows: Vec<DotRow> = rows.into_iter().map(|(_, row)| row).collect();
+    let plot = DotPlot {
+        scale: DotPlot::fit(Kind::Log, &rows, &[]),
         axis: "time of a call",
-        tick: words::short_seconds,
+        tick: format::short_seconds,
         rule: None,
         losing: false,
-        lanes,
+        rows,
     };
     let problem = &group[0][0].1.problem;
-    let heading = format!("{}, {}", words::verb(problem.verb), shared::variant(problem));
-    let label = format!("Times on several machines, {}, {heading}", words::layer(problem));
+    let heading = format!("{}, {}", format::verb(problem.verb), context::variant(problem));
+    let label = format!("Times on several machines, {}, {heading}", format::layer(problem));
     html::figure("devices", &heading, &plot.draw(&label), "")
 }
 
-/// Rows and sparsity, to sort by, and the times of all machines.
-fn lane(results: &[Placed]) -> ((usize, f64), Lane) {
+/// A row with the times of all machines, and its sort key: input rows and sparsity.
+fn row(results: &[Placed]) -> ((usize, f64), DotRow) {
     let problem = &results[0].1.problem;
-    let dot = |index: usize, shape: &str, time: &Spread| {
+    let dot = |index: usize, shape: &str, time: &Quartiles| {
         let title = format!(
             "{}, {}: {}",
             letter(index),
-            words::short(problem),
-            words::seconds(time.median)
+            format::short(problem),
+            format::seconds(time.median)
         );
         let class = format!("{shape} {}", color(Some(index)));
         positive(time.median).map(|value| Dot {
@@ -99,12 +99,12 @@ fn lane(results: &[Placed]) -> ((usize, f64), Lane) {
             .into_iter()
             .flatten()
     });
-    let (group, label) = (format!("M {}", problem.rows), words::percent(problem.sparsity));
-    ((problem.rows, problem.sparsity), Lane { group, label, dots: dots.collect() })
+    let (group, label) = (format!("M {}", problem.rows), format::percent(problem.sparsity));
+    ((problem.rows, problem.sparsity), DotRow { group, label, dots: dots.collect() })
 }
 
-fn table(shared: &Shared, problems: &[Vec<Placed>]) -> String {
-    let letters: Vec<usize> = (0..shared.runs.len()).collect();
+fn table(context: &Context, problems: &[Vec<Placed>]) -> String {
+    let letters: Vec<usize> = (0..context.runs.len()).collect();
     let heads: Vec<String> = letters
         .iter()
         .flat_map(|index| ["block-sparse", "dense"].map(|way| format!("{}, {way}", letter(*index))))
@@ -113,13 +113,13 @@ fn table(shared: &Shared, problems: &[Vec<Placed>]) -> String {
         ["problem"].into_iter().chain(heads.iter().map(String::as_str)).collect();
     let times = |results: &[Placed], index: usize| {
         let found = results.iter().find(|(run, _)| *run == index);
-        found.map_or([words::NOTHING.into(), words::NOTHING.into()], |(_, result)| {
-            [words::seconds(result.sparse.median), words::seconds(result.dense.median)]
+        found.map_or([format::NOTHING.into(), format::NOTHING.into()], |(_, result)| {
+            [format::seconds(result.sparse.median), format::seconds(result.dense.median)]
         })
     };
     let rows = problems.iter().map(|results| {
         let cells = letters.iter().flat_map(|index| times(results, *index));
-        [words::id(&results[0].1.problem)].into_iter().chain(cells).collect()
+        [format::id(&results[0].1.problem)].into_iter().chain(cells).collect()
     });
     html::table(&columns, 1..columns.len(), rows)
 }

@@ -1,9 +1,9 @@
-//! Pieces of the page: sections, figures, legends, tables.
+//! Elements of the page: sections, figures, legends, tables.
 
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::words::escape;
+use crate::format::escape;
 
 /// A part of the page with a heading.
 #[derive(Debug)]
@@ -12,9 +12,9 @@ pub struct Section {
     pub id: &'static str,
     /// Heading, also in the list of contents.
     pub title: &'static str,
-    /// What is shown and how to read it: HTML.
+    /// What is shown and how to read it, as HTML.
     pub lead: String,
-    /// What is shown: HTML; a remark is put in its place if it is empty.
+    /// The content, as HTML; if it is empty, a remark replaces it.
     pub body: String,
 }
 
@@ -23,14 +23,14 @@ impl Section {
     pub fn html(&self) -> String {
         let Self { id, title, lead, body } = self;
         let lead =
-            if body.is_empty() { "These files hold nothing for this section." } else { lead };
+            if body.is_empty() { "These records have no results for this section." } else { lead };
         format!(
             "<section id=\"{id}\"><h2>{title}</h2><p class=\"lead\">{lead}</p>\n{body}</section>\n"
         )
     }
 }
 
-/// A plot under its heading. `kind` names the sort of plot in the element.
+/// A plot under its heading. `kind` is an attribute of the element.
 pub fn figure(kind: &str, heading: &str, svg: &str, below: &str) -> String {
     let heading = escape(heading);
     format!(
@@ -38,7 +38,7 @@ pub fn figure(kind: &str, heading: &str, svg: &str, below: &str) -> String {
     )
 }
 
-/// Plots side by side, as many as the window is wide.
+/// Plots side by side, as many as fit the window.
 pub fn grid(figures: &str) -> String {
     if figures.is_empty() {
         String::new()
@@ -52,7 +52,7 @@ pub fn heading(level: u8, text: &str) -> String {
     format!("<h{level}>{}</h{level}>\n", escape(text))
 }
 
-/// Marks and what they stand for: class of the mark and text.
+/// A legend: class of each mark, and its text.
 pub fn legend(entries: &[(String, String)]) -> String {
     let mut out = String::from("<ul class=\"legend\">");
     for (class, text) in entries {
@@ -61,8 +61,7 @@ pub fn legend(entries: &[(String, String)]) -> String {
     out + "</ul>\n"
 }
 
-/// A table that scrolls sideways where it is too wide; cells are text. The columns of `numbers` are set as numbers,
-/// the rest as words.
+/// A table that scrolls sideways if it is too wide. Cells are text; the columns in `numbers` are aligned as numbers.
 pub fn table(
     columns: &[&str],
     numbers: Range<usize>,
@@ -84,7 +83,7 @@ pub fn table(
     out + "</tbody></table></div>\n"
 }
 
-/// Something long that the reader opens.
+/// Long content that the reader can open.
 pub fn details(summary: &str, open: bool, body: &str) -> String {
     let open = if open { " open" } else { "" };
     format!("<details{open}><summary>{}</summary>\n{body}</details>\n", escape(summary))

@@ -1,95 +1,95 @@
-//! Where we lose: `Auto` slower than dense, sparse slower than dense, results that say nothing.
+//! Where sparse is slower: `Auto` slower than dense, sparse slower than dense, unusable results.
 
-use super::facts::{AUTO_SLACK, auto_over_dense, speedup};
+use super::context::Context;
 use super::html::{self, Section};
-use super::shared::Shared;
-use super::words;
+use crate::format;
+use crate::metrics::{AUTO_SLACK, auto_over_dense, speedup};
 use crate::record::Measured;
 
 /// A result and the short name of its run.
 type Named<'a> = (String, &'a Measured);
 
-/// The section: three lists, each with its number, and a sentence where a list is empty.
-pub fn section(shared: &Shared) -> Section {
-    let all: Vec<Named> = (0..shared.runs.len())
+/// The section: three lists with their lengths, and a sentence for an empty list.
+pub fn section(context: &Context) -> Section {
+    let all: Vec<Named> = (0..context.runs.len())
         .flat_map(|index| {
-            shared.runs[index].results.iter().map(move |result| (shared.tag(index), result))
+            context.runs[index].results.iter().map(move |result| (context.tag(index), result))
         })
         .collect();
     let body =
         if all.is_empty() { String::new() } else { auto(&all) + &sparse(&all) + &unusable(&all) };
-    let lead = "Every problem on which a user would have been better off with dense, worst first.";
-    Section { id: "losses", title: "Where we lose", lead: lead.into(), body }
+    let lead = "All problems on which dense is faster, worst first.";
+    Section { id: "losses", title: "Where dense is faster", lead: lead.into(), body }
 }
 
-/// Those that `lose` gives a number, largest first.
-fn worst<'a>(all: &'a [Named<'a>], lose: impl Fn(&Measured) -> Option<f64>) -> Vec<&'a Named<'a>> {
-    let mut found: Vec<_> = all.iter().filter_map(|named| Some((lose(named.1)?, named))).collect();
-    found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    found.into_iter().map(|(_, named)| named).collect()
+/// Results for which `loss` returns a number, largest first.
+fn worst<'a>(all: &'a [Named<'a>], loss: impl Fn(&Measured) -> Option<f64>) -> Vec<&'a Named<'a>> {
+    let mut ranked: Vec<_> = all.iter().filter_map(|named| Some((loss(named.1)?, named))).collect();
+    ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    ranked.into_iter().map(|(_, named)| named).collect()
 }
 
-fn list(title: &str, none: &str, losers: &[&Named], table: impl FnOnce() -> String) -> String {
+fn list(title: &str, none: &str, slower: &[&Named], table: impl FnOnce() -> String) -> String {
     let heading = html::heading(3, title);
-    if losers.is_empty() { format!("{heading}<p>{none}</p>\n") } else { heading + &table() }
+    if slower.is_empty() { format!("{heading}<p>{none}</p>\n") } else { heading + &table() }
 }
 
 fn auto(all: &[Named]) -> String {
     let chosen = all.iter().filter(|(_, result)| auto_over_dense(result).is_some()).count();
-    let lose = |result: &Measured| auto_over_dense(result).filter(|ratio| *ratio > AUTO_SLACK);
-    let losers = worst(all, lose);
-    let slack = words::percent(AUTO_SLACK - 1.0);
+    let loss = |result: &Measured| auto_over_dense(result).filter(|ratio| *ratio > AUTO_SLACK);
+    let slower = worst(all, loss);
+    let slack = format::percent(AUTO_SLACK - 1.0);
     let title =
-        format!("Auto is more than {slack} slower than dense: {} of {chosen}", losers.len());
+        format!("Auto is more than {slack} slower than dense: {} of {chosen}", slower.len());
     let none = if chosen == 0 {
         "No problem was run with Auto.".into()
     } else {
         format!("None: Auto is never more than {slack} slower than dense.")
     };
-    list(&title, &none, &losers, || {
+    list(&title, &none, &slower, || {
         let columns = ["problem", "Auto over dense", "Auto", "dense", "sparse", "path", "machine"];
-        html::table(&columns, 1..5, losers.iter().map(|(name, result)| auto_row(name, result)))
+        html::table(&columns, 1..5, slower.iter().map(|(name, result)| auto_row(name, result)))
     })
 }
 
 fn auto_row(name: &str, result: &Measured) -> Vec<String> {
-    let path = result.auto_path.clone().unwrap_or_else(|| words::NOTHING.into());
-    let ratio = auto_over_dense(result).map_or(words::NOTHING.into(), words::ratio);
+    let path = result.auto_path.clone().unwrap_or_else(|| format::NOTHING.into());
+    let ratio = auto_over_dense(result).map_or(format::NOTHING.into(), format::ratio);
     let auto = result.auto.map_or(f64::NAN, |auto| auto.median);
-    let times = [auto, result.dense.median, result.sparse.median].map(words::seconds);
+    let times = [auto, result.dense.median, result.sparse.median].map(format::seconds);
     let [auto, dense, sparse] = times;
-    vec![words::id(&result.problem), ratio, auto, dense, sparse, path, name.into()]
+    vec![format::id(&result.problem), ratio, auto, dense, sparse, path, name.into()]
 }
 
 fn sparse(all: &[Named]) -> String {
     let compared = all.iter().filter(|(_, result)| speedup(result).is_some()).count();
-    let losers =
+    let slower =
         worst(all, |result| speedup(result).filter(|ratio| *ratio < 1.0).map(|ratio| 1.0 / ratio));
-    let title = format!("The sparse path is slower than dense: {} of {compared}", losers.len());
+    let title = format!("The sparse path is slower than dense: {} of {compared}", slower.len());
     let none = if compared == 0 {
         "No problem could be compared."
     } else {
         "None: the sparse path is at least as fast as dense on every problem."
     };
-    list(&title, none, &losers, || {
+    list(&title, none, &slower, || {
         let columns = ["problem", "speed-up (quartiles)", "sparse", "dense", "Auto", "machine"];
-        html::table(&columns, 1..5, losers.iter().map(|(name, result)| sparse_row(name, result)))
+        html::table(&columns, 1..5, slower.iter().map(|(name, result)| sparse_row(name, result)))
     })
 }
 
 fn sparse_row(name: &str, result: &Measured) -> Vec<String> {
-    let auto = result.auto.map_or(words::NOTHING.into(), |auto| {
+    let auto = result.auto.map_or(format::NOTHING.into(), |auto| {
         format!(
             "{}, {}",
-            words::seconds(auto.median),
+            format::seconds(auto.median),
             result.auto_path.as_deref().unwrap_or("path unknown")
         )
     });
-    let times = [result.sparse.median, result.dense.median].map(words::seconds);
+    let times = [result.sparse.median, result.dense.median].map(format::seconds);
     let [sparse, dense] = times;
     vec![
-        words::id(&result.problem),
-        words::ratio_spread(&result.speedup),
+        format::id(&result.problem),
+        format::ratio_quartiles(&result.speedup),
         sparse,
         dense,
         auto,
@@ -97,19 +97,24 @@ fn sparse_row(name: &str, result: &Measured) -> Vec<String> {
     ]
 }
 
-/// Results without a ratio, or with an error at its bound or above.
+/// Results without a ratio, or with an error at or above its bound.
 fn unusable(all: &[Named]) -> String {
     let wrong = |result: &Measured| result.error.is_nan() || result.error >= 1.0;
-    let lose = |result: &Measured| (speedup(result).is_none() || wrong(result)).then_some(0.0);
-    let losers = worst(all, lose);
-    if losers.is_empty() {
+    let loss = |result: &Measured| (speedup(result).is_none() || wrong(result)).then_some(0.0);
+    let slower = worst(all, loss);
+    if slower.is_empty() {
         return String::new();
     }
-    let title = format!("Results that do not count: {} of {}", losers.len(), all.len());
-    let rows = losers.iter().map(|(name, result)| {
+    let title = format!("Unusable results: {} of {}", slower.len(), all.len());
+    let rows = slower.iter().map(|(name, result)| {
         let reason =
-            if wrong(result) { "error at its bound or above" } else { "no time or no ratio" };
-        vec![words::id(&result.problem), reason.into(), words::figures(result.error), name.clone()]
+            if wrong(result) { "error at or above its bound" } else { "no time or no ratio" };
+        vec![
+            format::id(&result.problem),
+            reason.into(),
+            format::figures(result.error),
+            name.clone(),
+        ]
     });
     html::heading(3, &title)
         + &html::table(&["problem", "reason", "error over bound", "machine"], 2..3, rows)

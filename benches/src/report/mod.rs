@@ -1,53 +1,35 @@
-//! One self-contained HTML page from the files of one or several runs.
+//! One self-contained HTML page from the records of one or several runs.
 //!
-//! [`read()`] parses a file, [`page`] lays out the sections in the order a reader asks: what was measured, where it
-//! pays, how near it is to the limits of the device, where it loses, and every number at the end. The page holds no
-//! script and loads nothing; its plots follow the reader's light or dark setting and keep the size of their text on a
-//! phone.
+//! [`page`] lays out the sections in the order of a reader's questions: what was measured, where sparse is faster, how
+//! near it is to the limits of the device, where it is slower, and all numbers at the end. The page has no script and
+//! loads nothing; its plots follow the reader's light or dark setting, and their text keeps its size on a phone.
 
 mod auto;
-mod bandwidth;
+mod context;
 mod devices;
-mod facts;
-mod head;
+mod dot_plot;
+mod header;
 mod html;
-mod lanes;
 mod losses;
-mod read;
 mod results;
 mod roofline;
 mod scale;
-mod shared;
 mod speedup;
 mod svg;
 #[cfg(test)]
 mod tests;
 mod verbs;
-mod words;
 
-pub use read::read;
-
-use crate::record::{Machine, Measured, Peak};
+use crate::record::Run;
+use context::Context;
 use html::Section;
-use shared::Shared;
 
-/// The file of one run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    /// Where and by what it was measured.
-    pub machine: Machine,
-    /// Limits of the device, measured beside the problems.
-    pub peaks: Vec<Peak>,
-    /// One per problem, in the order of the file.
-    pub results: Vec<Measured>,
-}
-
-/// The page, complete with its style.
+/// The page with its style sheet.
 pub fn page(runs: &[Run]) -> String {
-    let shared = Shared::new(runs);
-    let head = head::head(&shared);
+    let context = Context::new(runs);
+    let header = header::header(&context);
     let sections: Vec<Section> =
-        if runs.iter().all(|run| run.results.is_empty()) { Vec::new() } else { sections(&shared) };
+        if runs.iter().all(|run| run.results.is_empty()) { Vec::new() } else { sections(&context) };
     let links: String = sections
         .iter()
         .map(|Section { id, title, .. }| format!("<a href=\"#{id}\">{title}</a>\n"))
@@ -58,21 +40,21 @@ pub fn page(runs: &[Run]) -> String {
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>burn-blast: block-sparse against dense</title>\n<style>\n{style}</style>\n</head>\n\
-         <body>\n<header>\n{head}<nav aria-label=\"Contents\">\n{links}</nav>\n</header>\n<main>\n{body}</main>\n\
+         <body>\n<header>\n{header}<nav aria-label=\"Contents\">\n{links}</nav>\n</header>\n<main>\n{body}</main>\n\
          </body>\n</html>\n"
     )
 }
 
-fn sections(shared: &Shared) -> Vec<Section> {
-    let devices = devices::section(shared);
-    [speedup::section(shared), roofline::section(shared), bandwidth::section(shared)]
+fn sections(context: &Context) -> Vec<Section> {
+    let devices = devices::section(context);
+    [speedup::section(context), roofline::section(context), roofline::decode_section(context)]
         .into_iter()
         .chain(devices)
         .chain([
-            verbs::section(shared),
-            auto::section(shared),
-            losses::section(shared),
-            results::section(shared),
+            verbs::section(context),
+            auto::section(context),
+            losses::section(context),
+            results::section(context),
         ])
         .collect()
 }

@@ -1,11 +1,10 @@
-//! All results as numbers.
+//! All results as tables.
 
-use super::Run;
-use super::facts::{bandwidth, equivalent_rate, kept_rate, peak, positive};
+use super::context::Context;
 use super::html::{self, Section};
-use super::shared::Shared;
-use super::words;
-use crate::record::{Limit, Measured, Spread};
+use crate::format;
+use crate::metrics::{bandwidth, equivalent_rate, kept_rate, peak, positive};
+use crate::record::{Limit, Measured, Quartiles, Run};
 
 const COLUMNS: [&str; 13] = [
     "problem",
@@ -15,7 +14,7 @@ const COLUMNS: [&str; 13] = [
     "Auto (quartiles)",
     "path",
     "speed-up (quartiles)",
-    "GFLOP/s on kept",
+    "GFLOP/s on kept blocks",
     "GFLOP/s dense-equivalent",
     "GB/s of weight",
     "of dense f32 peak",
@@ -23,9 +22,9 @@ const COLUMNS: [&str; 13] = [
     "error over bound",
 ];
 
-/// The section: a table per machine, closed.
-pub fn section(shared: &Shared) -> Section {
-    let filled = shared.named().filter(|(_, run)| !run.results.is_empty());
+/// The section: a collapsed table per machine.
+pub fn section(context: &Context) -> Section {
+    let filled = context.named().filter(|(_, run)| !run.results.is_empty());
     let body = filled
         .map(|(name, run)| {
             let table = html::table(
@@ -34,43 +33,43 @@ pub fn section(shared: &Shared) -> Section {
                 run.results.iter().map(|result| row(run, result)),
             );
             html::details(
-                &format!("{name}: {}", words::count(run.results.len(), "result")),
+                &format!("{name}: {}", format::count(run.results.len(), "result")),
                 false,
                 &table,
             )
         })
         .collect();
-    let lead = "Medians of a call with quartiles over rounds. Kept counts the work on kept blocks, dense-equivalent \
-                that of the whole weight. Peaks are those measured in the same run. The error is the largest over its \
-                bound against the f64 oracle before timing; 1 would be a failure.";
+    let lead = "Medians of a call with quartiles over rounds. FLOPs are counted on the kept blocks or, dense-equivalent, \
+                on the whole weight. Peaks are measured in the same run. The error is the largest one divided by its \
+                bound, against the f64 oracle before timing; above 1 the run fails.";
     Section { id: "results", title: "All results", lead: lead.into(), body }
 }
 
 fn row(run: &Run, result: &Measured) -> Vec<String> {
-    let time = |spread: &Spread| match positive(spread.median) {
-        Some(_) => words::seconds_spread(spread),
-        None => words::NOTHING.into(),
+    let time = |spread: &Quartiles| match positive(spread.median) {
+        Some(_) => format::seconds_quartiles(spread),
+        None => format::NOTHING.into(),
     };
     let giga =
-        |rate: Option<f64>| rate.map_or(words::NOTHING.into(), |rate| words::figures(rate / 1e9));
+        |rate: Option<f64>| rate.map_or(format::NOTHING.into(), |rate| format::figures(rate / 1e9));
     let share = |rate: Option<f64>, limit| {
         rate.zip(peak(run, limit))
-            .map_or(words::NOTHING.into(), |(rate, peak)| words::percent(rate / peak))
+            .map_or(format::NOTHING.into(), |(rate, peak)| format::percent(rate / peak))
     };
     let (kept, bytes) = (kept_rate(result), bandwidth(result));
     vec![
-        words::id(&result.problem),
+        format::id(&result.problem),
         result.rounds.to_string(),
         time(&result.sparse),
         time(&result.dense),
-        result.auto.as_ref().map_or(words::NOTHING.into(), time),
-        result.auto_path.clone().unwrap_or_else(|| words::NOTHING.into()),
-        words::ratio_spread(&result.speedup),
+        result.auto.as_ref().map_or(format::NOTHING.into(), time),
+        result.auto_path.clone().unwrap_or_else(|| format::NOTHING.into()),
+        format::ratio_quartiles(&result.speedup),
         giga(kept),
         giga(equivalent_rate(result)),
         giga(bytes),
         share(kept, Limit::DenseF32),
         share(bytes, Limit::Read),
-        words::figures(result.error),
+        format::figures(result.error),
     ]
 }

@@ -1,6 +1,6 @@
-//! Scales: from a value to a place on the page, and the ticks between.
+//! Scales: from a value to a position on the page, and ticks.
 
-/// How values are spread over an axis.
+/// Linear or logarithmic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Equal steps for equal differences.
@@ -30,7 +30,7 @@ impl Scale {
         Self { kind, domain: (low, high), range }
     }
 
-    /// Covers all usable `values`, and a little more on both sides.
+    /// Covers all usable `values` with a margin on both sides.
     pub fn fit(kind: Kind, values: impl IntoIterator<Item = f64>, range: (f64, f64)) -> Self {
         let usable = |v: &f64| v.is_finite() && (kind == Kind::Linear || *v > 0.0);
         let (low, high) = values
@@ -54,7 +54,7 @@ impl Scale {
         self.range
     }
 
-    /// Place of a value; none if it has no place on this axis, so that no `NaN` reaches a drawing.
+    /// Position of a value; `None` if it has no position on this axis, so that no `NaN` reaches a drawing.
     pub fn at(&self, value: f64) -> Option<f64> {
         let position = |v: f64| if self.kind == Kind::Log { v.ln() } else { v };
         let (low, high) = (position(self.domain.0), position(self.domain.1));
@@ -63,7 +63,7 @@ impl Scale {
         place.is_finite().then_some(place)
     }
 
-    /// Place of a value, moved to the nearer end if it lies outside.
+    /// Position of a value, moved to the nearer end if it is outside.
     pub fn clamped(&self, value: f64) -> Option<f64> {
         let (low, high) = (self.range.0.min(self.range.1), self.range.0.max(self.range.1));
         self.at(value).map(|place| place.clamp(low, high))
@@ -92,7 +92,7 @@ impl Scale {
 
     fn log_ticks(&self, gap: f64) -> Vec<f64> {
         let (low, high) = self.domain;
-        // Over less than a factor of three, equal differences look almost equal, and are rounder.
+        // Below a factor of three, linear ticks are almost evenly spaced, and their values are rounder.
         if high / low < 3.0 {
             return self.linear_ticks(gap);
         }
@@ -118,7 +118,7 @@ impl Scale {
     }
 }
 
-/// Moves labels apart until neighbours are `gap` away, inside `low..=high` where they fit, in the given order.
+/// Moves labels apart until neighbours have a distance of `gap`, inside `low..=high` if they fit, keeping their order.
 pub fn spread(wanted: &[f64], gap: f64, low: f64, high: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_place_gets_none() {
+    fn a_value_without_a_position_gives_none() {
         let scale = Scale::new(Kind::Log, (1.0, 100.0), (0.0, 200.0));
         for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(scale.at(value), None, "{value}");

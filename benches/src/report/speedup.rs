@@ -1,33 +1,33 @@
 //! Speed-up over dense against sparsity: a plot per machine, layer, block, data type and state of the caches, with a
-//! line per number of rows.
+//! line per number of input rows.
 
-use super::facts::{self, BreakEven, break_even, compression, crossings, positive};
+use super::context::{self, Context};
 use super::html::{self, Section};
 use super::scale::{Kind, Scale, spread};
-use super::shared::{self, Shared};
 use super::svg::{Anchor, Frame, Point, Svg, WIDTH};
-use super::words;
+use crate::format;
+use crate::metrics::{self, Crossover, break_even, compression, positive};
 use crate::record::{Measured, Verb};
 
 const HEIGHT: f64 = 292.0;
 const LEFT: f64 = 44.0;
-/// Leaves room for `M 4096`.
+/// Leaves room for the label `M 4096`.
 const RIGHT: f64 = WIDTH - 62.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = HEIGHT - 42.0;
 
-/// Least height of the losing region over that of the winning one: room for the labels of the break-even.
-const LOSING: f64 = 0.15;
+/// Smallest height of the region below 1×, as a fraction of the region above: room for the break-even labels.
+const BELOW: f64 = 0.15;
 
-/// Least distance of two lines of text.
+/// Smallest distance of two lines of text.
 const LINE: f64 = 14.0;
 /// Width of a percentage such as `97.5`, with a gap.
 const NUMBER: f64 = 30.0;
 
 /// The section, with all plots.
-pub fn section(shared: &Shared) -> Section {
+pub fn section(context: &Context) -> Section {
     let mut body = String::new();
-    for (name, run) in shared.named() {
+    for (name, run) in context.named() {
         let forward: Vec<&Measured> =
             run.results.iter().filter(|result| result.problem.verb == Verb::Forward).collect();
         if forward.is_empty() {
@@ -35,36 +35,36 @@ pub fn section(shared: &Shared) -> Section {
         }
         body += &html::heading(3, &name);
         let scales = scales(&forward);
-        for (_, results) in shared::layers(forward) {
-            body += &html::heading(4, &words::layer(&results[0].problem));
-            let plots = facts::group(results, |result| shared::variant(&result.problem));
+        for (_, results) in context::layers(forward) {
+            body += &html::heading(4, &format::layer(&results[0].problem));
+            let plots = metrics::group(results, |result| context::variant(&result.problem));
             body += &html::grid(
                 &plots
                     .iter()
-                    .map(|(variant, group)| plot(shared, variant, group, scales))
+                    .map(|(variant, group)| plot(context, variant, group, scales))
                     .collect::<String>(),
             );
         }
     }
-    let lead = "Time of Burn's dense product over time of the block-sparse product, forward, against the share of \
-                blocks removed. One line per M, the rows of the input (tokens); bands are quartiles. Below 1×, \
-                shaded, dense is faster. A ring is a crossing of 1×; the dotted line under it gives the break-even \
-                sparsity in percent. The dashed diagonal is dense work over kept work, the gain if both \
-                ran at the same rate. Both axes are logarithmic and alike for all plots of a machine.";
+    let lead = "Forward products: time of Burn's dense product divided by time of the block-sparse product, against the \
+                percentage of blocks removed. One line per M, the rows of the input (tokens); bands are quartiles. Below \
+                1×, shaded, dense is faster. A ring marks the break-even, interpolated as by `tune`; the dotted line \
+                under it gives the sparsity in percent. The dashed diagonal is the speed-up if both products ran at the \
+                same rate. Both axes are logarithmic, and the same for all plots of a machine.";
     Section { id: "speed-up", title: "Speed-up against sparsity", lead: lead.into(), body }
 }
 
-/// One pair of scales for a machine, so that its plots can be compared by eye. Always holds ratio 1.
+/// Common scales for all plots of a machine. They include ratio 1.
 fn scales(results: &[&Measured]) -> (Scale, Scale) {
     let x = results.iter().filter_map(|result| compression(result.problem.sparsity));
-    let y = results.iter().filter_map(|result| facts::speedup(result).map(|_| result.speedup));
+    let y = results.iter().filter_map(|result| metrics::speedup(result).map(|_| result.speedup));
     let ratios: Vec<f64> = y.flat_map(|ratio| [ratio.low, ratio.median, ratio.high]).collect();
     let highest = ratios.iter().copied().filter_map(positive).fold(1.25, f64::max);
-    let y = ratios.into_iter().chain([highest, 0.8, highest.powf(-LOSING)]);
+    let y = ratios.into_iter().chain([highest, 0.8, highest.powf(-BELOW)]);
     (Scale::fit(Kind::Log, x, (LEFT, RIGHT)), Scale::fit(Kind::Log, y, (BOTTOM, TOP)))
 }
 
-/// Results of one number of rows, in rising order of sparsity; without those that have no ratio.
+/// Results of one number of rows that have a ratio, in rising order of sparsity.
 struct Curve<'a> {
     rows: usize,
     color: String,
@@ -89,14 +89,14 @@ impl Curve<'_> {
     }
 }
 
-fn curves<'a>(shared: &Shared, group: &[&'a Measured]) -> Vec<Curve<'a>> {
+fn curves<'a>(context: &Context, group: &[&'a Measured]) -> Vec<Curve<'a>> {
     let drawable = |result: &&&Measured| {
-        facts::speedup(result).is_some() && compression(result.problem.sparsity).is_some()
+        metrics::speedup(result).is_some() && compression(result.problem.sparsity).is_some()
     };
     let mut curves: Vec<Curve> =
-        facts::group(group.iter().filter(drawable).copied(), |result| result.problem.rows)
+        metrics::group(group.iter().filter(drawable).copied(), |result| result.problem.rows)
             .into_iter()
-            .map(|(rows, results)| Curve { rows, color: shared.row_color(rows), results })
+            .map(|(rows, results)| Curve { rows, color: context.row_color(rows), results })
             .collect();
     curves.sort_by_key(|curve| curve.rows);
     for curve in &mut curves {
@@ -105,8 +105,8 @@ fn curves<'a>(shared: &Shared, group: &[&'a Measured]) -> Vec<Curve<'a>> {
     curves
 }
 
-fn plot(shared: &Shared, variant: &str, group: &[&Measured], (x, y): (Scale, Scale)) -> String {
-    let curves = curves(shared, group);
+fn plot(context: &Context, variant: &str, group: &[&Measured], (x, y): (Scale, Scale)) -> String {
+    let curves = curves(context, group);
     let mut frame = Frame { svg: Svg::new(HEIGHT), x, y };
     frame.losing(1.0);
     axes(&mut frame, group);
@@ -124,11 +124,11 @@ fn plot(shared: &Shared, variant: &str, group: &[&Measured], (x, y): (Scale, Sca
     }
     name_curves(&mut frame, &curves);
     let label =
-        format!("Speed-up against sparsity, {}, {variant}", words::layer(&group[0].problem));
+        format!("Speed-up against sparsity, {}, {variant}", format::layer(&group[0].problem));
     html::figure("speed-up", variant, &frame.svg.finish(&label), &summary(&curves, group.len()))
 }
 
-/// Ticks at the sparsities that were measured, without those that would touch.
+/// Ticks at the measured sparsities, except where labels would overlap.
 fn axes(frame: &mut Frame, group: &[&Measured]) {
     let mut sparsities: Vec<f64> = group.iter().map(|result| result.problem.sparsity).collect();
     sparsities.sort_by(f64::total_cmp);
@@ -138,17 +138,17 @@ fn axes(frame: &mut Frame, group: &[&Measured]) {
     for sparsity in sparsities {
         let Some(value) = compression(sparsity) else { continue };
         let Some(place) = frame.x.at(value).filter(|place| *place >= free) else { continue };
-        let label = words::percent(sparsity).replace(" %", "");
+        let label = format::percent(sparsity).replace(" %", "");
         free = place + 8.0 + 7.0 * label.len() as f64;
         ticks.push((value, label));
     }
     frame.x_axis(&ticks, "sparsity, %");
     let ticks: Vec<_> =
-        frame.y.ticks(20.0).into_iter().map(|v| (v, format!("{}×", words::round(v)))).collect();
+        frame.y.ticks(20.0).into_iter().map(|v| (v, format!("{}×", format::round(v)))).collect();
     frame.y_axis(&ticks, "speed-up over dense");
 }
 
-/// The gain at equal rates: ratio = compression.
+/// The speed-up at equal rates: ratio = compression.
 fn ideal(frame: &mut Frame) {
     let ((from, to), (low, high)) = (frame.x.domain(), frame.y.domain());
     let (from, to) = (from.max(low), to.min(high));
@@ -165,29 +165,29 @@ fn draw_curve(frame: &mut Frame, curve: &Curve) {
     let points: Vec<Point> = curve.results.iter().filter_map(place).collect();
     frame.svg.curve(&points, &format!("line {color}"));
     for (result, point) in curve.results.iter().zip(points) {
-        let title =
-            format!("{}: {}", words::short(&result.problem), words::ratio_spread(&result.speedup));
+        let title = format!(
+            "{}: {}",
+            format::short(&result.problem),
+            format::ratio_quartiles(&result.speedup)
+        );
         frame.svg.mark(point, 2.8, &format!("dot {color}"), &title);
     }
 }
 
-/// A ring at every crossing; from the break-even a line down to its sparsity, at the edge of the losing region.
+/// A ring at each break-even, and a line down to its sparsity.
 fn draw_break_even(frame: &mut Frame, curves: &[Curve]) {
     let Some(edge) = frame.y.clamped(1.0) else { return };
     let mut labels = Vec::new();
     for curve in curves {
-        let ratios = curve.ratios();
-        for place in crossings(&ratios).iter().filter_map(|s| frame.x.at(compression(*s)?)) {
-            frame.svg.mark((place, edge), 4.5, &format!("ring {}", curve.color), "break-even");
-        }
-        let Some(BreakEven::From(sparsity)) = break_even(&ratios) else { continue };
+        let Some(Crossover::At(sparsity)) = break_even(&curve.ratios()) else { continue };
         let Some(place) = compression(sparsity).and_then(|value| frame.x.at(value)) else {
             continue;
         };
-        labels.push((place, curve.color.clone(), words::percent(sparsity).replace(" %", "")));
+        frame.svg.mark((place, edge), 4.5, &format!("ring {}", curve.color), "break-even");
+        labels.push((place, curve.color.clone(), format::percent(sparsity).replace(" %", "")));
     }
     let wanted: Vec<f64> = labels.iter().map(|(place, ..)| *place).collect();
-    // Where they do not fit, the list below the plot holds them.
+    // If they do not fit, only the list below the plot has them.
     if wanted.len() as f64 * NUMBER > RIGHT - LEFT {
         return;
     }
@@ -206,7 +206,7 @@ fn draw_break_even(frame: &mut Frame, curves: &[Curve]) {
     }
 }
 
-/// Names the curves at their right ends.
+/// Labels the curves at their right ends.
 fn name_curves(frame: &mut Frame, curves: &[Curve]) {
     let end = |curve: &Curve| {
         let last = curve.results.last()?;
@@ -230,16 +230,16 @@ fn name_curves(frame: &mut Frame, curves: &[Curve]) {
     }
 }
 
-/// The break-even of every curve in words.
+/// The break-even of every curve as text.
 fn summary(curves: &[Curve], measured: usize) -> String {
     let entry = |curve: &Curve| {
         let text = match break_even(&curve.ratios())? {
-            BreakEven::Always(lowest) => {
-                format!("ahead from {}, the lowest measured", words::percent(lowest))
+            Crossover::Always(lowest) => {
+                format!("faster from {}, the lowest measured", format::percent(lowest))
             }
-            BreakEven::From(sparsity) => format!("break-even at {}", words::percent(sparsity)),
-            BreakEven::Never(highest) => {
-                format!("behind at {}, the highest measured", words::percent(highest))
+            Crossover::At(sparsity) => format!("break-even at {}", format::percent(sparsity)),
+            Crossover::Never(highest) => {
+                format!("slower up to {}, the highest measured", format::percent(highest))
             }
         };
         Some((format!("dot {}", curve.color), format!("M {}: {text}", curve.rows)))
@@ -249,7 +249,7 @@ fn summary(curves: &[Curve], measured: usize) -> String {
     if drawn < measured {
         entries.push((
             "none".into(),
-            format!("{} without a ratio or a place on the axis", measured - drawn),
+            format!("{} without a ratio or a position on the axis", measured - drawn),
         ));
     }
     html::legend(&entries)

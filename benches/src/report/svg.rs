@@ -1,17 +1,17 @@
-//! Drawings: the few SVG elements that the plots need, and a frame with two axes.
+//! The SVG elements of the plots, and a frame with two axes.
 //!
-//! `plotters` would fix colours in the file; here they are classes, so that the style sheet can follow the
-//! reader's light or dark setting.
+//! Colours are classes of the style sheet, which follows the reader's light or dark setting. `plotters` would write fixed
+//! colours into the drawing.
 
 use std::fmt::Write;
 
 use super::scale::Scale;
-use super::words::escape;
+use crate::format::escape;
 
 /// Width of every plot. A phone shows it unscaled, so its text keeps the size of the style sheet.
 pub const WIDTH: f64 = 360.0;
 
-/// Where a text hangs on its point.
+/// Alignment of a text at its point.
 #[derive(Debug, Clone, Copy)]
 pub enum Anchor {
     /// The text begins there.
@@ -25,7 +25,7 @@ pub enum Anchor {
 /// A point on the page.
 pub type Point = (f64, f64);
 
-/// A drawing in the making. Classes are those of `style.css`.
+/// A drawing under construction. Its classes are defined in `style.css`.
 #[derive(Debug)]
 pub struct Svg {
     height: f64,
@@ -53,7 +53,7 @@ impl Svg {
         let _ = writeln!(self.body, r#"<polygon class="{class}" points="{}"/>"#, path(points));
     }
 
-    /// A round mark with a text shown where the pointer rests.
+    /// A round mark with a text shown under the pointer.
     pub fn mark(&mut self, (x, y): Point, radius: f64, class: &str, title: &str) {
         let title = escape(title);
         let _ = writeln!(
@@ -76,7 +76,7 @@ impl Svg {
         );
     }
 
-    /// A text above a line from left to right, turned with it, that ends where the line ends.
+    /// A text above a line from left to right, rotated with the line, that ends at the end of the line.
     pub fn text_up_to(&mut self, from: Point, to: Point, class: &str, text: &str) {
         let (x, y) = to;
         let angle = (to.1 - from.1).atan2(to.0 - from.0).to_degrees();
@@ -87,7 +87,7 @@ impl Svg {
         );
     }
 
-    /// The element, with what it shows in words for readers who cannot see it.
+    /// The element, with a description for screen readers.
     pub fn finish(self, label: &str) -> String {
         let (label, height, body) = (escape(label), self.height, self.body);
         format!(
@@ -104,21 +104,21 @@ fn path(points: &[Point]) -> String {
 /// A plot with two axes.
 #[derive(Debug)]
 pub struct Frame {
-    /// What is drawn on.
+    /// The drawing.
     pub svg: Svg,
-    /// From left to right.
+    /// The axis from left to right.
     pub x: Scale,
-    /// From the bottom up.
+    /// The axis from bottom to top.
     pub y: Scale,
 }
 
 impl Frame {
-    /// Place of a value, if both coordinates have one.
+    /// Position of a point, if both coordinates have one.
     pub fn at(&self, x: f64, y: f64) -> Option<Point> {
         self.x.at(x).zip(self.y.at(y))
     }
 
-    /// Vertical grid lines with labels below and the axis' title under them.
+    /// Vertical grid lines with labels below, and the title of the axis under them.
     pub fn x_axis(&mut self, ticks: &[(f64, String)], title: &str) {
         let (bottom, top) = self.y.range();
         for (value, label) in ticks {
@@ -130,7 +130,7 @@ impl Frame {
         self.svg.text(((left + right) / 2.0, bottom + 34.0), Anchor::Middle, "name", title);
     }
 
-    /// Horizontal grid lines with labels at the left and the axis' title above them.
+    /// Horizontal grid lines with labels at the left, and the title of the axis above them.
     pub fn y_axis(&mut self, ticks: &[(f64, String)], title: &str) {
         let (left, right) = self.x.range();
         for (value, label) in ticks {
@@ -141,14 +141,14 @@ impl Frame {
         self.svg.text((2.0, self.y.range().1 - 10.0), Anchor::Start, "name", title);
     }
 
-    /// Rules a line across the plot.
+    /// Draws a horizontal line across the plot.
     pub fn rule(&mut self, y: f64) {
         let Some(y) = self.y.at(y) else { return };
         let (left, right) = self.x.range();
         self.svg.line((left, y), (right, y), "even");
     }
 
-    /// Shades all below `y`, the side where the sparse path loses.
+    /// Shades the region below `y`, where sparse is slower.
     pub fn losing(&mut self, y: f64) {
         let Some(edge) = self.y.clamped(y) else { return };
         let ((left, right), (bottom, _)) = (self.x.range(), self.y.range());

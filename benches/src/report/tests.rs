@@ -1,63 +1,21 @@
-//! The page and the reader as a whole; the parts are tested in their own files.
+//! The page and the reading of records; parts of the page are tested in their own files.
 
 use std::path::PathBuf;
 
-use super::{Run, page, read};
-use crate::record::{Clock, Limit, Line, Machine, Measured, Peak, Problem, Spread, VERSION, Verb};
+use super::page;
+use crate::fixtures::{machine, quartiles};
+use crate::record::{Limit, Line, Machine, Measured, Peak, Quartiles, Run, VERSION, Verb};
 
-fn spread(median: f64) -> Spread {
-    Spread { low: median * 0.95, median, high: median * 1.05 }
-}
-
-fn machine(device: &str) -> Machine {
-    Machine {
-        version: VERSION,
-        device: device.into(),
-        driver: String::new(),
-        backend: "flex".into(),
-        simd: vec!["avx2".into()],
-        threads: 2,
-        commit: "0123abc".into(),
-        features: Vec::new(),
-        date: "2026-01-31".into(),
-        command: "blast-bench run".into(),
-        clock: Clock::Wall,
-    }
-}
-
-/// A forward product that is `speedup` times as fast as dense; `Auto` takes the sparse path.
+/// A forward product for which `Auto` takes the sparse path.
 fn measured(rows: usize, block: usize, sparsity: f64, speedup: f64) -> Measured {
-    let problem = Problem {
-        model: "llama mlp.up".into(),
-        verb: Verb::Forward,
-        rows,
-        d_input: 2048,
-        d_output: 8192,
-        block,
-        sparsity,
-        dtype: "f32".into(),
-        cold: false,
-    };
-    let dense_flops = 2.0 * rows as f64 * 2048.0 * 8192.0;
-    Measured {
-        problem,
-        rounds: 9,
-        sparse: spread(1e-3 / speedup),
-        dense: spread(1e-3),
-        auto: Some(spread(1e-3 / speedup)),
-        auto_path: Some("sparse".into()),
-        speedup: spread(speedup),
-        kept_flops: dense_flops * (1.0 - sparsity),
-        dense_flops,
-        weight_bytes: 4.0 * 2048.0 * 8192.0 * (1.0 - sparsity),
-        error: 0.1,
-    }
+    let result = crate::fixtures::measured_at(rows, block, sparsity, speedup);
+    Measured { auto: Some(result.sparse), auto_path: Some("sparse".into()), ..result }
 }
 
 fn run(results: Vec<Measured>) -> Run {
     let peaks =
         vec![Peak { limit: Limit::DenseF32, rate: 1e11 }, Peak { limit: Limit::Read, rate: 2e10 }];
-    Run { machine: machine("cpu"), peaks, results }
+    Run { machine: machine(), peaks, results }
 }
 
 fn json(line: &Line) -> String {
@@ -69,7 +27,7 @@ fn read_text(name: &str, text: &str) -> Result<Run, String> {
     let path: PathBuf =
         std::env::temp_dir().join(format!("blast-bench-{}-{name}.jsonl", std::process::id()));
     std::fs::write(&path, text).unwrap();
-    let run = read(&path).map_err(|error| format!("{error:#}"));
+    let run = Run::read(&path).map_err(|error| format!("{error:#}"));
     std::fs::remove_file(&path).unwrap();
     run
 }
@@ -94,14 +52,14 @@ fn a_file_is_read_back_as_it_was_written() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
-    let head = json(&Line::Machine(machine("cpu")));
+    let head = json(&Line::Machine(machine()));
     let result = json(&Line::Result(measured(1, 32, 0.9, 4.0)));
     refused("empty", "\n", &["empty.jsonl", "empty", "measure again"]);
     refused("headless", &result, &["headless.jsonl:1", "first line", "measure again"]);
     refused(
         "twice",
         &format!("{head}\n{head}\n"),
-        &["twice.jsonl:2", "second machine", "one run a file"],
+        &["twice.jsonl:2", "second machine", "one run per file"],
     );
     let cut = &result[..result.len() / 2];
     refused(
@@ -112,10 +70,12 @@ fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
     refused(
         "other",
         &format!("{head}\n{{\"kind\":\"peak\"}}"),
-        &["other.jsonl:2", "not a line of a run", "limit"],
+        &["other.jsonl:2", "not a line of a record", "limit"],
     );
-    let message =
-        format!("{:#}", read(&std::env::temp_dir().join("blast-bench-none.jsonl")).unwrap_err());
+    let message = format!(
+        "{:#}",
+        Run::read(&std::env::temp_dir().join("blast-bench-none.jsonl")).unwrap_err()
+    );
     assert!(
         message.contains("blast-bench-none.jsonl") && message.contains("blast-bench run"),
         "{message}"
@@ -160,7 +120,8 @@ fn strings_of_a_file_are_escaped_everywhere() {
         features: vec![evil.into()],
         date: evil.into(),
         command: evil.into(),
-        ..machine(evil)
+        device: evil.into(),
+        ..machine()
     };
     let page = page(&[first.clone(), first]);
     assert!(!page.contains("<b>") && !page.contains("&\"x"));
@@ -197,9 +158,9 @@ fn part<'a>(page: &'a str, from: &str) -> &'a str {
 #[test]
 fn what_loses_is_listed_and_what_wins_is_not() {
     let mut slow_auto = measured(7, 32, 0.9, 4.0);
-    slow_auto.auto = Some(spread(1.04e-3));
+    slow_auto.auto = Some(quartiles(1.04 * 0.08));
     let mut near = measured(9, 32, 0.9, 4.0);
-    near.auto = Some(spread(1.02e-3));
+    near.auto = Some(quartiles(1.02 * 0.08));
     let page = page(&[run(vec![measured(3, 32, 0.5, 0.8), slow_auto, near])]);
     let (auto, sparse) =
         (part(&page, "Auto is more than"), part(&page, "The sparse path is slower"));
@@ -231,12 +192,12 @@ fn numbers_that_are_none_reach_no_plot() {
             let mut broken = measured(1, 32, 0.75, 2.0);
             broken.problem.verb = verb;
             (broken.sparse, broken.speedup, broken.auto) =
-                (spread(value), spread(value), Some(spread(value)));
+                (quartiles(value), quartiles(value), Some(quartiles(value)));
             (broken.kept_flops, broken.weight_bytes, broken.error) = (value, value, value);
             results.push(broken.clone());
             broken.problem.sparsity = value;
-            broken.sparse = spread(1e-3);
-            broken.speedup = Spread { low: value, median: 1.0, high: value };
+            broken.sparse = quartiles(0.08);
+            broken.speedup = Quartiles { low: value, median: 1.0, high: value };
             results.push(broken);
         }
     }
@@ -250,5 +211,5 @@ fn numbers_that_are_none_reach_no_plot() {
         assert!(!tag.contains("NaN") && !tag.contains("inf"), "<{tag}>");
     }
     assert!(!page.contains("NaN"));
-    assert!(part(&page, "Results that do not count").contains("no time or no ratio"));
+    assert!(part(&page, "Unusable results").contains("no time or no ratio"));
 }

@@ -1,17 +1,17 @@
-//! Speed-up of what is not a forward product: gradients, the gated MLP, a whole training step.
+//! Speed-up of gradients, the gated MLP and a training step.
 
-use super::facts::{self, speedup};
+use super::context::{self, Context};
+use super::dot_plot::{Dot, DotPlot, DotRow};
 use super::html::{self, Section};
-use super::lanes::{Dot, Lane, Lanes};
 use super::scale::{Kind, Scale};
-use super::shared::{self, Shared};
-use super::words;
-use crate::record::{Measured, Spread, Verb};
+use crate::format;
+use crate::metrics::{self, speedup};
+use crate::record::{Measured, Quartiles, Verb};
 
-/// The section: a plot per machine, layer, block, data type and caches; a lane per verb and number of rows.
-pub fn section(shared: &Shared) -> Section {
+/// The section: a plot per machine, layer, block, data type and caches, with a row per verb and number of input rows.
+pub fn section(context: &Context) -> Section {
     let mut body = String::new();
-    for (name, run) in shared.named() {
+    for (name, run) in context.named() {
         let other =
             |result: &&Measured| result.problem.verb != Verb::Forward && speedup(result).is_some();
         let results: Vec<&Measured> = run.results.iter().filter(other).collect();
@@ -20,67 +20,67 @@ pub fn section(shared: &Shared) -> Section {
         }
         body += &html::heading(3, &name);
         let ends = ends(&results);
-        for (_, results) in shared::layers(results) {
-            let layer = words::layer(&results[0].problem);
-            let variants = facts::group(results, |result| shared::variant(&result.problem));
+        for (_, results) in context::layers(results) {
+            let layer = format::layer(&results[0].problem);
+            let variants = metrics::group(results, |result| context::variant(&result.problem));
             let plots = variants.iter().map(|(variant, group)| {
                 let label = format!("Speed-up of other verbs, {layer}, {variant}, {name}");
-                html::figure("verbs", variant, &plot(shared, group, ends).draw(&label), "")
+                html::figure("verbs", variant, &plot(context, group, ends).draw(&label), "")
             });
             body += &(html::heading(4, &layer) + &html::grid(&plots.collect::<String>()));
         }
     }
     if !body.is_empty() {
         let entry = |sparsity: &f64| {
-            (format!("dot {}", shared.sparsity_color(*sparsity)), words::percent(*sparsity))
+            (format!("dot {}", context.sparsity_color(*sparsity)), format::percent(*sparsity))
         };
         body.insert_str(
             0,
-            &html::legend(&shared.sparsities().iter().map(entry).collect::<Vec<_>>()),
+            &html::legend(&context.sparsities().iter().map(entry).collect::<Vec<_>>()),
         );
     }
-    let lead = "Time of dense over time of block-sparse for the other verbs, a dot per sparsity with its quartiles. \
+    let lead = "Dense time divided by sparse time of the other verbs, with a dot per sparsity and its quartiles. \
                 Left of 1×, shaded, dense is faster. A training step is forward, both gradients and AdamW.";
     Section { id: "verbs", title: "Gradients, gated MLP, training step", lead: lead.into(), body }
 }
 
-/// Ends of one axis for a machine, so that its plots can be compared by eye. Ratio 1 lies between them.
+/// Common ends of the axis for all plots of a machine. Ratio 1 is between them.
 fn ends(results: &[&Measured]) -> (f64, f64) {
     let ratios = results.iter().flat_map(|result| {
-        let Spread { low, median, high } = result.speedup;
+        let Quartiles { low, median, high } = result.speedup;
         [low, median, high]
     });
     Scale::fit(Kind::Log, ratios.chain([0.8, 1.25]), (0.0, 1.0)).domain()
 }
 
-fn lanes(shared: &Shared, results: &[&Measured]) -> Vec<Lane> {
-    let mut groups = facts::group(results, |result| (result.problem.verb, result.problem.rows));
+fn rows(context: &Context, results: &[&Measured]) -> Vec<DotRow> {
+    let mut groups = metrics::group(results, |result| (result.problem.verb, result.problem.rows));
     groups.sort_by_key(|(key, _)| *key);
     let dot = |result: &&&Measured| {
         let (ratio, problem) = (&result.speedup, &result.problem);
         Dot {
             value: ratio.median,
             quartiles: Some((ratio.low, ratio.high)),
-            class: format!("dot {}", shared.sparsity_color(problem.sparsity)),
-            title: format!("{}: {}", words::short(problem), words::ratio_spread(ratio)),
+            class: format!("dot {}", context.sparsity_color(problem.sparsity)),
+            title: format!("{}: {}", format::short(problem), format::ratio_quartiles(ratio)),
         }
     };
-    let lane = |((verb, rows), results): &((Verb, usize), Vec<&&Measured>)| Lane {
-        group: words::verb(*verb).into(),
+    let row = |((verb, rows), results): &((Verb, usize), Vec<&&Measured>)| DotRow {
+        group: format::verb(*verb).into(),
         label: format!("M {rows}"),
         dots: results.iter().map(dot).collect(),
     };
-    groups.iter().map(lane).collect()
+    groups.iter().map(row).collect()
 }
 
-fn plot(shared: &Shared, results: &[&Measured], ends: (f64, f64)) -> Lanes {
-    let lanes = lanes(shared, results);
-    Lanes {
-        scale: Scale::new(Kind::Log, ends, Lanes::range(&lanes)),
+fn plot(context: &Context, results: &[&Measured], ends: (f64, f64)) -> DotPlot {
+    let rows = rows(context, results);
+    DotPlot {
+        scale: Scale::new(Kind::Log, ends, DotPlot::range(&rows)),
         axis: "speed-up over dense",
-        tick: |value| format!("{}×", words::round(value)),
+        tick: |value| format!("{}×", format::round(value)),
         rule: Some((1.0, "as fast as dense".into())),
         losing: true,
-        lanes,
+        rows,
     }
 }

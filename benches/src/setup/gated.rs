@@ -1,4 +1,4 @@
-//! The gated block of Llama-style models.
+//! The gated MLP of Llama-style models.
 
 use anyhow::Result;
 use burn::module::Param;
@@ -9,18 +9,18 @@ use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeig
 use burn_blast::tuning::{ProductPath, Strategy};
 use burn_blast_kernels::reference::{Exact, Rounding};
 
-use super::{Case, Input, Weight, Work, hold};
+use super::{Case, Input, Weight, Work, boxed};
 use crate::check::Sample;
 use crate::record::Problem;
 
-/// Roundings to the storage type between the two products: `silu` is an exponential, a sum, a quotient and a
-/// product, and the gate is one product more; some devices compute the quotient by logarithm and exponential.
+/// Roundings to the storage type between the two products: `silu` is an exponential, a sum, a quotient and a product,
+/// and the gate is another product; some devices compute the quotient with logarithm and exponential.
 const ACTIVATION_ROUNDINGS: f64 = 16.0;
 
 /// Steepest slope of `silu`, rounded up.
 const SILU_SLOPE: f64 = 1.1;
 
-/// `down(silu(gate(x)) · up(x))`, every layer block-sparse or none.
+/// `down(silu(gate(x)) · up(x))`, with all layers block-sparse or all dense.
 pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let weights = Weights::new(problem)?;
     let input = Input::new([problem.rows, problem.d_input], 4, problem)?;
@@ -36,14 +36,14 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let (rounding, rows) = (super::element(problem)?.rounding(), problem.rows);
     let (checked, x_dense, x_auto, x_check) = (sparse.clone(), x.clone(), x.clone(), x.clone());
     Ok(Case {
-        sparse: Box::new(move || hold(sparse.forward(x.clone()))),
-        dense: Box::new(move || hold(dense.forward(x_dense.clone()))),
-        auto: Some((Box::new(move || hold(auto.forward(x_auto.clone()))), path)),
+        sparse: Box::new(move || boxed(sparse.forward(x.clone()))),
+        dense: Box::new(move || boxed(dense.forward(x_dense.clone()))),
+        auto: Some((Box::new(move || boxed(auto.forward(x_auto.clone()))), path)),
         work,
         check: Box::new(move || {
             let y = checked.forward(x_check);
             let mut oracle = Oracle { weights, input, rounding, hidden: vec![Vec::new(); rows] };
-            // One element costs a row of the hidden layer, so few rows are looked at.
+            // One element needs a row of the hidden layer, so few rows are checked.
             let terms = oracle.weights.gate.pattern.value_count();
             Sample::of(&y, terms).compare(|m, n| oracle.element(m, n))
         }),
@@ -56,7 +56,7 @@ struct Weights {
     down: Weight,
 }
 
-/// The dense rival.
+/// The dense block.
 struct Dense {
     gate: Linear,
     up: Linear,
@@ -120,12 +120,12 @@ struct Oracle {
     weights: Weights,
     input: Input,
     rounding: Rounding,
-    /// Value and bound of the hidden layer, row by row as they are asked for.
+    /// Values and error bounds of the hidden layer, by row, computed on demand.
     hidden: Vec<Vec<(f64, f64)>>,
 }
 
 impl Oracle {
-    /// An element of the output and how far off it may be.
+    /// An element of the output and its error bound.
     fn element(&mut self, m: usize, n: usize) -> (f64, f64) {
         if self.hidden[m].is_empty() {
             let d_ff = self.weights.gate.pattern.shape().cols();
@@ -134,13 +134,13 @@ impl Oracle {
         let hidden = &self.hidden[m];
         let exact = Exact::dot(self.weights.down.column(n).map(|(h, w)| (hidden[h].0, w)));
         let inherited: f64 = self.weights.down.column(n).map(|(h, w)| hidden[h].1 * w.abs()).sum();
-        // The sum is over what the hidden layer may have come out as.
+        // The hidden layer may be off by its own bound.
         let exact = Exact { abs_sum: exact.abs_sum + inherited, ..exact };
         (exact.value, inherited + self.rounding.limit(&exact))
     }
 
-    /// An element of the hidden layer and how far off it may be: what the two products may be off by, carried
-    /// through `silu` and the product, and the roundings on the way.
+    /// An element of the hidden layer and its error bound: the bounds of the two products, propagated through `silu` and
+    /// the gate, plus the roundings on the way.
     fn hidden(&self, m: usize, h: usize) -> (f64, f64) {
         let product = |weight: &Weight| {
             let exact = Exact::dot(weight.column(h).map(|(k, w)| (self.input.at(m, k), w)));

@@ -1,4 +1,4 @@
-//! A problem made ready: the sparse call, its dense rival, and what the sparse result must be.
+//! Prepares a problem: the sparse call, the dense call beside it, and the check of the sparse result.
 
 mod gated;
 mod product;
@@ -14,31 +14,29 @@ use burn_blast::{BlockPattern, BlockSize, MatrixShape, functions};
 use rayon::prelude::*;
 
 use crate::element::Element;
-use crate::numbers::Numbers;
 use crate::record::{Problem, Verb};
+use crate::seeded::SeededValues;
 
-/// One call of what is timed; the result is kept until the device is done.
-pub type Call = Box<dyn FnMut() -> Held + Send>;
+/// One timed call; the output is kept until the device has finished.
+pub type Call = Box<dyn FnMut() -> AnyOutput + Send>;
 
-/// A result nobody reads.
-pub type Held = Box<dyn Any + Send>;
+/// The output of a call, of any type.
+pub type AnyOutput = Box<dyn Any + Send>;
 
-/// Runs the sparse call once and holds it against the oracle.
-///
-/// The answer is the largest error over its bound.
+/// Runs the sparse call once and compares it with the oracle. Returns the largest error divided by its bound.
 pub type Check = Box<dyn FnOnce() -> Result<f64>>;
 
-/// A problem ready to be checked and timed.
+/// A problem that is ready to be checked and timed.
 pub struct Case {
     /// The block-sparse kernel.
     pub sparse: Call,
     /// Burn's dense layers on the unpacked weight.
     pub dense: Call,
-    /// The layer by `Strategy::Auto` and the path it takes, where the verb has a choice.
+    /// The layer by `Strategy::Auto` and the path it takes, for verbs that leave it a choice.
     pub auto: Option<(Call, ProductPath)>,
     /// Work of one call.
     pub work: Work,
-    /// To be called before anything is timed.
+    /// Runs before anything is timed.
     pub check: Check,
 }
 
@@ -47,16 +45,16 @@ pub struct Case {
 pub struct Work {
     /// Multiplications and additions on kept blocks.
     pub kept_flops: f64,
-    /// The same for the dense weight.
+    /// Multiplications and additions of the dense product.
     pub dense_flops: f64,
     /// Bytes of packed values and indices.
     pub weight_bytes: f64,
 }
 
-/// Makes `problem` ready on `device`.
+/// Prepares `problem` on `device`.
 ///
 /// # Errors
-/// If the problem is not one of the catalogue's.
+/// If sizes, block or data type are not supported.
 pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     match problem.verb {
         Verb::Forward => product::forward(problem, device),
@@ -67,24 +65,25 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     }
 }
 
-/// Bytes that [`case`] and its calls hold at their worst, on the device and while it is filled.
+/// Peak memory of [`case`] and its calls in bytes.
 pub fn bytes(problem: &Problem) -> f64 {
-    let element = Element::of(&problem.dtype).map_or(4.0, |element| element.dtype().size() as f64);
+    let element =
+        Element::from_name(&problem.dtype).map_or(4.0, |element| element.dtype().size() as f64);
     let area = problem.d_input as f64 * problem.d_output as f64;
     let packed = area * (1.0 - problem.sparsity);
     let rows = problem.rows as f64;
     let (input, output) = (rows * problem.d_input as f64, rows * problem.d_output as f64);
     let held = match problem.verb {
-        // A weight and its rival, input, and two outputs while one is replaced.
+        // Both weights, the input, and two outputs while one replaces the other.
         Verb::Forward => area + packed + input + 2.0 * output,
         Verb::InputGradient => area + packed + output + 2.0 * input,
         // The result is as large as the weight.
         Verb::WeightGradient => 2.0 * (area + packed) + input + output,
         Verb::GatedMlp => 3.0 * (area + packed) + 3.0 * input + 4.0 * output,
-        // Weight, gradient, two moments, and what replaces them.
+        // Weight, gradient, two moments, and their successors.
         Verb::Step => 7.0 * (area + packed) + 4.0 * (input + output),
     };
-    // Values are made in f32 on the host first; `Auto` may unpack once more.
+    // Values are computed in f32 on the host first; `Auto` may unpack the weight once more.
     held * element + 4.0 * packed.max(input) + area * element
 }
 
@@ -97,30 +96,30 @@ pub fn dense_flops(problem: &Problem) -> f64 {
     }
 }
 
-/// A block-sparse weight of which every number can be made again.
+/// A block-sparse weight whose values can be re-computed one by one.
 #[derive(Clone)]
 pub struct Weight {
-    /// Which blocks it keeps.
+    /// The kept blocks.
     pub pattern: BlockPattern,
-    numbers: Numbers,
+    values: SeededValues,
     element: Element,
 }
 
 impl Weight {
-    /// A weight of random blocks, scaled so that outputs are about as large as inputs.
+    /// A weight with random blocks, scaled so that outputs are about as large as inputs.
     pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
         let element = element(problem)?;
         let matrix = MatrixShape::new(shape[0], shape[1])?;
         let block = BlockSize::new(problem.block)?;
         let pattern = BlockPattern::random(matrix, block, 1.0 - problem.sparsity, seed);
         let kept = (shape[0] as f64 * pattern.density()).max(1.0);
-        let numbers = Numbers::new(seed, f64::sqrt(3.0 / kept) as f32, element);
-        Ok(Self { pattern, numbers, element })
+        let values = SeededValues::new(seed, f64::sqrt(3.0 / kept) as f32, element);
+        Ok(Self { pattern, values, element })
     }
 
     /// The weight at `[k, n]`, if the block is kept.
     pub fn at(&self, k: usize, n: usize) -> f64 {
-        f64::from(self.number(k, n))
+        f64::from(self.value(k, n))
     }
 
     /// The packed values on `device`.
@@ -131,9 +130,9 @@ impl Weight {
         values.par_chunks_exact_mut(b * b).zip(blocks).for_each(|(block, (row, col))| {
             for (at, value) in block.iter_mut().enumerate() {
                 let (k, n) = (row * b + at / b, col * b + at % b);
-                // Outside the weight a block holds zeros.
+                // A block is zero outside the weight.
                 if k < shape.rows() && n < shape.cols() {
-                    *value = self.number(k, n);
+                    *value = self.value(k, n);
                 }
             }
         });
@@ -154,7 +153,7 @@ impl Weight {
         ks.map(move |k| (k, self.at(k, n)))
     }
 
-    /// [`column`](Self::column) of other packed values of the same blocks.
+    /// The same as [`column`](Self::column), with other packed values of the same blocks.
     pub fn column_of<'a>(
         &'a self,
         packed: &'a [f32],
@@ -189,47 +188,47 @@ impl Weight {
         }
     }
 
-    fn number(&self, k: usize, n: usize) -> f32 {
-        self.numbers.at(k * self.pattern.shape().cols() + n)
+    fn value(&self, k: usize, n: usize) -> f32 {
+        self.values.at(k * self.pattern.shape().cols() + n)
     }
 }
 
-/// A dense input of which every number can be made again.
+/// A dense input whose values can be re-computed one by one.
 #[derive(Clone, Copy)]
 pub struct Input {
     shape: [usize; 2],
-    numbers: Numbers,
+    values: SeededValues,
     element: Element,
 }
 
 impl Input {
-    /// Numbers between -1 and 1.
+    /// Values between -1 and 1.
     pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
         let element = element(problem)?;
-        Ok(Self { shape, numbers: Numbers::new(seed, 1.0, element), element })
+        Ok(Self { shape, values: SeededValues::new(seed, 1.0, element), element })
     }
 
     /// The element at `[row, col]`.
     pub fn at(&self, row: usize, col: usize) -> f64 {
-        f64::from(self.numbers.at(row * self.shape[1] + col))
+        f64::from(self.values.at(row * self.shape[1] + col))
     }
 
     /// The input on `device`.
     pub fn tensor(&self, device: &Device) -> Tensor<2> {
         let count = self.shape[0] * self.shape[1];
-        let numbers = (0..count).into_par_iter().map(|at| self.numbers.at(at)).collect();
+        let numbers = (0..count).into_par_iter().map(|at| self.values.at(at)).collect();
         upload(numbers, self.shape, self.element, device)
     }
 }
 
-/// Keeps a result until the device is done.
-pub fn hold<T: Any + Send>(result: T) -> Held {
+/// Boxes an output, to be kept until the device has finished.
+pub fn boxed<T: Any + Send>(result: T) -> AnyOutput {
     Box::new(result)
 }
 
 fn element(problem: &Problem) -> Result<Element> {
-    Element::of(&problem.dtype)
-        .with_context(|| format!("{} is no data type of this benchmark", problem.dtype))
+    Element::from_name(&problem.dtype)
+        .with_context(|| format!("{} is not a data type of this benchmark", problem.dtype))
 }
 
 fn upload<const D: usize>(
@@ -241,7 +240,7 @@ fn upload<const D: usize>(
     Tensor::from_data(TensorData::new(numbers, dims), (device, element.dtype()))
 }
 
-/// Rows or columns of a block, as far as they lie inside the weight.
+/// Rows or columns of a block that are inside the weight.
 fn span(block: u32, b: usize, end: usize) -> std::ops::Range<usize> {
     let start = block as usize * b;
     start..end.min(start + b)

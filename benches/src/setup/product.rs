@@ -7,12 +7,12 @@ use burn_blast::module::{BlockSparseLinear, BlockSparseWeight, quantize};
 use burn_blast::tuning::Strategy;
 use burn_blast_kernels::reference::Exact;
 
-use super::{Case, Input, Weight, hold};
+use super::{Case, Input, Weight, boxed};
 use crate::check::Sample;
 use crate::element::Element;
 use crate::record::Problem;
 
-/// `y = x · w`: the layer, quantised where the problem is of integers, beside `nn::Linear`.
+/// `y = x · w`: the layer, quantised for problems of integers, beside `nn::Linear`.
 pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
     let weight = Weight::new([problem.d_input, problem.d_output], 1, problem)?;
     let input = Input::new([problem.rows, problem.d_input], 2, problem)?;
@@ -22,8 +22,8 @@ pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
     let element = super::element(problem)?;
     let integers = element == Element::Int8;
     let sparse = if integers { quantize(plain.clone())? } else { plain.clone() };
-    // What the integers stand for.
-    let meant = integers.then(|| {
+    // The values that the integers stand for.
+    let dequantised = integers.then(|| {
         let values = sparse.weight.values().dequantize().into_data();
         values.iter::<f32>().collect::<Vec<_>>()
     });
@@ -35,13 +35,13 @@ pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
     let (checked, inputs) = (sparse.clone(), [x.clone(), x.clone(), x.clone(), x]);
     let [x, x_dense, x_auto, x_check] = inputs;
     Ok(Case {
-        sparse: Box::new(move || hold(sparse.forward(x.clone()))),
-        dense: Box::new(move || hold(dense.forward(x_dense.clone()))),
-        auto: Some((Box::new(move || hold(auto.forward(x_auto.clone()))), path)),
+        sparse: Box::new(move || boxed(sparse.forward(x.clone()))),
+        dense: Box::new(move || boxed(dense.forward(x_dense.clone()))),
+        auto: Some((Box::new(move || boxed(auto.forward(x_auto.clone()))), path)),
         work,
         check: Box::new(move || {
             Sample::of(&checked.forward(x_check), weight.pattern.shape().rows()).compare(|m, n| {
-                let exact = match &meant {
+                let exact = match &dequantised {
                     Some(packed) => {
                         Exact::dot(weight.column_of(packed, n).map(|(k, w)| (input.at(m, k), w)))
                     }
@@ -63,8 +63,8 @@ pub fn input_gradient(problem: &Problem, device: &Device) -> Result<Case> {
     let rounding = super::element(problem)?.rounding();
     let (dy_dense, dy_check, checked) = (dy.clone(), dy.clone(), values.clone());
     Ok(Case {
-        sparse: Box::new(move || hold(functions::spmm_t(dy.clone(), values.clone(), &pattern))),
-        dense: Box::new(move || hold(dy_dense.clone().matmul(dense.clone().transpose()))),
+        sparse: Box::new(move || boxed(functions::spmm_t(dy.clone(), values.clone(), &pattern))),
+        dense: Box::new(move || boxed(dy_dense.clone().matmul(dense.clone().transpose()))),
         auto: None,
         work,
         check: Box::new(move || {
@@ -77,7 +77,7 @@ pub fn input_gradient(problem: &Problem, device: &Device) -> Result<Case> {
     })
 }
 
-/// `dw = xᵀ · dy` at the kept blocks: the kernel beside Burn's product, which fills the whole weight.
+/// `dw = xᵀ · dy` at the kept blocks: the kernel beside Burn's product, which computes the whole gradient.
 pub fn weight_gradient(problem: &Problem, device: &Device) -> Result<Case> {
     let weight = Weight::new([problem.d_input, problem.d_output], 1, problem)?;
     let left = Input::new([problem.rows, problem.d_input], 2, problem)?;
@@ -87,15 +87,15 @@ pub fn weight_gradient(problem: &Problem, device: &Device) -> Result<Case> {
     let (rounding, rows) = (super::element(problem)?.rounding(), problem.rows);
     let (x_dense, dy_dense, x_check, dy_check) = (x.clone(), dy.clone(), x.clone(), dy.clone());
     Ok(Case {
-        sparse: Box::new(move || hold(functions::sddmm(x.clone(), dy.clone(), &pattern))),
-        dense: Box::new(move || hold(x_dense.clone().transpose().matmul(dy_dense.clone()))),
+        sparse: Box::new(move || boxed(functions::sddmm(x.clone(), dy.clone(), &pattern))),
+        dense: Box::new(move || boxed(x_dense.clone().transpose().matmul(dy_dense.clone()))),
         auto: None,
         work,
         check: Box::new(move || {
             let got = by_slot(functions::sddmm(x_check, dy_check, &weight.pattern));
-            let places = Places::of(&weight);
+            let positions = Positions::of(&weight);
             Sample::of(&got, rows).compare(|slot, at| {
-                let exact = match places.inside(slot, at) {
+                let exact = match positions.inside(slot, at) {
                     Some((k, n)) => Exact::dot((0..rows).map(|m| (left.at(m, k), right.at(m, n)))),
                     None => Exact::dot(std::iter::empty()),
                 };
@@ -111,22 +111,22 @@ pub fn by_slot(values: Tensor<3>) -> Tensor<2> {
     values.reshape([nnz, rows * cols])
 }
 
-/// Where in the weight a packed value belongs.
-pub struct Places {
+/// Positions of packed values in the weight.
+pub struct Positions {
     blocks: Vec<(usize, usize)>,
     b: usize,
     shape: [usize; 2],
 }
 
-impl Places {
-    /// The places of a weight.
+impl Positions {
+    /// The positions in a weight.
     pub fn of(weight: &Weight) -> Self {
         let (shape, b) = (weight.pattern.shape(), weight.pattern.block().get());
         let blocks = weight.pattern.blocks().collect();
         Self { blocks, b, shape: [shape.rows(), shape.cols()] }
     }
 
-    /// Row and column of the `at`-th number of a block, if that is inside the weight.
+    /// Row and column of the `at`-th value of a block, if it is inside the weight.
     pub fn inside(&self, slot: usize, at: usize) -> Option<(usize, usize)> {
         let (row, col) = self.blocks[slot];
         let (k, n) = (row * self.b + at / self.b, col * self.b + at % self.b);

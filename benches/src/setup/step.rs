@@ -9,16 +9,17 @@ use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
 use burn_blast::tuning::Strategy;
 use burn_blast_kernels::reference::{Exact, Rounding};
 
-use super::product::{Places, by_slot};
-use super::{Call, Case, Input, Weight, Work, hold};
+use super::product::{Positions, by_slot};
+use super::{Call, Case, Input, Weight, Work, boxed};
 use crate::check::Sample;
 use crate::record::Problem;
 
-/// Large enough that the check sees every step, small enough that hundreds of them change nothing.
+/// Large enough that the check sees one step, small enough that hundreds of steps do not change the timing.
 const LEARNING_RATE: f64 = 1e-3;
 
-/// Defaults of Burn's AdamW.
+/// Default of Burn's AdamW.
 const WEIGHT_DECAY: f64 = 1e-4;
+/// Default of Burn's AdamW.
 const EPSILON: f64 = 1e-5;
 
 /// Forward, both gradients and an AdamW step. The loss is the sum of the outputs.
@@ -33,7 +34,7 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let path = auto.path(problem.rows).path;
     let dense = Linear { weight: Param::from_tensor(weight.dense(&device).detach()), bias: None };
     let one = weight.work(problem.rows);
-    // Three products; the weight is counted once.
+    // Three products, but the weight is counted once.
     let work = Work { kept_flops: 3.0 * one.kept_flops, dense_flops: 3.0 * one.dense_flops, ..one };
     let (checked, x_check, rows) = (sparse.clone(), x.clone(), problem.rows);
     let rounding = super::element(problem)?.rounding();
@@ -49,7 +50,7 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     })
 }
 
-/// Steps of a layer that changes from call to call.
+/// A call that updates its layer.
 fn call<M: Module + Send + 'static>(
     layer: M,
     x: Tensor<2>,
@@ -57,11 +58,11 @@ fn call<M: Module + Send + 'static>(
 ) -> Call {
     let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
     Box::new(move || {
-        let layer = slot.take().expect("every step puts the layer back");
+        let layer = slot.take().expect("every call puts the layer back");
         let loss = forward(&layer, x.clone()).sum();
         let (layer, dx) = update(&mut optimizer, layer, loss, &x);
         slot = Some(layer);
-        hold(dx)
+        boxed(dx)
     })
 }
 
@@ -85,8 +86,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    /// One step from the start: both gradients against the oracle, then the values after the first update
-    /// against what AdamW makes of that gradient.
+    /// Takes the first step and checks both gradients, then the updated values against AdamW applied to this gradient.
     fn check(&self, layer: BlockSparseLinear, x: Tensor<2>) -> Result<f64> {
         let values = layer.weight.values();
         let mut grads = layer.forward(x.clone()).sum().backward();
@@ -111,9 +111,9 @@ impl Oracle {
     }
 
     fn weight_gradient(&self, dv: &Tensor<2>) -> Result<f64> {
-        let places = Places::of(&self.weight);
+        let positions = Positions::of(&self.weight);
         let worst = Sample::of(dv, self.rows).compare(|slot, at| {
-            let exact = match places.inside(slot, at) {
+            let exact = match positions.inside(slot, at) {
                 Some((k, _)) => Exact::dot((0..self.rows).map(|m| (self.input.at(m, k), 1.0))),
                 None => Exact::dot(std::iter::empty()),
             };
@@ -124,15 +124,15 @@ impl Oracle {
 
     /// In its first step AdamW moves against the gradient by `g / (|g| + ε)`, and decays the weight.
     fn values(&self, dv: &Tensor<2>, after: &Tensor<2>) -> Result<f64> {
-        let places = Places::of(&self.weight);
-        // The same shape and number of terms give the same elements.
-        let mut gradients = Sample::of(dv, self.rows).numbers()?.into_iter();
+        let positions = Positions::of(&self.weight);
+        // The same shape and number of terms select the same elements.
+        let mut gradients = Sample::of(dv, self.rows).values()?.into_iter();
         let worst = Sample::of(after, self.rows).compare(|slot, at| {
             let g = gradients.next().map_or(f64::NAN, f64::from);
-            let w = places.inside(slot, at).map_or(0.0, |(k, n)| self.weight.at(k, n));
+            let w = positions.inside(slot, at).map_or(0.0, |(k, n)| self.weight.at(k, n));
             let delta = LEARNING_RATE * g / (g.abs() + EPSILON);
             let value = w - LEARNING_RATE * WEIGHT_DECAY * w - delta;
-            // About ten roundings, some of them of the update and some of the weight.
+            // About ten roundings, of the update and of the weight.
             (value, 16.0 * self.rounding.output * (w.abs() + delta.abs()) + 1e-30)
         });
         worst.context("the updated weight is wrong")

@@ -19,7 +19,7 @@ pub enum TuningError {
         source: std::io::Error,
     },
     /// The file holds no tuning tables.
-    #[error("{} holds no tuning tables: {source}; write them with `blast-bench advise`", path.display())]
+    #[error("{} holds no tuning tables: {source}; write them with `blast-bench tune`", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum TuningError {
     },
     /// The file is of another version.
     #[error(
-        "the tuning tables are of version {found}, this burn-blast reads version {VERSION}: write them again with `blast-bench advise`"
+        "the tuning tables are of version {found}, this burn-blast reads version {VERSION}: write them again with `blast-bench tune`"
     )]
     Version {
         /// Version found.

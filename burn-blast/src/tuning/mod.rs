@@ -4,7 +4,7 @@
 //! [`Strategy::Auto`], the default, a layer goes by a cost model, or by a [`TuningTable`] of measured break-even points
 //! that was given to it with [`apply`]. [`BlockSparseLinear::path`](crate::module::BlockSparseLinear::path) says which one it takes and why.
 //!
-//! [`TuningTable::measure`] takes the sizes of a model and measures them on the spot. `blast-bench advise` writes the
+//! [`TuningTable::measure`] takes the sizes of a model and measures them on the spot. `blast-bench tune` writes the
 //! break-even points of a benchmark run to a file:
 //!
 //! ```no_run

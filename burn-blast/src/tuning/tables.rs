@@ -19,7 +19,7 @@ pub struct TuningTables {
 }
 
 impl TuningTables {
-    /// Reads a file that `blast-bench advise` wrote.
+    /// Reads a file that `blast-bench tune` wrote.
     ///
     /// # Errors
     /// If it cannot be read, holds no tuning tables, or is of another version.
@@ -66,7 +66,7 @@ mod tests {
         let message = |path: &Path| TuningTables::load(path).unwrap_err().to_string();
         assert!(message(&path).contains("cannot be read"));
         std::fs::write(&path, "{").unwrap();
-        assert!(message(&path).contains("write it with `blast-bench advise`"));
+        assert!(message(&path).contains("write them with `blast-bench tune`"));
         let mut all = TuningTables { version: 9, devices: vec![table.clone()] };
         std::fs::write(&path, serde_json::to_string(&all).unwrap()).unwrap();
         assert!(message(&path).contains("version 9"));

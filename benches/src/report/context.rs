@@ -1,30 +1,29 @@
-//! What the sections share: the runs, their names, and one colour per value on the whole page.
+//! Shared by all sections: the runs, their names, and one colour per value.
 
-use super::Run;
-use super::facts::group;
-use super::words;
-use crate::record::{Measured, Problem};
+use crate::format;
+use crate::metrics::group;
+use crate::record::{Measured, Problem, Run};
 
-/// Colours of the style sheet; further values take the first ones again, with dashed lines.
+/// Colours of the style sheet; further values reuse the first ones, with dashed lines.
 const COLORS: usize = 7;
 
-/// Data types in the order of the page; others follow.
+/// Order of the data types on the page; others follow.
 const DTYPES: [&str; 4] = ["f32", "f16", "bf16", "int8"];
 
 /// Layer and size of the weight.
 pub type Layer<'a> = (&'a str, usize, usize);
 
-/// The runs and what is alike on the whole page.
+/// The runs, and the values that get the same colour on the whole page.
 #[derive(Debug)]
-pub struct Shared<'a> {
-    /// What was read.
+pub struct Context<'a> {
+    /// All runs.
     pub runs: &'a [Run],
     rows: Vec<usize>,
     sparsities: Vec<f64>,
     dtypes: Vec<&'a str>,
 }
 
-impl<'a> Shared<'a> {
+impl<'a> Context<'a> {
     /// Collects the values that get colours.
     pub fn new(runs: &'a [Run]) -> Self {
         let problems = || runs.iter().flat_map(|run| &run.results).map(|result| &result.problem);
@@ -44,14 +43,14 @@ impl<'a> Shared<'a> {
         Self { runs, rows, sparsities, dtypes }
     }
 
-    /// Runs with their names: a letter if there are several, device, backend and features.
+    /// Runs with their names.
     pub fn named(&self) -> impl Iterator<Item = (String, &'a Run)> {
         self.runs.iter().enumerate().map(|(index, run)| (self.name(index), run))
     }
 
-    /// Name of a run.
+    /// Name of a run: a letter if there are several, device, backend and features.
     pub fn name(&self, index: usize) -> String {
-        let machine = words::machine(&self.runs[index].machine);
+        let machine = format::machine(&self.runs[index].machine);
         if self.runs.len() > 1 { format!("{}: {machine}", letter(index)) } else { machine }
     }
 
@@ -80,13 +79,13 @@ impl<'a> Shared<'a> {
         &self.dtypes
     }
 
-    /// All sparsities, rising.
+    /// All sparsities in rising order.
     pub fn sparsities(&self) -> &[f64] {
         &self.sparsities
     }
 }
 
-/// Letter of a run where several are compared.
+/// Letter of a run in a comparison.
 pub fn letter(index: usize) -> String {
     let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     letters.get(index).map_or_else(|| format!("Z{index}"), |letter| char::from(*letter).to_string())
@@ -111,7 +110,7 @@ pub fn layers<'a>(
     group(results, |result| layer(&result.problem))
 }
 
-/// Block, data type and caches: what the plots of a layer differ in, and how a heading says it.
+/// Block, data type and caches: the properties in which the plots of a layer differ, as a heading.
 pub fn variant(problem: &Problem) -> String {
-    format!("block {}, {}, {}", problem.block, problem.dtype, words::caches(problem.cold))
+    format!("block {}, {}, {}", problem.block, problem.dtype, format::caches(problem.cold))
 }

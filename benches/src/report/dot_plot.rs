@@ -1,92 +1,91 @@
-//! Dots on lanes: many small measurements over one axis, named at the left.
+//! Dot plots: rows of measurements over one axis, with the names of the rows at the left.
 
 use super::scale::{Kind, Scale};
 use super::svg::{Anchor, Svg, WIDTH};
 
 const RIGHT: f64 = WIDTH - 12.0;
 const TOP: f64 = 26.0;
-/// Height of a lane.
-const LANE: f64 = 18.0;
+/// Height of a row.
+const ROW: f64 = 18.0;
 
 /// One measurement.
 #[derive(Debug)]
 pub struct Dot {
-    /// Place on the axis.
+    /// Value on the axis.
     pub value: f64,
     /// Quartiles, drawn as a whisker.
     pub quartiles: Option<(f64, f64)>,
-    /// Shape and colour, as `dot c0` or `ring c0`.
+    /// Shape and colour, such as `dot c0` or `ring c0`.
     pub class: String,
-    /// Shown where the pointer rests.
+    /// Shown under the pointer.
     pub title: String,
 }
 
-/// Measurements with one name.
+/// A row of measurements.
 #[derive(Debug)]
-pub struct Lane {
-    /// Heading, drawn above the first lane that has it.
+pub struct DotRow {
+    /// Heading, drawn above the first row of the group.
     pub group: String,
     /// Name.
     pub label: String,
-    /// What was measured.
+    /// The measurements.
     pub dots: Vec<Dot>,
 }
 
-/// A plot of lanes.
+/// A dot plot.
 #[derive(Debug)]
-pub struct Lanes {
-    /// Lowest and highest value; fitted to the dots with [`Lanes::fit`].
+pub struct DotPlot {
+    /// The axis, fitted to the dots with [`DotPlot::fit`].
     pub scale: Scale,
     /// Title of the axis.
     pub axis: &'static str,
-    /// How a tick is written.
+    /// Text of a tick.
     pub tick: fn(f64) -> String,
-    /// A line across all lanes, with its name above.
+    /// A vertical line across all rows, with its name above.
     pub rule: Option<(f64, String)>,
-    /// Shade the side below the rule, where the sparse path loses.
+    /// Whether the side below the rule, where sparse is slower, is shaded.
     pub losing: bool,
     /// From top to bottom.
-    pub lanes: Vec<Lane>,
+    pub rows: Vec<DotRow>,
 }
 
-impl Lanes {
-    /// Ends of the axis beside the names of these lanes, so that no name lies on the shaded side.
-    pub fn range(lanes: &[Lane]) -> (f64, f64) {
+impl DotPlot {
+    /// Ends of the axis beside the names of these rows, so that no name is on the shaded side.
+    pub fn range(rows: &[DotRow]) -> (f64, f64) {
         // Widths of the 12 px font; headings are bold.
-        let width = |lane: &Lane| {
-            (lane.label.chars().count() as f64 * 7.0).max(lane.group.chars().count() as f64 * 7.4)
+        let width = |row: &DotRow| {
+            (row.label.chars().count() as f64 * 7.0).max(row.group.chars().count() as f64 * 7.4)
         };
-        let longest = lanes.iter().map(width).fold(0.0, f64::max);
+        let longest = rows.iter().map(width).fold(0.0, f64::max);
         ((longest + 14.0).clamp(30.0, 130.0), RIGHT)
     }
 
-    /// An axis that holds all dots of `lanes` and `also`.
-    pub fn fit(kind: Kind, lanes: &[Lane], also: &[f64]) -> Scale {
-        let dots = lanes.iter().flat_map(|lane| &lane.dots);
+    /// An axis that covers all dots of `rows` and the values of `also`.
+    pub fn fit(kind: Kind, rows: &[DotRow], also: &[f64]) -> Scale {
+        let dots = rows.iter().flat_map(|row| &row.dots);
         let values = dots.flat_map(|dot| {
             let (low, high) = dot.quartiles.unwrap_or((dot.value, dot.value));
             [low, dot.value, high]
         });
-        Scale::fit(kind, values.chain(also.iter().copied()), Self::range(lanes))
+        Scale::fit(kind, values.chain(also.iter().copied()), Self::range(rows))
     }
 
     /// The drawing.
     pub fn draw(&self, label: &str) -> String {
-        let groups =
-            1 + self.lanes.windows(2).filter(|pair| pair[0].group != pair[1].group).count();
-        let bottom = TOP + (self.lanes.len() + groups) as f64 * LANE + 6.0;
+        let groups = 1 + self.rows.windows(2).filter(|pair| pair[0].group != pair[1].group).count();
+        let bottom = TOP + (self.rows.len() + groups) as f64 * ROW + 6.0;
         let mut svg = Svg::new(bottom + 42.0);
         self.draw_axis(&mut svg, bottom);
-        let mut y = TOP + LANE / 2.0 + 3.0;
+        let mut y = TOP + ROW / 2.0 + 3.0;
         let mut group = None;
-        for lane in &self.lanes {
-            if group != Some(&lane.group) {
-                svg.text((2.0, y + 4.0), Anchor::Start, "name", &lane.group);
-                group = Some(&lane.group);
-                y += LANE;
+        for row in &self.rows {
+            if group != Some(&row.group) {
+                svg.text((2.0, y + 4.0), Anchor::Start, "name", &row.group);
+                group = Some(&row.group);
+                y += ROW;
             }
-            self.draw_lane(&mut svg, lane, y);
-            y += LANE;
+            self.draw_row(&mut svg, row, y);
+            y += ROW;
         }
         svg.finish(label)
     }
@@ -116,11 +115,11 @@ impl Lanes {
         }
     }
 
-    fn draw_lane(&self, svg: &mut Svg, lane: &Lane, y: f64) {
+    fn draw_row(&self, svg: &mut Svg, row: &DotRow, y: f64) {
         let (left, right) = self.scale.range();
         svg.line((left, y), (right, y), "grid");
-        svg.text((left - 6.0, y + 4.0), Anchor::End, "tick", &lane.label);
-        for dot in &lane.dots {
+        svg.text((left - 6.0, y + 4.0), Anchor::End, "tick", &row.label);
+        for dot in &row.dots {
             let Some(x) = self.scale.at(dot.value) else { continue };
             let whisker = dot
                 .quartiles

@@ -1,8 +1,8 @@
-//! Numbers and names as the page writes them.
+//! Numbers and names as text, for tables and pages.
 
-use crate::record::{Machine, Problem, Spread, Verb};
+use crate::record::{Machine, Problem, Quartiles, Verb};
 
-/// What stands where there is no number.
+/// Stands for a missing number.
 pub const NOTHING: &str = "–";
 
 /// Text that is safe between tags and inside quoted attributes.
@@ -15,7 +15,7 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Other control characters are not allowed in HTML.
+            // Control characters are not allowed in HTML.
             c if c.is_control() => out.push(' '),
             c => out.push(c),
         }
@@ -41,13 +41,13 @@ pub fn round(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').into()
 }
 
-/// A rate with a prefix, as `1.25 TFLOP/s`.
+/// A rate with a prefix, such as `1.25 TFLOP/s`.
 pub fn rate(value: f64, unit: &str) -> String {
     let (scaled, prefix) = prefixed(value);
     format!("{} {prefix}{unit}", figures(scaled))
 }
 
-/// A tick of a rate, as `20 G`.
+/// A tick of a rate, such as `20 G`.
 pub fn short_rate(value: f64) -> String {
     let (scaled, prefix) = prefixed(value);
     format!("{} {prefix}", round(scaled)).trim_end().into()
@@ -55,9 +55,9 @@ pub fn short_rate(value: f64) -> String {
 
 fn prefixed(value: f64) -> (f64, &'static str) {
     let prefixes = [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    // A hair below the power, since 1e12 may arrive as 999999999999.9999.
-    let found = prefixes.into_iter().find(|(size, _)| value.abs() >= size * (1.0 - 1e-9));
-    found.map_or((value, ""), |(size, prefix)| (value / size, prefix))
+    // Slightly below the power, since 1e12 may arrive as 999999999999.9999.
+    let prefix = prefixes.into_iter().find(|(size, _)| value.abs() >= size * (1.0 - 1e-9));
+    prefix.map_or((value, ""), |(size, prefix)| (value / size, prefix))
 }
 
 /// A time with its unit.
@@ -66,8 +66,8 @@ pub fn seconds(value: f64) -> String {
     format!("{} {unit}", figures(scaled))
 }
 
-/// Median and quartiles of a time, all in the unit of the median.
-pub fn seconds_spread(spread: &Spread) -> String {
+/// Median and quartiles of a time, in the unit of the median.
+pub fn seconds_quartiles(spread: &Quartiles) -> String {
     let (scaled, unit) = time_unit(spread.median);
     let scale = scaled / spread.median;
     format!(
@@ -92,22 +92,22 @@ fn time_unit(value: f64) -> (f64, &'static str) {
     }
 }
 
-/// A ratio, as `2.10×`.
+/// A ratio, such as `2.10×`.
 pub fn ratio(value: f64) -> String {
     if value.is_finite() { format!("{}×", figures(value)) } else { NOTHING.into() }
 }
 
 /// Median and quartiles of a ratio.
-pub fn ratio_spread(spread: &Spread) -> String {
+pub fn ratio_quartiles(spread: &Quartiles) -> String {
     format!("{} ({}–{})", ratio(spread.median), figures(spread.low), figures(spread.high))
 }
 
-/// A share in percent with at most one decimal.
-pub fn percent(share: f64) -> String {
-    if !share.is_finite() {
+/// A fraction in percent with at most one decimal.
+pub fn percent(fraction: f64) -> String {
+    if !fraction.is_finite() {
         return NOTHING.into();
     }
-    let text = format!("{:.1}", share * 100.0);
+    let text = format!("{:.1}", fraction * 100.0);
     format!("{} %", text.trim_end_matches(".0"))
 }
 
@@ -127,7 +127,7 @@ pub fn verb(verb: Verb) -> &'static str {
     }
 }
 
-/// State of the caches before a call.
+/// State of the caches before a call, in one word.
 pub fn caches(cold: bool) -> &'static str {
     if cold { "cold" } else { "warm" }
 }
@@ -137,20 +137,20 @@ pub fn layer(problem: &Problem) -> String {
     format!("{}, {} × {}", problem.model, problem.d_input, problem.d_output)
 }
 
-/// All that tells a problem from the others, in one line.
+/// Every property of a problem, in one line.
 pub fn id(problem: &Problem) -> String {
     let Problem { rows, block, sparsity, dtype, cold, .. } = problem;
     let (layer, verb, caches) = (layer(problem), verb(problem.verb), caches(*cold));
     format!("{layer}, {verb}, M {rows}, block {block}, {}, {dtype}, {caches}", percent(*sparsity))
 }
 
-/// What tells a problem from others of the same plot.
+/// The properties of a problem that vary inside a plot.
 pub fn short(problem: &Problem) -> String {
     let Problem { rows, block, sparsity, .. } = problem;
     format!("M {rows}, block {block}, {}", percent(*sparsity))
 }
 
-/// Device, backend and what was switched on.
+/// Device, backend and features.
 pub fn machine(machine: &Machine) -> String {
     let features = machine.features.iter().map(|f| format!(" + {f}")).collect::<String>();
     format!("{}, {}{features}", machine.device, machine.backend)
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(short_rate(2e10), "20 G");
         assert_eq!(seconds(0.0123), "12.3 ms");
         assert_eq!(
-            seconds_spread(&Spread { low: 9.5e-4, median: 1e-3, high: 2e-3 }),
+            seconds_quartiles(&Quartiles { low: 9.5e-4, median: 1e-3, high: 2e-3 }),
             "1.00 ms (0.95–2.00)"
         );
         assert_eq!(short_seconds(5e-5), "50 µs");

@@ -1,19 +1,18 @@
-//! The head of the page: what was measured, where, and how it came out.
+//! The header of the page: what was measured, where, and the outcome.
 
-use super::Run;
-use super::facts::{AUTO_SLACK, auto_over_dense, peak, speedup};
+use super::context::Context;
 use super::html;
-use super::shared::Shared;
-use super::words::{self, count};
-use crate::record::{Limit, Machine};
+use crate::format::{self, count};
+use crate::metrics::{AUTO_SLACK, auto_over_dense, peak, speedup};
+use crate::record::{Limit, Machine, Run};
 
 /// Title, what was measured, outcome and machines.
-pub fn head(shared: &Shared) -> String {
-    let problems: usize = shared.runs.iter().map(|run| run.results.len()).sum();
+pub fn header(context: &Context) -> String {
+    let problems: usize = context.runs.iter().map(|run| run.results.len()).sum();
     if problems == 0 {
         let empty = "<p class=\"lead\">There are no results in these files. Measure some with <code>blast-bench \
                      run</code>.</p>\n";
-        return title() + empty + &machines(shared);
+        return title() + empty + &machines(context);
     }
     let lead = format!(
         "<p class=\"lead\">{} on {}. A problem is one layer at one number of rows, block and sparsity. The \
@@ -21,9 +20,9 @@ pub fn head(shared: &Shared) -> String {
          Speed-up is dense time over sparse time of the same round. Points are medians over rounds, bands and \
          whiskers quartiles.</p>\n",
         count(problems, "problem"),
-        count(shared.runs.len(), "machine"),
+        count(context.runs.len(), "machine"),
     );
-    title() + &lead + &outcome(shared) + &machines(shared)
+    title() + &lead + &outcome(context) + &machines(context)
 }
 
 fn title() -> String {
@@ -31,8 +30,8 @@ fn title() -> String {
 }
 
 /// One line per machine with what most readers want first.
-fn outcome(shared: &Shared) -> String {
-    let slack = format!("Auto over {} slower", words::percent(AUTO_SLACK - 1.0));
+fn outcome(context: &Context) -> String {
+    let slack = format!("Auto over {} slower", format::percent(AUTO_SLACK - 1.0));
     let columns = [
         "machine",
         "problems",
@@ -46,7 +45,7 @@ fn outcome(shared: &Shared) -> String {
     html::table(
         &columns,
         1..columns.len(),
-        shared.named().map(|(name, run)| outcome_row(name, run)),
+        context.named().map(|(name, run)| outcome_row(name, run)),
     )
 }
 
@@ -55,7 +54,7 @@ fn outcome_row(name: String, run: &Run) -> Vec<String> {
     ratios.sort_by(f64::total_cmp);
     let slower = ratios.iter().filter(|ratio| **ratio < 1.0).count();
     let at = |index: usize| {
-        ratios.get(index).map_or(words::NOTHING.into(), |ratio| words::ratio(*ratio))
+        ratios.get(index).map_or(format::NOTHING.into(), |ratio| format::ratio(*ratio))
     };
     let (auto, losing) =
         run.results.iter().filter_map(auto_over_dense).fold((0, 0), |(all, losing), ratio| {
@@ -69,12 +68,12 @@ fn outcome_row(name: String, run: &Run) -> Vec<String> {
         at(0),
         at(ratios.len() / 2),
         at(ratios.len().wrapping_sub(1)),
-        if auto == 0 { words::NOTHING.into() } else { format!("{losing} of {auto}") },
+        if auto == 0 { format::NOTHING.into() } else { format!("{losing} of {auto}") },
     ]
 }
 
 /// A column per machine.
-fn machines(shared: &Shared) -> String {
+fn machines(context: &Context) -> String {
     type Field = (&'static str, fn(&Run) -> String);
     let fields: [Field; 11] = [
         ("device", |run| run.machine.device.clone()),
@@ -89,28 +88,28 @@ fn machines(shared: &Shared) -> String {
         ("date", |run| run.machine.date.clone()),
         ("command", |run| run.machine.command.clone()),
     ];
-    let names: Vec<String> = (0..shared.runs.len()).map(|index| short(shared, index)).collect();
+    let names: Vec<String> = (0..context.runs.len()).map(|index| short(context, index)).collect();
     let columns: Vec<&str> = [""].into_iter().chain(names.iter().map(String::as_str)).collect();
     let rows = fields.iter().map(|(name, field)| {
-        let values = shared
+        let values = context
             .runs
             .iter()
             .map(field)
-            .map(|v| if v.is_empty() { words::NOTHING.into() } else { v });
+            .map(|v| if v.is_empty() { format::NOTHING.into() } else { v });
         [name.to_string()].into_iter().chain(values).collect()
     });
-    if shared.runs.is_empty() { String::new() } else { html::table(&columns, 0..0, rows) }
+    if context.runs.is_empty() { String::new() } else { html::table(&columns, 0..0, rows) }
 }
 
-fn short(shared: &Shared, index: usize) -> String {
-    let Machine { backend, .. } = &shared.runs[index].machine;
-    if shared.runs.len() > 1 {
-        format!("{}: {backend}", super::shared::letter(index))
+fn short(context: &Context, index: usize) -> String {
+    let Machine { backend, .. } = &context.runs[index].machine;
+    if context.runs.len() > 1 {
+        format!("{}: {backend}", super::context::letter(index))
     } else {
         "machine".into()
     }
 }
 
 fn rate(run: &Run, limit: Limit, unit: &str) -> String {
-    peak(run, limit).map_or("not measured".into(), |value| words::rate(value, unit))
+    peak(run, limit).map_or("not measured".into(), |value| format::rate(value, unit))
 }

@@ -1,22 +1,22 @@
-//! Numbers of which any single one can be made again, so that checking a big problem needs no copy of it.
+//! Random values that can be re-computed one by one, so that the check of a large problem needs no copy of it.
 
 use crate::element::Element;
 
-/// Random-looking numbers, uniform in `[-scale, scale)`, each a function of its index.
+/// Pseudorandom values, uniform in `[-scale, scale)`, each a function of its index.
 #[derive(Debug, Clone, Copy)]
-pub struct Numbers {
+pub struct SeededValues {
     seed: u64,
     scale: f32,
     element: Element,
 }
 
-impl Numbers {
-    /// Numbers that can be stored as `element` without rounding.
+impl SeededValues {
+    /// Values that can be stored as `element` without rounding.
     pub fn new(seed: u64, scale: f32, element: Element) -> Self {
         Self { seed: hash(seed), scale, element }
     }
 
-    /// The number of an index.
+    /// The value at an index.
     pub fn at(&self, index: usize) -> f32 {
         // 24 bits, as many as an f32 holds.
         let bits = hash(self.seed.wrapping_add(index as u64)) >> 40;
@@ -25,8 +25,8 @@ impl Numbers {
     }
 }
 
-/// SplitMix64's output function of the `index`-th state (Steele, Lea, Flood: "Fast splittable pseudorandom
-/// number generators", 2014).
+/// SplitMix64's output of the `index`-th state (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+/// 2014).
 pub fn hash(index: u64) -> u64 {
     let mut bits = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -39,9 +39,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_fill_their_range_evenly() {
-        let numbers = Numbers::new(3, 2.0, Element::F32);
-        let all: Vec<f64> = (0..10_000).map(|index| f64::from(numbers.at(index))).collect();
+    fn values_fill_their_range_evenly() {
+        let values = SeededValues::new(3, 2.0, Element::F32);
+        let all: Vec<f64> = (0..10_000).map(|index| f64::from(values.at(index))).collect();
         let mean = all.iter().sum::<f64>() / 1e4;
         let square = all.iter().map(|number| number * number).sum::<f64>() / 1e4;
         assert!(all.iter().all(|number| (-2.0..2.0).contains(number)));
@@ -50,8 +50,8 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_stored_exactly() {
-        let numbers = Numbers::new(3, 1.0, Element::Bf16);
-        assert!((0..100).all(|index| numbers.at(index) == Element::Bf16.round(numbers.at(index))));
+    fn values_are_stored_exactly() {
+        let values = SeededValues::new(3, 1.0, Element::Bf16);
+        assert!((0..100).all(|index| values.at(index) == Element::Bf16.round(values.at(index))));
     }
 }

@@ -1,28 +1,27 @@
-//! What the measurements say about when to be sparse.
+//! Tuning tables for `Strategy::Auto`: the break-even densities found in records.
 
 use burn_blast::tuning::{BreakEven, TuningTable, TuningTables, VERSION, break_even};
 
 use crate::element::Element;
-use crate::record::{Measured, Verb};
-use crate::report::Run;
+use crate::record::{Measured, Run, Verb};
 
-/// The advice that the forward products of some runs give. Of a problem that stands in several, the last
-/// counts; where one was timed with empty caches and with full ones, the empty ones count, since a layer is
-/// not called twice in a row.
-pub fn advise(runs: &[Run]) -> TuningTables {
+/// The tables found in the forward products of some runs. If several runs have the same problem, the last one counts; if
+/// a problem was timed with empty and with full caches, the time with empty caches counts, since a layer is not called
+/// twice in a row.
+pub fn tables(runs: &[Run]) -> TuningTables {
     let mut devices: Vec<(TuningTable, Vec<Curve>)> = Vec::new();
     for Run { machine, results, .. } in runs {
-        let advice = TuningTable {
+        let table = TuningTable {
             device: machine.device.clone(),
             backend: machine.backend.clone(),
             features: machine.features.clone(),
             entries: Vec::new(),
         };
-        let at = devices.iter().position(|(known, _)| *known == advice).unwrap_or_else(|| {
-            devices.push((advice, Vec::new()));
+        let at = devices.iter().position(|(known, _)| *known == table).unwrap_or_else(|| {
+            devices.push((table, Vec::new()));
             devices.len() - 1
         });
-        // A quantised layer takes no advice: it is always sparse.
+        // A quantised layer is always sparse.
         let forward = results.iter().filter(|result| {
             result.problem.verb == Verb::Forward && result.problem.dtype != Element::Int8.name()
         });
@@ -35,11 +34,11 @@ pub fn advise(runs: &[Run]) -> TuningTables {
     TuningTables { version: VERSION, devices: devices.collect() }
 }
 
-/// One size at every share it was measured at.
+/// Measurements of one size at several densities.
 struct Curve {
     entry: BreakEven,
     cold: bool,
-    /// Share kept, and sparse over dense seconds.
+    /// Density, and sparse time divided by dense time.
     points: Vec<(f64, f64)>,
 }
 
@@ -64,7 +63,7 @@ fn add(curves: &mut Vec<Curve>, result: &Measured) {
         (curve.cold, curve.points) = (true, Vec::new());
     }
     if cold == curve.cold {
-        // Per cent have two digits, and 1 - 0.9 is not 0.1.
+        // 1 - 0.9 is not 0.1 in floating point.
         let density = ((1.0 - problem.sparsity) * 1e6).round() / 1e6;
         curve.points.retain(|point| point.0 != density);
         curve.points.push((density, 1.0 / result.speedup.median));
@@ -82,32 +81,35 @@ impl Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::fixtures;
 
     fn run(results: Vec<Measured>) -> Run {
-        Run { machine: sample::machine(), peaks: Vec::new(), results }
+        Run { machine: fixtures::machine(), peaks: Vec::new(), results }
     }
 
     fn density(results: Vec<Measured>) -> f64 {
-        advise(&[run(results)]).devices[0].entries[0].break_even_density
+        tables(&[run(results)]).devices[0].entries[0].break_even_density
     }
 
     #[test]
-    fn the_crossing_lies_on_the_line_between_its_neighbours() {
+    fn break_even_is_interpolated_between_its_neighbours() {
         // Sparse takes 0.5 and 1.5 of the dense time at 20 and 50 % kept.
-        let found = density(vec![sample::measured(0.5, 1.0 / 1.5), sample::measured(0.8, 2.0)]);
+        let found = density(vec![fixtures::measured(0.5, 1.0 / 1.5), fixtures::measured(0.8, 2.0)]);
         assert!((found - 0.35).abs() < 1e-6, "{found}");
     }
 
     #[test]
-    fn nothing_is_said_beyond_what_was_measured() {
-        assert_eq!(density(vec![sample::measured(0.9, 3.0), sample::measured(0.5, 1.2)]), 0.5);
-        assert_eq!(density(vec![sample::measured(0.9, 9.0), sample::measured(0.0, 1.1)]), 1.0);
-        assert_eq!(density(vec![sample::measured(0.9, 0.9), sample::measured(0.95, 0.99)]), 0.0);
-        let bounds = |results| advise(&[run(results)]).devices[0].entries[0].at_least;
-        assert!(bounds(vec![sample::measured(0.9, 3.0)]), "more may be kept than was measured");
-        assert!(!bounds(vec![sample::measured(0.0, 1.1)]));
-        assert!(!bounds(vec![sample::measured(0.9, 2.0), sample::measured(0.5, 0.5)]));
+    fn nothing_is_extrapolated() {
+        assert_eq!(density(vec![fixtures::measured(0.9, 3.0), fixtures::measured(0.5, 1.2)]), 0.5);
+        assert_eq!(density(vec![fixtures::measured(0.9, 9.0), fixtures::measured(0.0, 1.1)]), 1.0);
+        assert_eq!(
+            density(vec![fixtures::measured(0.9, 0.9), fixtures::measured(0.95, 0.99)]),
+            0.0
+        );
+        let bounds = |results| tables(&[run(results)]).devices[0].entries[0].at_least;
+        assert!(bounds(vec![fixtures::measured(0.9, 3.0)]), "a higher density may win too");
+        assert!(!bounds(vec![fixtures::measured(0.0, 1.1)]));
+        assert!(!bounds(vec![fixtures::measured(0.9, 2.0), fixtures::measured(0.5, 0.5)]));
     }
 
     #[test]
@@ -116,22 +118,22 @@ mod tests {
             result.problem.cold = true;
             result
         };
-        assert_eq!(density(vec![sample::measured(0.9, 0.5), sample::measured(0.9, 2.0)]), 0.1);
-        let both = vec![cold(sample::measured(0.9, 0.5)), sample::measured(0.9, 2.0)];
+        assert_eq!(density(vec![fixtures::measured(0.9, 0.5), fixtures::measured(0.9, 2.0)]), 0.1);
+        let both = vec![cold(fixtures::measured(0.9, 0.5)), fixtures::measured(0.9, 2.0)];
         assert_eq!(density(both), 0.0);
-        let both = vec![sample::measured(0.9, 0.5), cold(sample::measured(0.9, 2.0))];
+        let both = vec![fixtures::measured(0.9, 0.5), cold(fixtures::measured(0.9, 2.0))];
         assert_eq!(density(both), 0.1);
     }
 
     #[test]
     fn devices_and_sizes_are_kept_apart() {
-        let mut other = run(vec![sample::measured(0.9, 2.0)]);
+        let mut other = run(vec![fixtures::measured(0.9, 2.0)]);
         other.machine.features.push("x86-v4".to_owned());
-        let mut wide = sample::measured(0.9, 2.0);
+        let mut wide = fixtures::measured(0.9, 2.0);
         wide.problem.rows = 1024;
-        let first = run(vec![sample::measured(0.9, 2.0), wide]);
-        let advice = advise(&[first.clone(), other, first]);
-        let entries: Vec<usize> = advice.devices.iter().map(|one| one.entries.len()).collect();
+        let first = run(vec![fixtures::measured(0.9, 2.0), wide]);
+        let tables = tables(&[first.clone(), other, first]);
+        let entries: Vec<usize> = tables.devices.iter().map(|one| one.entries.len()).collect();
         assert_eq!(entries, [2, 1]);
     }
 }

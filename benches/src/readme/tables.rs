@@ -1,0 +1,235 @@
+//! Tables in Markdown.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::{Pretrain, read_json, read_lines, record};
+use crate::catalogue::SPARSITY;
+use crate::format::{self, percent, ratio, seconds};
+use crate::record::{Measured, Run, Verb};
+
+/// The quick catalogue on one machine.
+pub const QUICK: &str = "2026-11-21-cascade-lake/quick.jsonl";
+
+/// Runs of the same products beside different dense products of Burn.
+const BURN: [(&str, &str); 3] = [
+    ("Burn on Flex", "2026-11-21-cascade-lake/rows-1024.jsonl"),
+    ("Burn on Flex with `x86-v4` (AVX-512)", "2026-11-21-cascade-lake/rows-1024-x86-v4.jsonl"),
+    ("Burn on NdArray", "2026-11-21-cascade-lake/rows-1024-ndarray.jsonl"),
+];
+
+/// A run of `benches/peers/cpu_peers.py`.
+const PEERS: &str = "2026-11-21-cascade-lake/peers-1.jsonl";
+
+/// Reports of `pretrain` at several sparsities.
+const LOSSES: [&str; 3] = [
+    "2026-11-21-xeon-avx512/pretrain-80.json",
+    "2026-11-21-xeon-avx512/pretrain-90.json",
+    "2026-11-21-xeon-avx512/pretrain-95.json",
+];
+
+/// Fine-tuned checkpoints.
+const RECOVER: &str = "2026-11-21-recover/recover.jsonl";
+
+/// Rows and state of the caches of the columns of [`products`].
+const COLUMNS: [(usize, bool); 3] = [(256, false), (16, false), (1, true)];
+
+/// Columns of [`peers`], in percent.
+const PEER_SPARSITY: [u32; 5] = [10, 50, 70, 80, 90];
+
+/// A Markdown table.
+fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = format!("|{}\n", "---|".repeat(header.len()));
+    let rows: String = rows.into_iter().map(|row| line(&row)).collect();
+    line(header) + &rule + &rows
+}
+
+/// Machine, date and link of a record, as seen from the root of the repository.
+fn source(run: &Run, name: &str) -> String {
+    let machine = &run.machine;
+    let folder = name.split('/').next().unwrap_or(name);
+    format!(
+        "{} threads of an {} ({}), {}, [record](benches/record/{folder})",
+        machine.threads,
+        machine.device,
+        machine.simd.join(", "),
+        machine.date,
+    )
+}
+
+/// The result of a problem with a 2048 × 8192 weight, blocks of 64 and f32 values.
+fn find(run: &Run, verb: Verb, rows: usize, cold: bool, sparsity: u32) -> Option<&Measured> {
+    run.results.iter().find(|result| {
+        let problem = &result.problem;
+        (problem.verb, problem.rows, problem.cold) == (verb, rows, cold)
+            && (problem.d_input, problem.d_output, problem.block) == (2048, 8192, 64)
+            && problem.dtype == "f32"
+            && problem.sparsity == f64::from(sparsity) / 100.0
+    })
+}
+
+/// Time and speed-up in one cell.
+fn cell(result: &Measured) -> String {
+    format!("{}, {}", seconds(result.sparse.median), ratio(result.speedup.median))
+}
+
+/// Forward products at several sparsities, and the other verbs at one.
+pub fn products() -> Result<String> {
+    let run = Run::read(&record(QUICK))?;
+    let header = COLUMNS.map(|(rows, cold)| {
+        let noun = format::count(rows, "row");
+        if cold { format!("{noun}, cold weights") } else { noun }
+    });
+    let header = ["blocks removed".to_owned()].into_iter().chain(header).collect::<Vec<_>>();
+    let rows = SPARSITY.iter().filter_map(|&sparsity| {
+        let find = |(rows, cold)| find(&run, Verb::Forward, rows, cold, sparsity).map(cell);
+        let cells = COLUMNS.into_iter().map(find).collect::<Option<Vec<_>>>()?;
+        Some([format!("{sparsity} %")].into_iter().chain(cells).collect())
+    });
+    let forward = table(&header, rows);
+    let verbs = [Verb::InputGradient, Verb::WeightGradient, Verb::GatedMlp, Verb::Step];
+    let others = verbs.map(|verb| find(&run, verb, 256, false, 90).map(cell));
+    let others = others.into_iter().collect::<Option<Vec<_>>>();
+    let others = others.with_context(|| format!("{QUICK} has no results of all verbs"))?;
+    let others = table(&verbs.map(|verb| format::verb(verb).to_owned()), [others]);
+    Ok(format!(
+        "Forward product of one layer of 2048 × 8192 in blocks of 64, `f32`: median time, and speed-up over Burn's dense\n\
+         layer. On {}.\n\n{forward}\nOther operations of this layer, with 90 % of the blocks removed and 256 rows:\n\n\
+         {others}",
+        source(&run, QUICK),
+    ))
+}
+
+/// A line of `cpu_peers.py`.
+#[derive(Deserialize)]
+struct Peer {
+    op: String,
+    m: usize,
+    block: usize,
+    sparsity: f64,
+    peer: String,
+    dtype: String,
+    cpu_p25: f64,
+}
+
+/// Speed-up over several other products at several sparsities.
+pub fn peers() -> Result<String> {
+    let mut rows = Vec::new();
+    for (name, file) in BURN {
+        let run = Run::read(&record(file))?;
+        let ratio = |sparsity| {
+            find(&run, Verb::Forward, 1024, false, sparsity).map(|result| result.speedup.median)
+        };
+        rows.push(peer_row(&format!("{name}, dense"), 1024, run.machine.threads, ratio));
+    }
+    let peers: Vec<Peer> = read_lines(PEERS)?;
+    let fastest = |prefix: &str, sparsity: u32| {
+        let matches = |peer: &&Peer| {
+            (peer.op.as_str(), peer.dtype.as_str(), peer.m, peer.block) == ("fwd", "f32", 256, 64)
+                && (peer.sparsity * 100.0).round() == f64::from(sparsity)
+                && peer.peer.starts_with(prefix)
+        };
+        peers.iter().filter(matches).map(|peer| peer.cpu_p25).min_by(f64::total_cmp)
+    };
+    for (name, prefix) in
+        [("MKL (PyTorch), dense", "torch-dense"), ("libxsmm, block-sparse", "libxsmm")]
+    {
+        let ratio = |sparsity| Some(fastest(prefix, sparsity)? / fastest("blast", sparsity)?);
+        rows.push(peer_row(name, 256, 1, ratio));
+    }
+    let header = ["compared with".to_owned(), "rows".to_owned(), "threads".to_owned()].into_iter();
+    let header: Vec<_> =
+        header.chain(PEER_SPARSITY.map(|sparsity| format!("{sparsity} %"))).collect();
+    Ok(table(&header, rows))
+}
+
+fn peer_row(
+    name: &str,
+    rows: usize,
+    threads: usize,
+    speedup: impl Fn(u32) -> Option<f64>,
+) -> Vec<String> {
+    let ratios = PEER_SPARSITY.map(|sparsity| speedup(sparsity).map_or(String::new(), ratio));
+    [name.to_owned(), rows.to_string(), threads.to_string()].into_iter().chain(ratios).collect()
+}
+
+/// Validation loss of `pretrain` at several sparsities.
+pub fn losses() -> Result<String> {
+    let header = ["blocks removed", "dense", "block-sparse", "difference"].map(str::to_owned);
+    let mut rows = Vec::new();
+    for file in LOSSES {
+        let Pretrain { validation_loss, gap_percent, sparsity, .. } = read_json(file)?;
+        rows.push(vec![
+            percent(sparsity),
+            format!("{:.4}", validation_loss.dense),
+            format!("{:.4}", validation_loss.sparse),
+            format!("{gap_percent:+.2} %"),
+        ]);
+    }
+    Ok(table(&header, rows))
+}
+
+/// A line of `measure`.
+#[derive(Deserialize)]
+struct Checkpoint {
+    name: String,
+    loss: f64,
+    gap_percent: f64,
+    mlp_sparsity: f64,
+    bytes: f64,
+    prefill: Rate,
+    decode: Rate,
+}
+
+/// Tokens per second.
+#[derive(Deserialize)]
+struct Rate {
+    lower: f64,
+    median: f64,
+    upper: f64,
+}
+
+impl Rate {
+    fn cell(&self) -> String {
+        format!("{:.0} ({:.0} to {:.0})", self.median, self.lower, self.upper)
+    }
+}
+
+/// A small Llama after one-shot pruning and fine-tuning.
+pub fn recover() -> Result<String> {
+    let header = [
+        "",
+        "blocks removed",
+        "loss, nats per byte",
+        "against dense",
+        "MB",
+        "prefill, tokens/s",
+        "decode, tokens/s",
+    ];
+    let checkpoints: Vec<Checkpoint> = read_lines(RECOVER)?;
+    let rows = checkpoints.iter().map(|checkpoint| {
+        vec![
+            method(&checkpoint.name),
+            format!("{:.1} %", 100.0 * checkpoint.mlp_sparsity),
+            format!("{:.3}", checkpoint.loss),
+            format!("{:+.1} %", checkpoint.gap_percent),
+            format!("{:.2}", checkpoint.bytes / 1e6),
+            checkpoint.prefill.cell(),
+            checkpoint.decode.cell(),
+        ]
+    });
+    Ok(table(&header.map(str::to_owned), rows))
+}
+
+/// How a checkpoint was made, by its name in the record.
+fn method(name: &str) -> String {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
+    match stem {
+        "fine-tuned" => "`fine-tune`, 500 steps".to_owned(),
+        "teacher" => "`fine-tune --teacher`, 500 steps".to_owned(),
+        "long-teacher" => "**`fine-tune --teacher`, 3000 steps**".to_owned(),
+        "dense" => "dense".to_owned(),
+        score => format!("one-shot, `{score}`"),
+    }
+}
