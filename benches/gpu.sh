@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Everything to be measured on an NVIDIA GPU: what is wrong first, then how fast it is beside other libraries.
+# All measurements on an NVIDIA GPU: correctness first, then speed beside other libraries.
 #
 #   benches/gpu.sh OUT                 build, check and measure; results into the new folder OUT
 #   benches/gpu.sh --build DIR         only build, into the new folder DIR, for a machine without Rust
-#   benches/gpu.sh --programs DIR OUT  check and measure with programs built before
+#   benches/gpu.sh --programs DIR OUT  check and measure with the programs in DIR
 #   benches/gpu.sh --quick ...         fewer problems, a few minutes
 #
-# Needs the CUDA toolkit (CUDA_PATH if it is not in the usual place) and Python 3 with torch (CUDA) and triton
-# (PYTHON names another one). CARGO_ARGS goes to cargo before its command. Nothing is timed unless everything was right.
+# Needs the CUDA toolkit (CUDA_PATH if it is not in the usual place) and Python 3 with torch (CUDA) and triton (PYTHON
+# names another interpreter). CARGO_ARGS is passed to cargo before its command. Nothing is timed unless all checks pass.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 python="${PYTHON:-python3}"
@@ -27,7 +27,7 @@ done
 
 new_folder() { mkdir -p "$(dirname "$1")" && mkdir "$1" || { echo "$1 exists: name a new folder" >&2; exit 1; }; }
 
-# The benchmark, and the tests of the kernels, which take the device from BURN_BLAST_DEVICE.
+# The benchmark, and the tests of the kernels, which read the device from BURN_BLAST_DEVICE.
 build() {
   # shellcheck disable=SC2086
   (cd "$here/.." && cargo ${CARGO_ARGS:-} build --release -p blast-bench --no-default-features --features cuda)
@@ -69,7 +69,7 @@ for test in "$programs"/test-*; do
 done
 BURN_BLAST_TF32=1 "$programs/test-cube" --test-threads 1 2>&1 | tee "$out/test-cube-tf32.txt"
 
-step "Memory and races, on one problem of each kernel"
+step "Memory errors and races, on one problem per kernel"
 if command -v compute-sanitizer >/dev/null; then
   for test in "$programs"/test-*; do
     for tool in memcheck racecheck synccheck; do
@@ -85,23 +85,23 @@ step "Limits of the device"
 "$python" "$here/peers/gpu_probe.py" | tee "$out/probe.jsonl"
 if command -v nvcc >/dev/null && nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then
   nvcc -arch=sm_90a -o "$out/wgmma_probe" "$here/peers/wgmma_probe.cu"
-  "$out/wgmma_probe" | tee "$out/wgmma.txt" || echo "not one choice of the offsets is right: see above"
+  "$out/wgmma_probe" | tee "$out/wgmma.txt" || echo "no choice of the offsets is right: see above"
   rm "$out/wgmma_probe"
 else
-  echo "SKIPPED: the probe of wgmma wants nvcc and compute capability 9.0" | tee "$out/wgmma.txt"
+  echo "SKIPPED: the probe of wgmma needs nvcc and compute capability 9.0" | tee "$out/wgmma.txt"
 fi
 
-# Hosts of such GPUs often have what no other machine here had.
-step "The tile unit of the host"
+# Hosts of such GPUs often have AMX, which none of the recorded machines has.
+step "AMX on the host"
 if grep -q amx_bf16 /proc/cpuinfo; then
   BLAST_ABI="$programs/libblast_abi.so" "$python" "$here/peers/cpu_peers.py" --plugin "$here/peers/blast.py" --threads 1 \
     --kn 2048x8192 --m 256 --block 64 --sparsity 0.9 --ops fwd --rounds 9 > "$out/amx.jsonl"
   "$python" "$here/peers/table.py" < "$out/amx.jsonl" | tee "$out/amx.md"
 else
-  echo "SKIPPED: the processor has no tile unit for bf16" | tee "$out/amx.md"
+  echo "SKIPPED: the processor has no AMX for bf16" | tee "$out/amx.md"
 fi
 
-# Ours and the others by turns, three times, so that a clock that drifts meets both.
+# Our kernels and the other libraries alternate, three times, so that a drifting clock affects both.
 models="llama-3.1-8b,llama-3.1-405b" rows="1,16,256,2048" sparsity="50,70,80,90,95" laps=3 limit=240
 if [ -n "$quick" ]; then
   models="llama-3.1-8b" rows="1,2048" sparsity="90,95" laps=1 limit=60

@@ -20,7 +20,7 @@ def ptr(array):
 
 
 def lines(shape):
-    """Floats that start at a cache line, as those of the Flex backend do."""
+    """Floats aligned to a cache line, as on the Flex backend."""
     count = int(np.prod(shape))
     raw = np.empty(count + 16, np.float32)
     start = (-raw.ctypes.data % 64) // 4

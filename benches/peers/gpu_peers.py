@@ -7,11 +7,11 @@ the quartiles of its seconds, or with the reason why it could not run.
 
 Peers
   cublas    torch.matmul on the dense weights
-  torch-bsr torch.sparse._triton_ops.bsr_dense_addmm, weight as BSR [N, K], activations turned
+  torch-bsr torch.sparse._triton_ops.bsr_dense_addmm, weight as BSR [N, K], activations transposed
   triton    one program for each tile of rows and block column, tl.dot over the kept blocks of the column; no
             tuning: what a good compiler makes of the plain algorithm
 
-Each peer is compared with the dense product in f64 before it is timed. The peers of a problem are timed by turns, by
+Each peer is compared with the dense product in f64 before it is timed. The peers of a problem alternate and are timed with
 CUDA events; --cold goes through copies of the weight that are together larger than the L2 cache.
 Needs torch with CUDA, and triton. `TRITON_INTERPRET=1 gpu_peers.py --selftest` checks the Triton kernel on a CPU.
 """
@@ -111,7 +111,7 @@ def forward(weights, x):
 
 
 def gradients(weights, x, verb):
-    """The dense gradients; nobody else has sparse ones."""
+    """The dense gradients; no other library has block-sparse ones."""
     w = weights[0].dense()
     dy = torch.randn((x.shape[0], weights[0].n), device=x.device, dtype=x.dtype)
     if verb == "input_gradient":
@@ -132,7 +132,7 @@ def gated(weights, x, down):
     return want, {"cublas": (cublas, cublas), "triton": (plain, plain)}
 
 
-def time_by_turns(calls, rounds):
+def time_interleaved(calls, rounds):
     for call in calls.values():
         for _ in range(3):
             call()
@@ -189,7 +189,7 @@ def measure(args, device, dtype):
                     except Exception as reason:  # a peer that cannot do a shape is named, not hidden
                         say({"peer": name, "failed": str(reason)[:200]})
                 del want
-                for name, seconds in time_by_turns(calls, args.rounds).items():
+                for name, seconds in time_interleaved(calls, args.rounds).items():
                     low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
                     say({"peer": name, "seconds": {"low": low, "median": median, "high": high}, "copies": copies})
             except torch.cuda.OutOfMemoryError:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Joins runs of `blast-bench` and `gpu_peers.py` into a Markdown table: one line for each problem that both timed.
+"""Joins runs of `blast-bench` and `gpu_peers.py` into a Markdown table with one line per problem that both timed.
 
     gpu_table.py FILE.jsonl ...
 
-Several runs of one problem are joined by the median of their medians; the spread is that between runs.
+Several runs of one problem are joined by the median of their medians, with the range over the runs.
 """
 import json
 import statistics

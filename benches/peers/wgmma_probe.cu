@@ -69,10 +69,10 @@ int main() {
   const uint32_t along_k_of_a = CORE, along_m = CORE * (K / SIDE), along_n = CORE, along_k_of_b = CORE * (N / SIDE);
   int found = 0;
   for (int choice = 0; choice < 4; choice++) {
-    bool a_turned = choice & 1, b_turned = choice & 2;
+    bool a_swapped = choice & 1, b_swapped = choice & 2;
     for (int i = 0; i < M * N; i++) y[i] = NAN;
-    product<<<1, 128>>>(a, b, y, a_turned ? along_m : along_k_of_a, a_turned ? along_k_of_a : along_m,
-                        b_turned ? along_k_of_b : along_n, b_turned ? along_n : along_k_of_b);
+    product<<<1, 128>>>(a, b, y, a_swapped ? along_m : along_k_of_a, a_swapped ? along_k_of_a : along_m,
+                        b_swapped ? along_k_of_b : along_n, b_swapped ? along_n : along_k_of_b);
     cudaError_t error = cudaDeviceSynchronize();
     if (error != cudaSuccess) return printf("%s\n", cudaGetErrorString(error)), 1;
     int wrong = 0;
@@ -83,8 +83,8 @@ int main() {
         wrong += !(y[m * N + n] == (float)want);
       }
     found += wrong == 0;
-    printf("A: leading offset along %s; B, n contiguous: leading offset along %s: %d of %d wrong\n", a_turned ? "m" : "k",
-           b_turned ? "k" : "n", wrong, M * N);
+    printf("A: leading offset along %s; B, n contiguous: leading offset along %s: %d of %d wrong\n", a_swapped ? "m" : "k",
+           b_swapped ? "k" : "n", wrong, M * N);
   }
   return found == 1 ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-//! The host kernels behind a C ABI, so that `peers.py` can time them beside other libraries in one process.
+//! The host kernels behind a C ABI, so that `cpu_peers.py` can time them beside other libraries in one process.
 //!
 //! Pointers are not checked; lengths follow from the sizes of the pattern and `m`.
 
@@ -9,10 +9,10 @@ use burn_blast_kernels::cpu::{self, HostFloat, Values};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use half::bf16;
 
-/// A pattern made from a block-column view; null if the indices are not valid.
+/// Creates a pattern from its column view; null if the indices are not valid.
 ///
 /// # Safety
-/// `col_ptr` holds `n / block + 1` numbers, `row_idx` as many as its last.
+/// `col_ptr` holds `n / block + 1` elements, `row_idx` as many as its last element says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_pattern(
     k: usize,
@@ -23,7 +23,7 @@ pub unsafe extern "C" fn blast_pattern(
 ) -> *mut BlockPattern {
     let build = || {
         let (shape, block) = (MatrixShape::new(k, n).ok()?, BlockSize::new(block).ok()?);
-        // SAFETY: the caller's.
+        // SAFETY: guaranteed by the caller.
         let (col_ptr, row_idx) = unsafe {
             let col_ptr = from_raw_parts(col_ptr, n.div_ceil(block.get()) + 1);
             let nnz = *col_ptr.last()? as usize;
@@ -40,26 +40,26 @@ pub unsafe extern "C" fn blast_pattern(
 /// `pattern` came from [`blast_pattern`] and is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_pattern_free(pattern: *mut BlockPattern) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     drop(unsafe { Box::from_raw(pattern) });
 }
 
 /// # Safety
 /// `len` elements must be readable at `ptr`.
 unsafe fn view<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { from_raw_parts(ptr, len) }
 }
 
 /// # Safety
 /// `len` elements must be writable at `ptr`.
 unsafe fn room<'a, T>(ptr: *mut T, len: usize) -> &'a mut [MaybeUninit<T>] {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe { from_raw_parts_mut(ptr.cast(), len) }
 }
 
 /// # Safety
-/// As the exported functions.
+/// The same as for the exported functions.
 unsafe fn forward<T: HostFloat>(
     pattern: &BlockPattern,
     x: *const T,
@@ -68,67 +68,47 @@ unsafe fn forward<T: HostFloat>(
     m: usize,
 ) {
     let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     let (x, y) = unsafe { (view(x, m * k), room(y, m * n)) };
     cpu::spmm_into(x, values, None, pattern, y);
 }
 
-/// `y = x · w` in f32.
-///
-/// # Safety
-/// `x` holds `m · k` floats, `values` the kept blocks, `y` has room for `m · n`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blast_spmm_f32(
-    pattern: *const BlockPattern,
-    x: *const f32,
-    values: *const f32,
-    y: *mut f32,
-    m: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let values = Values::F32(view(values, (*pattern).value_count()));
-        forward(&*pattern, x, values, y, m);
-    }
+/// Exports a forward product with floating-point values.
+macro_rules! forward {
+    ($(#[$doc:meta])* $name:ident, $input:ty, $value:ty, $values:path) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// `x` holds `m · k` elements, `values` the kept blocks, `y` has room for `m · n` elements.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            pattern: *const BlockPattern,
+            x: *const $input,
+            values: *const $value,
+            y: *mut $input,
+            m: usize,
+        ) {
+            // SAFETY: guaranteed by the caller.
+            unsafe {
+                let values = $values(view(values, (*pattern).value_count()));
+                forward(&*pattern, x, values, y, m);
+            }
+        }
+    };
 }
 
-/// `y = x · w` with weights in bf16.
-///
-/// # Safety
-/// As [`blast_spmm_f32`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blast_spmm_bf16w(
-    pattern: *const BlockPattern,
-    x: *const f32,
-    values: *const bf16,
-    y: *mut f32,
-    m: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let values = Values::Bf16(view(values, (*pattern).value_count()));
-        forward(&*pattern, x, values, y, m);
-    }
-}
-
-/// `y = x · w` with everything in bf16, with AMX where the machine has it.
-///
-/// # Safety
-/// As [`blast_spmm_f32`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blast_spmm_bf16(
-    pattern: *const BlockPattern,
-    x: *const bf16,
-    values: *const bf16,
-    y: *mut bf16,
-    m: usize,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        let values = Values::Bf16(view(values, (*pattern).value_count()));
-        forward(&*pattern, x, values, y, m);
-    }
-}
+forward!(
+    /// `y = x · w` in f32.
+    blast_spmm_f32, f32, f32, Values::F32
+);
+forward!(
+    /// `y = x · w` with weights in bf16.
+    blast_spmm_bf16w, f32, bf16, Values::Bf16
+);
+forward!(
+    /// `y = x · w` with everything in bf16, with AMX where the machine has it.
+    blast_spmm_bf16, bf16, bf16, Values::Bf16
+);
 
 /// `y = x · w` with weights in int8, one scale per block.
 ///
@@ -143,7 +123,7 @@ pub unsafe extern "C" fn blast_spmm_int8(
     y: *mut f32,
     m: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let values = view(values, (*pattern).value_count());
         let values = Values::Int8 { values, scales: view(scales, (*pattern).nnz()) };
@@ -163,7 +143,7 @@ pub unsafe extern "C" fn blast_spmm_t_f32(
     dx: *mut f32,
     m: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let pattern = &*pattern;
         let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
@@ -184,7 +164,7 @@ pub unsafe extern "C" fn blast_sddmm_f32(
     dw: *mut f32,
     m: usize,
 ) {
-    // SAFETY: the caller's.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let pattern = &*pattern;
         let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
