@@ -66,7 +66,7 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
     let root = root();
     let result = picture::result()?;
     let files = [
-        ("README.md", vec![("pretrain", result.image), ("products", tables::products()?)]),
+        ("README.md", vec![("pretrain", result.images), ("products", tables::products()?)]),
         (
             "docs/src/when-it-pays.md",
             vec![("peers", tables::peers()?), ("losses", tables::losses()?)],

@@ -24,12 +24,15 @@ const TEXT: &str = "#e6e6e6";
 const QUIET: &str = "#8a93a3";
 const ACCENT: &str = "#f0c674";
 
-/// The picture and the element that shows it.
+/// Blocks kept by a weight of the same run, repeated on another machine.
+const PATTERN: &str = "benches/record/2026-11-28-zen4/pattern.svg";
+
+/// The picture and the elements that show it.
 pub struct Picture {
     /// The drawing.
     pub svg: String,
-    /// An `<img>` with the same content as text.
-    pub image: String,
+    /// An `<img>` with the same content as text, and one of a pattern.
+    pub images: String,
 }
 
 /// Name, dense value, sparse value, and the comparison of both.
@@ -50,11 +53,12 @@ pub fn result() -> Result<Picture> {
         .iter()
         .map(|[name, dense, sparse, _]| format!("{name} {dense} and {sparse}"))
         .collect();
-    let image = format!(
-        "<img src=\"{PICTURE}\" width=\"{WIDTH}\"\n  alt=\"Result of the pretrain example, dense and block-sparse: {}\">",
+    let images = format!(
+        "<img src=\"{PICTURE}\" width=\"{WIDTH}\"\n  alt=\"Result of the pretrain example, dense and block-sparse: {}\">\n\n\
+         <img src=\"{PATTERN}\" width=\"420\" alt=\"Blocks that one pruned weight keeps\">",
         escape(&said.join("; "))
     );
-    Ok(Picture { svg: draw(&rows, &footer), image })
+    Ok(Picture { svg: draw(&rows, &footer), images })
 }
 
 fn rows(report: &Pretrain) -> Vec<Row> {
