@@ -14,7 +14,7 @@ use crate::break_even::TuningTable;
 use crate::functions::{gather, pack, unpack};
 use crate::ops::packed;
 use crate::quantize::value_bytes;
-use crate::window::{self, Stage, View};
+use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
 const CONTAINER: &str = "Struct:BlockSparseWeight";
@@ -40,7 +40,7 @@ pub struct BlockSparseWeight {
     probe_id: ParamId,
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
-    layer: Option<usize>,
+    layer: Option<LayerId>,
     /// Type of the values, or the one they had before they were quantised.
     float: DType,
     tuning: Option<Arc<TuningTable>>,

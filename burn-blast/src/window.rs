@@ -19,6 +19,13 @@ thread_local! {
     static WINDOW: RefCell<Option<(View, Update)>> = const { RefCell::new(None) };
 }
 
+/// Identity of a layer in a training run: its place among the layers of the model.
+///
+/// The path of a layer is for messages only: it depends on the module that the optimizer was attached to. Parameter ids
+/// change when a record is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct LayerId(pub(crate) usize);
+
 /// Which parameter of the weight is being walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -31,8 +38,7 @@ pub(crate) enum Stage {
 pub(crate) struct View {
     pub(crate) stage: Stage,
     pub(crate) pattern: BlockPattern,
-    /// Number of the layer in its training run.
-    pub(crate) layer: Option<usize>,
+    pub(crate) layer: Option<LayerId>,
     /// Other devices train replicas of the weight.
     pub(crate) replicated: bool,
 }
@@ -43,7 +49,7 @@ pub(crate) struct Update {
     pub(crate) pattern: Option<BlockPattern>,
     /// Whether the weight has a probe from now on.
     pub(crate) probe: Option<bool>,
-    pub(crate) layer: Option<usize>,
+    pub(crate) layer: Option<LayerId>,
     pub(crate) tuning: Option<Arc<TuningTable>>,
     /// Gradient norms of all blocks, row by row: from the walk over the probe to the walk over the values.
     pub(crate) grad_norms: Option<Vec<f32>>,

@@ -3,32 +3,17 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Tensor};
-use burn_blast_checkpoint::format::VALUES;
-use burn_blast_kernels::budget::erdos_renyi;
+use burn_blast_checkpoint::format::{PROBE, VALUES};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
-use super::shared::LayerPlan;
+use super::plan::{LayerPlan, ModelLayer, inside, plan};
 use super::update::counts;
-use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth};
-use crate::window::{self, Stage, View, layer_name};
-
-/// A layer found in the model.
-struct Found {
-    /// What a user calls it.
-    path: String,
-    /// Path of its weight, or of its values.
-    parameter: String,
-    shape: MatrixShape,
-    block: BlockSize,
-    pattern: BlockPattern,
-    /// A plain linear weight, pruned in place.
-    masked: bool,
-    quantized: bool,
-}
+use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Growth};
+use crate::window::{self, LayerId, Stage, View, layer_name};
 
 impl<O: BlockOptimizer> Blast<O> {
-    /// Finds the layers of a model, gives each its target, and returns the model, whose layers now know
-    /// their number, with the optimizer to train it.
+    /// Finds the layers of a model and gives each its number and target. Returns the model, whose layers now know their
+    /// number, and the optimizer to train it.
     ///
     /// To resume, load the model, attach again, then load the optimizer
     /// ([`io::load_optimizer`](crate::io::load_optimizer)).
@@ -38,153 +23,67 @@ impl<O: BlockOptimizer> Blast<O> {
     pub fn attach<M: Module>(self, model: M) -> Result<(M, ModuleOptimizer), BlastError> {
         let config = self.shared.config.clone();
         config.validate()?;
-        let mut finder = Finder {
-            config: &config,
-            path: Vec::new(),
-            linear: Vec::new(),
-            found: Vec::new(),
-            error: None,
-        };
-        model.visit(&mut finder);
-        if let Some(error) = finder.error {
-            return Err(error);
-        }
-        let found = finder.found;
-        let plans = plan(&config, &found)?;
-        let ranks = plans.iter().map(LayerPlan::ranks).collect();
-        {
-            let mut state = self.shared.lock();
-            if !state.plans.is_empty() {
-                return Err(BlastError::AlreadyAttached);
-            }
-            state.layers = plans
-                .iter()
-                .zip(&found)
-                .map(|(plan, found)| counts(plan, 0, &(&found.pattern).into(), &found.pattern))
-                .collect();
-            state.plans = plans;
-        }
-        // The step before an update arms it; before the first step there is none.
+        let mut visitor = ListLayers::new(&config);
+        model.visit(&mut visitor);
+        let layers = visitor.finish()?;
+        let plans = plan(&config, &layers)?;
+        let selects = plans.iter().map(LayerPlan::selects).collect();
+        let counts = plans.iter().zip(&layers).map(|(plan, layer)| {
+            let pattern = &layer.pattern;
+            counts(plan, 0, &pattern.into(), pattern)
+        });
+        let counts = counts.collect();
+        self.shared.attach(plans, counts)?;
+        // The step before an update adds the probes. Before the first step there is none.
         let first = config.growth == Growth::Gradient && config.is_update(1);
-        let model = model.map(&mut Numberer { next: 0, found: &found, ranks, first });
+        let model = model.map(&mut NumberLayers { next: 0, layers: &layers, selects, first });
+        Ok((model, self.into_optimizer(&layers)))
+    }
+
+    /// One optimizer for all parameters, with groups for plain linear weights and probes.
+    fn into_optimizer(self, layers: &[ModelLayer]) -> ModuleOptimizer {
         let mut optimizer = ModuleOptimizer::from(self.clone());
         if let Some(clipping) = &self.clipping {
             optimizer = optimizer.with_grad_clipping(clipping.clone());
         }
-        for (layer, found) in found.iter().enumerate() {
-            optimizer = if found.masked {
-                let masked = Blast { masked: Some(layer), ..self.clone() };
-                let group = ParamGroup::from_path(&found.parameter);
+        for (at, layer) in layers.iter().enumerate() {
+            optimizer = if layer.masked {
+                let masked = Blast { masked: Some(LayerId(at)), ..self.clone() };
+                let group = ParamGroup::from_path(&layer.parameter);
                 optimizer.with_group(group, masked, self.clipping.clone())
             } else {
-                // Clipping elements would make ties of the norms that growth ranks by.
-                let weight = found.parameter.trim_end_matches(VALUES);
-                let probe = ParamGroup::from_path(format!("{weight}probe"));
+                // Clipping by element would make ties of the norms that growth ranks by.
+                let weight = layer.parameter.trim_end_matches(VALUES);
+                let probe = ParamGroup::from_path(format!("{weight}{PROBE}"));
                 optimizer.with_group(probe, self.clone(), None)
             };
         }
-        Ok((model, optimizer))
+        optimizer
     }
 }
 
-/// Whether `path` is `filter` or lies inside it.
-fn inside(path: &str, filter: &str) -> bool {
-    path.strip_prefix(filter).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-fn plan(config: &BlastConfig, found: &[Found]) -> Result<Vec<LayerPlan>, BlastError> {
-    if found.is_empty() {
-        return Err(BlastError::NothingToPrune);
-    }
-    let rules = config.layers.iter().map(|rule| &rule.path);
-    let linear = config.linear.iter().map(|rule| &rule.path);
-    for filter in config.dense.iter().chain(rules).chain(linear).chain(&config.tied) {
-        if !found.iter().any(|layer| inside(&layer.path, filter)) {
-            let layers: Vec<&str> = found.iter().map(|layer| layer.path.as_str()).collect();
-            return Err(BlastError::FilterMatchesNothing {
-                filter: filter.clone(),
-                layers: layers.join(", "),
-            });
-        }
-    }
-    let first_exempt = found.len().saturating_sub(config.dense_last);
-    let exempt = |at: usize| {
-        at >= first_exempt || config.dense.iter().any(|filter| inside(&found[at].path, filter))
-    };
-    let pruned: Vec<usize> = (0..found.len()).filter(|&at| !exempt(at)).collect();
-    if pruned.is_empty() {
-        return Err(BlastError::AllDense);
-    }
-    if let Some(&at) = pruned.iter().find(|&&at| found[at].quantized) {
-        return Err(BlastError::Quantized { layer: found[at].path.clone() });
-    }
-    let grids: Vec<(usize, usize)> = pruned
-        .iter()
-        .map(|&at| (found[at].pattern.block_rows(), found[at].pattern.block_cols()))
-        .collect();
-    let shares = match config.budget {
-        Budget::ErdosRenyi => erdos_renyi(&grids, 1.0 - config.sparsity),
-        Budget::Uniform | Budget::Global { .. } => vec![1.0 - config.sparsity; grids.len()],
-    };
-    let plan = |layer: &Found| LayerPlan {
-        name: layer.path.clone(),
-        shape: layer.shape,
-        block: layer.block,
-        target: None,
-        fixed: false,
-        masked: layer.masked,
-        leader: None,
-    };
-    let mut plans: Vec<LayerPlan> = found.iter().map(plan).collect();
-    for (&at, density) in pruned.iter().zip(shares) {
-        let own = config.layers.iter().rev().find(|rule| inside(&found[at].path, &rule.path));
-        plans[at].fixed = own.is_some();
-        plans[at].target = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
-    }
-    tie(config, &mut plans)?;
-    Ok(plans)
-}
-
-/// Gives layers a leader: the first one of the same shape in the same module.
-fn tie(config: &BlastConfig, plans: &mut [LayerPlan]) -> Result<(), BlastError> {
-    let parent = |plan: &LayerPlan| plan.name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-    let tied = |plan: &LayerPlan, filter: &str| {
-        plan.target.is_some() && !plan.masked && inside(&plan.name, filter)
-    };
-    for filter in &config.tied {
-        let members: Vec<usize> = (0..plans.len()).filter(|&at| tied(&plans[at], filter)).collect();
-        let mut found = false;
-        for &at in &members {
-            let same = |other: &LayerPlan| {
-                let grid = |plan: &LayerPlan| (parent(plan), plan.shape, plan.block);
-                other.leader.is_none() && grid(other) == grid(&plans[at])
-            };
-            let leader = members.iter().copied().find(|&first| first < at && same(&plans[first]));
-            if let Some(leader) = leader {
-                plans[at].leader = Some(leader);
-                plans[at].target = plans[leader].target;
-                found = true;
-            }
-        }
-        if !found {
-            return Err(BlastError::NothingToTie { filter: filter.clone() });
-        }
-    }
-    Ok(())
-}
-
-/// Collects block-sparse weights, and the plain linear weights the configuration names.
-struct Finder<'a> {
+/// Lists the block-sparse weights of a model, and the plain linear weights that the configuration names.
+#[derive(derive_new::new)]
+struct ListLayers<'a> {
     config: &'a BlastConfig,
+    #[new(default)]
     path: Vec<String>,
     /// For each open module, whether it is an `nn::Linear`.
+    #[new(default)]
     linear: Vec<bool>,
-    found: Vec<Found>,
+    #[new(default)]
+    layers: Vec<ModelLayer>,
+    #[new(default)]
     error: Option<BlastError>,
 }
 
-impl Finder<'_> {
-    fn linear_rule(&self, path: &str) -> Option<usize> {
+impl ListLayers<'_> {
+    fn finish(self) -> Result<Vec<ModelLayer>, BlastError> {
+        self.error.map_or(Ok(self.layers), Err)
+    }
+
+    /// Block size for a plain linear weight, if it is to be pruned.
+    fn linear_block(&self, path: &str) -> Option<usize> {
         let rule = self.config.linear.iter().rev().find(|rule| inside(path, &rule.path))?;
         Some(rule.block_size)
     }
@@ -198,14 +97,13 @@ impl Finder<'_> {
     ) -> Result<(), BlastError> {
         let path = layer_name(&parameter, "weight");
         let shape = MatrixShape::new(dims[0], dims[1])?;
-        let block = BlockSize::new(block)?;
-        let pattern = BlockPattern::dense(shape, block);
-        self.found.push(Found { path, parameter, shape, block, pattern, masked: true, quantized });
+        let pattern = BlockPattern::dense(shape, BlockSize::new(block)?);
+        self.layers.push(ModelLayer { path, parameter, pattern, masked: true, quantized });
         Ok(())
     }
 }
 
-impl ModuleVisitor for Finder<'_> {
+impl ModuleVisitor for ListLayers<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.push(name.to_string());
         self.linear.push(container_type == "Struct:Linear");
@@ -217,28 +115,19 @@ impl ModuleVisitor for Finder<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
+        let parameter = self.path.join(".");
         let quantized = || matches!(param.val().dtype(), DType::QFloat(_));
         match window::view() {
             Some(View { stage: Stage::Values, pattern, .. }) => {
-                let (shape, block) = (pattern.shape(), pattern.block());
-                let (name, parameter) = (layer_name(&path, "weight.values"), path);
+                let path = layer_name(&parameter, "weight.values");
                 let quantized = quantized();
-                self.found.push(Found {
-                    path: name,
-                    parameter,
-                    shape,
-                    block,
-                    pattern,
-                    masked: false,
-                    quantized,
-                });
+                self.layers.push(ModelLayer { path, parameter, pattern, masked: false, quantized });
             }
             Some(_) => {}
             None if D == 2 && self.linear.last() == Some(&true) => {
-                if let Some(block) = self.linear_rule(&path)
+                if let Some(block) = self.linear_block(&parameter)
                     && let Err(error) =
-                        self.add_linear(path, &param.base().dims(), block, quantized())
+                        self.add_linear(parameter, &param.base().dims(), block, quantized())
                 {
                     self.error.get_or_insert(error);
                 }
@@ -248,27 +137,27 @@ impl ModuleVisitor for Finder<'_> {
     }
 }
 
-/// Tells each block-sparse weight its number.
-struct Numberer<'a> {
+/// Gives each block-sparse weight its number.
+struct NumberLayers<'a> {
     next: usize,
-    found: &'a [Found],
-    /// Whether a layer ranks blocks of its own.
-    ranks: Vec<bool>,
+    layers: &'a [ModelLayer],
+    /// Whether a layer selects blocks of its own.
+    selects: Vec<bool>,
     /// Whether the first step is an update.
     first: bool,
 }
 
-impl ModuleMapper for Numberer<'_> {
+impl ModuleMapper for NumberLayers<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if window::values().is_some() {
-            while self.found[self.next].masked {
+            while self.layers[self.next].masked {
                 self.next += 1;
             }
             window::update(|update| {
-                update.layer = Some(self.next);
+                update.layer = Some(LayerId(self.next));
                 // A resumed layer has the probe that it was saved with.
-                if !self.ranks[self.next] || self.first {
-                    update.probe = Some(self.ranks[self.next]);
+                if !self.selects[self.next] || self.first {
+                    update.probe = Some(self.selects[self.next]);
                 }
             });
             self.next += 1;

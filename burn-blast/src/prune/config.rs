@@ -66,9 +66,9 @@ pub struct BlastConfig {
     /// Steps from one update of the pattern to the next.
     #[config(default = 25)]
     pub interval: usize,
-    /// Step of the first update; 0 means one interval after the start.
-    #[config(default = 0)]
-    pub start_step: usize,
+    /// Step of the first update, by default one interval after the start.
+    #[config(default = "None")]
+    pub start_step: Option<usize>,
     /// Share of the steps after which the pattern stays fixed (the rest is BLaST's decay term).
     #[config(default = 0.7)]
     pub end_fraction: f64,
@@ -118,7 +118,7 @@ pub struct BlastConfig {
 impl BlastConfig {
     /// Step of the first update.
     pub fn first_update(&self) -> usize {
-        if self.start_step == 0 { self.interval } else { self.start_step }
+        self.start_step.unwrap_or(self.interval)
     }
 
     /// Step of the last update.
@@ -161,6 +161,7 @@ impl BlastConfig {
         let share = |value: f64| (0.0..=1.0).contains(&value);
         check(self.total_steps > 0, "total_steps", self.total_steps.to_string(), "at least 1")?;
         check(self.interval > 0, "interval", self.interval.to_string(), "at least 1")?;
+        check(self.start_step != Some(0), "start_step", "0".to_string(), "at least 1")?;
         check(
             (0.0..1.0).contains(&self.sparsity),
             "sparsity",
@@ -177,7 +178,7 @@ impl BlastConfig {
             self.last_update() <= self.total_steps,
             "total_steps",
             self.total_steps.to_string(),
-            "at least the step of the first update (start_step, else interval)",
+            "at least the step of the first update (start_step, or interval if there is none)",
         )?;
         check(
             share(self.growth_fraction),

@@ -1,11 +1,11 @@
-//! What can be wrong with a pruning setup.
+//! What can be wrong with a pruning run.
 
 use std::path::PathBuf;
 
 use burn_blast_kernels::PatternError;
 use thiserror::Error;
 
-/// Why a pruning setup was refused.
+/// Why a pruning run was refused or stopped.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BlastError {
@@ -59,6 +59,15 @@ pub enum BlastError {
     /// A block size has no kernel.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// Replicas of a model keep different blocks.
+    #[error(
+        "replicas keep different blocks in layer \"{layer}\": start them from the same weights and optimizer state, \
+         reduce gradients before the optimizer steps, and use devices of one kind, whose sums round alike"
+    )]
+    ReplicasDiffer {
+        /// Path of the first layer that differs.
+        layer: String,
+    },
     /// The run ledger cannot be written.
     #[error("the run ledger {path} cannot be written: {source}")]
     Ledger {

@@ -1,17 +1,18 @@
-//! Plain linear weights: pruned in place, to exact zero blocks, at dense speed.
+//! Plain linear weights, pruned in place: dropped blocks are set to zero, and the product stays dense.
 //!
-//! [`BlockSparseLinear::from_linear`](crate::module::BlockSparseLinear::from_linear) packs what is left.
+//! [`BlockSparseLinear::from_linear`](crate::module::BlockSparseLinear::from_linear) packs the blocks that are left.
 
 use burn::optim::LearningRate;
 use burn::tensor::Tensor;
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::optimizer::move_state;
-use super::shared::LayerPlan;
-use super::update::{contend, counts, sources};
+use super::plan::LayerPlan;
+use super::update::{counts, rank_globally, sources};
 use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
 use crate::functions::{dense_block_norms, gather, pack, unpack};
 use crate::ops::packed;
+use crate::window::LayerId;
 
 impl<O: BlockOptimizer> Blast<O> {
     /// One step of a plain weight, `[d_input, d_output]`.
@@ -21,12 +22,12 @@ impl<O: BlockOptimizer> Blast<O> {
         weight: Tensor<D>,
         grad: Tensor<D>,
         state: Option<BlastState<O::State<D>>>,
-        layer: usize,
+        layer: LayerId,
     ) -> (Tensor<D>, BlastState<O::State<D>>) {
         let config = &self.shared.config;
-        let plan = self.plan(layer);
+        let plan = self.shared.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(plan.blocks()));
-        state.step = self.shared.count_step(layer, state.step);
+        state.step = self.shared.tick(layer, state.step);
         let Some(target) = plan.target else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             state.inner = inner;
@@ -37,7 +38,7 @@ impl<O: BlockOptimizer> Blast<O> {
         let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &plan), &pattern);
         if config.score == Score::Movement {
             let so_far = state.movement.take();
-            state.movement = Some(score::moved(so_far, blocks(&weight), blocks(&grad)));
+            state.movement = Some(score::add_movement(so_far, blocks(&weight), blocks(&grad)));
         }
         let inner = state.inner.take();
         let (mut weight, inner) = match &state.kept {
@@ -60,10 +61,10 @@ impl<O: BlockOptimizer> Blast<O> {
             let gradients =
                 (config.growth == Growth::Gradient).then(|| gradient_norms(&grad, &plan));
             let ranked = (scores.as_slice(), gradients.as_deref());
-            let next = self.choose(&plan, layer, target, &mut state, &pattern, ranked);
+            let next = self.select_pattern(&plan, layer, target, &mut state, &pattern, ranked);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
-            // Copies and moments may have another type than the weight.
+            // Master weights and moments may have another type than the weight.
             move_state::<O, D>(&mut state, &weight, |tensor| {
                 let dtype = tensor.dtype();
                 tensor * survivors.clone().cast(dtype)
@@ -73,7 +74,7 @@ impl<O: BlockOptimizer> Blast<O> {
             weight = weight * survivors;
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
-            contend(&self.shared, layer, target, &mut state, scores);
+            rank_globally(&self.shared, layer, target, &mut state, scores);
         }
         (weight, state)
     }
@@ -83,7 +84,7 @@ fn kept_pattern(plan: &LayerPlan, kept: Option<&[u32]>) -> BlockPattern {
     match kept {
         None => BlockPattern::dense(plan.shape, plan.block),
         Some(kept) => {
-            // Recorded state is checked when it is used: only here is the size of the grid known.
+            // Recorded state is checked here, where the size of the grid is known.
             let kept = kept.iter().map(|&at| at as usize).filter(|&at| at < plan.blocks());
             BlockPattern::from_mask(&BlockMask::from_indices(plan.shape, plan.block, kept))
         }

@@ -36,13 +36,16 @@
 //! ```
 
 mod attach;
+mod clock;
 mod config;
 mod error;
 mod ledger;
 mod masked;
 mod master;
 mod moments;
+mod monitor;
 mod optimizer;
+mod plan;
 mod replicas;
 mod schedule;
 mod score;
@@ -51,14 +54,13 @@ mod shared;
 mod state;
 mod update;
 
-pub use burn_blast_kernels::budget::{Budget, keep_top};
+pub use burn_blast_kernels::budget::Budget;
 pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Score};
 pub use error::BlastError;
 pub use master::{MasterState, MasterWeights};
 pub use moments::BlockOptimizer;
+pub use monitor::{LayerSnapshot, Monitor, Snapshot};
 pub use optimizer::Blast;
-pub use replicas::{ReplicaError, check_replicas, pattern_hash};
+pub use replicas::{check_replicas, pattern_hash};
 pub use schedule::Schedule;
-pub use select::{Ranked, grow};
-pub use shared::{LayerSnapshot, Monitor, Snapshot};
 pub use state::BlastState;

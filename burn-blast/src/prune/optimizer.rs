@@ -9,33 +9,34 @@ use burn::tensor::{Device, Tensor};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::ledger::Ledger;
+use super::plan::LayerPlan;
 use super::select::Ranked;
-use super::shared::{LayerPlan, Shared};
-use super::update::{contend, counts, next_mask, sources};
+use super::shared::Shared;
+use super::update::{counts, next_mask, rank_globally, sources};
 use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
 use crate::functions::gather;
 use crate::ops::packed;
-use crate::window::{self, Stage, View};
+use crate::window::{self, LayerId, Stage, View};
 
 /// Prune-and-grow around an optimizer.
 ///
-/// It acts on each parameter inside the optimizer step, so it works unchanged in a custom loop, in
-/// `SupervisedTraining`, with gradient accumulation and with several devices. Parameters that are not
-/// block-sparse weights go to the wrapped optimizer as they are. When gradients are accumulated, or a layer is
-/// used several times in one pass, growth ranks by the sum of the norms of the parts.
+/// It acts on each parameter inside the optimizer step, so it works in a custom loop, in `SupervisedTraining`, with
+/// gradient accumulation and on several devices. Parameters that are not block-sparse weights go to the wrapped
+/// optimizer as they are. If gradients are accumulated, or a layer is used several times in one pass, growth ranks by
+/// the sum of the norms of the parts.
 ///
-/// One `Blast` serves one model: build another for another.
+/// At an update step the wrapped optimizer steps first. Then the layer takes its new pattern: kept blocks keep their
+/// values and moments, dropped blocks are gone, new blocks start at zero.
 ///
-/// At an update step the wrapped optimizer steps first; then the layer takes its new pattern, kept blocks
-/// keep their values and moments, dropped ones are gone, new ones start at zero.
+/// One `Blast` serves one model.
 ///
 /// See [`prune`](super) for an example, and [`attach`](Self::attach) for how it meets a model.
 #[derive(Clone)]
 pub struct Blast<O> {
     pub(super) inner: O,
     pub(super) shared: Arc<Shared>,
-    /// Layer number, for a copy that serves one plain linear weight.
-    pub(super) masked: Option<usize>,
+    /// For a copy that serves one plain linear weight: its layer.
+    pub(super) masked: Option<LayerId>,
     pub(super) clipping: Option<GradientClipping>,
 }
 
@@ -53,19 +54,19 @@ impl<O: BlockOptimizer> Blast<O> {
     }
 
     /// Writes one JSON line per layer and update to a file: a [`LayerSnapshot`](super::LayerSnapshot) each.
-    /// A resumed run drops the lines of steps it takes again, then goes on; a run from the start empties the file.
+    /// A resumed run drops the lines of the steps that it repeats, then appends; a new run empties the file.
     ///
     /// # Errors
     /// If the file cannot be opened.
     pub fn with_ledger(self, path: impl AsRef<Path>) -> Result<Self, BlastError> {
-        self.shared.lock().ledger = Some(Ledger::open(path.as_ref())?);
+        self.shared.set_ledger(Ledger::open(path.as_ref())?);
         Ok(self)
     }
 
     /// Clips the gradient of every parameter.
     ///
-    /// Set it here rather than on the optimizer that [`attach`](Self::attach) returns: that one would miss plain
-    /// linear layers pruned in place. The gradient norms growth ranks by are never clipped.
+    /// Set it here rather than on the optimizer that [`attach`](Self::attach) returns, which would miss plain linear
+    /// layers pruned in place. The gradient norms that growth ranks by are never clipped.
     pub fn with_grad_clipping(mut self, clipping: &GradientClippingConfig) -> Self {
         self.clipping = Some(clipping.init());
         self
@@ -92,13 +93,13 @@ impl<O: BlockOptimizer> Blast<O> {
         );
         let gradients = window::update(|update| update.grad_norms.take()).flatten();
         let config = &self.shared.config;
-        let plan = self.plan(layer);
+        let plan = self.shared.plan(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        state.step = self.shared.count_step(layer, state.step);
+        state.step = self.shared.tick(layer, state.step);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
         if config.score == Score::Movement && plan.target.is_some() {
             let so_far = state.movement.take();
-            state.movement = Some(score::moved(so_far, blocks(&values), blocks(&grad)));
+            state.movement = Some(score::add_movement(so_far, blocks(&values), blocks(&grad)));
         }
         let (mut values, inner) = self.inner.step(lr, values, grad.clone(), state.inner.take());
         state.inner = inner;
@@ -108,18 +109,20 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            if plan.ranks() && config.growth == Growth::Gradient && gradients.is_none() {
-                log::warn!("{}: no gradient norms at this update, nothing grows", plan.name);
+            if plan.selects() && config.growth == Growth::Gradient && gradients.is_none() {
+                log::warn!("{}: no gradient norms at this update, so no block is added", plan.name);
             }
             let next = match plan.leader {
-                Some(leader) => self.follow(&plan, layer, leader, state.step, &pattern),
+                Some(leader) => self.adopt_pattern(&plan, layer, leader, state.step, &pattern),
                 None => {
                     let scores = scores(state.movement.as_ref());
                     let ranked = (scores.as_slice(), gradients.as_deref());
-                    self.choose(&plan, layer, target, &mut state, &pattern, ranked)
+                    self.select_pattern(&plan, layer, target, &mut state, &pattern, ranked)
                 }
             };
-            if replicated && let Err(error) = self.shared.agree(layer, state.step, next.id()) {
+            if replicated
+                && let Err(error) = self.shared.check_replica(layer, state.step, next.id())
+            {
                 // A step cannot return an error.
                 panic!("step {}: {error}", state.step);
             }
@@ -131,20 +134,20 @@ impl<O: BlockOptimizer> Blast<O> {
                 window::update(|update| update.pattern = Some(next));
             }
         } else {
-            contend(&self.shared, layer, target, &mut state, scores);
+            rank_globally(&self.shared, layer, target, &mut state, scores);
         }
-        let grows = config.growth == Growth::Gradient && plan.ranks();
+        let grows = config.growth == Growth::Gradient && plan.selects();
         let probe = grows && config.is_update(state.step + 1);
         window::update(|update| update.probe = Some(probe));
         (values, state)
     }
 
-    /// Chooses the pattern after an update and reports it. `ranked` holds scores by slot and gradient norms
-    /// by block number.
-    pub(super) fn choose<S>(
+    /// Selects the pattern after an update and reports it. `ranked` holds scores by slot and gradient norms by block
+    /// number.
+    pub(super) fn select_pattern<S>(
         &self,
         plan: &LayerPlan,
-        layer: usize,
+        layer: LayerId,
         target: f64,
         state: &mut BlastState<S>,
         pattern: &BlockPattern,
@@ -159,30 +162,26 @@ impl<O: BlockOptimizer> Blast<O> {
         let ranked = Ranked { current: &current, scores: &scores, gradients };
         let mask = next_mask(&self.shared.config, plan, layer, state, &ranked, target);
         let next = BlockPattern::from_mask(&mask);
-        self.shared.lead(layer, state.step, &next);
+        self.shared.publish(layer, state.step, &next);
         self.shared.report(layer, counts(plan, state.step, &current, &next));
         next
     }
 
-    /// The pattern that the layer's leader has just chosen, reported as this layer's own.
-    fn follow(
+    /// The pattern that the leader of the layer has just taken, reported for this layer too.
+    fn adopt_pattern(
         &self,
         plan: &LayerPlan,
-        layer: usize,
-        leader: usize,
+        layer: LayerId,
+        leader: LayerId,
         step: usize,
         pattern: &BlockPattern,
     ) -> BlockPattern {
-        let next = self.shared.follow(leader, step).unwrap_or_else(|| {
-            log::warn!("{}: the layer it is tied to took no part in this update", plan.name);
+        let next = self.shared.published(leader, step).unwrap_or_else(|| {
+            log::warn!("{}: the layer that it is tied to took no part in this update", plan.name);
             pattern.clone()
         });
         self.shared.report(layer, counts(plan, step, &BlockMask::from(pattern), &next));
         next
-    }
-
-    pub(super) fn plan(&self, layer: usize) -> LayerPlan {
-        self.shared.lock().plans[layer].clone()
     }
 }
 
@@ -199,8 +198,8 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
     type State<const D: usize> = BlastState<O::State<D>>;
 
     /// # Panics
-    /// If the parameter is of a block-sparse weight that was not attached, or, under distributed training, if replicas
-    /// of a weight take different blocks.
+    /// If the parameter belongs to a block-sparse weight that was not attached. Under distributed training, if replicas
+    /// of a weight keep different blocks.
     fn step<const D: usize>(
         &self,
         lr: LearningRate,

@@ -1,28 +1,16 @@
 //! Replicas of a model on several devices, and whether they keep the same blocks.
 //!
-//! A pattern is a function of weights, reduced gradients and the step. Replicas that start equal and see equal
-//! gradients keep equal blocks; one rounded sum that differs between two devices can exchange two blocks of nearly
-//! equal rank, and from there on values meet gradients of other blocks. That would not fail, only train badly, so it is
-//! checked.
+//! A pattern is a function of weights, reduced gradients and the step, so replicas that start equal and see equal
+//! gradients keep the same blocks. But one sum that rounds differently on two devices can exchange two blocks of nearly
+//! equal rank. From then on values would meet the gradients of other blocks, without any error. Therefore it is checked.
 
 use burn::module::Module;
 use burn_blast_kernels::PatternId;
-use thiserror::Error;
 
+use super::BlastError;
 use crate::window::weights;
 
-/// Replicas keep different blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "replicas keep different blocks in layer \"{layer}\": start them from the same weights and optimizer state, reduce \
-     gradients before the optimizer steps, and use devices of one kind, whose sums round alike"
-)]
-pub struct ReplicaError {
-    /// Path of the first layer that differs.
-    pub layer: String,
-}
-
-/// Which blocks a model keeps, as one number: equal on every machine and in every run for models that keep the same
+/// A hash of the blocks that a model keeps. It is equal on every machine and in every run for models that keep the same
 /// blocks in layers of the same names.
 ///
 /// # Example
@@ -47,12 +35,12 @@ pub fn pattern_hash<M: Module>(model: &M) -> u64 {
     hash
 }
 
-/// Checks that replicas of a model keep the same blocks: for training loops of your own, after every update of the
-/// pattern. Under Burn's distributed training [`Blast`](super::Blast) does it by itself.
+/// Checks that replicas of a model keep the same blocks. Call it in a training loop of your own, after every update of
+/// the pattern. Under Burn's distributed training [`Blast`](super::Blast) checks by itself.
 ///
 /// # Errors
 /// If a replica differs from the first.
-pub fn check_replicas<M: Module>(replicas: &[M]) -> Result<(), ReplicaError> {
+pub fn check_replicas<M: Module>(replicas: &[M]) -> Result<(), BlastError> {
     let Some((first, others)) = replicas.split_first() else { return Ok(()) };
     let expected = patterns(first);
     for other in others {
@@ -62,7 +50,7 @@ pub fn check_replicas<M: Module>(replicas: &[M]) -> Result<(), ReplicaError> {
         let differs = |at: &usize| expected.get(*at) != found.get(*at);
         if let Some(at) = layers.into_iter().find(differs) {
             let (layer, _) = expected.get(at).or(found.get(at)).expect("one of the two is longer");
-            return Err(ReplicaError { layer: layer.clone() });
+            return Err(BlastError::ReplicasDiffer { layer: layer.clone() });
         }
     }
     Ok(())

@@ -18,7 +18,11 @@ fn product_sums(values: Tensor<3>, grad: Tensor<3>, absolute: bool) -> Tensor<1>
 }
 
 /// Adds one step to the movement of each block.
-pub(crate) fn moved(so_far: Option<Tensor<1>>, values: Tensor<3>, grad: Tensor<3>) -> Tensor<1> {
+pub(crate) fn add_movement(
+    so_far: Option<Tensor<1>>,
+    values: Tensor<3>,
+    grad: Tensor<3>,
+) -> Tensor<1> {
     let step = product_sums(values, grad, false).neg();
     match so_far {
         Some(so_far) => so_far + step,

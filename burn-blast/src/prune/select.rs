@@ -1,4 +1,4 @@
-//! From rankings to a mask of the exact count.
+//! Selection: from rankings to a mask of the exact count.
 
 use burn_blast_kernels::BlockMask;
 use burn_blast_kernels::budget::keep_top;
@@ -8,22 +8,22 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Growth, KeepRule};
 
-/// What a selection is made from.
+/// What a selection ranks blocks by.
 #[derive(Debug, Clone)]
-pub struct Ranked<'a> {
+pub(super) struct Ranked<'a> {
     /// Blocks kept so far.
-    pub current: &'a BlockMask,
-    /// Score of each block number; only those of kept blocks are read.
-    pub scores: &'a [f32],
+    pub(super) current: &'a BlockMask,
+    /// Score of each block number. Only scores of kept blocks are read.
+    pub(super) scores: &'a [f32],
     /// Gradient norm of each block number, if known.
-    pub gradients: Option<&'a [f32]>,
+    pub(super) gradients: Option<&'a [f32]>,
 }
 
-/// Chooses exactly `keep` blocks (fewer only when nothing may grow and fewer are kept already).
+/// Selects exactly `keep` blocks, or fewer if no block may be added and fewer are kept already.
 ///
-/// `exchange` of them come from outside the best by score: by gradient or by chance, among all blocks not
-/// kept for their score. With [`KeepRule::Union`] the top `keep` by gradient are added instead.
-pub fn grow(
+/// The best `keep - exchange` of the kept blocks stay. The others are selected by gradient or at random among all blocks
+/// that do not stay. With [`KeepRule::Union`] the best `keep` by score and the best `keep` by gradient are kept instead.
+pub(super) fn grow(
     ranked: &Ranked<'_>,
     keep: usize,
     exchange: usize,
@@ -63,15 +63,15 @@ pub fn grow(
         _ => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rest.partial_shuffle(&mut rng, wanted);
-            // The chosen elements are put at the end.
+            // The shuffled elements are at the end.
             rest.drain(..rest.len() - wanted);
         }
     }
     mask(survivors.into_iter().chain(rest).collect())
 }
 
-/// One seed from the run's seed, the step and the layer, each mixed so that neighbours are unrelated.
-pub(crate) fn mix(seed: u64, step: usize, layer: usize) -> u64 {
+/// One seed from the seed of the run, the step and the layer, mixed so that neighbours are unrelated.
+pub(super) fn mix(seed: u64, step: usize, layer: usize) -> u64 {
     [step as u64, layer as u64].into_iter().fold(seed, |hash, number| {
         // The finaliser of SplitMix64.
         let mut mixed = hash.wrapping_add(number).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -79,4 +79,105 @@ pub(crate) fn mix(seed: u64, step: usize, layer: usize) -> u64 {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_blast_kernels::{BlockSize, MatrixShape};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mask(rows: usize, cols: usize, kept: impl IntoIterator<Item = usize>) -> BlockMask {
+        let shape = MatrixShape::new(8 * rows, 8 * cols).unwrap();
+        BlockMask::from_indices(shape, BlockSize::new(8).unwrap(), kept)
+    }
+
+    #[test]
+    fn equal_scores_go_to_the_lower_index() {
+        assert_eq!(keep_top(&[1.0, 3.0, 3.0, 2.0, 3.0], 2), [1, 2]);
+        assert_eq!(keep_top(&[0.0, -0.0, 0.0], 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_nan_score_ranks_last() {
+        assert_eq!(keep_top(&[f32::NAN, -1.0, f32::NEG_INFINITY], 2), [1, 0]);
+    }
+
+    #[test]
+    fn the_best_by_score_stay_and_the_best_of_the_rest_come_by_gradient() {
+        let current = mask(1, 6, [0, 1, 2, 3]);
+        let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
+        let gradients = [0.0, 0.0, 5.0, 1.0, 9.0, 2.0];
+        let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+        let kept = |keep, exchange| -> Vec<usize> {
+            grow(&ranked, keep, exchange, Growth::Gradient, KeepRule::Exact, 0).indices().collect()
+        };
+        assert_eq!(kept(3, 1), [0, 1, 4]);
+        // Block 2 leaves by score and comes back by gradient.
+        assert_eq!(kept(4, 2), [0, 1, 2, 4]);
+        assert_eq!(kept(2, 0), [0, 1]);
+        // More than are kept: the difference grows.
+        assert_eq!(kept(5, 0), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn without_growth_nothing_comes_back() {
+        let current = mask(1, 6, [0, 1, 2]);
+        let ranked =
+            Ranked { current: &current, scores: &[1.0, 2.0, 3.0, 0.0, 0.0, 0.0], gradients: None };
+        let kept = grow(&ranked, 5, 2, Growth::None, KeepRule::Exact, 0);
+        assert_eq!(kept, current);
+    }
+
+    #[test]
+    fn the_union_rule_keeps_both_top_sets() {
+        let current = mask(1, 6, [0, 1, 2, 3]);
+        let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
+        let gradients = [0.0, 5.0, 0.0, 0.0, 9.0, 2.0];
+        let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+        let kept = grow(&ranked, 2, 1, Growth::Gradient, KeepRule::Union, 0);
+        assert_eq!(kept.indices().collect::<Vec<_>>(), [0, 1, 4]);
+    }
+
+    #[test]
+    fn random_growth_follows_the_seed() {
+        let current = mask(8, 8, 0..32);
+        let scores: Vec<f32> = (0..64).map(|at| at as f32).collect();
+        let ranked = Ranked { current: &current, scores: &scores, gradients: None };
+        let kept = |seed| grow(&ranked, 20, 8, Growth::Random, KeepRule::Exact, seed);
+        assert_eq!(kept(1), kept(1));
+        assert_ne!(kept(1), kept(2));
+        assert_eq!(kept(1).count(), 20);
+    }
+
+    proptest! {
+        #[test]
+        fn the_count_is_exact_and_balances(
+            kept in prop::collection::btree_set(0_usize..48, 1..48),
+            // Few distinct values, so that ties are the rule.
+            scores in prop::collection::vec(0_u8..4, 48),
+            gradients in prop::collection::vec(0_u8..4, 48),
+            keep in 1_usize..=48,
+            exchange in 0_usize..20,
+            growth in prop::sample::select(vec![Growth::Gradient, Growth::Random, Growth::None]),
+            seed in any::<u64>(),
+        ) {
+            let current = mask(6, 8, kept.iter().copied());
+            let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
+            let gradients: Vec<f32> = gradients.into_iter().map(f32::from).collect();
+            let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+            let next = grow(&ranked, keep, exchange, growth, KeepRule::Exact, seed);
+            let expected = if growth == Growth::None { keep.min(kept.len()) } else { keep };
+            prop_assert_eq!(next.count(), expected);
+
+            let survivors = current.intersection(&next).count();
+            let dropped = current.difference(&next).count();
+            let grown = next.difference(&current).count();
+            prop_assert_eq!(survivors + dropped, current.count());
+            prop_assert_eq!(survivors + grown, next.count());
+            prop_assert_eq!(current.union(&next).count(), survivors + dropped + grown);
+            prop_assert_eq!(&next, &grow(&ranked, keep, exchange, growth, KeepRule::Exact, seed));
+        }
+    }
 }

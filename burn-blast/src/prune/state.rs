@@ -1,40 +1,35 @@
-//! What pruning remembers about one parameter, recorded with the optimizer.
+//! The state of pruning for one parameter, recorded with the optimizer.
 
 use burn::optim::{RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// State of [`Blast`](super::Blast) for one parameter: the wrapped optimizer's, and pruning's own.
-#[derive(Debug, Clone)]
+/// State of [`Blast`](super::Blast) for one parameter, which includes the state of the wrapped optimizer.
+#[derive(Debug, Clone, derive_new::new)]
+#[new(visibility = "pub(crate)")]
 pub struct BlastState<S> {
     /// State of the wrapped optimizer.
+    #[new(default)]
     pub(crate) inner: Option<S>,
     /// Optimizer steps this parameter has seen.
+    #[new(default)]
     pub(crate) step: usize,
     /// Blocks kept before the first step.
     pub(crate) start_kept: usize,
-    /// Blocks to keep at the next update, if a budget over all layers has settled it.
+    /// Blocks to keep at the next update, once a global ranking has resolved it.
+    #[new(default)]
     pub(crate) next_keep: Option<usize>,
-    /// Scores brought to the next global ranking, by slot.
+    /// Scores submitted to the next global ranking, by slot.
+    #[new(default)]
     pub(crate) gathered: Option<Vec<f32>>,
     /// Movement of each kept block so far, `[nnz]`.
+    #[new(default)]
     pub(crate) movement: Option<Tensor<1>>,
     /// Kept block numbers of a plain linear weight, which has no pattern of its own.
+    #[new(default)]
     pub(crate) kept: Option<Vec<u32>>,
 }
 
 impl<S> BlastState<S> {
-    pub(crate) fn new(start_kept: usize) -> Self {
-        Self {
-            inner: None,
-            step: 0,
-            start_kept,
-            next_keep: None,
-            gathered: None,
-            movement: None,
-            kept: None,
-        }
-    }
-
     pub(crate) fn moved_to(mut self, device: &Device, inner: impl FnOnce(S) -> S) -> Self {
         self.inner = self.inner.map(inner);
         self.movement = self.movement.map(|movement| movement.to_device(device));
@@ -96,8 +91,8 @@ impl<S: RecordState> RecordState for BlastState<S> {
     }
 }
 
-/// Where state is loaded. Burn offers its default device, and moves state on the next step: a host backend spares a GPU
-/// that may not even be there.
+/// The device that state is loaded on. Burn passes its default device, which may be a GPU that is not there, and moves
+/// the state to the right device at the next step. So it is loaded on the host.
 pub(super) fn loading_device(_default: &Device) -> Device {
     #[cfg(feature = "flex")]
     return Device::flex();

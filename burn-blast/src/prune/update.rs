@@ -1,19 +1,21 @@
-//! One update of one layer: from scores to the next pattern, and what moves with it.
+//! One update of one layer: from scores to the next pattern.
 
 use burn::tensor::Tensor;
 use burn_blast_kernels::budget::{LayerScores, kept_blocks};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
+use super::plan::LayerPlan;
 use super::select::{Ranked, grow, mix};
-use super::shared::{LayerPlan, LayerSnapshot, Shared};
-use super::{BlastConfig, BlastState, Budget, KeepRule};
+use super::shared::Shared;
+use super::{BlastConfig, BlastState, Budget, KeepRule, LayerSnapshot};
+use crate::window::LayerId;
 
-/// Steps before an update at which a global budget gathers scores. The two steps between leave a resumed
-/// run time to bring all recorded scores together again.
+/// Steps before an update at which a global budget gathers scores. A resumed run has the two steps between to submit
+/// all recorded scores again.
 const GATHER_AHEAD: usize = 3;
 
-/// Blocks a layer keeps at a step by its own target; at least one.
-pub(crate) fn own_share<S>(
+/// Blocks that a layer keeps at a step by its own target; at least one.
+fn own_count<S>(
     config: &BlastConfig,
     plan: &LayerPlan,
     state: &BlastState<S>,
@@ -24,17 +26,17 @@ pub(crate) fn own_share<S>(
     kept_blocks(config.sparsity_at(step, start, target), plan.blocks())
 }
 
-/// Takes part in the global ranking of the coming update: gathers scores three steps ahead, brings them
-/// until every layer has, then settles how many blocks to keep.
-pub(crate) fn contend<S>(
+/// Takes part in the global ranking of the coming update: gathers scores three steps ahead, submits them until every
+/// layer has, then resolves how many blocks to keep.
+pub(super) fn rank_globally<S>(
     shared: &Shared,
-    layer: usize,
+    layer: LayerId,
     target: f64,
     state: &mut BlastState<S>,
     scores: impl FnOnce(Option<&Tensor<1>>) -> Vec<f32>,
 ) {
     let config = &shared.config;
-    let plan = shared.lock().plans[layer].clone();
+    let plan = shared.plan(layer);
     if plan.fixed || !matches!(config.budget, Budget::Global { .. }) {
         return;
     }
@@ -46,34 +48,31 @@ pub(crate) fn contend<S>(
         state.gathered = Some(scores(state.movement.as_ref()));
         state.next_keep = None;
     }
-    let Some(gathered) = state.gathered.clone() else { return };
-    let uniform_count = own_share(config, &plan, state, update, target);
-    // A layer that has settled goes on contending: in a resumed run others may still wait for it.
-    shared.contend(
-        update,
-        layer,
-        LayerScores { scores: gathered, blocks: plan.blocks(), uniform_count },
-    );
+    let Some(scores) = state.gathered.clone() else { return };
+    let uniform_count = own_count(config, &plan, state, update, target);
+    let scores = LayerScores { scores, blocks: plan.blocks(), uniform_count };
+    // A layer with a resolved count submits again: in a resumed run other layers may still wait for it.
+    shared.submit_scores(update, layer, scores);
     if state.next_keep.is_none() {
-        state.next_keep = shared.settle(update, layer);
+        state.next_keep = shared.resolve_count(update, layer);
     }
 }
 
-/// The blocks to keep from now on.
-pub(crate) fn next_mask<S>(
+/// Selects the blocks to keep from now on.
+pub(super) fn next_mask<S>(
     config: &BlastConfig,
     plan: &LayerPlan,
-    layer: usize,
+    layer: LayerId,
     state: &mut BlastState<S>,
     ranked: &Ranked<'_>,
     target: f64,
 ) -> BlockMask {
     let step = state.step;
-    let own = own_share(config, plan, state, step, target);
-    let ranked_globally = matches!(config.budget, Budget::Global { .. }) && !plan.fixed;
-    if ranked_globally && state.next_keep.is_none() {
+    let own = own_count(config, plan, state, step, target);
+    let global = matches!(config.budget, Budget::Global { .. }) && !plan.fixed;
+    if global && state.next_keep.is_none() {
         log::warn!(
-            "{}: the global ranking is not complete, the layer keeps its own share",
+            "{}: the global ranking is not complete, so the layer keeps its uniform share",
             plan.name
         );
     }
@@ -83,17 +82,17 @@ pub(crate) fn next_mask<S>(
     // The last update must land on the target.
     let last = step >= config.last_update();
     let rule = if last { KeepRule::Exact } else { config.keep };
-    grow(ranked, keep, exchange, config.growth, rule, mix(config.seed, step, layer))
+    grow(ranked, keep, exchange, config.growth, rule, mix(config.seed, step, layer.0))
 }
 
-/// Where each slot of a new pattern comes from in the old one; a new block has no source.
-pub(crate) fn sources(old: &BlockPattern, new: &BlockPattern) -> Vec<Option<u32>> {
+/// The old slot of every slot of a new pattern. A new block has none.
+pub(super) fn sources(old: &BlockPattern, new: &BlockPattern) -> Vec<Option<u32>> {
     let slots = old.slots_by_index();
     new.blocks().map(|(row, col)| slots[row * new.block_cols() + col]).collect()
 }
 
 /// Counts of an update.
-pub(crate) fn counts(
+pub(super) fn counts(
     plan: &LayerPlan,
     step: usize,
     old: &BlockMask,
