@@ -105,6 +105,24 @@ pub enum Error {
     /// A picture could not be drawn.
     #[error(transparent)]
     Draw(#[from] burn_blast_kernels::draw::DrawError),
+    /// A text to calibrate on is missing.
+    #[error("this method needs a text: name it with --corpus, or use --method magnitude")]
+    CorpusMissing,
+    /// The model cannot be used as asked.
+    #[error(transparent)]
+    Model(#[from] burn_blast_models::Error),
+    /// The backend is not in this build.
+    #[error(transparent)]
+    NotBuilt(#[from] burn_blast_models::NotBuilt),
+    /// The model cannot be quantised.
+    #[error("--int8: {0}")]
+    Quantize(#[from] burn_blast::module::QuantizeError),
+    /// Ctrl-C cannot be caught.
+    #[error("Ctrl-C cannot be caught: {0}")]
+    CtrlC(#[from] ctrlc::Error),
+    /// Standard output was closed, or refused.
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
     /// The block size is not supported.
     #[error(transparent)]
     Pattern(#[from] PatternError),

@@ -1,7 +1,9 @@
-//! Checkpoints with block-sparse weights, on the command line: the library behind the program `blast`.
+//! Block-sparse models and checkpoints on the command line: the library behind the program `blast`.
 //!
-//! These commands need no Burn. [`burn_blast_checkpoint`] reads and writes the files, tensor by tensor, so a checkpoint
-//! may be larger than memory. One weight, from file to file:
+//! The commands that work on models are in [`model`]: they turn options ([`args`]) into calls of [`burn_blast_models`].
+//!
+//! The others, on files, need no Burn. [`burn_blast_checkpoint`] reads and writes the files, tensor by tensor, so a
+//! checkpoint may be larger than memory. One weight, from file to file:
 //!
 //! 1. [`select`] picks the weights of a [`Checkpoint`](burn_blast_checkpoint::Checkpoint).
 //! 2. [`score`] ranks their blocks, with [`activations`] if there are any.
@@ -15,6 +17,7 @@ pub mod densify;
 pub mod diff;
 mod error;
 pub mod inspect;
+pub mod model;
 pub mod progress;
 pub mod report;
 pub mod score;
@@ -27,7 +30,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use args::{Cli, Command};
+use args::{Cli, Command, JsonArgs};
 pub use error::Error;
 use progress::Progress;
 
@@ -38,6 +41,8 @@ pub enum Status {
     Fine,
     /// `verify` found problems, or `diff` differences.
     Found,
+    /// A training run was stopped; it can be resumed.
+    Stopped,
 }
 
 impl From<Status> for ExitCode {
@@ -45,38 +50,50 @@ impl From<Status> for ExitCode {
         match status {
             Status::Fine => Self::SUCCESS,
             Status::Found => Self::from(1),
+            Status::Stopped => Self::from(130),
         }
     }
 }
 
-/// Runs a command; returns what is to be printed and how it ended.
+/// Runs a command; returns what is to be printed, if anything, and how it ended.
 ///
 /// # Errors
 /// If the request cannot be carried out.
 pub fn run(cli: &Cli) -> Result<(String, Status), Error> {
-    let progress = Progress::new();
+    let progress = Progress::new(cli.quiet);
+    let fine = |text| (text, Status::Fine);
     Ok(match &cli.command {
         Command::Sparsify(args) => {
             let request = args.request()?;
             let report = sparsify::sparsify(&args.input, &args.output, &request, &progress)?;
-            (text(&report, args.json), Status::Fine)
+            fine(text(&report, args.format))
         }
         Command::Inspect(args) => {
             let report = inspect::inspect(&args.path, &args.request()?, &progress)?;
-            (text(&report, args.json), Status::Fine)
+            fine(text(&report, args.format))
         }
         Command::Densify(args) => {
             let report = densify::densify(&args.input, &args.output, args.force, &progress)?;
-            (text(&report, args.json), Status::Fine)
+            fine(text(&report, args.format))
         }
         Command::Verify(args) => {
             let report = verify::verify(&args.path, &progress)?;
-            (text(&report, args.json), found(!report.problems.is_empty()))
+            (text(&report, args.format), found(!report.problems.is_empty()))
         }
         Command::Diff(args) => {
             let report = diff::diff(&args.a, &args.b, &progress)?;
-            (text(&report, args.json), found(!report.same()))
+            (text(&report, args.format), found(!report.same()))
         }
+        Command::Generate(args) => fine(model::generate(args).map(|()| String::new())?),
+        Command::Perplexity(args) => fine(text(&model::perplexity(args, &progress)?, args.format)),
+        Command::Bench(args) => fine(text(&model::bench(args)?, args.format)),
+        Command::Measure(args) => fine(text(&model::measure(args, &progress)?, args.format)),
+        Command::Activations(args) => fine(model::activations(args, &progress)?),
+        Command::Compact(args) => fine(text(&model::compact(args)?, args.format)),
+        Command::Dense(args) => model::dense(args, &progress)?,
+        Command::OneShot(args) => fine(model::one_shot(args)?),
+        Command::FineTune(args) => model::fine_tune(args, &progress)?,
+        Command::Merge(args) => fine(model::merge(args)?),
     })
 }
 
@@ -84,8 +101,8 @@ fn found(anything: bool) -> Status {
     if anything { Status::Found } else { Status::Fine }
 }
 
-fn text(report: &(impl Serialize + Display), json: bool) -> String {
-    match json {
+fn text(report: &(impl Serialize + Display), format: JsonArgs) -> String {
+    match format.json {
         true => serde_json::to_string_pretty(report).expect("names and finite numbers only"),
         false => report.to_string(),
     }

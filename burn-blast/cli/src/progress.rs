@@ -4,27 +4,56 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar on standard error, if that is a terminal; otherwise nothing.
 #[derive(Debug)]
-pub struct Progress(ProgressBar);
+pub struct Progress {
+    bar: ProgressBar,
+    quiet: bool,
+}
 
 impl Progress {
-    /// A bar that is shown on a terminal.
-    pub fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        let style = "{msg:32!} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10} {binary_bytes_per_sec:>12}";
-        bar.set_style(ProgressStyle::with_template(style).expect("a constant that tests use"));
-        Self(bar)
+    /// A bar that is shown on a terminal, unless it is to be `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        Self { bar, quiet }
+    }
+
+    /// Begins a part of the work, of so many items.
+    pub fn count(&self, what: &'static str, items: usize) {
+        self.bar.reset();
+        self.bar.set_style(style("{bar:30} {pos}/{len} {msg}, {eta} left"));
+        self.bar.set_length(items as u64);
+        self.bar.set_message(what);
+    }
+
+    /// Says how many items are done.
+    pub fn set(&self, done: usize) {
+        self.bar.set_position(done as u64);
+    }
+
+    /// Says how it goes.
+    pub fn message(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    /// Prints a line to standard error, above the bar.
+    pub fn line(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
     }
 
     /// Begins a part of the work, of so many bytes.
     pub fn begin(&self, what: String, bytes: u64) {
-        self.0.reset();
-        self.0.set_length(bytes);
-        self.0.set_message(what);
+        self.bar.reset();
+        self.bar.set_style(style(
+            "{msg:32!} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10} {binary_bytes_per_sec:>12}",
+        ));
+        self.bar.set_length(bytes);
+        self.bar.set_message(what);
     }
 
     /// Says that so many more bytes are done.
     pub fn advance(&self, bytes: u64) {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
     }
 }
 
@@ -38,14 +67,12 @@ impl burn_blast_checkpoint::Progress for Progress {
     }
 }
 
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a constant that tests use")
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -1,10 +1,10 @@
-//! Norms of what the MLPs take, for tools that rank weights by them.
+//! Norms of the MLPs' input features, for tools that rank weights by them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use example_backend::replace_file;
+use burn_blast_checkpoint::atomic::replace_file;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 
@@ -20,9 +20,9 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Lets a text go through the model, `window` tokens at a time, each window by itself.
+    /// Runs the model on a text, `window` tokens at a time, each window by itself.
     ///
-    /// `progress` hears how many tokens are through after each window.
+    /// `progress` is called with the number of tokens done after each window.
     ///
     /// # Errors
     /// If there is no text or no window, the text has tokens the model does not know, or the device fails.
@@ -32,10 +32,7 @@ impl Activations {
         window: usize,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, Error> {
-        if window == 0 {
-            let (setting, found) = ("window", "0".to_string());
-            return Err(Error::Setting { setting, found, expected: "at least 1" });
-        }
+        Error::at_least_one(&[("window", window)])?;
         if text.is_empty() {
             return Err(Error::TooShort { what: "the text is empty".to_string() });
         }
@@ -85,7 +82,7 @@ impl Activations {
         let views: Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
         let file = views.and_then(|views| serialize(views, None));
         let file = file.map_err(|error| refuse(error.to_string()))?;
-        replace_file(path, &file).map_err(|source| Error::File { path: path.to_path_buf(), source })
+        replace_file(path, &file).map_err(Error::file(path))
     }
 }
 

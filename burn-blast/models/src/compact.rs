@@ -8,7 +8,7 @@ use burn_blast::module::AnyLinear;
 use crate::Model;
 
 /// What a layer has that [`Model::compact`] may take away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct LayerSizes {
     /// Hidden features of the MLP.
     pub hidden: usize,

@@ -183,7 +183,7 @@ pub enum Error {
         /// Its value.
         found: String,
         /// Values that work.
-        expected: &'static str,
+        expected: String,
     },
     /// The device did not return its results.
     #[error("the device failed: {reason}")]
@@ -191,4 +191,106 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// A text to train or calibrate on cannot be used.
+    #[error("the corpus {} {reason}", path.display())]
+    Corpus {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A run cannot be started or resumed.
+    #[error("{} {reason}", path.display())]
+    Run {
+        /// Its folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The loss is infinite or not a number.
+    #[error("the loss is no longer a number at step {step}: use a lower learning rate")]
+    Diverged {
+        /// Optimizer steps done.
+        step: usize,
+    },
+    /// Teacher and student do not fit each other.
+    #[error("the teacher has {theirs} {what}, the student {ours}: they must agree")]
+    Teacher {
+        /// What they differ in.
+        what: &'static str,
+        /// What the teacher has.
+        theirs: usize,
+        /// What the student has.
+        ours: usize,
+    },
+    /// A weight has blocks of another size.
+    #[error("{name} is block-sparse already, in blocks of {found}, not {asked}: use that size")]
+    OtherBlocks {
+        /// Name of the weight.
+        name: String,
+        /// Side of its blocks.
+        found: usize,
+        /// Side asked for.
+        asked: usize,
+    },
+    /// There is nothing to put an adapter beside.
+    #[error(
+        "no MLP weight of the model is block-sparse: adapters are trained beside block-sparse weights, so sparsify the \
+         model first"
+    )]
+    NothingToAdapt,
+    /// The model has adapters, whose weights are frozen.
+    #[error("the model has adapters already: merge them first")]
+    Adapted,
+    /// The model has no adapters.
+    #[error("the model has no adapters: there is nothing to merge")]
+    NothingToMerge,
+    /// A checkpoint of a run cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] burn_blast::io::IoError),
+    /// Pruning was refused.
+    #[error(transparent)]
+    Blast(#[from] burn_blast::prune::BlastError),
+    /// A block size or a shape is not supported.
+    #[error(transparent)]
+    Pattern(#[from] burn_blast::PatternError),
+    /// A weight cannot be corrected.
+    #[cfg(feature = "calibrate")]
+    #[error(transparent)]
+    Calibration(#[from] burn_blast::calibrate::CalibrationError),
+    /// A plot cannot be drawn.
+    #[error(transparent)]
+    Plot(#[from] burn_blast::report::plot::PlotError),
+}
+
+impl Error {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        |source| Self::File { path, source }
+    }
+
+    /// Checks sizes that must not be 0.
+    pub(crate) fn at_least_one(settings: &[(&'static str, usize)]) -> Result<(), Self> {
+        match settings.iter().find(|(_, value)| *value == 0) {
+            Some((setting, _)) => Err(Self::setting(setting, 0, "at least 1")),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks a number, which must be finite too.
+    pub(crate) fn in_range(
+        setting: &'static str,
+        found: f64,
+        fits: bool,
+        expected: &str,
+    ) -> Result<(), Self> {
+        match fits && found.is_finite() {
+            true => Ok(()),
+            false => Err(Self::setting(setting, found, expected)),
+        }
+    }
+
+    pub(crate) fn setting(setting: &'static str, found: impl ToString, expected: &str) -> Self {
+        Self::Setting { setting, found: found.to_string(), expected: expected.to_string() }
+    }
 }

@@ -32,7 +32,7 @@ impl Generation {
     }
 }
 
-/// Continues `prompt` and returns what is new; `on_token` hears of each token as soon as it is chosen.
+/// Continues `prompt` and returns what is new; `on_token` is called with each token as soon as it is chosen.
 ///
 /// # Errors
 /// If the prompt is empty, has tokens the model does not know or more of them than the model has positions, if a setting

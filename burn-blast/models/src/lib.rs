@@ -1,21 +1,21 @@
-//! Llama and GPT-2 checkpoints, as published, in dense or block-sparse models.
+//! Llama and GPT-2, dense or with block-sparse weights: loaded as published, run, sparsified, trained on, measured.
 //!
 //! ```text
-//! folder ─► Checkpoint ─► Model ─► generate, perplexity ─► text, numbers
-//!               │           ▲
-//!               └► Tokenizer ┘ tokens
+//! folder ─► Checkpoint ─► Model ─► generate, perplexity, measure ─► text, numbers
+//!               │           │ ▲
+//!               └► Tokenizer │ └─ one_shot, fine_tune, adapt, merge, compact
+//!                            └► Checkpoint::save ─► folder
 //! ```
 //!
-//! | file | what lives there |
+//! | module | content |
 //! |---|---|
+//! | `families/` | configuration and architecture of each family, one folder each |
 //! | `checkpoint/` | folders: opened, loaded, written |
-//! | `config.rs`, `rope.rs` | `config.json`; rotary positions |
-//! | `llama.rs`, `gpt2.rs` | the architectures, named as their checkpoints are |
-//! | `attention.rs`, `linear.rs` | what both are made of |
-//! | `model.rs` | one type for both |
-//! | `activations.rs` | norms of what the MLPs take |
-//! | `compact.rs` | models without dead hidden features and heads |
-//! | `tokenizer.rs`, `sample.rs`, `generate.rs`, `perplexity.rs` | what one does with a model |
+//! | `builder`, `attention`, `rope` | what models are made of |
+//! | `model`, `compact`, `adapters` | what every model can do |
+//! | `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
+//! | `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
+//! | `measure`, `quartiles`, `device` | timing, and where to compute |
 //!
 //! # Example
 //! ```no_run
@@ -26,38 +26,70 @@
 //! let tokenizer = checkpoint.tokenizer()?;
 //! let model = checkpoint.load(&Device::flex(), Precision::F32)?;
 //! let prompt = tokenizer.encode("The capital of France is")?;
-//! let new = generate::<burn_blast_models::Error>(&model, &prompt, &Generation::new(&checkpoint, 8), |_| Ok(()))?;
+//! let request = Generation::new(&checkpoint, 8);
+//! let new = generate::<burn_blast_models::Error>(&model, &prompt, &request, |_| Ok(()))?;
 //! println!("{}", tokenizer.decode(&new)?);
 //! # Ok::<(), burn_blast_models::Error>(())
 //! ```
+//!
+//! A model from its sizes, with weights drawn from a seed:
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use burn_blast_models::{Config, LlamaConfig};
+//!
+//! let sizes = LlamaConfig { hidden_size: 64, num_attention_heads: 4, head_dim: 16, ..LlamaConfig::default() };
+//! let mut model = Config::Llama(sizes).init(&Device::flex(), 7)?;
+//! for (_, linear) in model.mlps_mut(0) {
+//!     linear.pack(32)?;
+//! }
+//! assert_eq!(model.forward(model.tokens(&[b"text".map(u32::from).as_slice()]), None).dims(), [1, 4, 256]);
+//! # Ok::<(), burn_blast_models::Error>(())
+//! ```
+//!
+//! # Features
+//! - `flex` (default), `ndarray`, `wgpu`, `vulkan`, `metal`, `cuda`, `rocm`: backends
+//! - `tokenizers` (default): reads `tokenizer.json`; without it, tokens are bytes
+//! - `calibrate` (default): [`one_shot`]
+//! - `clap`: the enums of settings are values of options
 
 mod activations;
+mod adapters;
 mod attention;
 mod builder;
 mod checkpoint;
 mod compact;
+mod corpus;
+mod device;
 mod error;
 mod families;
+pub mod fine_tune;
 mod generate;
+mod measure;
 mod model;
+#[cfg(feature = "calibrate")]
+pub mod one_shot;
 mod perplexity;
+mod quartiles;
 mod rope;
 mod sample;
-mod speed;
 mod tokenizer;
 
 pub use activations::Activations;
 pub use attention::Cache;
 pub use checkpoint::{Checkpoint, Form, Precision};
 pub use compact::LayerSizes;
+pub use corpus::{Batch, Corpus, Sequences};
+pub use device::{Backend, NotBuilt};
 pub use error::Error;
-pub use example_backend::{Backend, NotBuilt, Quartiles};
 pub use families::{Config, Gpt2, Gpt2Config, Llama, LlamaConfig, Model};
 pub use generate::{Generation, generate, next_scores};
+pub use measure::{Round, Storage, Timing};
+pub use model::Blocks;
 pub use perplexity::{Score, Windows, perplexity};
+pub use quartiles::Quartiles;
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
-pub use speed::Round;
 pub use tokenizer::{TextStream, Tokenizer};
 
 /// The code in the README is compiled with the tests.

@@ -4,7 +4,31 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::AnyLinear;
 
 use crate::attention::Pass;
-use crate::{Cache, Config, Model};
+use crate::{Cache, Config, Error, Model};
+
+/// Which blocks of the MLPs are removed.
+#[derive(burn::config::Config, Debug, PartialEq)]
+pub struct Blocks {
+    /// Side of a block.
+    pub block: usize,
+    /// Share of blocks that is removed.
+    #[config(default = 0.9)]
+    pub sparsity: f64,
+    /// Last layers whose MLP stays as it is.
+    #[config(default = 0)]
+    pub keep_last: usize,
+}
+
+impl Blocks {
+    /// Checks the sparsity.
+    ///
+    /// # Errors
+    /// If it is not at least 0 and below 1.
+    pub fn check(&self) -> Result<(), Error> {
+        let fits = (0.0..1.0).contains(&self.sparsity);
+        Error::in_range("sparsity", self.sparsity, fits, "at least 0 and below 1")
+    }
+}
 
 impl Model {
     /// Scores of the next token at every position.
@@ -109,9 +133,58 @@ impl Model {
         all
     }
 
+    /// Names of the weights of the MLPs, without the last `keep_last` layers.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn mlp_names(&mut self, keep_last: usize) -> Result<Vec<String>, Error> {
+        let layers = self.layers();
+        if keep_last >= layers {
+            return Err(Error::Setting {
+                setting: "keep-last",
+                found: keep_last.to_string(),
+                expected: format!("below the number of layers, {layers}"),
+            });
+        }
+        Ok(self.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Makes the MLPs block-sparse, without the last layers. All blocks that hold anything are kept; pruning removes
+    /// them later.
+    ///
+    /// # Errors
+    /// If there are none, one has blocks of another size already, or the block size is not supported.
+    pub fn pack_mlps(&mut self, blocks: &Blocks) -> Result<(), Error> {
+        self.mlp_names(blocks.keep_last)?;
+        for (name, linear) in self.mlps_mut(blocks.keep_last) {
+            let found = linear.block().unwrap_or(blocks.block);
+            if found != blocks.block {
+                return Err(Error::OtherBlocks { name, found, asked: blocks.block });
+            }
+            linear.pack(blocks.block)?;
+        }
+        Ok(())
+    }
+
+    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `keep_last` layers. Given to
+    /// [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they stay as they are.
+    pub fn outside_mlps(&mut self, keep_last: usize) -> Vec<String> {
+        let variant = self.variant();
+        let mlps: Vec<String> =
+            self.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect();
+        let sparse = self.linears_mut().into_iter().filter(|(_, linear)| linear.block().is_some());
+        let others = sparse.filter(|(name, _)| !mlps.contains(name));
+        others.map(|(name, _)| format!("{variant}.{name}")).collect()
+    }
+
     /// Tokens of the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.embedding().dims()[0]
+    }
+
+    /// Features between the layers.
+    pub fn width(&self) -> usize {
+        self.embedding().dims()[1]
     }
 
     /// Where the weights are.

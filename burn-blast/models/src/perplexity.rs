@@ -1,4 +1,4 @@
-//! How well a model foretells a text.
+//! Perplexity of a text.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -19,7 +19,7 @@ pub struct Windows {
     pub stride: usize,
 }
 
-/// What a text cost.
+/// Negative log-likelihood of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
     /// Sum of the negative log-likelihoods, in nats.
@@ -37,7 +37,7 @@ impl Score {
 
 /// Scores a text by a sliding window.
 ///
-/// `progress` hears how many tokens are scored after each window.
+/// `progress` is called with the number of tokens scored after each window.
 ///
 /// # Errors
 /// If the text is shorter than two tokens or has tokens the model does not know, if the windows do not fit each other,
@@ -67,14 +67,11 @@ pub fn perplexity(
 
 fn check(window: usize, stride: usize, tokens: usize) -> Result<(), Error> {
     if window < 2 {
-        let found = window.to_string();
-        return Err(Error::Setting { setting: "window", found, expected: "at least 2" });
+        return Err(Error::setting("window", window, "at least 2"));
     }
     // The first token of a window is not scored in it, so it must have been scored before.
     if !(1..window).contains(&stride) {
-        let found = stride.to_string();
-        let expected = "at least 1 and below the window";
-        return Err(Error::Setting { setting: "stride", found, expected });
+        return Err(Error::setting("stride", stride, "at least 1 and below the window"));
     }
     if tokens < 2 {
         let what =
@@ -84,7 +81,7 @@ fn check(window: usize, stride: usize, tokens: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cost of the tokens from position `from` on, given all before them.
+/// Negative log-likelihood of the tokens from position `from` on, given all before them.
 fn nats(model: &Model, text: &[u32], from: usize) -> Result<f64, Error> {
     let hidden = model.hidden(model.tokens(&[&text[..text.len() - 1]]), None);
     let device = hidden.device();
@@ -93,10 +90,10 @@ fn nats(model: &Model, text: &[u32], from: usize) -> Result<f64, Error> {
         let end = (start + ROWS).min(text.len());
         // The scores of a token are those after the one before it.
         let logits = model.logits(hidden.clone().slice_dim(1, start - 1..end - 1));
-        let shares = log_softmax(logits.cast(DType::F32), 2);
+        let log_shares = log_softmax(logits.cast(DType::F32), 2);
         let targets: Vec<i32> = text[start..end].iter().map(|token| *token as i32).collect();
         let targets = TensorData::new(targets, [1, end - start, 1]);
-        let chosen = shares.gather(2, Tensor::<3, Int>::from_data(targets, &device));
+        let chosen = log_shares.gather(2, Tensor::<3, Int>::from_data(targets, &device));
         sum -= to_host(chosen)?.into_iter().map(f64::from).sum::<f64>();
     }
     Ok(sum)

@@ -32,17 +32,10 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     pub(crate) fn new(sampling: &Sampling) -> Result<Self, Error> {
-        let refuse = |setting, found, expected| Err(Error::Setting { setting, found, expected });
         let &Sampling { temperature, top_k, top_p, seed } = sampling;
-        if !(temperature >= 0.0 && temperature.is_finite()) {
-            return refuse("temperature", temperature.to_string(), "a number from 0");
-        }
-        if top_k == Some(0) {
-            return refuse("top-k", "0".to_string(), "at least 1");
-        }
-        if !(top_p > 0.0 && top_p <= 1.0) {
-            return refuse("top-p", top_p.to_string(), "above 0 and at most 1");
-        }
+        Error::in_range("temperature", temperature, temperature >= 0.0, "a number from 0")?;
+        Error::at_least_one(&[("top-k", top_k.unwrap_or(1))])?;
+        Error::in_range("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
         Ok(Self { sampling: sampling.clone(), random: ChaCha8Rng::seed_from_u64(seed) })
     }
 

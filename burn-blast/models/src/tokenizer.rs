@@ -1,4 +1,4 @@
-//! Text to tokens and back, also piece by piece.
+//! Text to tokens and back, also token by token.
 
 use std::path::Path;
 
@@ -14,8 +14,9 @@ const INCOMPLETE: char = char::REPLACEMENT_CHARACTER;
 #[derive(Clone, Debug)]
 pub enum Tokenizer {
     /// By the `tokenizer.json` of a model.
+    #[cfg(feature = "tokenizers")]
     File(Box<tokenizers::Tokenizer>),
-    /// One token a byte.
+    /// One token per byte.
     Bytes,
 }
 
@@ -26,9 +27,7 @@ impl Tokenizer {
     /// If the file is damaged, or is missing and `vocabulary` cannot hold all bytes.
     pub fn open(path: &Path, vocabulary: usize) -> Result<Self, Error> {
         if path.exists() {
-            let tokenizer =
-                tokenizers::Tokenizer::from_file(path).map_err(|error| refuse(&error))?;
-            return Ok(Self::File(Box::new(tokenizer)));
+            return Self::from_file(path);
         }
         match vocabulary >= BYTES {
             true => Ok(Self::Bytes),
@@ -36,12 +35,25 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of a text, with those a model expects around it.
+    #[cfg(feature = "tokenizers")]
+    fn from_file(path: &Path) -> Result<Self, Error> {
+        let tokenizer = tokenizers::Tokenizer::from_file(path).map_err(|error| refuse(&error))?;
+        Ok(Self::File(Box::new(tokenizer)))
+    }
+
+    #[cfg(not(feature = "tokenizers"))]
+    fn from_file(_: &Path) -> Result<Self, Error> {
+        let reason = "this build does not read tokenizer.json: add the feature `tokenizers`";
+        Err(Error::Tokenizer { reason: reason.to_string() })
+    }
+
+    /// The tokens of a text, with the special tokens that a model expects around it.
     ///
     /// # Errors
     /// If the tokenizer cannot handle the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         match self {
+            #[cfg(feature = "tokenizers")]
             Self::File(tokenizer) => {
                 let encoding = tokenizer.encode(text, true).map_err(|error| refuse(&error))?;
                 Ok(encoding.get_ids().to_vec())
@@ -56,6 +68,7 @@ impl Tokenizer {
     /// If the tokenizer cannot handle the tokens.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, Error> {
         match self {
+            #[cfg(feature = "tokenizers")]
             Self::File(tokenizer) => tokenizer.decode(tokens, true).map_err(|error| refuse(&error)),
             Self::Bytes => {
                 let bytes: Vec<u8> =
@@ -71,6 +84,7 @@ impl Tokenizer {
     }
 }
 
+#[cfg(feature = "tokenizers")]
 fn refuse(error: &tokenizers::Error) -> Error {
     Error::Tokenizer { reason: error.to_string() }
 }

@@ -9,6 +9,7 @@ use burn_store::{
     ApplyError, ApplyResult, FloatCastAdapter, ModuleSnapshot, ModuleStore, PathFilter,
     SafetensorsStore,
 };
+use serde::{Deserialize, Serialize};
 
 use super::names::{ADAPTER, adapted, in_file, is_ignored, is_packed, to_module};
 use super::turn::turn;
@@ -16,10 +17,12 @@ use super::{Checkpoint, read_json};
 use crate::builder::{Builder, Source};
 use crate::{Config, Error, Model};
 
-/// In which precision a model computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Data type of a model's weights and features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// That of the file where the device has it, else single.
+    /// The checkpoint's, if the device has it, otherwise f32.
     #[default]
     File,
     /// 32 bits.
@@ -27,7 +30,19 @@ pub enum Precision {
     /// 16 bits, IEEE.
     F16,
     /// 16 bits with the range of 32.
+    #[cfg_attr(feature = "clap", value(name = "bf16"))]
     BF16,
+}
+
+impl Precision {
+    /// The precision of a model of this data type.
+    pub fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F16 => Self::F16,
+            DType::BF16 => Self::BF16,
+            _ => Self::F32,
+        }
+    }
 }
 
 impl Checkpoint {
@@ -131,11 +146,10 @@ impl Checkpoint {
         match (device.supports_dtype(asked), precision) {
             (true, _) => Ok(asked.into()),
             (false, Precision::File) => Ok(DType::F32),
-            (false, _) => Err(Error::Setting {
-                setting: "precision",
-                found: format!("{asked:?}"),
-                expected: "one that the device has, such as F32",
-            }),
+            (false, _) => {
+                let found = format!("{asked:?}");
+                Err(Error::setting("dtype", found, "one that the device has, such as F32"))
+            }
         }
     }
 }

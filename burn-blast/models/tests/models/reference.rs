@@ -5,7 +5,28 @@ use burn_blast::module::AnyLinear;
 use burn_blast::tuning::Strategy;
 use burn_blast_models::{Error, Form, Generation, Model, Precision, Windows, generate, perplexity};
 
-use crate::common::{self, Expected, MODELS, distance, load, numbers, open};
+use safetensors::SafeTensors;
+
+use crate::common::{self, Expected, distance, load, numbers, open};
+
+/// The four models that `testdata/make.py` writes.
+const MODELS: [&str; 4] = ["llama3", "tied", "gpt2", "packed"];
+
+impl Expected {
+    pub fn floats(&self, name: &str) -> Vec<f32> {
+        self.numbers(name, f32::from_le_bytes)
+    }
+
+    pub fn double(&self, name: &str) -> f64 {
+        self.numbers(name, f64::from_le_bytes)[0]
+    }
+
+    /// Single-precision logits: those of the file, or of the converted model.
+    pub fn single(&self) -> Vec<f32> {
+        let file = SafeTensors::deserialize(&self.0).unwrap();
+        self.floats(if file.tensor("logits_f32").is_ok() { "logits_f32" } else { "logits" })
+    }
+}
 
 /// Share of the largest score by which single-precision scores may differ: a hundred roundings.
 const SINGLE: f32 = 100.0 * f32::EPSILON / 2.0;

@@ -11,7 +11,17 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::common::{self, Expected, copy, load, open};
+use crate::common::{self, Expected, folder, load, open};
+
+/// A copy of a model's folder that a test may change.
+fn copy(model: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder(model)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
 
 /// What loading a folder is answered with.
 fn refusal(folder: &Path) -> String {

@@ -1,4 +1,4 @@
-//! From a model to `blast`: norms of activations that the score of Wanda takes.
+//! Norms of activations, from a model to `blast sparsify --score wanda`.
 
 use std::path::Path;
 

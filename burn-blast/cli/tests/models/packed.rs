@@ -1,4 +1,4 @@
-//! What the program `blast` writes is what the library reads.
+//! The library reads what `blast` writes.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};

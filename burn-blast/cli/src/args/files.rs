@@ -1,45 +1,16 @@
-//! The command line.
+//! Options of the commands that work on files, without Burn.
 
 use std::path::PathBuf;
 
 use burn_blast_kernels::BlockSize;
 use burn_blast_kernels::budget::Budget;
-use clap::builder::styling::Styles;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use regex::Regex;
 
+use super::groups::{BlockArgs, JsonArgs};
 use crate::select::{Rules, Storage};
 use crate::sparsify;
 use crate::{Error, inspect};
-
-/// Block-sparse checkpoints in the form of burn-blast: make, look at, check, compare, undo
-///
-/// Every command takes a safetensors file or a folder as Hugging Face lays it out. Outputs appear whole or not at
-/// all. Progress and errors go to standard error, results to standard output.
-///
-/// Exit codes: 0 fine; 1 verify found problems or diff found differences; 2 wrong usage or unusable input.
-#[derive(Parser, Debug)]
-#[command(name = "blast", version, styles = Styles::plain(), max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What to do.
-#[derive(Subcommand, Debug)]
-pub enum Command {
-    /// Remove the weakest blocks of dense weights and pack the rest
-    Sparsify(SparsifyArgs),
-    /// Show what each weight keeps, and find zero blocks in dense ones
-    Inspect(InspectArgs),
-    /// Turn packed weights into dense ones, as they were stored before
-    Densify(DensifyArgs),
-    /// Check every rule of the format, lengths and index; lists all problems
-    Verify(VerifyArgs),
-    /// Compare the blocks and values of two checkpoints
-    Diff(DiffArgs),
-}
 
 /// Options of `sparsify`.
 #[derive(Args, Debug)]
@@ -50,13 +21,9 @@ pub struct SparsifyArgs {
     /// Checkpoint to write: a file if the input is one, otherwise a folder
     pub output: PathBuf,
 
-    /// Share of blocks to remove, at least 0 and below 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
-    pub sparsity: f64,
-
-    /// Side of a block: 8, 16, 32, 64 or 128
-    #[arg(long, value_name = "SIDE", default_value_t = 64)]
-    pub block: usize,
+    /// Which blocks are removed.
+    #[command(flatten)]
+    pub blocks: BlockArgs,
 
     /// Prune weights whose name matches; may be repeated [default: MLP weights of known families]
     #[arg(long, value_name = "REGEX")]
@@ -86,10 +53,6 @@ pub struct SparsifyArgs {
     #[arg(long, value_name = "FILE", required_if_eq("score", "wanda"))]
     pub activations: Option<PathBuf>,
 
-    /// Leave the last layers dense, by the number in their name
-    #[arg(long, value_name = "LAYERS", default_value_t = 0)]
-    pub keep_last: usize,
-
     /// Write dense weights with zero blocks, for other tools
     #[arg(long)]
     pub dense: bool,
@@ -98,9 +61,9 @@ pub struct SparsifyArgs {
     #[arg(long, value_enum, default_value_t = Storage::Auto)]
     pub orientation: Storage,
 
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: JsonArgs,
 
     /// Replace the output if it is there
     #[arg(long)]
@@ -145,9 +108,9 @@ pub struct InspectArgs {
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
 
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: JsonArgs,
 
     /// Replace SVG files that are there
     #[arg(long)]
@@ -163,9 +126,9 @@ pub struct DensifyArgs {
     /// Checkpoint to write: a file if the input is one, otherwise a folder
     pub output: PathBuf,
 
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: JsonArgs,
 
     /// Replace the output if it is there
     #[arg(long)]
@@ -178,9 +141,9 @@ pub struct VerifyArgs {
     /// Checkpoint, a file or a folder
     pub path: PathBuf,
 
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: JsonArgs,
 }
 
 /// Options of `diff`.
@@ -192,9 +155,9 @@ pub struct DiffArgs {
     /// The second
     pub b: PathBuf,
 
-    /// Print the result as JSON
-    #[arg(long)]
-    pub json: bool,
+    /// How the result is printed.
+    #[command(flatten)]
+    pub format: JsonArgs,
 }
 
 impl SparsifyArgs {
@@ -222,13 +185,13 @@ impl SparsifyArgs {
         let rules = Rules {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
-            keep_last: self.keep_last,
-            block: BlockSize::new(self.block)?,
+            keep_last: self.blocks.keep_last,
+            block: BlockSize::new(self.blocks.block)?,
             storage: self.orientation,
         };
         Ok(sparsify::Request {
             rules,
-            sparsity: self.sparsity,
+            sparsity: self.blocks.sparsity,
             budget,
             activations: self.activations.clone(),
             dense: self.dense,
@@ -260,32 +223,5 @@ fn unused(alone: bool, option: &'static str, needs: &'static str) -> Result<(), 
     match alone {
         true => Err(Error::Unused { option, needs }),
         false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_options_do_not_contradict_each_other() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_and_every_option_says_what_it_does() {
-        for command in Cli::command().get_subcommands() {
-            assert!(command.get_about().is_some(), "{}", command.get_name());
-            for argument in command.get_arguments() {
-                let name = format!("{} {}", command.get_name(), argument.get_id());
-                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.len() > 8, "{name} says \"{help}\"");
-                let takes_value = argument.get_action().takes_values();
-                for value in argument.get_possible_values().iter().filter(|_| takes_value) {
-                    assert!(value.get_help().is_some(), "{name} {}", value.get_name());
-                }
-            }
-        }
     }
 }

@@ -1,4 +1,7 @@
-//! What training minimises: the loss of the next token, and distances from a teacher.
+//! Losses: the cross-entropy of the next token, and distances from a teacher.
+//!
+//! Burn's `CrossEntropyLoss` and `KLDivLoss` sum in another order, and the latter takes the logarithm of probabilities
+//! that may be zero; recorded runs were made with these.
 
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Int, Tensor};
@@ -6,14 +9,14 @@ use burn::tensor::{Int, Tensor};
 /// Keeps the relative distance of features finite where the teacher's are all zero.
 const TINY: f64 = 1e-6;
 
-/// Mean cost of the right token, in nats.
+/// Mean cross-entropy of the next token, in nats.
 ///
 /// # Shapes
 /// - `logits`: `[batch, time, vocabulary]`, `targets`: `[batch * time]`
 pub fn next_token(logits: Tensor<3>, targets: Tensor<1, Int>) -> Tensor<1> {
     let [batch, time, vocabulary] = logits.dims();
-    let shares = log_softmax(logits.reshape([batch * time, vocabulary]), 1);
-    shares.gather(1, targets.reshape([batch * time, 1])).mean().neg()
+    let log_shares = log_softmax(logits.reshape([batch * time, vocabulary]), 1);
+    log_shares.gather(1, targets.reshape([batch * time, 1])).mean().neg()
 }
 
 /// Mean divergence of the student's scores from the teacher's, `KL(teacher ‖ student)` in nats, both divided by
@@ -65,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_divergence_is_that_of_the_formula() {
+    fn the_divergence_follows_the_formula() {
         let device = Device::flex();
         let student = Tensor::<3>::from_floats([[[1.0, 0.0, -1.0]]], &device);
         let teacher = Tensor::<3>::from_floats([[[0.0, 2.0, 0.0]]], &device);

@@ -2,19 +2,39 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use burn::config::Config;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_blast_models::{Checkpoint, Tokenizer};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::args::TextArgs;
+use crate::{Checkpoint, Error, Tokenizer};
 
 /// One token in this many is held out, at the end.
 const HELD_OUT: usize = 10;
 
 /// Sequences that an evaluation scores at most.
 const EVALUATED: usize = 160;
+
+/// How a text is cut into training data.
+#[derive(Config, Debug, PartialEq, Copy)]
+pub struct Sequences {
+    /// Tokens in a sequence.
+    #[config(default = 128)]
+    pub context: usize,
+    /// Sequences in a batch.
+    #[config(default = 8)]
+    pub batch: usize,
+}
+
+impl Sequences {
+    /// Checks that both are at least 1.
+    ///
+    /// # Errors
+    /// If one is 0.
+    pub fn check(&self) -> Result<(), Error> {
+        Error::at_least_one(&[("context", self.context), ("batch", self.batch)])
+    }
+}
 
 /// Tokens to train on, and tokens held out.
 #[derive(Debug)]
@@ -38,36 +58,35 @@ impl Corpus {
     /// Reads a text for the model of a checkpoint.
     ///
     /// # Errors
-    /// Those of [`read`](Self::read), and if the model has fewer positions than a sequence has tokens, or does not know a
-    /// token of the text.
-    pub fn of(checkpoint: &Checkpoint, path: &Path, context: usize) -> Result<Self> {
+    /// As [`read`](Self::read); if the model has fewer positions than a sequence has tokens, or does not know a token
+    /// of the text.
+    pub fn of(checkpoint: &Checkpoint, path: &Path, context: usize) -> Result<Self, Error> {
         check_context(checkpoint, context)?;
         let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
         let vocabulary = checkpoint.config().vocabulary();
         let foreign = corpus.tokens().find(|token| *token as usize >= vocabulary);
-        foreign
-            .map_or(Ok(()), |token| Err(burn_blast_models::Error::Token { token, vocabulary }))?;
-        Ok(corpus)
+        foreign.map_or(Ok(corpus), |token| Err(Error::Token { token, vocabulary }))
     }
 
-    /// Reads a text file, or JSON lines if it ends in `.jsonl`.
+    /// Reads a text file, or JSON lines if its name ends in `.jsonl`.
     ///
     /// # Errors
     /// If it cannot be read, a line has no text, or there is not enough of it for one sequence of either part.
-    pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Self> {
+    pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Self, Error> {
+        let refuse = |reason: String| Error::Corpus { path: path.to_path_buf(), reason };
         let file = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the corpus {}", path.display()))?;
+            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
         let is_json = path.extension().is_some_and(|end| end == "jsonl");
         let mut train =
             if is_json { json_lines(&file, path, tokenizer)? } else { tokenizer.encode(&file)? };
         let valid = train.split_off(train.len() - train.len() / HELD_OUT);
-        ensure!(
-            valid.len() > context && train.len() > context,
-            "the corpus {} has {} tokens, of which a tenth is held out: too few for sequences of {context}; take a \
-             longer text or a shorter --context",
-            path.display(),
-            train.len() + valid.len()
-        );
+        if valid.len() <= context || train.len() <= context {
+            return Err(refuse(format!(
+                "has {} tokens, of which a tenth is held out: too few for sequences of {context}; take a longer text \
+                 or a shorter context",
+                train.len() + valid.len()
+            )));
+        }
         Ok(Self { train, valid })
     }
 
@@ -84,52 +103,45 @@ impl Corpus {
     }
 
     /// A batch of training sequences: a function of seed and number alone, so a resumed run needs no reader position.
-    pub fn batch(&self, text: &TextArgs, seed: u64, number: usize, device: &Device) -> Batch {
+    pub fn batch(&self, sequences: Sequences, seed: u64, number: usize, device: &Device) -> Batch {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(number as u64 + 1);
-        let last = (self.train.len() - text.context) as u64;
+        let last = (self.train.len() - sequences.context) as u64;
         let starts: Vec<usize> =
-            (0..text.batch).map(|_| random.random_range(0..last) as usize).collect();
-        windows(&self.train, &starts, text.context, device)
+            (0..sequences.batch).map(|_| random.random_range(0..last) as usize).collect();
+        windows(&self.train, &starts, sequences.context, device)
     }
 
     /// The held-out batches, always the same ones: the whole part, or as many sequences spread over it as count.
-    pub fn held_out(&self, text: &TextArgs, device: &Device) -> Vec<Batch> {
-        let last = self.valid.len() - text.context - 1;
-        let count = (self.valid.len() / text.context).clamp(1, EVALUATED);
+    pub fn held_out(&self, sequences: Sequences, device: &Device) -> Vec<Batch> {
+        let last = self.valid.len() - sequences.context - 1;
+        let count = (self.valid.len() / sequences.context).clamp(1, EVALUATED);
         let starts: Vec<usize> = (0..count).map(|at| at * last / count).collect();
-        let batches = starts.chunks(text.batch);
-        batches.map(|starts| windows(&self.valid, starts, text.context, device)).collect()
+        let batches = starts.chunks(sequences.batch);
+        batches.map(|starts| windows(&self.valid, starts, sequences.context, device)).collect()
     }
 }
 
 /// Refuses sequences longer than a model was made for.
-///
-/// # Errors
-/// If they are; the message names the model by its number of positions.
-pub fn check_context(checkpoint: &Checkpoint, context: usize) -> Result<()> {
-    let positions = checkpoint.config().context();
-    ensure!(
-        context <= positions,
-        "--context {context} is more than the {positions} positions the model was made for: take a shorter one"
-    );
+pub(crate) fn check_context(checkpoint: &Checkpoint, context: usize) -> Result<(), Error> {
+    let limit = checkpoint.config().context();
+    if context > limit {
+        return Err(Error::TooLong { found: context, limit });
+    }
     Ok(())
 }
 
 /// The texts of all lines, one after the other.
-fn json_lines(file: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+fn json_lines(file: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
     let mut tokens = Vec::new();
     for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let text = serde_json::from_str::<serde_json::Value>(line)
             .ok()
-            .and_then(|json| json.get("text")?.as_str().map(str::to_owned))
-            .with_context(|| {
-                format!(
-                    "line {} of {} is not a JSON object with a \"text\"",
-                    at + 1,
-                    path.display()
-                )
-            })?;
+            .and_then(|json| json.get("text")?.as_str().map(str::to_owned));
+        let text = text.ok_or_else(|| Error::Corpus {
+            path: path.to_path_buf(),
+            reason: format!("line {} is not a JSON object with a \"text\"", at + 1),
+        })?;
         tokens.extend(tokenizer.encode(&text)?);
     }
     Ok(tokens)
@@ -147,19 +159,19 @@ fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) ->
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use std::io::Write;
 
     use serde_json::json;
 
     use super::*;
 
-    fn text(context: usize) -> TextArgs {
-        TextArgs { corpus: "".into(), context, batch: 3 }
+    fn text(context: usize) -> Sequences {
+        Sequences { context, batch: 3 }
     }
 
     /// A temporary file with this content.
-    pub fn file(end: &str, content: &str) -> tempfile::NamedTempFile {
+    fn file(end: &str, content: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::Builder::new().suffix(end).tempfile().unwrap();
         file.write_all(content.as_bytes()).unwrap();
         file
@@ -169,13 +181,13 @@ pub mod tests {
     fn targets_are_the_inputs_one_token_later_and_a_number_is_always_the_same_batch() {
         let device = Device::flex();
         let corpus = Corpus { train: (0..200).collect(), valid: (200..260).collect() };
-        let batch = corpus.batch(&text(5), 7, 3, &device);
+        let batch = corpus.batch(text(5), 7, 3, &device);
         let shifted = (batch.inputs.clone().reshape([15]) + 1).into_data();
         assert_eq!(shifted, batch.targets.into_data());
-        let inputs = |number| corpus.batch(&text(5), 7, number, &device).inputs.into_data();
+        let inputs = |number| corpus.batch(text(5), 7, number, &device).inputs.into_data();
         assert_eq!(inputs(3), batch.inputs.into_data());
         assert_ne!(inputs(4), inputs(3));
-        let held_out = corpus.held_out(&text(5), &device);
+        let held_out = corpus.held_out(text(5), &device);
         let sequences: usize = held_out.iter().map(|batch| batch.inputs.dims()[0]).sum();
         assert_eq!(sequences, 12);
     }
@@ -208,7 +220,7 @@ pub mod tests {
             format!("{:#}", Corpus::of(&checkpoint, file.path(), context).unwrap_err())
         };
         let error = refuse(301, 17);
-        assert!(error.starts_with("--context 17 is more than the 16 positions"), "{error}");
+        assert!(error.contains("made for 16 positions"), "{error}");
         let error = refuse(300, 4);
         assert!(error.contains("token 300, but the model knows 300"), "{error}");
     }
@@ -217,10 +229,10 @@ pub mod tests {
     fn every_error_says_what_is_wrong() {
         let refuse =
             |path: &Path| format!("{:#}", Corpus::read(path, &Tokenizer::Bytes, 8).unwrap_err());
-        assert!(refuse(Path::new("no/such/file")).contains("cannot read the corpus no/such/file"));
+        assert!(refuse(Path::new("no/such/file")).contains("no/such/file cannot be read"));
         let short = file(".txt", "too short");
-        assert!(refuse(short.path()).contains("take a longer text or a shorter --context"));
+        assert!(refuse(short.path()).contains("take a longer text"));
         let broken = file(".jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n");
-        assert!(refuse(broken.path()).contains("line 2 of"));
+        assert!(refuse(broken.path()).contains("line 2 is not"));
     }
 }

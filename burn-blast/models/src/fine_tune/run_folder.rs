@@ -1,13 +1,14 @@
-//! The folder in which an interrupted run is found again.
+//! The folder from which an interrupted run is resumed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
 use burn_blast::report::plot::{Series, line_chart};
-use example_backend::replace_file;
+use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::Error;
 
 /// A run so far, as `(step, value)`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,53 +29,59 @@ pub struct Log {
     checkpoint: Option<String>,
 }
 
-/// What an unfinished run leaves beside its OUT.
+impl Log {
+    fn json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("names and numbers only")
+    }
+}
+
+/// What an unfinished run leaves beside its output, in a folder of the same name and `.run`.
 #[derive(Debug)]
-pub struct Folder {
+pub struct RunFolder {
     path: PathBuf,
     /// Of the run.
     pub log: Log,
 }
 
-impl Folder {
-    /// The folder of a run that starts, or of one that goes on.
+impl RunFolder {
+    /// The folder of a run that starts, or of one that is resumed.
     ///
     /// # Errors
     /// If there is an unfinished run without `resume`, or none with it, or it had other settings or texts.
-    pub fn open(out: &Path, settings: Value, fingerprint: u64, resume: bool) -> Result<Self> {
-        let mut name = out.file_name().context("OUT must name a folder")?.to_owned();
+    pub fn open(
+        out: &Path,
+        settings: Value,
+        fingerprint: u64,
+        resume: bool,
+    ) -> Result<Self, Error> {
+        let mut name = out.file_name().unwrap_or_default().to_owned();
         name.push(".run");
         let path = out.with_file_name(name);
-        ensure!(!out.exists(), "{} exists: choose another OUT, or remove it", out.display());
+        if out.exists() {
+            return Err(Error::Exists { path: out.to_path_buf() });
+        }
+        let refuse = |reason: &str| Error::Run { path: path.clone(), reason: reason.to_string() };
         let file = path.join("log.json");
         match (resume, file.exists()) {
-            (false, true) => bail!(
-                "{} holds an unfinished run: add --resume to go on with it, or remove it",
-                path.display()
-            ),
-            (true, false) => bail!(
-                "there is no unfinished run in {}: leave out --resume to start one",
-                path.display()
-            ),
+            (false, true) => Err(refuse("holds an unfinished run: resume it, or remove it")),
+            (true, false) => Err(refuse("holds no unfinished run to resume: start one")),
             (false, false) => {
-                fs::create_dir_all(&path)
-                    .with_context(|| format!("cannot make the folder {}", path.display()))?;
+                fs::create_dir_all(&path).map_err(Error::file(&path))?;
                 let log = Log { settings, fingerprint, ..Log::default() };
                 Ok(Self { path, log })
             }
             (true, true) => {
-                let log: Log = serde_json::from_slice(&fs::read(&file)?)
-                    .with_context(|| format!("{} is damaged: start again", file.display()))?;
-                ensure!(
-                    log.settings == settings,
-                    "the run in {} had other settings: go on with the same ones, or start another",
-                    path.display()
-                );
-                ensure!(
-                    log.fingerprint == fingerprint,
-                    "the corpus is not the one the run in {} began with",
-                    path.display()
-                );
+                let bytes = fs::read(&file).map_err(Error::file(&file))?;
+                let log: Log = serde_json::from_slice(&bytes)
+                    .map_err(|_| refuse("has a damaged log.json: start again"))?;
+                if log.settings != settings {
+                    return Err(refuse(
+                        "holds a run of other settings: resume it with the same ones",
+                    ));
+                }
+                if log.fingerprint != fingerprint {
+                    return Err(refuse("holds a run on another corpus"));
+                }
                 Ok(Self { path, log })
             }
         }
@@ -95,20 +102,22 @@ impl Folder {
     ///
     /// # Errors
     /// If something cannot be written; the one before then still counts.
-    pub fn save(&mut self, save: impl FnOnce(&Path, &Path) -> Result<()>) -> Result<()> {
+    pub fn save(
+        &mut self,
+        save: impl FnOnce(&Path, &Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let name = format!("step-{:06}", self.log.steps);
         let before = self.log.checkpoint.clone().filter(|before| *before != name);
         let folder = self.path.join(&name);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
         save(&folder.join("model.bpk"), &folder.join("optimizer.bpk"))?;
         let log = Log { checkpoint: Some(name), ..self.log.clone() };
         let path = self.path.join("log.json");
-        replace_file(&path, &serde_json::to_vec(&log)?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        replace_file(&path, &log.json()).map_err(Error::file(&path))?;
         self.log = log;
         if let Some(before) = before {
-            fs::remove_dir_all(self.path.join(before))?;
+            let before = self.path.join(before);
+            fs::remove_dir_all(&before).map_err(Error::file(&before))?;
         }
         Ok(())
     }
@@ -117,11 +126,12 @@ impl Folder {
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn record(&self, into: &Path) -> Result<()> {
+    pub fn record(&self, into: &Path) -> Result<(), Error> {
         let log = Log { checkpoint: None, ..self.log.clone() };
-        fs::write(into.join("recover.json"), serde_json::to_vec_pretty(&log)?)?;
+        let file = into.join("recover.json");
+        fs::write(&file, log.json()).map_err(Error::file(&file))?;
         if self.ledger().exists() {
-            fs::copy(self.ledger(), into.join("ledger.jsonl"))?;
+            fs::copy(self.ledger(), into.join("ledger.jsonl")).map_err(Error::file(into))?;
         }
         let series = |name: &str, points: &[(usize, f64)]| Series {
             name: name.to_owned(),
@@ -135,53 +145,59 @@ impl Folder {
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path)
-            .with_context(|| format!("cannot remove {}", self.path.display()))
+    pub fn remove(self) -> Result<(), Error> {
+        fs::remove_dir_all(&self.path).map_err(Error::file(&self.path))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, Device};
-    use burn_blast_models::{Checkpoint, Form, Precision};
     use serde_json::json;
 
     use super::*;
+    use crate::{Checkpoint, Form, Precision, fine_tune::tests};
 
     #[test]
     fn a_folder_is_refused_with_a_reason() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let open = |settings: u32, fingerprint, resume| {
-            Folder::open(&out, json!(settings), fingerprint, resume)
+            RunFolder::open(&out, json!(settings), fingerprint, resume)
         };
         let refuse = |settings, fingerprint, resume| {
             open(settings, fingerprint, resume).unwrap_err().to_string()
         };
-        assert!(refuse(1, 7, true).contains("leave out --resume"));
+        assert!(refuse(1, 7, true).contains("no unfinished run"));
         let mut run = open(1, 7, false).unwrap();
         run.log.steps = 4;
-        run.save(|model, _| Ok(fs::write(model, "weights")?)).unwrap();
-        assert!(refuse(1, 7, false).contains("add --resume"));
+        run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
+        assert!(refuse(1, 7, false).contains("an unfinished run: resume"));
         assert!(refuse(2, 7, true).contains("other settings"));
-        assert!(refuse(1, 8, true).contains("the corpus is not the one"));
+        assert!(refuse(1, 8, true).contains("another corpus"));
         let again = open(1, 7, true).unwrap();
         assert_eq!(again.log, run.log);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "weights");
         fs::create_dir(&out).unwrap();
-        assert!(refuse(1, 7, true).contains("exists: choose another OUT"));
+        assert!(refuse(1, 7, true).contains("exists already"));
     }
 
     #[test]
     fn a_failed_save_leaves_the_checkpoint_before() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = Folder::open(&folder.path().join("out"), json!(1), 7, false).unwrap();
-        run.save(|model, _| Ok(fs::write(model, "good")?)).unwrap();
+        let mut run = RunFolder::open(&folder.path().join("out"), json!(1), 7, false).unwrap();
+        run.save(|model, _| fs::write(model, "good").map_err(Error::file(model))).unwrap();
         let good = run.log.clone();
         run.log.steps = 9;
-        assert!(run.save(|_, _| bail!("the disk is full")).is_err());
-        let again = Folder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
+        assert!(
+            run.save(|_, _| Err(Error::Setting {
+                setting: "disk",
+                found: "full".to_string(),
+                expected: "free".to_string(),
+            }))
+            .is_err()
+        );
+        let again = RunFolder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
         assert_eq!(again.log, good);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");
     }
@@ -190,24 +206,28 @@ mod tests {
     fn a_finished_run_is_there_with_all_its_files_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let mut run = Folder::open(&out, json!(1), 7, false).unwrap();
+        let mut run = RunFolder::open(&out, json!(1), 7, false).unwrap();
         run.log.losses = vec![(10, 2.0), (20, 1.5)];
-        run.save(|model, _| Ok(fs::write(model, "weights")?)).unwrap();
-        let checkpoint = Checkpoint::new(crate::train::tests::config()).unwrap();
-        let model = crate::train::tests::model(DType::F32);
+        run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
+        let checkpoint = Checkpoint::new(tests::config()).unwrap();
+        let model = tests::model(DType::F32);
         let disk_full = checkpoint.save_with(&model, &out, Form::Packed, |staged| {
             run.record(staged)?;
-            bail!("the disk is full")
+            Err(Error::Setting {
+                setting: "disk",
+                found: "full".to_string(),
+                expected: "free".to_string(),
+            })
         });
-        assert_eq!(disk_full.unwrap_err().to_string(), "the disk is full");
+        assert!(disk_full.unwrap_err().to_string().contains("disk is full"));
         let names = || -> Vec<_> {
             fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name()).collect()
         };
         assert_eq!(names(), ["out.run"]);
         // Someone else takes the name meanwhile.
         let taken = checkpoint.save_with(&model, &out, Form::Packed, |_| {
-            fs::create_dir(&out)?;
-            Ok::<_, anyhow::Error>(fs::write(out.join("theirs"), "")?)
+            fs::create_dir(&out).map_err(Error::file(&out))?;
+            fs::write(out.join("theirs"), "").map_err(Error::file(&out))
         });
         assert!(taken.is_err());
         assert_eq!(names().len(), 2, "no temporary folder is left");

@@ -1,13 +1,13 @@
-//! What training minimises, and how it is put together.
+//! What training minimises.
 
 use burn::tensor::{DType, Tensor};
-use burn_blast_models::Model;
 
-use crate::data::Batch;
-use crate::loss;
+use super::losses;
+use crate::corpus::{Batch, check_context};
+use crate::{Checkpoint, Error, Model, Precision};
 
 /// What is minimised.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Objective {
     /// Weight of the loss of the next token.
     pub next_token: f64,
@@ -21,11 +21,58 @@ pub struct Objective {
     pub teacher: Option<Model>,
 }
 
+impl Default for Objective {
+    /// The loss of the next token alone.
+    fn default() -> Self {
+        Self { next_token: 1.0, divergence: 0.0, temperature: 1.0, features: 0.0, teacher: None }
+    }
+}
+
 impl Objective {
+    /// Loads a teacher for `student`, with the precision of the student.
+    ///
+    /// # Errors
+    /// If the settings make no sense, the teacher cannot be loaded, or the two do not fit each other.
+    pub fn with_teacher(
+        mut self,
+        teacher: &Checkpoint,
+        student: &Model,
+        context: usize,
+    ) -> Result<Self, Error> {
+        self.check()?;
+        check_context(teacher, context)?;
+        let teacher = teacher.load(&student.device(), Precision::of(student.dtype()))?;
+        let refuse = |what, theirs: usize, ours: usize| match theirs == ours {
+            true => Ok(()),
+            false => Err(Error::Teacher { what, theirs, ours }),
+        };
+        refuse("layers", teacher.layers(), student.layers())?;
+        refuse("tokens", teacher.vocabulary(), student.vocabulary())?;
+        if self.features > 0.0 {
+            refuse("features per layer", teacher.width(), student.width())?;
+        }
+        self.teacher = Some(teacher);
+        Ok(self)
+    }
+
+    /// Checks the weights of the parts.
+    ///
+    /// # Errors
+    /// If one is negative, none is above 0, or the temperature is not above 0.
+    pub fn check(&self) -> Result<(), Error> {
+        let weights = [self.next_token, self.divergence, self.features];
+        for (setting, weight) in ["next-token", "divergence", "features"].into_iter().zip(weights) {
+            Error::in_range(setting, weight, weight >= 0.0, "a number from 0")?;
+        }
+        let most = weights.into_iter().fold(0.0, f64::max);
+        Error::in_range("largest weight of the losses", most, most > 0.0, "above 0")?;
+        Error::in_range("temperature", self.temperature, self.temperature > 0.0, "above 0")
+    }
+
     /// The loss of a batch.
     pub fn loss(&self, model: &Model, batch: &Batch) -> Tensor<1> {
         let Some(teacher) = &self.teacher else {
-            return loss::next_token(scores(model, batch), batch.targets.clone());
+            return losses::next_token(scores(model, batch), batch.targets.clone());
         };
         let (ours, logits) = model.trace(batch.inputs.clone());
         let device = logits.device();
@@ -33,22 +80,22 @@ impl Objective {
         let logits = logits.cast(DType::F32);
         let constant =
             |tensor: Tensor<3>| Tensor::from_inner(tensor).to_device(&device).cast(DType::F32);
-        // Only what counts is computed: features of every layer are the dearest part.
+        // Only what counts is computed: features of every layer cost most.
         let mut parts = Vec::new();
         if self.next_token > 0.0 {
-            let loss = loss::next_token(logits.clone(), batch.targets.clone());
+            let loss = losses::next_token(logits.clone(), batch.targets.clone());
             parts.push(loss.mul_scalar(self.next_token));
         }
         if self.divergence > 0.0 || self.features > 0.0 {
             let (theirs, target) = teacher.trace(batch.inputs.clone().inner());
             if self.divergence > 0.0 {
-                let loss = loss::divergence(logits, constant(target), self.temperature);
+                let loss = losses::divergence(logits, constant(target), self.temperature);
                 parts.push(loss.mul_scalar(self.divergence));
             }
             if self.features > 0.0 {
                 let ours = ours.into_iter().map(|one| one.cast(DType::F32)).collect();
                 let theirs = theirs.into_iter().map(constant).collect();
-                parts.push(loss::features(ours, theirs).mul_scalar(self.features));
+                parts.push(losses::features(ours, theirs).mul_scalar(self.features));
             }
         }
         let sum = parts.into_iter().reduce(|sum, loss| sum + loss);
@@ -67,17 +114,16 @@ pub fn scores(model: &Model, batch: &Batch) -> Tensor<3> {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
-    use burn_blast_models::Checkpoint;
     use serde_json::json;
 
     use super::*;
-    use crate::train::read;
-    use crate::train::tests::{args, corpus, model};
+    use crate::fine_tune::tests::{corpus, model, settings};
+    use crate::fine_tune::trainer::read;
 
     #[test]
     fn only_named_parts_of_the_objective_count() {
         let (start, corpus) = (model(DType::F32), corpus());
-        let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
+        let batch = corpus.batch(settings().sequences, 0, 0, &Device::flex());
         let loss = |objective: Objective| read(vec![objective.loss(&start, &batch)]).unwrap()[0];
         let plain = loss(Objective::default());
         let with = |next_token, divergence, features| {
@@ -98,7 +144,7 @@ mod tests {
         });
         let teacher =
             Checkpoint::new(wide).unwrap().config().init_normal(&Device::flex(), 2).unwrap();
-        let batch = corpus.batch(&args().text, 0, 0, &Device::flex());
+        let batch = corpus.batch(settings().sequences, 0, 0, &Device::flex());
         let objective = Objective {
             next_token: 0.0,
             divergence: 1.0,

@@ -1,0 +1,173 @@
+//! The command line.
+
+mod files;
+mod groups;
+mod models;
+mod training;
+
+use clap::builder::styling::Styles;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use files::{
+    BudgetArg, DensifyArgs, DiffArgs, InspectArgs, ScoreArg, SparsifyArgs, VerifyArgs,
+};
+pub use groups::{BlockArgs, CorpusArgs, DeviceArgs, JsonArgs, ModelArgs, SequenceArgs};
+pub use models::{
+    ActivationsArgs, BenchArgs, CompactArgs, GenerateArgs, MeasureArgs, PerplexityArgs, TimingArgs,
+};
+pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
+
+/// Block-sparse models and checkpoints: make, check, run, train on, compare
+///
+/// A checkpoint is a safetensors file or a folder as Hugging Face publishes it; a model is such a folder with
+/// config.json. Without tokenizer.json, tokens are bytes. Outputs appear complete or not at all. Progress and errors go
+/// to standard error, results to standard output.
+///
+/// Exit codes: 0 success; 1 verify found problems or diff found differences; 2 wrong usage or unusable input; 130 a
+/// training run was stopped.
+#[derive(Parser, Debug)]
+#[command(name = "blast", version, styles = Styles::plain(), max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one command")]
+pub enum Command {
+    /// Remove the weakest blocks of dense weights and pack the rest
+    Sparsify(SparsifyArgs),
+    /// Show what each weight keeps, and find zero blocks in dense ones
+    Inspect(InspectArgs),
+    /// Check every rule of the format, lengths and index; lists all problems
+    Verify(VerifyArgs),
+    /// Turn packed weights into dense ones, as they were stored before
+    Densify(DensifyArgs),
+    /// Compare the blocks and values of two checkpoints
+    Diff(DiffArgs),
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Score a text by a sliding window
+    Perplexity(PerplexityArgs),
+    /// Measure tokens per second, for a prompt and token by token
+    Bench(BenchArgs),
+    /// Compare models: loss on held-out text, bytes, tokens per second
+    Measure(MeasureArgs),
+    /// Collect what `sparsify --score wanda` needs: norms of the MLPs' inputs over a text
+    Activations(ActivationsArgs),
+    /// Train a small Llama from scratch, to have something to sparsify
+    Dense(DenseArgs),
+    /// Remove MLP blocks of a model at once, without training
+    OneShot(OneShotArgs),
+    /// Remove MLP blocks step by step while a model trains on, or train adapters beside the kept blocks
+    FineTune(FineTuneArgs),
+    /// Merge adapters into the weights beside them
+    Merge(MergeArgs),
+    /// Show which hidden features and heads contribute nothing, and write the model without them
+    Compact(CompactArgs),
+}
+
+/// Headings of the help, and the last command below each.
+const HEADINGS: [(&str, &str); 3] = [
+    ("Checkpoints", "diff"),
+    ("Running a model", "activations"),
+    ("Making a model sparse, and training", "compact"),
+];
+
+impl Cli {
+    /// Reads the command line; ends the process for help or wrong usage.
+    pub fn read() -> Self {
+        let matches: ArgMatches = grouped().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The command line, with the commands of its help in groups.
+fn grouped() -> clap::Command {
+    let command = Cli::command();
+    let mut list = String::new();
+    let mut headings = HEADINGS.iter();
+    let mut begins = true;
+    for command in command.get_subcommands() {
+        let (name, about) = (command.get_name(), command.get_about().cloned().unwrap_or_default());
+        if begins {
+            list += &format!("{}:\n", headings.next().map_or("", |(heading, _)| heading));
+        }
+        begins = HEADINGS.iter().any(|(_, last)| *last == name);
+        list += &format!("  {name:12} {about}\n{}", if begins { "\n" } else { "" });
+    }
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        grouped().debug_assert();
+    }
+
+    #[test]
+    fn the_help_has_every_command_below_a_heading() {
+        let help = grouped().render_long_help().to_string();
+        for command in Cli::command().get_subcommands() {
+            assert!(help.contains(&format!("\n  {} ", command.get_name())), "{help}");
+        }
+        assert!(HEADINGS.iter().all(|(heading, _)| help.contains(heading)), "{help}");
+    }
+
+    #[test]
+    fn every_command_and_every_option_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                let name = format!("{} {}", command.get_name(), argument.get_id());
+                let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.len() > 8, "{name} says \"{help}\"");
+                let takes_value = argument.get_action().takes_values();
+                for value in argument.get_possible_values().iter().filter(|_| takes_value) {
+                    assert!(value.get_help().is_some(), "{name} {}", value.get_name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_the_same_name_have_the_same_default() {
+        let mut defaults = std::collections::BTreeMap::new();
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some())
+            {
+                let values = argument.get_default_values().to_vec();
+                let first = defaults.entry(argument.get_id().to_string()).or_insert(values.clone());
+                let unset = first.is_empty() || values.is_empty();
+                assert!(unset || *first == values, "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn a_cpu_computes_in_single_precision_unless_told_otherwise() {
+        use burn_blast_models::Precision;
+        let precision =
+            |flags: &[&str]| match Cli::parse_from([&["blast", "bench", "folder"], flags].concat())
+                .command
+            {
+                Command::Bench(args) => args.model.device.precision(),
+                other => panic!("{other:?} is not a bench"),
+            };
+        assert_eq!(precision(&[]), Precision::F32);
+        assert_eq!(precision(&["--dtype", "file"]), Precision::File);
+        assert_eq!(precision(&["--backend", "wgpu"]), Precision::File);
+        assert_eq!(precision(&["--backend", "wgpu", "--dtype", "bf16"]), Precision::BF16);
+    }
+}

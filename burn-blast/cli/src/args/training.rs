@@ -1,0 +1,315 @@
+//! Options of the commands that make a model sparse and train it.
+
+use std::path::PathBuf;
+
+use burn_blast::prune::{BlastConfig, Growth};
+use burn_blast_models::fine_tune::{Decay, TrainConfig};
+use burn_blast_models::one_shot::Method;
+use burn_blast_models::{LlamaConfig, RopeScaling};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::groups::{BlockArgs, CorpusArgs, DeviceArgs};
+
+fn train() -> TrainConfig {
+    TrainConfig::new(1000)
+}
+
+fn blast() -> BlastConfig {
+    BlastConfig::new(train().steps)
+}
+
+/// How a model is trained.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainArgs {
+    /// The text.
+    #[command(flatten)]
+    pub text: CorpusArgs,
+
+    /// Where it trains.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Optimizer steps
+    #[arg(long, default_value_t = train().steps)]
+    pub steps: usize,
+
+    /// Batches whose gradients are summed before a step
+    #[arg(long, value_name = "BATCHES", default_value_t = train().accumulate)]
+    pub accumulate: usize,
+
+    /// Highest learning rate
+    #[arg(long, default_value_t = train().lr)]
+    pub lr: f64,
+
+    /// How the learning rate falls after its rise
+    #[arg(long, value_enum, default_value_t = train().decay)]
+    pub decay: Decay,
+
+    /// Steps in which the learning rate rises
+    #[arg(long, value_name = "STEPS", default_value_t = train().warm_up)]
+    pub warm_up: usize,
+
+    /// Largest norm of a parameter's gradient
+    #[arg(long, value_name = "NORM", default_value_t = train().gradient_norm)]
+    pub clip: f32,
+
+    /// Decay of the weights
+    #[arg(long, default_value_t = train().weight_decay)]
+    pub weight_decay: f32,
+
+    /// Steps from one evaluation to the next
+    #[arg(long, value_name = "STEPS", default_value_t = train().eval_every)]
+    pub eval_every: usize,
+
+    /// Steps from one checkpoint of the run to the next
+    #[arg(long, value_name = "STEPS", default_value_t = train().save_every)]
+    pub save_every: usize,
+
+    /// Seed of weights and batches
+    #[arg(long, default_value_t = train().seed)]
+    pub seed: u64,
+
+    /// Resume the interrupted run of this OUTPUT
+    #[arg(long)]
+    #[serde(skip)]
+    pub resume: bool,
+}
+
+impl TrainArgs {
+    /// As the models take them.
+    pub fn config(&self) -> TrainConfig {
+        TrainConfig {
+            steps: self.steps,
+            sequences: self.text.sequences.sequences(),
+            accumulate: self.accumulate,
+            lr: self.lr,
+            decay: self.decay,
+            warm_up: self.warm_up,
+            gradient_norm: self.clip,
+            weight_decay: self.weight_decay,
+            eval_every: self.eval_every,
+            save_every: self.save_every,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Options of `dense`.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DenseArgs {
+    /// Folder to write; must not exist
+    pub output: PathBuf,
+
+    /// How it is trained.
+    #[command(flatten)]
+    pub train: TrainArgs,
+
+    /// Width of the model
+    #[arg(long, default_value_t = LlamaConfig::default().hidden_size, help_heading = "Sizes")]
+    pub width: usize,
+
+    /// Width inside the MLPs
+    #[arg(long, default_value_t = LlamaConfig::default().intermediate_size, help_heading = "Sizes")]
+    pub hidden: usize,
+
+    /// Number of layers
+    #[arg(long, default_value_t = LlamaConfig::default().num_hidden_layers, help_heading = "Sizes")]
+    pub layers: usize,
+
+    /// Attention heads
+    #[arg(long, default_value_t = LlamaConfig::default().num_attention_heads, help_heading = "Sizes")]
+    pub heads: usize,
+
+    /// Heads of keys and values
+    #[arg(long, default_value_t = LlamaConfig::default().num_key_value_heads, help_heading = "Sizes")]
+    pub kv_heads: usize,
+}
+
+impl DenseArgs {
+    /// Sizes of the model, over bytes.
+    pub fn sizes(&self) -> LlamaConfig {
+        let default = LlamaConfig::default();
+        LlamaConfig {
+            hidden_size: self.width,
+            intermediate_size: self.hidden,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.kv_heads,
+            head_dim: self.width / self.heads.max(1),
+            max_position_embeddings: self
+                .train
+                .text
+                .sequences
+                .context
+                .max(default.max_position_embeddings),
+            rope_scaling: RopeScaling::None,
+            ..default
+        }
+    }
+}
+
+/// Options of `one-shot`.
+#[derive(Args, Clone, Debug)]
+pub struct OneShotArgs {
+    /// Folder of the dense model
+    pub model: PathBuf,
+
+    /// Folder to write; must not exist
+    pub output: PathBuf,
+
+    /// Which blocks are removed.
+    #[command(flatten)]
+    pub blocks: BlockArgs,
+
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// How blocks are chosen, and whether the kept ones make up for the others
+    #[arg(long, value_enum, default_value_t = Method::WandaCorrected)]
+    pub method: Method,
+
+    /// Text to calibrate on, for every method but `magnitude`; the last tenth is left out
+    #[arg(long, value_name = "FILE")]
+    pub corpus: Option<PathBuf>,
+
+    /// Sequences to calibrate on [default: 64]
+    #[arg(long)]
+    pub sequences: Option<usize>,
+
+    /// Tokens in a sequence [default: 128]
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<usize>,
+
+    /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs
+    /// [default: 0.01]
+    #[arg(long)]
+    pub damping: Option<f64>,
+}
+
+/// Options of `fine-tune`.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FineTuneArgs {
+    /// Folder of the model to start from; dense, or block-sparse
+    pub model: PathBuf,
+
+    /// Folder to write; must not exist
+    pub output: PathBuf,
+
+    /// How it is trained.
+    #[command(flatten)]
+    pub train: TrainArgs,
+
+    /// Which blocks are removed in the end.
+    #[command(flatten)]
+    pub blocks: BlockArgs,
+
+    /// Steps from one change of the pattern to the next
+    #[arg(long, value_name = "STEPS", default_value_t = 20, help_heading = "Pruning")]
+    pub interval: usize,
+
+    /// Share of the steps after which the pattern is final
+    #[arg(long, value_name = "SHARE", default_value_t = blast().end_fraction, help_heading = "Pruning")]
+    pub end_fraction: f64,
+
+    /// How removed blocks come back
+    #[arg(long, value_enum, default_value_t = Regrowth::Gradient, help_heading = "Pruning")]
+    pub growth: Regrowth,
+
+    /// Share of the kept blocks exchanged at the first update
+    #[arg(long, value_name = "SHARE", default_value_t = blast().growth_fraction, help_heading = "Pruning")]
+    pub growth_fraction: f64,
+
+    /// Train adapters of this rank beside the block-sparse MLP weights of MODEL, and nothing else
+    #[arg(
+        long,
+        value_name = "RANK",
+        help_heading = "Adapters",
+        conflicts_with_all = [
+            "sparsity", "block", "keep_last", "interval", "end_fraction", "growth", "growth_fraction",
+        ]
+    )]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<usize>,
+
+    /// The output of an adapter is multiplied by ALPHA / RANK [default: 16]
+    #[arg(long, value_name = "ALPHA", help_heading = "Adapters", requires = "lora")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+
+    /// Folder of a dense model to learn from beside the text; usually MODEL
+    #[arg(long, value_name = "MODEL", help_heading = "Distillation")]
+    pub teacher: Option<PathBuf>,
+
+    /// Weight of the loss of the next token
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        default_value_t = 1.0,
+        help_heading = "Distillation",
+        requires = "teacher"
+    )]
+    pub next_token: f64,
+
+    /// Weight of the divergence from the teacher's scores
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        default_value_t = 1.0,
+        help_heading = "Distillation",
+        requires = "teacher"
+    )]
+    pub divergence: f64,
+
+    /// Both scores are divided by this before they are compared
+    #[arg(long, default_value_t = 1.0, help_heading = "Distillation", requires = "teacher")]
+    pub temperature: f64,
+
+    /// Weight of the distance between features, layer by layer, relative to the teacher's
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        default_value_t = 0.0,
+        help_heading = "Distillation",
+        requires = "teacher"
+    )]
+    pub features: f64,
+}
+
+/// Options of `merge`.
+#[derive(Args, Clone, Debug)]
+pub struct MergeArgs {
+    /// Folder of a model with adapters, as `fine-tune --lora` writes it
+    pub model: PathBuf,
+
+    /// Folder to write; must not exist
+    pub output: PathBuf,
+
+    /// Keep the weights block-sparse, and lose what an adapter changes outside their blocks; otherwise they become
+    /// dense, and the model computes what it did
+    #[arg(long)]
+    pub within: bool,
+}
+
+/// How removed blocks come back.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Regrowth {
+    /// Blocks with the largest gradient
+    Gradient,
+    /// Random blocks
+    Random,
+    /// None do
+    None,
+}
+
+impl From<Regrowth> for Growth {
+    fn from(regrowth: Regrowth) -> Self {
+        match regrowth {
+            Regrowth::Gradient => Self::Gradient,
+            Regrowth::Random => Self::Random,
+            Regrowth::None => Self::None,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `blast generate`, `perplexity` and `activations`.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use burn_blast_checkpoint::CheckpointError;
+use burn_blast_models::{
+    Activations, Checkpoint, Generation, Sampling, Windows, perplexity as score,
+};
+use serde::Serialize;
+
+use super::open;
+use crate::Error;
+use crate::args::{ActivationsArgs, GenerateArgs, PerplexityArgs};
+use crate::progress::Progress;
+
+/// Most tokens a window has by default: the cost of one pass of attention over it grows with its square.
+const DEFAULT_WINDOW: usize = 1024;
+
+/// Writes the prompt and its continuation to standard output, token by token.
+///
+/// # Errors
+/// If the model cannot be loaded, or a setting is not valid.
+pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
+    let (checkpoint, model) = open(&args.model)?;
+    let tokenizer = checkpoint.tokenizer()?;
+    let prompt = tokenizer.encode(&args.prompt)?;
+    let GenerateArgs { temperature, top_k, top_p, seed, .. } = *args;
+    let sampling = Sampling { temperature, top_k, top_p, seed };
+    let request = Generation { sampling, ..Generation::new(&checkpoint, args.max_new) };
+    let mut out = io::stdout().lock();
+    let mut stream = tokenizer.stream();
+    // The prompt passes through the stream too: how a tokenizer spaces a word depends on the one before.
+    for token in &prompt {
+        write!(out, "{}", stream.push(*token)?)?;
+    }
+    out.flush()?;
+    burn_blast_models::generate(&model, &prompt, &request, |token| -> Result<(), Error> {
+        write!(out, "{}", stream.push(token)?)?;
+        Ok(out.flush()?)
+    })?;
+    Ok(writeln!(out, "{}", stream.finish()?)?)
+}
+
+/// The perplexity of a text, and how it was cut.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PerplexityReport {
+    perplexity: f64,
+    nats_per_token: f64,
+    bits_per_byte: f64,
+    tokens: usize,
+    window: usize,
+    stride: usize,
+}
+
+/// Scores a text.
+///
+/// # Errors
+/// If the model or the text cannot be read, or a setting is not valid.
+pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
+    let text = read_text(&args.corpus)?;
+    let (checkpoint, model) = open(&args.model)?;
+    let tokens = checkpoint.tokenizer()?.encode(&text)?;
+    let window = window(&checkpoint, args.window)?;
+    let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
+    progress.count("scoring", tokens.len().saturating_sub(1));
+    let score = score(&model, &tokens, windows, |done| progress.set(done))?;
+    Ok(PerplexityReport {
+        perplexity: score.perplexity(),
+        nats_per_token: score.nats / score.tokens as f64,
+        bits_per_byte: score.nats / std::f64::consts::LN_2 / text.len() as f64,
+        tokens: score.tokens,
+        window,
+        stride: windows.stride,
+    })
+}
+
+impl fmt::Display for PerplexityReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "perplexity {:.4}", self.perplexity)?;
+        writeln!(
+            f,
+            "{:.4} nats per token, {:.4} bits per byte of text",
+            self.nats_per_token, self.bits_per_byte
+        )?;
+        write!(f, "{} tokens, window {}, stride {}", self.tokens, self.window, self.stride)
+    }
+}
+
+/// Writes norms of the MLPs' inputs over a text.
+///
+/// # Errors
+/// If the model or the text cannot be read, a setting is not valid, or the file cannot be written.
+pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
+    let text = read_text(&args.corpus)?;
+    let device = args.device.backend.open()?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let model = checkpoint.load(&device, args.device.precision())?;
+    let mut tokens = checkpoint.tokenizer()?.encode(&text)?;
+    tokens.truncate(args.tokens);
+    let window = window(&checkpoint, args.window)?;
+    progress.count("collecting", tokens.len());
+    let found = Activations::collect(&model, &tokens, window, |done| progress.set(done))?;
+    found.save(checkpoint.config(), &args.output)?;
+    let (weights, tokens) = (found.norms.len(), tokens.len());
+    Ok(format!("{} is written: {weights} weights, {tokens} tokens", args.output.display()))
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    Ok(fs::read_to_string(path).map_err(CheckpointError::read(PathBuf::from(path)))?)
+}
+
+/// The window asked for, or one that suits the model.
+fn window(checkpoint: &Checkpoint, asked: Option<usize>) -> Result<usize, Error> {
+    let limit = checkpoint.config().context();
+    match asked.unwrap_or(limit.min(DEFAULT_WINDOW)) {
+        found if found > limit => Err(burn_blast_models::Error::TooLong { found, limit }.into()),
+        window => Ok(window),
+    }
+}

@@ -1,0 +1,230 @@
+//! `blast dense`, `one-shot`, `fine-tune` and `merge`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::Device;
+use burn_blast::module::LoraLinearConfig;
+use burn_blast::prune::BlastConfig;
+use burn_blast_models::fine_tune::{Job, Objective, Progress as RunProgress};
+use burn_blast_models::one_shot::{Method, OneShot, sample};
+use burn_blast_models::{Checkpoint, Corpus, Form, Model, Precision};
+use serde_json::Value;
+
+use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
+use crate::progress::Progress;
+use crate::{Error, Status};
+
+/// Exit code of a process stopped by Ctrl-C.
+const INTERRUPTED: i32 = 130;
+
+/// Sequences of a calibration, and tokens in each, unless asked for otherwise.
+const SAMPLE: (usize, usize) = (64, 128);
+
+/// Trains a small Llama over bytes from scratch.
+///
+/// # Errors
+/// If a setting is not valid, or a file cannot be read or written.
+pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), Error> {
+    let checkpoint = Checkpoint::new(args.sizes().to_json())?;
+    let device = args.train.device.backend.open()?;
+    let model = checkpoint.config().init_normal(&device, args.train.seed)?;
+    let run = Run { train: &args.train, settings: settings(args), output: &args.output };
+    run.start(&checkpoint, model, Objective::default(), None, Form::Dense, progress)
+}
+
+/// Trains a model on while its MLP blocks are removed, or trains adapters beside the kept ones.
+///
+/// # Errors
+/// If a setting is not valid, or a file cannot be read or written.
+pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
+    let blocks = args.blocks.blocks();
+    blocks.check()?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let device = &args.train.device;
+    let mut model = checkpoint.load(&device.backend.open()?, device.precision())?;
+    model.check_unadapted()?;
+    let mut objective = Objective {
+        next_token: args.next_token,
+        divergence: args.divergence,
+        temperature: args.temperature,
+        features: args.features,
+        teacher: None,
+    };
+    if let Some(teacher) = &args.teacher {
+        let context = args.train.text.sequences.context;
+        objective = objective.with_teacher(&Checkpoint::open(teacher)?, &model, context)?;
+    }
+    let run = Run { train: &args.train, settings: settings(args), output: &args.output };
+    if let Some(rank) = args.lora {
+        let lora = LoraLinearConfig::new(rank);
+        let lora = args.lora_alpha.map_or(lora.clone(), |alpha| lora.with_alpha(alpha));
+        let model = model.adapt(&lora, args.train.seed)?;
+        return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
+    }
+    model.pack_mlps(&blocks)?;
+    let blast = BlastConfig::new(args.train.steps)
+        .with_sparsity(blocks.sparsity)
+        .with_interval(args.interval)
+        .with_end_fraction(args.end_fraction)
+        .with_growth(args.growth.into())
+        .with_growth_fraction(args.growth_fraction)
+        .with_dense(model.outside_mlps(blocks.keep_last))
+        .with_seed(args.train.seed);
+    run.start(&checkpoint, model, objective, Some(&blast), Form::Packed, progress)
+}
+
+fn settings(args: &impl serde::Serialize) -> Value {
+    serde_json::to_value(args).expect("options are names and numbers")
+}
+
+/// A training run as the options ask for it.
+struct Run<'a> {
+    train: &'a TrainArgs,
+    settings: Value,
+    output: &'a Path,
+}
+
+impl Run<'_> {
+    fn start(
+        self,
+        checkpoint: &Checkpoint,
+        model: Model,
+        objective: Objective,
+        blast: Option<&BlastConfig>,
+        form: Form,
+        progress: &Progress,
+    ) -> Result<(String, Status), Error> {
+        let config = self.train.config();
+        let corpus = Corpus::of(checkpoint, &self.train.text.corpus, config.sequences.context)?;
+        let job = Job {
+            config: &config,
+            blast,
+            settings: self.settings,
+            out: self.output,
+            form,
+            resume: self.train.resume,
+        };
+        let stopped = stop_on_ctrl_c()?;
+        progress.count("training", config.steps);
+        let mut last = 0;
+        let done = job.run(checkpoint, model, &corpus, objective, &mut |run| {
+            last = run.step;
+            report(run, progress);
+            match stopped.load(Ordering::SeqCst) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(match done {
+            true => (format!("{} is written", self.output.display()), Status::Fine),
+            false => (format!("stopped after step {last}: --resume resumes it"), Status::Stopped),
+        })
+    }
+}
+
+fn report(run: &RunProgress, progress: &Progress) {
+    progress.set(run.step);
+    let loss = run.loss.unwrap_or(f64::NAN);
+    let sparsity = run.sparsity.map(|share| format!(", {:.1} % sparse", 100.0 * share));
+    let line = format!("loss {loss:.4}{}", sparsity.unwrap_or_default());
+    match run.held_out {
+        Some(held_out) => {
+            progress.line(&format!("step {}: {line}, held out {held_out:.4}", run.step))
+        }
+        None => progress.message(line),
+    }
+}
+
+/// Set when Ctrl-C was pressed; the second time it ends the process at once.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let flag = stopped.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED);
+        }
+        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
+    })?;
+    Ok(stopped)
+}
+
+/// Sparsifies a model without training.
+///
+/// # Errors
+/// If a setting is not valid, or a file cannot be read or written.
+pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
+    check_used(args)?;
+    let blocks = args.blocks.blocks();
+    blocks.check()?;
+    absent(&args.output)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let device = args.device.backend.open()?;
+    let mut model = checkpoint.load(&device, args.device.precision())?;
+    let sample = match &args.corpus {
+        Some(path) => {
+            let (sequences, context) =
+                (args.sequences.unwrap_or(SAMPLE.0), args.context.unwrap_or(SAMPLE.1));
+            let corpus = Corpus::of(&checkpoint, path, context)?;
+            sample(&corpus, sequences, context, &device)?
+        }
+        None => Vec::new(),
+    };
+    let mut one_shot = OneShot::new(blocks).with_method(args.method);
+    one_shot.damping = args.damping.unwrap_or(one_shot.damping);
+    one_shot.run(&mut model, &sample)?;
+    checkpoint.save(&model, &args.output, Form::Packed)?;
+    Ok(format!("{} is written", args.output.display()))
+}
+
+/// Refuses options that the method does not use, and a method without its text.
+fn check_used(args: &OneShotArgs) -> Result<(), Error> {
+    let refuse = |option, needs| Err(Error::Unused { option, needs });
+    let calibrates = args.method != Method::Magnitude;
+    for (option, given) in [
+        ("--corpus", args.corpus.is_some()),
+        ("--sequences", args.sequences.is_some()),
+        ("--context", args.context.is_some()),
+    ] {
+        if given && !calibrates {
+            return refuse(option, "--method wanda or wanda-corrected");
+        }
+    }
+    if args.damping.is_some() && args.method != Method::WandaCorrected {
+        return refuse("--damping", "--method wanda-corrected");
+    }
+    match calibrates && args.corpus.is_none() {
+        true => Err(Error::CorpusMissing),
+        false => Ok(()),
+    }
+}
+
+/// Merges the adapters of a model.
+///
+/// # Errors
+/// If there are none, or a file cannot be read or written.
+pub fn merge(args: &MergeArgs) -> Result<String, Error> {
+    absent(&args.output)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    let mut model = checkpoint.load(&Device::flex(), Precision::File)?;
+    let lost = model.merge(args.within)?;
+    checkpoint.save(&model, &args.output, Form::Packed)?;
+    let lost = match args.within {
+        true => format!(
+            "{:.1} % of the change, by its squares, is outside the blocks and lost\n",
+            100.0 * lost
+        ),
+        false => String::new(),
+    };
+    Ok(format!("{lost}{} is written", args.output.display()))
+}
+
+/// Refuses an output that exists before anything else is done.
+fn absent(output: &Path) -> Result<(), Error> {
+    match output.exists() {
+        true => Err(burn_blast_models::Error::Exists { path: output.to_owned() }.into()),
+        false => Ok(()),
+    }
+}

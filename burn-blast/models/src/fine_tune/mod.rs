@@ -1,0 +1,343 @@
+//! Training a checkpoint on: with pruning, with adapters, with a teacher, or from scratch.
+//!
+//! | file | content |
+//! |---|---|
+//! | `objective.rs`, `losses.rs` | what is minimised |
+//! | `trainer.rs` | the loop |
+//! | `schedule.rs` | the learning rate |
+//! | `run_folder.rs` | what an interrupted run leaves |
+
+mod losses;
+mod objective;
+mod run_folder;
+mod schedule;
+mod trainer;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::config::Config;
+use burn::module::Module;
+use burn_blast::prune::BlastConfig;
+use serde_json::Value;
+
+pub use losses::{divergence, features, next_token};
+pub use objective::Objective;
+pub use run_folder::{Log, RunFolder};
+pub use schedule::{Decay, Schedule};
+pub use trainer::{Session, Trainee, evaluate};
+
+use crate::corpus::{Corpus, Sequences};
+use crate::{Checkpoint, Error, Form, Model};
+
+/// How a model is trained.
+#[derive(Config, Debug, PartialEq)]
+pub struct TrainConfig {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// How the text is cut.
+    #[config(default = "Sequences::new()")]
+    pub sequences: Sequences,
+    /// Batches whose gradients are summed before a step.
+    #[config(default = 1)]
+    pub accumulate: usize,
+    /// Highest learning rate.
+    #[config(default = 1e-3)]
+    pub lr: f64,
+    /// How the learning rate falls after its rise.
+    #[config(default = "Decay::Cosine")]
+    pub decay: Decay,
+    /// Steps in which the learning rate rises.
+    #[config(default = 50)]
+    pub warm_up: usize,
+    /// Largest norm of a parameter's gradient.
+    #[config(default = 1.0)]
+    pub gradient_norm: f32,
+    /// Decay of the weights.
+    #[config(default = 0.01)]
+    pub weight_decay: f32,
+    /// Steps from one evaluation to the next.
+    #[config(default = 100)]
+    pub eval_every: usize,
+    /// Steps from one checkpoint to the next.
+    #[config(default = 200)]
+    pub save_every: usize,
+    /// Seed of weights and batches.
+    #[config(default = 0)]
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks what no type does.
+    ///
+    /// # Errors
+    /// If a number is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        self.sequences.check()?;
+        Error::at_least_one(&[
+            ("steps", self.steps),
+            ("accumulate", self.accumulate),
+            ("eval-every", self.eval_every),
+            ("save-every", self.save_every),
+        ])?;
+        let clip = f64::from(self.gradient_norm);
+        let decay = f64::from(self.weight_decay);
+        Error::in_range("lr", self.lr, self.lr > 0.0, "above 0")?;
+        Error::in_range("clip", clip, clip > 0.0, "above 0")?;
+        Error::in_range("weight-decay", decay, decay >= 0.0, "a number from 0")
+    }
+
+    /// The learning rate over the run.
+    pub fn schedule(&self) -> Schedule {
+        let (peak, warm_up) = (self.lr, self.warm_up as f64);
+        Schedule { peak, warm_up, steps: self.steps, decay: self.decay }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Mean training loss of the latest steps that were read, in nats per token.
+    pub loss: Option<f64>,
+    /// Share of blocks removed, if the run prunes.
+    pub sparsity: Option<f64>,
+    /// Loss on held-out text, if it was evaluated after this step.
+    pub held_out: Option<f64>,
+}
+
+/// A training run that can be interrupted and resumed, and ends with a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// How the model is trained.
+    pub config: &'a TrainConfig,
+    /// Pruning, if asked for.
+    pub blast: Option<&'a BlastConfig>,
+    /// All settings, recorded with the run; a run is resumed with the same ones only.
+    pub settings: Value,
+    /// Folder to write; must not exist.
+    pub out: &'a Path,
+    /// How block-sparse weights are written.
+    pub form: Form,
+    /// Resume the interrupted run of this output.
+    pub resume: bool,
+}
+
+impl Job<'_> {
+    /// Trains `model`, which belongs to `checkpoint`, and writes it; returns whether the run is complete. `report` is
+    /// called after every step, and stops the run by breaking.
+    ///
+    /// # Errors
+    /// If the settings are not valid, a file cannot be read or written, or the loss is no longer a number.
+    pub fn run(
+        &self,
+        checkpoint: &Checkpoint,
+        model: Model,
+        corpus: &Corpus,
+        objective: Objective,
+        report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        self.config.check()?;
+        objective.check()?;
+        let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
+        let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;
+        let device = model.device().autodiff();
+        let trainee = Trainee::new(model.train(), self.config, self.blast, &folder)?;
+        let session = Session { config: self.config, corpus, objective, device };
+        let (trainee, done) = session.train(trainee, &mut folder, report)?;
+        if done {
+            let model = trainee.model.valid();
+            checkpoint.save_with(&model, self.out, self.form, |staged| folder.record(staged))?;
+            folder.remove()?;
+        }
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use burn::module::{ModuleMapper, Param};
+    use burn::tensor::{DType, Device, Tensor};
+    use burn_blast::module::AnyLinear;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Blocks, Tokenizer};
+
+    /// Settings of a short run.
+    pub fn settings() -> TrainConfig {
+        TrainConfig::new(12)
+            .with_sequences(Sequences { context: 16, batch: 2 })
+            .with_accumulate(2)
+            .with_lr(1e-2)
+            .with_warm_up(2)
+            .with_weight_decay(0.0)
+            .with_eval_every(6)
+            .with_save_every(6)
+            .with_seed(3)
+    }
+
+    /// `config.json` of a tiny model over bytes.
+    pub fn config() -> serde_json::Value {
+        json!({
+            "model_type": "llama", "vocab_size": 256, "hidden_size": 16, "intermediate_size": 32,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": true,
+        })
+    }
+
+    /// Its MLPs packed, with every block.
+    pub fn model(dtype: DType) -> Model {
+        let mut model =
+            Checkpoint::new(config()).unwrap().config().init_normal(&Device::flex(), 1).unwrap();
+        model.pack_mlps(&Blocks::new(8).with_sparsity(0.5)).unwrap();
+        model.map(&mut Cast(dtype))
+    }
+
+    struct Cast(DType);
+
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+
+    pub fn corpus() -> Corpus {
+        let text = "the quick brown fox jumps over the lazy dog. ".repeat(20);
+        let mut train = Tokenizer::Bytes.encode(&text).unwrap();
+        let valid = train.split_off(800);
+        Corpus { train, valid }
+    }
+
+    /// Pruning to half the blocks.
+    pub fn blast() -> BlastConfig {
+        BlastConfig::new(settings().steps).with_sparsity(0.5).with_interval(3)
+    }
+
+    /// Trains `start` on until `stop_at`, from the folder's checkpoint if it has one.
+    pub fn run(
+        start: &Model,
+        blast: Option<&BlastConfig>,
+        teacher: Option<&Model>,
+        out: &Path,
+        stop_at: usize,
+    ) -> (Model, Log) {
+        let (config, corpus) = (settings(), corpus());
+        let unfinished = out.with_file_name("out.run").join("log.json").exists();
+        let mut folder = RunFolder::open(out, json!(1), corpus.fingerprint(), unfinished).unwrap();
+        let trainee = Trainee::new(start.clone().train(), &config, blast, &folder).unwrap();
+        let objective = Objective {
+            next_token: 1.0,
+            divergence: 0.5,
+            temperature: 2.0,
+            features: 0.1,
+            teacher: teacher.cloned(),
+        };
+        let device = trainee.model.device();
+        let session = Session { config: &config, corpus: &corpus, objective, device };
+        let mut report = |progress: &Progress| match progress.step == stop_at {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let (trainee, done) = session.train(trainee, &mut folder, &mut report).unwrap();
+        assert_eq!(done, stop_at >= config.steps);
+        (trainee.model.valid(), folder.log)
+    }
+
+    fn weights(model: &mut Model) -> Vec<f32> {
+        let dense = |(_, linear): (String, &mut AnyLinear)| linear.to_dense().into_data();
+        model
+            .linears_mut()
+            .into_iter()
+            .flat_map(|one| dense(one).iter::<f32>().collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn a_resumed_run_is_bitwise_the_unbroken_one_and_learns() {
+        resumes_bitwise(DType::F32);
+    }
+
+    #[test]
+    fn so_is_one_in_half_precision() {
+        resumes_bitwise(DType::BF16);
+    }
+
+    fn resumes_bitwise(dtype: DType) {
+        let (start, folder) = (model(dtype), tempfile::tempdir().unwrap());
+        let path = |name: &str| {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+            folder.path().join(name).join("out")
+        };
+        let unbroken = path("unbroken");
+        let (blast, teacher) = (blast(), Some(&start));
+        let (mut whole, log) = run(&start, Some(&blast), teacher, &unbroken, 12);
+        let broken = path("broken");
+        let (_, stopped) = run(&start, Some(&blast), teacher, &broken, 5);
+        // No entry of the loss curve and no evaluation was due before the stop.
+        assert!(stopped.seconds > 0.0 && stopped.validation.is_empty());
+        let (mut resumed, again) = run(&start, Some(&blast), teacher, &broken, 12);
+        assert_eq!(whole.dtype(), dtype);
+        assert_eq!(weights(&mut whole), weights(&mut resumed));
+        assert_eq!(log.validation.last(), again.validation.last());
+        assert!(again.seconds > stopped.seconds);
+        let all: Vec<f64> =
+            whole.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity()).collect();
+        assert_eq!(all, [0.5; 6]);
+        let losses: Vec<f64> = log.validation.iter().map(|(_, loss)| *loss).collect();
+        assert!(losses[1] < losses[0], "{losses:?}");
+    }
+
+    #[test]
+    fn of_all_block_sparse_layers_only_the_mlps_asked_for_are_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut start = model(DType::F32);
+        for (name, linear) in start.linears_mut() {
+            if name.ends_with("q_proj") {
+                linear.pack(8).unwrap();
+            }
+        }
+        let blast = blast().with_dense(start.outside_mlps(1));
+        let (mut tuned, _) = run(&start, Some(&blast), None, &folder.path().join("out"), 12);
+        let mut sparse = 0;
+        for (name, linear) in tuned.linears_mut() {
+            let pruned = name.starts_with("model.layers.0.mlp");
+            assert_eq!(linear.sparsity(), if pruned { 0.5 } else { 0.0 }, "{name}");
+            sparse += usize::from(linear.block().is_some());
+        }
+        assert_eq!(sparse, 3 + 3 + 2);
+    }
+
+    #[test]
+    fn blocks_of_another_size_and_no_layer_at_all_are_refused() {
+        let refuse = |block, keep_last| {
+            let blocks = Blocks::new(block).with_keep_last(keep_last);
+            model(DType::F32).pack_mlps(&blocks).unwrap_err().to_string()
+        };
+        let error = refuse(16, 0);
+        assert!(
+            error.contains("model.layers.0.mlp.gate_proj") && error.contains("blocks of 8"),
+            "{error}"
+        );
+        let error = refuse(8, 2);
+        assert!(
+            error.contains("keep-last is 2") && error.contains("below the number of layers, 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let refuse = |config: TrainConfig| config.check().unwrap_err().to_string();
+        assert!(refuse(TrainConfig::new(0)).contains("steps is 0"));
+        assert!(refuse(settings().with_lr(0.0)).contains("lr is 0"));
+        assert!(refuse(settings().with_gradient_norm(f32::NAN)).contains("clip is NaN"));
+        assert!(refuse(settings().with_weight_decay(-0.5)).contains("weight-decay is -0.5"));
+        let sequences = Sequences::new().with_context(0);
+        assert!(refuse(settings().with_sequences(sequences)).contains("context is 0"));
+        let blocks = Blocks::new(32).with_sparsity(1.0);
+        assert!(blocks.check().unwrap_err().to_string().contains("sparsity is 1"));
+    }
+}

@@ -1,0 +1,207 @@
+//! The training loop: batches, loss, optimizer, evaluation, checkpoints.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Tensor};
+use burn_blast::io;
+use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, MasterWeights, Monitor};
+
+use super::losses;
+use super::objective::{Objective, scores};
+use super::run_folder::{Log, RunFolder};
+use super::{Progress, TrainConfig};
+use crate::corpus::{Batch, Corpus};
+use crate::generate::to_host;
+use crate::{Error, Model};
+
+/// Steps between two entries of the loss curve.
+const LOG_EVERY: usize = 10;
+
+/// Mean loss of the next token over batches, in nats.
+///
+/// # Errors
+/// If the device does not return it.
+pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
+    let (mut sum, mut tokens) = (0.0, 0);
+    for batch in batches {
+        let count = batch.targets.dims()[0];
+        let loss = losses::next_token(scores(model, batch), batch.targets.clone());
+        sum += read(vec![loss])?[0] * count as f64;
+        tokens += count;
+    }
+    Ok(sum / tokens as f64)
+}
+
+/// A model with the optimizer that trains it.
+pub struct Trainee {
+    /// The model, on a device with autodiff.
+    pub model: Model,
+    optimizer: ModuleOptimizer,
+    monitor: Option<Monitor>,
+}
+
+impl Trainee {
+    /// AdamW around `model`, which is as it was before the first step, with pruning if asked for, brought to where
+    /// the log stands.
+    ///
+    /// # Errors
+    /// If pruning cannot be set up or a checkpoint cannot be read.
+    pub fn new(
+        mut model: Model,
+        config: &TrainConfig,
+        blast: Option<&BlastConfig>,
+        folder: &RunFolder,
+    ) -> Result<Self, Error> {
+        if let Some((path, _)) = folder.checkpoint() {
+            model = io::load(model, path)?;
+        }
+        let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
+        let adamw = adamw.with_weight_decay(config.weight_decay);
+        let (model, optimizer, monitor) = match model.dtype() {
+            // Weights of their own precision need no copies, and state without them is what earlier runs wrote.
+            DType::F32 => optimize(model, adamw.build(), blast, folder)?,
+            _ => optimize(model, MasterWeights::new(adamw.build()), blast, folder)?,
+        };
+        // On the first of the optimizer's groups: the others, the probes of the pruned layers, are no weights. Removed
+        // blocks have no gradient, so only the gradient of kept blocks is clipped.
+        let clipping = GradientClippingConfig::Norm(config.gradient_norm).init();
+        let mut optimizer = optimizer.with_grad_clipping(clipping);
+        if let Some((_, path)) = folder.checkpoint() {
+            optimizer = io::load_optimizer(optimizer, &model, path)?;
+        }
+        Ok(Self { model, optimizer, monitor })
+    }
+
+    /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
+    fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
+        let Session { config, corpus, objective, device } = session;
+        let mut gradients = GradientsAccumulator::new();
+        let mut total: Option<Tensor<1>> = None;
+        for number in first..first + config.accumulate {
+            let batch = corpus.batch(config.sequences, config.seed, number, device);
+            let loss = objective.loss(&self.model, &batch).div_scalar(config.accumulate as f64);
+            let value = loss.clone().inner();
+            total = Some(total.map_or(value.clone(), |total| total + value));
+            let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+            gradients.accumulate(&self.model, grads);
+        }
+        let lr = config.schedule().at(first / config.accumulate);
+        self.model = self.optimizer.step(lr, self.model, gradients.grads());
+        (self, total.expect("at least one batch is summed up"))
+    }
+
+    fn progress(&self, log: &Log) -> Progress {
+        Progress {
+            step: log.steps,
+            loss: log.losses.last().map(|(_, loss)| *loss),
+            sparsity: self.monitor.as_ref().map(|monitor| monitor.snapshot().sparsity),
+            held_out: None,
+        }
+    }
+
+    /// Writes model and optimizer.
+    fn save(&self, folder: &mut RunFolder) -> Result<(), Error> {
+        folder.save(|model, optimizer| {
+            io::save(&self.model, model)?;
+            Ok(io::save_optimizer(&self.optimizer, optimizer)?)
+        })
+    }
+}
+
+/// The optimizer of a model, with pruning if asked for.
+fn optimize<O: BlockOptimizer>(
+    model: Model,
+    inner: O,
+    blast: Option<&BlastConfig>,
+    folder: &RunFolder,
+) -> Result<(Model, ModuleOptimizer, Option<Monitor>), Error> {
+    let Some(config) = blast else { return Ok((model, ModuleOptimizer::from(inner), None)) };
+    let blast = Blast::new(inner, config.clone()).with_ledger(folder.ledger())?;
+    let monitor = blast.monitor();
+    let (model, optimizer) = blast.attach(model)?;
+    Ok((model, optimizer, Some(monitor)))
+}
+
+/// What a run works with.
+pub struct Session<'a> {
+    /// Settings.
+    pub config: &'a TrainConfig,
+    /// Texts.
+    pub corpus: &'a Corpus,
+    /// What is minimised.
+    pub objective: Objective,
+    /// With autodiff.
+    pub device: Device,
+}
+
+impl Session<'_> {
+    /// Trains to the end, or until `report`, called after every step, says so. Returns whether the run is complete.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the loss is no longer a number.
+    pub fn train(
+        &self,
+        mut trainee: Trainee,
+        folder: &mut RunFolder,
+        report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<(Trainee, bool), Error> {
+        let config = self.config;
+        let held_out = self.corpus.held_out(config.sequences, &self.device.clone().inner());
+        let mut pending = Vec::new();
+        let mut clock = Instant::now();
+        while folder.log.steps < config.steps {
+            let loss;
+            (trainee, loss) = trainee.step(folder.log.steps * config.accumulate, self);
+            pending.push(loss);
+            folder.log.steps += 1;
+            let (step, last) = (folder.log.steps, folder.log.steps == config.steps);
+            let evaluates = step.is_multiple_of(config.eval_every) || last;
+            if step.is_multiple_of(LOG_EVERY) || evaluates {
+                drain(&mut pending, &mut clock, &mut folder.log)?;
+            }
+            let mut progress = trainee.progress(&folder.log);
+            if evaluates {
+                let valid = evaluate(&trainee.model.valid(), &held_out)?;
+                folder.log.validation.push((step, valid));
+                progress.held_out = Some(valid);
+                clock = Instant::now();
+            }
+            let stops = report(&progress).is_break() && !last;
+            if step.is_multiple_of(config.save_every) || last || stops {
+                drain(&mut pending, &mut clock, &mut folder.log)?;
+                trainee.save(folder)?;
+                clock = Instant::now();
+            }
+            if stops {
+                return Ok((trainee, false));
+            }
+        }
+        Ok((trainee, true))
+    }
+}
+
+/// Reads the losses of the last steps in one go, since reading each at once would stall a GPU. Adds their time by `clock`,
+/// which starts again.
+fn drain(pending: &mut Vec<Tensor<1>>, clock: &mut Instant, log: &mut Log) -> Result<(), Error> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let losses = read(std::mem::take(pending))?;
+    log.seconds += clock.elapsed().as_secs_f64();
+    *clock = Instant::now();
+    let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+    if !mean.is_finite() {
+        return Err(Error::Diverged { step: log.steps });
+    }
+    log.losses.push((log.steps, mean));
+    Ok(())
+}
+
+/// The values of losses, read from the device in one go.
+pub(crate) fn read(losses: Vec<Tensor<1>>) -> Result<Vec<f64>, Error> {
+    Ok(to_host(Tensor::cat(losses, 0))?.into_iter().map(f64::from).collect())
+}

@@ -1,0 +1,142 @@
+//! Models side by side: tokens per second, bytes, loss.
+
+use std::time::Instant;
+
+use burn::module::Module;
+use burn_blast::module::{AnyLinear, BlockSparseLinear};
+
+use crate::{Error, Model, next_scores};
+
+/// Seconds of one round, at batch 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// Of the prompt as a whole.
+    pub prefill: f64,
+    /// Of each token after it.
+    pub decode: Vec<f64>,
+}
+
+impl Round {
+    /// Runs a prompt of `prefill` tokens, then `decode` tokens one by one. The text is always the same and means
+    /// nothing.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run(model: &Model, prefill: usize, decode: usize) -> Result<Self, Error> {
+        let vocabulary = model.vocabulary();
+        let text: Vec<u32> =
+            (0..prefill + decode).map(|at| (at * 31 % vocabulary) as u32).collect();
+        let (prompt, rest) = text.split_at(prefill);
+        let mut cache = model.cache();
+        // Scores come back to the host, so the device is done when the clock is read.
+        let mut seconds = |tokens: &[u32]| -> Result<f64, Error> {
+            let clock = Instant::now();
+            next_scores(model, tokens, &mut cache)?;
+            Ok(clock.elapsed().as_secs_f64())
+        };
+        let prefill = seconds(prompt)?;
+        let decode = rest.chunks(1).map(&mut seconds).collect::<Result<_, _>>()?;
+        Ok(Self { prefill, decode })
+    }
+}
+
+/// What is timed.
+#[derive(burn::config::Config, Debug, PartialEq)]
+pub struct Timing {
+    /// Tokens of the prompt.
+    #[config(default = 256)]
+    pub prefill: usize,
+    /// Tokens after it, one at a time.
+    #[config(default = 32)]
+    pub decode: usize,
+    /// Rounds that count.
+    #[config(default = 5)]
+    pub rounds: usize,
+    /// Rounds before them, in which caches fill and kernels are compiled and tuned.
+    #[config(default = 2)]
+    pub warm_up: usize,
+}
+
+impl Timing {
+    /// Times every model in every round, so that a slow minute slows each. The rounds of each model.
+    ///
+    /// # Errors
+    /// If there is nothing to time, a model has too few positions, or the device fails.
+    pub fn run(&self, models: &[(&Model, usize)]) -> Result<Vec<Vec<Round>>, Error> {
+        let Self { prefill, decode, rounds, warm_up } = *self;
+        Error::at_least_one(&[("prefill", prefill), ("decode", decode), ("rounds", rounds)])?;
+        let found = prefill + decode;
+        if let Some((_, limit)) = models.iter().copied().find(|(_, limit)| found > *limit) {
+            return Err(Error::TooLong { found, limit });
+        }
+        let mut all = vec![Vec::new(); models.len()];
+        for round in 0..warm_up + rounds {
+            for ((model, _), done) in models.iter().zip(&mut all) {
+                let seconds = Round::run(model, prefill, decode)?;
+                if round >= warm_up {
+                    done.push(seconds);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// How much of the linear layers is stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Storage {
+    /// Linear layers.
+    pub linears: usize,
+    /// Of these, block-sparse ones.
+    pub sparse: usize,
+    /// Share of their weights that is removed.
+    pub sparsity: f64,
+    /// Bytes of the weights, with indices.
+    pub bytes: usize,
+    /// Whether some are 8-bit integers.
+    pub quantized: bool,
+}
+
+impl Model {
+    /// What the linear layers store.
+    pub fn storage(&mut self) -> Storage {
+        let linears = self.linears_mut();
+        let sparse: Vec<&BlockSparseLinear> =
+            linears.iter().filter_map(|(_, linear)| linear.as_sparse()).collect();
+        Storage {
+            linears: linears.len(),
+            sparse: sparse.len(),
+            sparsity: sparsity(linears.iter().map(|(_, linear)| &**linear)),
+            bytes: linears.iter().map(|(_, linear)| linear.bytes()).sum(),
+            quantized: sparse.iter().any(|layer| layer.weight.is_quantized()),
+        }
+    }
+
+    /// Share of the MLP weights that is removed.
+    pub fn mlp_sparsity(&mut self) -> f64 {
+        sparsity(self.mlps_mut(0).iter().map(|(_, linear)| &**linear))
+    }
+
+    /// Bytes of all parameters, block indices included.
+    pub fn bytes(&mut self) -> usize {
+        let width = self.dtype().size();
+        let numbers = self.num_params();
+        let packed: usize = self
+            .linears_mut()
+            .into_iter()
+            .filter_map(|(_, linear)| linear.as_sparse())
+            .map(|layer| layer.bytes() - layer.pattern().value_count() * width)
+            .sum();
+        numbers * width + packed
+    }
+}
+
+fn sparsity<'a>(linears: impl Iterator<Item = &'a AnyLinear>) -> f64 {
+    let (mut removed, mut all) = (0.0, 0.0);
+    for linear in linears {
+        let size = linear.shape().iter().product::<usize>() as f64;
+        removed += linear.sparsity() * size;
+        all += size;
+    }
+    removed / all
+}

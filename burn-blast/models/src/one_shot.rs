@@ -1,0 +1,191 @@
+//! Sparsifying a model at once, without training.
+
+use burn::config::Config;
+use burn::tensor::Device;
+use burn_blast::calibrate::Calibration;
+use burn_blast::functions;
+use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::budget::kept_blocks;
+use serde::{Deserialize, Serialize};
+
+use crate::corpus::{Batch, Corpus, Sequences};
+use crate::{Blocks, Error, Model};
+
+/// Sequences that go through the model at once.
+const BATCH: usize = 8;
+
+/// How blocks are chosen, and whether the kept ones make up for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Method {
+    /// Frobenius norm of the block.
+    Magnitude,
+    /// The same, each input feature weighted by the norm of its activations.
+    Wanda,
+    /// Blocks as with `wanda`, then least squares on the kept ones, layer after layer.
+    WandaCorrected,
+}
+
+/// Removes MLP blocks of a model at once.
+#[derive(Config, Debug, PartialEq)]
+pub struct OneShot {
+    /// Which blocks are removed.
+    pub blocks: Blocks,
+    /// How blocks are chosen.
+    #[config(default = "Method::WandaCorrected")]
+    pub method: Method,
+    /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs.
+    #[config(default = 0.01)]
+    pub damping: f64,
+}
+
+impl OneShot {
+    /// Sparsifies the MLPs of `model`. Every method except [`Method::Magnitude`] needs a `sample` of texts.
+    ///
+    /// # Errors
+    /// If a setting is not valid, or a weight cannot be corrected.
+    pub fn run(&self, model: &mut Model, sample: &[Batch]) -> Result<(), Error> {
+        self.blocks.check()?;
+        if self.method != Method::Magnitude && sample.is_empty() {
+            let what = "this method needs a sample of texts, or take magnitude".to_string();
+            return Err(Error::TooShort { what });
+        }
+        let keep_last = self.blocks.keep_last;
+        let names = model.mlp_names(keep_last)?;
+        // A layer's weights are chosen together: their inputs were seen before any of them changed.
+        for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
+            let calibrations = observe(model, layer, sample, &model.device());
+            let weights = model.mlps_mut(keep_last).into_iter();
+            for ((_, linear), calibration) in
+                weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
+            {
+                *linear = self.sparse(linear, calibration.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The layer with the share of its blocks that is kept.
+    fn sparse(
+        &self,
+        linear: &AnyLinear,
+        calibration: Option<&Calibration>,
+    ) -> Result<AnyLinear, Error> {
+        let (weight, block) = (linear.to_dense(), BlockSize::new(self.blocks.block)?);
+        let sparsity = self.blocks.sparsity;
+        let pattern = match calibration {
+            Some(calibration) => calibration.select(weight.clone(), block, sparsity),
+            None => {
+                let norms = functions::dense_block_norms(weight.clone(), block);
+                let [rows, cols] = linear.shape();
+                let keep = kept_blocks(sparsity, norms.len());
+                BlockPattern::best(MatrixShape::new(rows, cols)?, block, &norms, keep)
+            }
+        };
+        let values = match calibration {
+            Some(calibration) if self.method == Method::WandaCorrected => {
+                calibration.correct(weight, &pattern, self.damping)?
+            }
+            _ => functions::pack(weight, &pattern),
+        };
+        let weight = BlockSparseWeight::new(values, pattern);
+        Ok(AnyLinear::Sparse(BlockSparseLinear::new(weight, linear.bias())))
+    }
+}
+
+/// A sample of so many sequences from the training part of a corpus.
+///
+/// # Errors
+/// If it has no sequences, or they have no tokens.
+pub fn sample(
+    corpus: &Corpus,
+    sequences: usize,
+    context: usize,
+    device: &Device,
+) -> Result<Vec<Batch>, Error> {
+    Error::at_least_one(&[("sequences", sequences), ("context", context)])?;
+    let batch = |number: usize| {
+        let batch = BATCH.min(sequences - number * BATCH);
+        corpus.batch(Sequences { context, batch }, 0, number, device)
+    };
+    Ok((0..sequences.div_ceil(BATCH)).map(batch).collect())
+}
+
+/// Path of the layer a weight is in.
+fn layer_of(name: &str) -> &str {
+    name.split_once(".mlp.").map_or(name, |(layer, _)| layer)
+}
+
+/// Inputs of the named weights of a layer, by the model as it is now: the layers before are sparse already.
+fn observe(
+    model: &Model,
+    names: &[String],
+    sample: &[Batch],
+    device: &Device,
+) -> Vec<Option<Calibration>> {
+    let mut all: Vec<Option<Calibration>> = vec![None; names.len()];
+    for batch in sample {
+        model.observe(batch.inputs.clone(), &mut |name, input| {
+            if let Some(at) = names.iter().position(|wanted| wanted == name) {
+                let width = input.dims()[2];
+                all[at].get_or_insert_with(|| Calibration::new(width, device)).add(input);
+            }
+        });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Checkpoint, Tokenizer, fine_tune};
+
+    fn corpus() -> Corpus {
+        let text = "pack my box with five dozen liquor jugs. ".repeat(40);
+        let mut train = Tokenizer::Bytes.encode(&text).unwrap();
+        let valid = train.split_off(1476);
+        Corpus { train, valid }
+    }
+
+    #[test]
+    fn every_method_removes_its_share_and_least_squares_stays_closest() {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 2,
+        });
+        let (checkpoint, device) = (Checkpoint::new(config).unwrap(), Device::flex());
+        let dense = checkpoint.config().init_normal(&device, 2).unwrap();
+        // Least squares is about texts like the sample.
+        let like: Vec<u32> = b"five dozen jugs with my liquor box".map(u32::from).to_vec();
+        let tokens = dense.tokens(&[&like]);
+        let (features, _) = dense.trace(tokens.clone());
+        let mut distances = Vec::new();
+        for method in [Method::Magnitude, Method::Wanda, Method::WandaCorrected] {
+            let sample = match method {
+                Method::Magnitude => Vec::new(),
+                _ => sample(&corpus(), 8, 32, &device).unwrap(),
+            };
+            let mut sparse = dense.clone();
+            let blocks = Blocks::new(8).with_sparsity(0.5).with_keep_last(1);
+            OneShot::new(blocks).with_method(method).run(&mut sparse, &sample).unwrap();
+            let all = sparse.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
+            assert_eq!(all.collect::<Vec<_>>(), [0.5, 0.5, 0.5, 0.0, 0.0, 0.0], "{method:?}");
+            let (ours, _) = sparse.trace(tokens.clone());
+            let distance = fine_tune::features(ours, features.clone());
+            distances.push(distance.into_scalar::<f32>());
+        }
+        assert!(distances[2] < distances[0] && distances[2] < distances[1], "{distances:?}");
+    }
+
+    #[test]
+    fn the_sample_has_as_many_sequences_as_were_asked_for() {
+        for sequences in [3, 8, 12] {
+            let sample = sample(&corpus(), sequences, 32, &Device::flex()).unwrap();
+            let found: usize = sample.iter().map(|batch| batch.inputs.dims()[0]).sum();
+            assert_eq!(found, sequences);
+        }
+    }
+}
