@@ -93,9 +93,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A layer says what it does with a number of rows, and why: one when it generates, many when it reads a prompt.
     let gate = &model.mlp.gate;
     for rows in [1, 16, 256] {
-        println!("{rows:>3} rows: {}", gate.path(rows));
+        println!("{rows:>3} rows: {}; by {}", gate.path(rows), gate.kernel(rows));
     }
-    println!("kernel: {}", gate.kernel());
 
     // 8-bit integers with a scale per block. Few rows read the integers themselves: a quarter of the bytes.
     let int8 = quantize(model.clone())?;

@@ -7,7 +7,7 @@
 mod gpu;
 
 use burn_blast_kernels::Activation;
-use burn_blast_kernels::cube::{self, Call, CubeError, Epilogue, Kernel};
+use burn_blast_kernels::cube::{self, Context, CubeError, Epilogue, KernelClass, Left, Op};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{ElemType, FloatKind};
@@ -75,7 +75,7 @@ impl Problem {
     }
 
     /// Launches into a buffer full of NaN and checks what it holds afterwards.
-    fn check(&self, name: &str, want: &[Exact], launch: impl FnOnce(&Call, BufferArg)) {
+    fn check(&self, name: &str, want: &[Exact], launch: impl FnOnce(&Context, BufferArg)) {
         let size = self.dtype.size();
         let poison: Vec<u8> = match self.dtype {
             F16 => f16::as_bytes(&vec![f16::NAN; want.len()]).to_vec(),
@@ -86,8 +86,8 @@ impl Problem {
             self.client.create_from_slice(if want.is_empty() { &[0; 16] } else { &poison });
         // SAFETY: the buffer holds at least that many elements.
         let out = unsafe { BufferArg::from_raw_parts(handle.clone(), want.len()) };
-        let call = Call::new(&self.client, &self.pattern, self.dtype).unwrap();
-        launch(&call, out);
+        let ctx = Context::new(&self.client, &self.pattern, self.dtype).unwrap();
+        launch(&ctx, out);
         let bytes = self.client.read_one(handle).unwrap();
         let bytes = &bytes[..want.len() * size];
         let (got, rounding): (Vec<f32>, _) = match self.dtype {
@@ -104,9 +104,9 @@ impl Problem {
 
     fn check_spmm(&self) {
         let want = reference::spmm(&self.x, &self.values, None, &self.pattern);
-        self.check("spmm", &want, |call, y| {
+        self.check("spmm", &want, |ctx, y| {
             cube::spmm(
-                call,
+                ctx,
                 self.upload(&self.x),
                 self.upload(&self.values),
                 Epilogue::default(),
@@ -115,16 +115,16 @@ impl Problem {
             );
         });
         let want = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
-        self.check("spmm with bias", &want, |call, y| {
+        self.check("spmm with bias", &want, |ctx, y| {
             let bias = Epilogue::bias(Some(self.upload(&self.bias)));
-            cube::spmm(call, self.upload(&self.x), self.upload(&self.values), bias, y, self.m);
+            cube::spmm(ctx, self.upload(&self.x), self.upload(&self.values), bias, y, self.m);
         });
     }
 
     fn check_spmm_t(&self) {
         let want = reference::spmm_t(&self.dy, &self.values, &self.pattern);
-        self.check("spmm_t", &want, |call, dx| {
-            cube::spmm_t(call, self.upload(&self.dy), self.upload(&self.values), None, dx, self.m);
+        self.check("spmm_t", &want, |ctx, dx| {
+            cube::spmm_t(ctx, self.upload(&self.dy), self.upload(&self.values), None, dx, self.m);
         });
     }
 
@@ -133,51 +133,46 @@ impl Problem {
         let sums = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
         for f in [Activation::Relu, Activation::Gelu, Activation::Silu] {
             let want = plus(reference::activate(&sums, f), &self.dy);
-            self.check(&format!("spmm with {f:?}"), &want, |call, y| {
+            self.check(&format!("spmm with {f:?}"), &want, |ctx, y| {
                 let epilogue = Epilogue {
                     bias: Some(self.upload(&self.bias)),
                     activation: Some(f),
                     residual: Some(self.upload(&self.dy)),
                 };
                 let (x, values) = (self.upload(&self.x), self.upload(&self.values));
-                cube::spmm(call, x, values, epilogue, y, self.m);
+                let left = cube::spmm(ctx, x, values, epilogue, y, self.m);
+                assert_eq!(left, Left::Nothing);
             });
         }
         let want = plus(reference::spmm_t(&self.dy, &self.values, &self.pattern), &self.x);
-        self.check("spmm_t with a residual", &want, |call, dx| {
+        self.check("spmm_t with a residual", &want, |ctx, dx| {
             let (dy, values) = (self.upload(&self.dy), self.upload(&self.values));
-            cube::spmm_t(call, dy, values, Some(self.upload(&self.x)), dx, self.m);
+            cube::spmm_t(ctx, dy, values, Some(self.upload(&self.x)), dx, self.m);
         });
     }
 
     fn check_sddmm(&self) {
         let want = reference::sddmm(&self.x, &self.dy, &self.pattern);
-        self.check("sddmm", &want, |call, dw| {
-            cube::sddmm(call, self.upload(&self.x), self.upload(&self.dy), dw, self.m);
+        self.check("sddmm", &want, |ctx, dw| {
+            cube::sddmm(ctx, self.upload(&self.x), self.upload(&self.dy), dw, self.m);
         });
         let want = reference::grad_block_norms(&self.x, &self.dy, &self.pattern);
-        self.check("grad_block_norms", &want, |call, norms| {
-            cube::grad_block_norms(
-                call,
-                self.upload(&self.x),
-                self.upload(&self.dy),
-                norms,
-                self.m,
-            );
+        self.check("grad_block_norms", &want, |ctx, norms| {
+            cube::grad_block_norms(ctx, self.upload(&self.x), self.upload(&self.dy), norms, self.m);
         });
     }
 
     fn check_layout(&self) {
         let want = reference::block_norms(&self.values, &self.pattern);
-        self.check("block_norms", &want, |call, norms| {
-            cube::block_norms(call, self.upload(&self.values), norms);
+        self.check("block_norms", &want, |ctx, norms| {
+            cube::block_norms(ctx, self.upload(&self.values), norms);
         });
-        self.check("pack", &copies(&self.values), |call, values| {
-            cube::pack(call, self.upload(&self.dense), values);
+        self.check("pack", &copies(&self.values), |ctx, values| {
+            cube::pack(ctx, self.upload(&self.dense), values);
         });
         let want = copies(&pack::unpack(&self.values, &self.pattern));
-        self.check("unpack", &want, |call, dense| {
-            cube::unpack(call, self.upload(&self.values), dense);
+        self.check("unpack", &want, |ctx, dense| {
+            cube::unpack(ctx, self.upload(&self.values), dense);
         });
     }
 
@@ -230,7 +225,7 @@ fn half_precision_agrees_with_the_oracle() {
     let Some(client) = client() else { return };
     let shape = MatrixShape::new(8, 8).unwrap();
     let pattern = BlockPattern::dense(shape, BlockSize::new(8).unwrap());
-    if let Err(error) = Call::new(&client, &pattern, F16) {
+    if let Err(error) = Context::new(&client, &pattern, F16) {
         println!("skipped: {error}");
         return;
     }
@@ -246,9 +241,9 @@ fn f32_takes_tensor_cores_where_they_are_allowed_and_nowhere_else() {
     for block in [16, 32, 64, 128] {
         // Rows and sides end inside tiles; more rows than the kernels for few take.
         let problem = Problem::random(&client, F32, [2 * block + 4, 3 * block - 4, block], 67, 0.6);
-        let kernel = Call::new(&client, &problem.pattern, F32).unwrap().kernel();
-        let tf32 = matches!(kernel, Kernel::CooperativeMatrices { tf32: true, .. });
-        assert_eq!(tf32, cube::tf32_allowed() && cuda, "{kernel}");
+        let plan = Context::new(&client, &problem.pattern, F32).unwrap().plan(Op::PRODUCT, 67);
+        let tf32 = matches!(plan.class(), KernelClass::CooperativeMatrices { tf32: true, .. });
+        assert_eq!(tf32, cube::tf32_allowed() && cuda, "{plan}");
         if tf32 {
             problem.check_spmm();
             problem.check_spmm_t();
@@ -315,12 +310,12 @@ fn padding_stays_zero_when_the_other_side_is_not_finite() {
     let Some(client) = client() else { return };
     let mut problem = Problem::random(&client, F32, [20, 28, 8], 3, 1.0);
     problem.x.fill(f32::INFINITY);
-    let (pattern, call_client) = (problem.pattern.clone(), client.clone());
-    let handle = call_client.empty(pattern.value_count() * 4);
+    let pattern = problem.pattern.clone();
+    let handle = client.empty(pattern.value_count() * 4);
     // SAFETY: the buffer was made with this length.
     let out = unsafe { BufferArg::from_raw_parts(handle.clone(), pattern.value_count()) };
-    let call = Call::new(&client, &pattern, F32).unwrap();
-    cube::sddmm(&call, problem.upload(&problem.x), problem.upload(&problem.dy), out, 3);
+    let ctx = Context::new(&client, &pattern, F32).unwrap();
+    cube::sddmm(&ctx, problem.upload(&problem.x), problem.upload(&problem.dy), out, 3);
     let bytes = client.read_one(handle).unwrap();
     let got = f32::from_bytes(&bytes);
     let inside = pack::pack(&vec![1.0_f32; 20 * 28], &pattern);
@@ -338,9 +333,9 @@ fn a_zero_weight_does_not_hide_nan() {
     let handle = client.empty(2 * 16 * 4);
     // SAFETY: the buffer was made with this length.
     let out = unsafe { BufferArg::from_raw_parts(handle.clone(), 2 * 16) };
-    let call = Call::new(&client, &problem.pattern, F32).unwrap();
+    let ctx = Context::new(&client, &problem.pattern, F32).unwrap();
     cube::spmm(
-        &call,
+        &ctx,
         problem.upload(&problem.x),
         problem.upload(&problem.values),
         Epilogue::default(),
@@ -361,8 +356,8 @@ fn norms_are_the_same_from_run_to_run() {
         let handle = client.empty(problem.pattern.nnz() * 4);
         // SAFETY: the buffer was made with this length.
         let out = unsafe { BufferArg::from_raw_parts(handle.clone(), problem.pattern.nnz()) };
-        let call = Call::new(&client, &problem.pattern, F32).unwrap();
-        cube::block_norms(&call, problem.upload(&problem.values), out);
+        let ctx = Context::new(&client, &problem.pattern, F32).unwrap();
+        cube::block_norms(&ctx, problem.upload(&problem.values), out);
         f32::from_bytes(&client.read_one(handle).unwrap()).to_vec()
     };
     let first = run();
@@ -382,7 +377,7 @@ fn other_types_are_refused_with_advice() {
     let Some(client) = client() else { return };
     let shape = MatrixShape::new(8, 8).unwrap();
     let pattern = BlockPattern::dense(shape, BlockSize::new(8).unwrap());
-    let refuse = |kind| Call::new(&client, &pattern, ElemType::Float(kind)).err();
+    let refuse = |kind| Context::new(&client, &pattern, ElemType::Float(kind)).err();
     assert!(matches!(refuse(FloatKind::F64), Some(CubeError::DataType { .. })));
     if let Some(error) = refuse(FloatKind::BF16) {
         assert!(error.to_string().contains("cast the weight and its input to F32"), "{error}");

@@ -8,7 +8,7 @@ mod common;
 mod gpu;
 
 use burn_blast_kernels::Activation;
-use burn_blast_kernels::cube::{self, Call};
+use burn_blast_kernels::cube::{self, Context};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 use common::{numbers, values};
@@ -89,18 +89,18 @@ impl Bench {
         let [g, u] = [(gate, 0), (up, 1)]
             .map(|(pattern, at)| reference::spmm(&x, &weights[at], None, pattern));
         let hidden = reference::gated_hidden(&g, &u, f);
-        let call = Call::new(&self.client, gate, self.dtype).unwrap();
+        let ctx = Context::new(&self.client, gate, self.dtype).unwrap();
         let (len, poison) = (dh.len(), vec![f32::NAN; dh.len()]);
 
         let h = self.handle(&poison);
         let both = || weights.each_ref().map(|values| self.upload(values));
-        cube::gated_hidden(&call, up, f, self.upload(&x), both(), self.arg(&h, len), m);
+        cube::gated_hidden(&ctx, up, f, self.upload(&x), both(), self.arg(&h, len), m);
         self.check(&format!("hidden of {name}"), h, &hidden);
 
         let [h, dgate, dup] = [&dh, &poison, &poison].map(|data| self.handle(data));
         let gradients = [&dgate, &dup].map(|handle| self.arg(handle, len));
         let over = self.arg(&h, len);
-        cube::gated_hidden_backward(&call, up, f, self.upload(&x), both(), over, gradients, m);
+        cube::gated_hidden_backward(&ctx, up, f, self.upload(&x), both(), over, gradients, m);
         let [want_gate, want_up] = reference::gated_gradients(&g, &u, &dh, f);
         self.check(&format!("gradient of gate of {name}"), dgate, &want_gate);
         self.check(&format!("gradient of up of {name}"), dup, &want_up);
@@ -111,7 +111,7 @@ impl Bench {
 fn bench(dtype: ElemType) -> Option<Bench> {
     let client = client()?;
     let pattern = random(8, 8, 8, 1.0, 0);
-    if let Err(error) = Call::new(&client, &pattern, dtype) {
+    if let Err(error) = Context::new(&client, &pattern, dtype) {
         println!("skipped: {error}");
         return None;
     }
@@ -153,10 +153,15 @@ fn rows_read_one_by_one_and_wide_blocks_agree_with_the_oracle() {
     let (gate, up) = (random(21, 27, 8, 0.5, 1), random(21, 27, 8, 0.5, 2));
     bench.check_gated(&gate, &up, Activation::Silu, 17);
     let (gate, up) = (random(130, 192, 64, 0.7, 1), random(130, 192, 64, 0.7, 2));
-    bench.check_gated(&gate, &up, Activation::Silu, 5);
+    // Few rows and many, which take different kernels forward.
+    for m in [5, 21] {
+        bench.check_gated(&gate, &up, Activation::Silu, m);
+    }
     // At block 128, two cubes share a block.
     let gate = random(132, 136, 128, 1.0, 1);
-    bench.check_gated(&gate, &gate, Activation::Silu, 3);
+    for m in [3, 19] {
+        bench.check_gated(&gate, &gate, Activation::Silu, m);
+    }
 }
 
 #[test]
@@ -189,8 +194,8 @@ fn layers_of_different_size_are_refused() {
         panic!("gate and up must have one size and one block size, got BlockPattern(8 x 8: skipped")
     };
     let (gate, up) = (random(8, 8, 8, 1.0, 1), random(8, 16, 8, 1.0, 1));
-    let call = Call::new(&bench.client, &gate, F32).unwrap();
+    let ctx = Context::new(&bench.client, &gate, F32).unwrap();
     let zeros = |len: usize| bench.upload(&vec![0.0; len]);
     let values = [zeros(64), zeros(128)];
-    cube::gated_hidden(&call, &up, Activation::Silu, zeros(8), values, zeros(8), 1);
+    cube::gated_hidden(&ctx, &up, Activation::Silu, zeros(8), values, zeros(8), 1);
 }

@@ -8,7 +8,7 @@ mod common;
 mod gpu;
 
 use burn_blast_kernels::Activation;
-use burn_blast_kernels::cube::{self, Call, Epilogue, Gated};
+use burn_blast_kernels::cube::{self, Context, Epilogue, KernelClass, Left, Op};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use common::{numbers, values};
@@ -31,7 +31,7 @@ impl Bench {
     fn new(dtype: ElemType) -> Option<Self> {
         let bench = Self { client: client()?, dtype };
         let pattern = random([8, 8, 8], 1.0);
-        match Call::new(&bench.client, &pattern, dtype) {
+        match Context::new(&bench.client, &pattern, dtype) {
             Ok(_) => Some(bench),
             Err(error) => {
                 println!("skipped: {error}");
@@ -70,13 +70,13 @@ impl Bench {
         &self,
         pattern: &BlockPattern,
         len: usize,
-        launch: impl FnOnce(&Call, BufferArg),
+        launch: impl FnOnce(&Context, BufferArg),
     ) -> Vec<f32> {
         let poison = self.bytes(&vec![f32::NAN; len]);
         let handle = self.client.create_from_slice(&poison);
         // SAFETY: the buffer was made with this length.
         let out = unsafe { BufferArg::from_raw_parts(handle.clone(), len) };
-        launch(&Call::new(&self.client, pattern, self.dtype).unwrap(), out);
+        launch(&Context::new(&self.client, pattern, self.dtype).unwrap(), out);
         let bytes = self.client.read_one(handle).unwrap();
         let bytes = &bytes[..poison.len()];
         if self.dtype == F32 {
@@ -101,10 +101,10 @@ impl Bench {
         let (values, bias) = (self.round(values(pattern, 2)), self.round(numbers(shape.cols(), 3)));
         for bias in [None, Some(bias.as_slice())] {
             let want = reference::spmm(&x, &values, bias, pattern);
-            let got = self.run(pattern, want.len(), |call, y| {
-                assert!(cube::serves_few_rows(call, m));
+            let got = self.run(pattern, want.len(), |ctx, y| {
+                assert_eq!(ctx.plan(Op::PRODUCT, m).class(), KernelClass::Gemv);
                 let bias = bias.map(|bias| self.upload(bias));
-                cube::spmm(call, self.upload(&x), self.upload(&values), Epilogue::bias(bias), y, m);
+                cube::spmm(ctx, self.upload(&x), self.upload(&values), Epilogue::bias(bias), y, m);
             });
             self.check("spmm", pattern, m, &got, &want);
         }
@@ -113,17 +113,21 @@ impl Bench {
     fn int8(&self, pattern: &BlockPattern, m: usize) {
         let shape = pattern.shape();
         let x = self.round(numbers(m * shape.rows(), 1));
-        let bias = self.round(numbers(shape.cols(), 3));
         let (integers, scales, exact) = quantised(pattern);
-        let want = reference::spmm(&x, &exact, Some(&bias), pattern);
-        let got = self.run(pattern, want.len(), |call, y| {
+        let want = reference::spmm(&x, &exact, None, pattern);
+        let got = self.run(pattern, want.len(), |ctx, y| {
             let bytes: Vec<u8> = integers.iter().map(|&value| value as u8).collect();
             let weight = [
                 self.buffer(&bytes, integers.len() / 4),
                 self.buffer(f32::as_bytes(&scales), scales.len()),
             ];
-            let bias = Some(self.upload(&bias));
-            cube::spmm_int8(call, self.upload(&x), weight, bias, y, m).unwrap();
+            let plan = ctx.plan(Op::SpmmInt8, m);
+            assert_eq!(plan.dequantize, m > 16, "{plan}");
+            let dequantize = || {
+                assert!(plan.dequantize, "{plan}");
+                self.upload(&exact)
+            };
+            cube::spmm_int8(ctx, self.upload(&x), weight, dequantize, y, m);
         });
         self.check("spmm_int8", pattern, m, &got, &want);
     }
@@ -132,14 +136,13 @@ impl Bench {
         let shape = gate.shape();
         let x = self.round(numbers(m * shape.rows(), 1));
         let weights = [self.round(values(gate, 2)), self.round(values(up, 4))];
-        let bias = self.round(numbers(shape.cols(), 3));
-        let gates = reference::spmm(&x, &weights[0], Some(&bias), gate);
+        let gates = reference::spmm(&x, &weights[0], None, gate);
         let ups = reference::spmm(&x, &weights[1], None, up);
-        let got = self.run(gate, gates.len(), |call, y| {
+        let got = self.run(gate, gates.len(), |ctx, y| {
             let values = [self.upload(&weights[0]), self.upload(&weights[1])];
-            let gated = Gated { up, activation, values, bias: Some(self.upload(&bias)) };
-            assert!(cube::serves_gated_few_rows(call, m, true));
-            cube::gated_few_rows(call, self.upload(&x), gated, y, m).unwrap();
+            let plan = ctx.plan(Op::Gated { up, backward: false }, m);
+            assert_eq!(plan.class(), KernelClass::Gemv, "{plan}");
+            cube::gated_hidden(ctx, up, activation, self.upload(&x), values, y, m);
         });
         let unit = self.rounding();
         for (at, ((got, gate), up)) in got.into_iter().zip(gates).zip(ups).enumerate() {
@@ -245,22 +248,22 @@ fn empty_full_and_single_block_patterns_agree_with_the_oracle() {
 }
 
 #[test]
-fn a_long_column_is_cut_and_added_up() {
+fn a_long_column_is_split_and_added_up() {
     let Some(bench) = Bench::new(F32) else { return };
-    // 160 KiB in one column, and 32 KiB at the least in a piece.
+    // 160 KiB in one column, and 32 KiB at least in a part.
     bench.spmm(&one_long_column(41, 32), 3);
     bench.spmm(&one_long_column(41, 32), 16);
 }
 
 #[test]
-fn cut_columns_give_the_same_bits_every_time() {
+fn split_columns_give_the_same_bits_every_time() {
     let Some(bench) = Bench::new(F32) else { return };
     let pattern = one_long_column(41, 32);
     let shape = pattern.shape();
     let (x, values) = (numbers(2 * shape.rows(), 1), values(&pattern, 2));
     let run = || {
-        let got = bench.run(&pattern, 2 * shape.cols(), |call, y| {
-            cube::spmm(call, bench.upload(&x), bench.upload(&values), Epilogue::default(), y, 2);
+        let got = bench.run(&pattern, 2 * shape.cols(), |ctx, y| {
+            cube::spmm(ctx, bench.upload(&x), bench.upload(&values), Epilogue::default(), y, 2);
         });
         got.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
@@ -274,9 +277,9 @@ fn nan_in_one_row_stays_in_it() {
     let pattern = random([32, 32, 16], 1.0);
     let mut x = numbers(3 * 32, 1);
     x[32] = f32::NAN;
-    let got = bench.run(&pattern, 3 * 32, |call, y| {
+    let got = bench.run(&pattern, 3 * 32, |ctx, y| {
         let values = bench.upload(&vec![0.0; pattern.value_count()]);
-        cube::spmm(call, bench.upload(&x), values, Epilogue::default(), y, 3);
+        cube::spmm(ctx, bench.upload(&x), values, Epilogue::default(), y, 3);
     });
     for (at, value) in got.into_iter().enumerate() {
         assert_eq!(value.is_nan(), at / 32 == 1, "element {at}: {value}");
@@ -292,9 +295,9 @@ fn integers_with_scales_agree_with_the_oracle() {
         bench.int8(&random(sizes, 0.6), m);
     }
     bench.int8(&random([48, 40, 16], 0.0), 2);
-    // Three tiles of rows, each reading the weight.
+    // More rows than the kernel takes: the values are multiplied by their scales first.
     bench.int8(&random([100, 70, 16], 0.5), 33);
-    // Four pieces of 32 KiB.
+    // Four parts of 32 KiB.
     bench.int8(&one_long_column(130, 32), 2);
 }
 
@@ -318,7 +321,7 @@ fn gate_and_up_in_one_launch_agree_with_the_oracle() {
 }
 
 #[test]
-fn a_gated_pair_is_cut_and_added_up() {
+fn a_gated_pair_is_split_and_added_up() {
     let Some(bench) = Bench::new(F32) else { return };
     let gate = one_long_column(41, 32);
     let up = random([41 * 32 - 3, 4 * 32 - 5, 32], 0.3);
@@ -336,21 +339,23 @@ fn a_gated_pair_in_half_precision() {
 fn no_rows_write_nothing() {
     let Some(bench) = Bench::new(F32) else { return };
     let pattern = random([32, 48, 16], 0.5);
-    let call = Call::new(&bench.client, &pattern, F32).unwrap();
+    let ctx = Context::new(&bench.client, &pattern, F32).unwrap();
     let values = bench.upload(&values(&pattern, 2));
-    cube::spmm(&call, bench.buffer(&[], 0), values, Epilogue::default(), bench.buffer(&[], 0), 0);
+    cube::spmm(&ctx, bench.buffer(&[], 0), values, Epilogue::default(), bench.buffer(&[], 0), 0);
 }
 
 #[test]
-#[should_panic(expected = "gate and up must have one shape")]
-fn weights_of_different_shapes_are_refused() {
-    let Some(bench) = Bench::new(F32) else { panic!("gate and up must have one shape: skipped") };
-    let (gate, up) = (random([32, 48, 16], 0.5), random([32, 64, 16], 0.5));
-    let call = Call::new(&bench.client, &gate, F32).unwrap();
-    let values = [&gate, &up].map(|pattern| bench.upload(&values(pattern, 2)));
-    let gated = Gated { up: &up, activation: Activation::Silu, values, bias: None };
-    let (x, y) = (bench.upload(&[0.0; 32]), bench.upload(&[0.0; 48]));
-    cube::gated_few_rows(&call, x, gated, y, 1).unwrap();
+fn an_activation_is_left_to_the_caller() {
+    let Some(bench) = Bench::new(F32) else { return };
+    let pattern = random([32, 48, 16], 0.5);
+    let (x, values) = (numbers(3 * 32, 1), values(&pattern, 2));
+    let want = reference::spmm(&x, &values, None, &pattern);
+    let got = bench.run(&pattern, want.len(), |ctx, y| {
+        let epilogue = Epilogue { activation: Some(Activation::Silu), ..Epilogue::default() };
+        let left = cube::spmm(ctx, bench.upload(&x), bench.upload(&values), epilogue, y, 3);
+        assert_eq!(left, Left::Activation);
+    });
+    bench.check("spmm without its activation", &pattern, 3, &got, &want);
 }
 
 #[test]

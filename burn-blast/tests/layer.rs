@@ -9,7 +9,7 @@ use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
 };
 use burn_blast::report::summary;
-use burn_blast::tuning::{ProductPath, Strategy, warm_up};
+use burn_blast::tuning::{Kernel, ProductPath, Strategy, warm_up};
 use common::{distance, engines, floats, numbers, tensor};
 
 #[derive(Module, Debug)]
@@ -190,9 +190,14 @@ fn warming_up_runs_each_number_of_rows_once_and_leaves_the_layer_as_it_was() {
 fn the_kernel_is_named() {
     for engine in engines() {
         let layer = BlockSparseLinearConfig::new(32, 32).init(&engine.device);
-        let want = if engine.slow { "register tiles" } else { "vector instructions of the host" };
-        assert_eq!(layer.kernel(), want, "{}", engine.name);
-        assert_eq!(layer.clone().train().kernel(), want, "{}", engine.name);
+        assert_eq!(layer.clone().with_strategy(Strategy::Dense).kernel(1), Kernel::Dense);
+        let layer = layer.with_strategy(Strategy::Sparse);
+        for (rows, gpu) in [(1, "gemv, 1 x 32 per cube"), (64, "register tiles, 64 x 32 per cube")]
+        {
+            let want = if engine.slow { gpu } else { "vector instructions of the host" };
+            assert_eq!(layer.kernel(rows).to_string(), want, "{}", engine.name);
+            assert_eq!(layer.clone().train().kernel(rows), layer.kernel(rows), "{}", engine.name);
+        }
     }
 }
 

@@ -3,22 +3,23 @@
 
 use std::fmt::Write;
 
-use burn_blast_kernels::cube::catalogue::{FewRows, Kernel};
+use burn_blast_kernels::cube::catalogue::{Definition, FewRows};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::ladder::resident;
 use crate::{Arch, BF16, OfflineError, Toolkit, generate};
 
-/// Bandwidth of an H100's memory that streaming reads reach, in TB/s: 90 % of 3.35. Guess; to be measured.
+/// Bandwidth of the memory of an H100 that streaming reads reach, in TB/s: 90 % of 3.35. Guess; to be measured.
 const MEMORY_TBPS: f64 = 3.0;
 /// Multiprocessors of an H100.
 const H100: usize = 132;
 /// Products of the second table: `[d_input, d_output]` of gate and down in Llama 3.2 1B and Llama 3.1 8B.
 const SHAPES: [[usize; 2]; 4] = [[2048, 8192], [8192, 2048], [4096, 14336], [14336, 4096]];
 
-/// Whether the page has a row for a variant. The others differ in type, or in what they do with sums.
+/// Whether the page has a row for a variant. The others differ in type, or in their epilogue.
 pub fn on_the_page(variant: &FewRows) -> bool {
-    let alone = !variant.bias() && variant.gate().is_none() && !variant.cuts() && !variant.adds();
+    let alone =
+        !variant.bias() && variant.gate().is_none() && !variant.splits_k() && !variant.adds();
     alone
         && variant.dtype() == BF16
         && [32, 64, 128].contains(&variant.block())
@@ -40,7 +41,7 @@ pub fn kernels(toolkit: &Toolkit) -> Result<String, OfflineError> {
         registers.push(toolkit.compile(arch, &sources?)?);
     }
     let mut text = String::from(
-        "| kernel | units | registers sm_80, sm_90a | blocks a multiprocessor | KiB of values in flight there |\n\
+        "| kernel | units | registers sm_80, sm_90a | blocks per multiprocessor | KiB of values in flight there |\n\
          |---|---|---|---|---|\n",
     );
     for ((variant, ampere), hopper) in variants.iter().zip(&registers[0]).zip(&registers[1]) {
@@ -60,7 +61,7 @@ fn row(variant: &FewRows, [ampere, hopper]: [usize; 2]) -> String {
     format!("{} {ampere}, {hopper} | {blocks} | {flight} |\n", row_head(variant))
 }
 
-/// What one product has to move at 90 % sparsity in blocks of 64, and how long that takes at the least.
+/// The bytes that one product has to move at 90 % sparsity in blocks of 64, and the least time for them.
 pub fn traffic() -> String {
     let mut text = String::from(
         "| product | rows | values | KiB of values | indices | x and y | µs | dense, µs | cubes | launches |\n\
@@ -78,11 +79,11 @@ fn step([rows, cols]: [usize; 2], m: usize, int8: bool) -> String {
     let (shape, block) = (MatrixShape::new(rows, cols), BlockSize::new(64));
     let (shape, block) = shape.and_then(|shape| Ok((shape, block?))).expect("the sizes are valid");
     let pattern = BlockPattern::random(shape, block, 0.1, 1);
-    let share = FewRows::share(&pattern, if int8 { 1 } else { 2 }, H100);
-    let [items, _] = FewRows::pieces(&[&pattern], share);
-    let cubes = items.len() / 3;
+    let blocks = FewRows::part_blocks(&pattern, if int8 { 1 } else { 2 }, H100);
+    let [parts, _] = FewRows::work(&[&pattern], blocks);
+    let cubes = parts.len() / 3;
     let values = pattern.value_count() * if int8 { 1 } else { 2 };
-    let words = pattern.nnz() * if int8 { 2 } else { 1 } + pattern.block_cols() + 1 + items.len();
+    let words = pattern.nnz() * if int8 { 2 } else { 1 } + pattern.block_cols() + 1 + parts.len();
     let (indices, tensors) = (4 * words, 2 * m * (rows + cols));
     let microseconds = |bytes: usize| bytes as f64 / MEMORY_TBPS / 1e6;
     let launches = if cubes > pattern.block_cols() { 2 } else { 1 };
@@ -109,9 +110,9 @@ mod tests {
     #[test]
     fn a_row_holds_what_its_kernel_costs() {
         let all = FewRows::all();
-        let variant = all.iter().find(|one| one.name() == "few_16x64_bf16").unwrap();
+        let variant = all.iter().find(|one| one.name() == "gemv_16x64_bf16").unwrap();
         // 160 registers for each of 128 units leave room for three; neighbours share a vector, so 4 KiB of each.
-        assert_eq!(row(variant, [150, 156]), "| few_16x64_bf16 | 128 | 150, 156 | 3 | 12 |\n");
+        assert_eq!(row(variant, [150, 156]), "| gemv_16x64_bf16 | 128 | 150, 156 | 3 | 12 |\n");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use burn_blast_kernels::cube::catalogue::{Kernel, Target, Variant};
+use burn_blast_kernels::cube::catalogue::{Definition, Target, Variant};
 use cubecl::Compiler;
 use cubecl::features::{Plane, TypeUsage};
 use cubecl::ir::{
@@ -101,7 +101,7 @@ pub fn cooperative(arch: Arch, dtype: ElemType) -> Vec<Variant> {
 /// # Errors
 /// If CubeCL refuses the kernel.
 pub fn generate(
-    variant: &impl Kernel,
+    variant: &impl Definition,
     arch: Arch,
     dtype: ElemType,
     address: AddressType,

@@ -7,7 +7,7 @@ use crate::{Arch, BF16, OfflineError, Toolkit, cooperative, generate};
 
 /// Registers of a multiprocessor, in both architectures.
 const REGISTERS: usize = 65_536;
-/// Shared memory of an H100's multiprocessor, and what each block takes on top of its own, in bytes.
+/// Shared memory of a multiprocessor of an H100, and what each block takes on top of its own, in bytes.
 const SHARED: usize = 228 * 1024;
 const SHARED_RESERVED: usize = 1024;
 /// Registers are given to a warp in units of so many.
@@ -18,8 +18,7 @@ const MMA_TFLOPS: f64 = 500.0;
 /// Bandwidth from L2 to shared memory of an H100 in TB/s, lower end of public micro-benchmarks; to be measured.
 const L2_TBPS: f64 = 5.5;
 
-/// The variants that the page has a row for, in its order. The others differ in what they do with sums, or in how
-/// copies are made.
+/// The variants that the page has a row for, in its order. The others differ in their epilogue, or in how copies are made.
 pub fn on_the_page() -> Vec<Variant> {
     let mut variants = Variant::all();
     // What these are made from says nothing of an architecture that both do not have.
@@ -28,12 +27,12 @@ pub fn on_the_page() -> Vec<Variant> {
         (variant.pipelined() || variant.is_cooperative() || variant.tile_size().is_none())
             && variant.epilogue() == Parts::default()
             && variant.gate().is_none_or(|gate| gate == Activation::Silu)
-            && !variant.split()
+            && !(variant.verb() == Verb::Sddmm && variant.splits_k())
     });
     variants.sort_by_key(|variant| {
         let verbs = [Verb::Spmm, Verb::SpmmT, Verb::Sddmm, Verb::Gated, Verb::GatedBackward];
         let verb = verbs.iter().position(|&verb| verb == variant.verb()).unwrap_or(verbs.len());
-        let kind = (variant.is_cooperative(), variant.pieces(), variant.joint());
+        let kind = (variant.is_cooperative(), variant.splits_k(), variant.joint());
         (kind.0, verb, kind, variant.tile_size().map(|[rows, cols]| (cols, rows)))
     });
     variants
@@ -57,7 +56,7 @@ pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
         registers.push(toolkit.compile(arch, &kernels?)?);
     }
     let mut text = String::from(
-        "| kernel | units | registers sm_80, sm_90a | shared KiB | blocks a multiprocessor | B per output and step \
+        "| kernel | units | registers sm_80, sm_90a | shared KiB | blocks per multiprocessor | B per output and step \
          | FLOP per B | paper bound, TFLOP/s |\n|---|---|---|---|---|---|---|---|\n",
     );
     for ((variant, ampere), hopper) in variants.iter().zip(&registers[0]).zip(&registers[1]) {
@@ -75,8 +74,8 @@ fn row_head(variant: &Variant) -> String {
 pub fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
     let bound = variant.tile_size().map_or("| |".into(), |size| {
         let [rows, cols] = size.map(|side| side as f64);
-        // A step of the contraction brings one line of each operand, two bytes an element, for two operations
-        // at each output.
+        // A step of the contraction brings one row of each operand, two bytes per element, for two operations per
+        // output.
         let bytes = 2.0 * (rows + cols) / (rows * cols);
         let intensity = 2.0 / bytes;
         let bound = (intensity * L2_TBPS).min(MMA_TFLOPS);
@@ -90,7 +89,7 @@ pub fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
     )
 }
 
-/// Blocks of so many units and bytes that an H100's multiprocessor holds at once, by registers and shared memory.
+/// Blocks of so many units and bytes that a multiprocessor of an H100 holds at once, by registers and shared memory.
 pub(crate) fn resident(units: usize, shared_bytes: usize, registers: usize) -> usize {
     let warp = (registers * 32).next_multiple_of(REGISTER_UNIT);
     let by_registers = REGISTERS / warp / (units / 32);
@@ -110,7 +109,7 @@ mod tests {
             row(variant, [200, 200]),
             "| spmm_256x128 | 256 | 200, 200 | 114 | 1 | 0.023 | 85 | 469 |\n"
         );
-        let adder = all.iter().find(|variant| variant.name() == "add_pieces_64").unwrap();
-        assert_eq!(row(adder, [30, 32]), "| add_pieces_64 | 256 | 30, 32 | 0 | 8 | | | |\n");
+        let adder = all.iter().find(|variant| variant.name() == "add_parts_64").unwrap();
+        assert_eq!(row(adder, [30, 32]), "| add_parts_64 | 256 | 30, 32 | 0 | 8 | | | |\n");
     }
 }

@@ -1,11 +1,11 @@
-//! Metal's shading language of the kernels on cooperative matrices, as CubeCL's Metal runtime would hand it to
-//! the system. Nothing here can compile it; that it can be generated is what is checked.
+//! Metal's shading language of the kernels on cooperative matrices, as the Metal runtime of CubeCL would hand it to
+//! the system. Nothing here can compile it; the check is that it can be generated.
 //!
-//! The description of the device is that of `cubecl-metal`, `runtime.rs`, which builds on Apple's systems only.
+//! The description of the device is from `cubecl-metal`, `runtime.rs`, which builds on the systems of Apple only.
 
 use std::sync::Arc;
 
-use burn_blast_kernels::cube::catalogue::{Target, Variant};
+use burn_blast_kernels::cube::catalogue::{Definition, Target, Variant};
 use cubecl::Compiler;
 use cubecl::ir::{
     AddressType, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties,

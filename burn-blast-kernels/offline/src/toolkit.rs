@@ -35,7 +35,7 @@ pub struct Machine {
 }
 
 impl Toolkit {
-    /// The toolkit in `$BURN_BLAST_TOOLKIT`, or else in the user's cache; `None` if there is none.
+    /// The toolkit in `$BURN_BLAST_TOOLKIT`, otherwise in the cache of the user; `None` if there is none.
     pub fn find() -> Option<Self> {
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);

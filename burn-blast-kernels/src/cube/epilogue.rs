@@ -1,13 +1,13 @@
-//! What happens to a sum before it is rounded and stored. All of it in f32.
+//! What happens to a sum before it is rounded and stored, all in f32.
 //!
-//! Which parts there are is decided when a kernel is made, so a product without them pays nothing. The
-//! activations are those of the host ([`Activation`]): the same formulas, with the device's `exp`.
+//! The parts are compile-time parameters, so a product without them pays nothing. The activations have the formulas of the
+//! host ([`Activation`]), with the `exp` of the device.
 
 use core::f32::consts::FRAC_1_SQRT_2;
 
 use cubecl::prelude::*;
 
-use super::call::{check_len, twice};
+use super::buffer::check_len;
 use crate::Activation;
 use crate::activation::ERFC_FIT;
 
@@ -28,19 +28,6 @@ impl Epilogue {
         Self { bias, ..Self::default() }
     }
 
-    /// Whether there is nothing but a bias, if that.
-    pub(super) fn is_bias(&self) -> bool {
-        self.activation.is_none() && self.residual.is_none()
-    }
-
-    /// The same epilogue for two launches.
-    pub(super) fn twice(self) -> [Self; 2] {
-        let pair = |arg: Option<BufferArg>| arg.map_or([None, None], |arg| twice(arg).map(Some));
-        let ([one, other], [first, second]) = (pair(self.bias), pair(self.residual));
-        let with = |bias, residual| Self { bias, activation: self.activation, residual };
-        [with(one, first), with(other, second)]
-    }
-
     /// # Panics
     /// If a buffer does not fit an output of `[m, output]`.
     pub(super) fn check(&self, m: usize, output: usize) {
@@ -50,15 +37,6 @@ impl Epilogue {
         if let Some(residual) = &self.residual {
             check_len("residual", residual, &[m, output]);
         }
-    }
-
-    /// # Panics
-    /// If there is a residual, and the device has no room for its buffer.
-    pub(super) fn check_residual(&self, room: bool, device: &str) {
-        assert!(
-            room || self.residual.is_none(),
-            "the device ({device}) binds too few buffers for this product with a residual: add it to the result"
-        );
     }
 }
 
@@ -145,13 +123,13 @@ fn value_and_slope(x: f32, #[comptime] f: Activation) -> (f32, f32) {
     }
 }
 
-/// `exp` is kept finite: not every device's arithmetic knows infinity.
+/// `exp` is kept finite: not every device has infinity.
 #[cube]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + min(-x, 88.0).exp())
 }
 
-/// `Φ(x)` by the host's fit of `erfc`.
+/// `Φ(x)` by the fit of `erfc` that the host uses.
 #[cube]
 fn normal_cdf(x: f32) -> f32 {
     let z = x.abs() * FRAC_1_SQRT_2;
@@ -163,21 +141,4 @@ fn normal_cdf(x: f32) -> f32 {
     }
     let upper = 0.5 * t * (fit - z * z).exp();
     select(x > 0.0, 1.0 - upper, upper)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[should_panic(
-        expected = "the device (made up) binds too few buffers for this product with a residual: add it"
-    )]
-    fn a_residual_without_room_is_refused() {
-        Epilogue::default().check_residual(false, "made up");
-        let epilogue =
-            || Epilogue { residual: Some(BufferArg::alias(0, 1)), ..Epilogue::default() };
-        epilogue().check_residual(true, "made up");
-        epilogue().check_residual(false, "made up");
-    }
 }

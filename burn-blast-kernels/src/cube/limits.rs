@@ -1,126 +1,140 @@
-//! What a launch asks of a device, checked before it: an error of the launch itself would come out of the next
-//! read, far from its cause.
+//! Checks of what a launch asks of a device, before it: an error of the launch itself would come out of the next read, far
+//! from its cause.
 
+use cubecl::features::TypeUsage;
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::call::CubeError;
-use super::{sddmm, spmm};
+use super::caps::{Caps, storage_type};
+use super::context::Context;
+use super::dispatch::{BINDINGS, Op, Plan, Shape, device_class as class_of, plan};
+use super::error::CubeError;
+use super::sddmm;
+use super::tf32::tf32_allowed;
+use super::tile::unit;
+use crate::cost::DeviceClass;
 use crate::{BlockPattern, BlockSize};
 
-/// Most buffers of a kernel that every device must take: input, values, bias or slots, three of indices, and output.
-/// CubeCL keeps one more for a kernel's sizes and has taken that off what it reports, which is 7 on WebGPU.
-const BINDINGS: usize = 7;
+impl<'a> Context<'a> {
+    /// Checks that there are kernels for `dtype` on this device. `Flex32` runs as `F32`, which it is stored as.
+    ///
+    /// # Errors
+    /// If the type is not f32, f16 or bf16; if the device cannot store it, has too little of what every kernel needs, or
+    /// has indices that do not reach all packed values.
+    pub fn new(
+        client: &'a Client,
+        pattern: &'a BlockPattern,
+        dtype: ElemType,
+    ) -> Result<Self, CubeError> {
+        let dtype = storage_type(dtype)?;
+        let usage = client.properties().type_usage(dtype);
+        if !usage.is_superset(TypeUsage::Buffer | TypeUsage::Conversion) {
+            return Err(CubeError::DeviceType { found: dtype, device: client.name().into() });
+        }
+        let caps = Caps::of(client.properties(), dtype, tf32_allowed());
+        check_block(&caps, client.name(), pattern.block())?;
+        check_elements(&caps, client.name(), pattern.value_count())?;
+        Ok(Self { client, pattern, dtype, caps })
+    }
 
-/// The facts about a device that a launch can exceed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Limits<'a> {
-    /// Name of the runtime.
-    device: &'a str,
-    /// Most units of a cube.
-    max_units: usize,
-    /// Most shared memory of a cube, in bytes.
-    shared_bytes: usize,
-    /// Most buffers of a kernel, CubeCL's own not counted.
-    bindings: usize,
-    /// Most cubes of a launch.
-    cubes: u64,
-    /// Most elements of a tensor.
-    elements: u64,
+    /// Checks that launches on `m` rows fit the device.
+    ///
+    /// # Errors
+    /// If they need more cubes or wider indices than the device has.
+    pub fn for_rows(self, m: usize) -> Result<Self, CubeError> {
+        check_rows(&self.caps, self.client.name(), self.pattern, m)?;
+        Ok(self)
+    }
+
+    /// Checks that the dense weight fits the device, for [`pack`](super::pack) and [`unpack`](super::unpack).
+    ///
+    /// # Errors
+    /// If it needs wider indices than the device has.
+    pub fn for_dense(self) -> Result<Self, CubeError> {
+        check_elements(&self.caps, self.client.name(), self.pattern.shape().area())?;
+        Ok(self)
+    }
+
+    /// How an operation on `m` rows runs here. With `autotune`, the tile height of a product may differ.
+    pub fn plan(&self, op: Op, m: usize) -> Plan {
+        plan(op, &self.caps, &Shape { pattern: self.pattern, m })
+    }
 }
 
-impl<'a> Limits<'a> {
-    pub fn of(client: &'a Client) -> Self {
-        let properties = client.properties();
-        let hardware = &properties.hardware;
-        let (x, y, z) = hardware.max_cube_count;
-        let wide = properties.supports_address(AddressType::U64);
-        Self {
-            device: client.name(),
-            max_units: hardware.max_units_per_cube as usize,
-            shared_bytes: hardware.max_shared_memory_size,
-            bindings: hardware.max_bindings as usize,
-            // CubeCL 0.11 spreads a count of 32 bits over the three dimensions.
-            cubes: [x, y, z]
-                .into_iter()
-                .map(u64::from)
-                .fold(1, u64::saturating_mul)
-                .min(u32::MAX.into()),
-            elements: if wide { u64::MAX } else { u32::MAX.into() },
-        }
-    }
+/// What the cost model has to know about products of this type on the device. The dense product of Burn in f32 is TF32
+/// wherever the device has it; the sparse one only if [`allow_tf32`](super::allow_tf32) says so.
+pub fn device_class(client: &Client, dtype: ElemType) -> DeviceClass {
+    let Ok(dtype) = storage_type(dtype) else { return DeviceClass::Gpu };
+    let [dense, sparse] =
+        [true, tf32_allowed()].map(|tf32| Caps::of(client.properties(), dtype, tf32));
+    class_of(&dense, &sparse)
+}
 
-    /// Whether the kernels for any device run on blocks of this size. Those for some devices only are not taken
-    /// where they would not.
-    pub fn check_block(&self, block: BlockSize) -> Result<(), CubeError> {
-        let needed = spmm::shared_bytes(block, self.max_units)
-            .max(sddmm::shared_bytes(block, self.max_units));
-        let (device, block) = (self.device.to_string(), block.get());
-        if needed > self.shared_bytes {
-            return Err(CubeError::SharedMemory {
-                block,
-                needed,
-                found: self.shared_bytes,
-                device,
-            });
-        }
-        if BINDINGS > self.bindings {
-            return Err(CubeError::Bindings { needed: BINDINGS, found: self.bindings, device });
-        }
-        Ok(())
+/// Whether the kernels for any device run on blocks of this size. The others are not selected where they would not.
+fn check_block(caps: &Caps, device: &str, block: BlockSize) -> Result<(), CubeError> {
+    let (max_units, found) = (caps.max_units, caps.shared_bytes);
+    let needed =
+        unit::shared_bytes(block, max_units).max(sddmm::unit::base::shared_bytes(block, max_units));
+    let (device, block) = (device.to_string(), block.get());
+    if needed > found {
+        return Err(CubeError::SharedMemory { block, needed, found, device });
     }
+    if BINDINGS > caps.bindings {
+        return Err(CubeError::Bindings { needed: BINDINGS, found: caps.bindings, device });
+    }
+    Ok(())
+}
 
-    /// Whether a product takes a buffer beyond those of every kernel.
-    pub fn takes_residual(&self) -> bool {
-        self.bindings > BINDINGS
+/// Whether indices reach this many elements of a weight.
+fn check_elements(caps: &Caps, device: &str, elements: usize) -> Result<(), CubeError> {
+    let (elements, limit) = (elements as u64, caps.elements);
+    if elements > limit {
+        return Err(CubeError::Weight { elements, limit, device: device.to_string() });
     }
+    Ok(())
+}
 
-    /// Whether indices reach this many elements of a weight.
-    pub fn check_elements(&self, elements: usize) -> Result<(), CubeError> {
-        let (elements, limit) = (elements as u64, self.elements);
-        if elements > limit {
-            return Err(CubeError::Weight { elements, limit, device: self.device.to_string() });
-        }
-        Ok(())
+/// Whether every product of `m` rows fits the indices and the grid of the device.
+fn check_rows(
+    caps: &Caps,
+    device: &str,
+    pattern: &BlockPattern,
+    m: usize,
+) -> Result<(), CubeError> {
+    let shape = pattern.shape();
+    let widest = shape.rows().max(shape.cols()) as u64;
+    let fits = |m: usize| {
+        widest.saturating_mul(m as u64) <= caps.elements
+            && cubes(pattern, m, caps.max_units) <= caps.cubes
+    };
+    if fits(m) {
+        return Ok(());
     }
+    // The most that fits is between these two, since neither number falls as rows grow.
+    let (mut limit, mut too_many) = (0, m);
+    while too_many - limit > 1 {
+        let middle = limit + (too_many - limit) / 2;
+        if fits(middle) { limit = middle } else { too_many = middle }
+    }
+    Err(CubeError::Rows { found: m, limit, device: device.to_string() })
+}
 
-    /// Whether every product of `m` rows fits the device's indices and grid.
-    pub fn check_rows(&self, pattern: &BlockPattern, m: usize) -> Result<(), CubeError> {
-        let shape = pattern.shape();
-        let widest = shape.rows().max(shape.cols()) as u64;
-        let fits = |m: usize| {
-            widest.saturating_mul(m as u64) <= self.elements
-                && spmm::cubes(pattern, m, self.max_units) <= self.cubes
-        };
-        if fits(m) {
-            return Ok(());
-        }
-        // Between these two lies the most that fits, since neither number falls as rows grow.
-        let (mut limit, mut too_many) = (0, m);
-        while too_many - limit > 1 {
-            let middle = limit + (too_many - limit) / 2;
-            if fits(middle) { limit = middle } else { too_many = middle }
-        }
-        Err(CubeError::Rows { found: m, limit, device: self.device.to_string() })
-    }
+/// Cubes of the larger of the two products of `m` rows, in the shortest tile that tuning may select; tiles on tensor cores
+/// are no shorter. Never falls as `m` grows.
+fn cubes(pattern: &BlockPattern, m: usize, max_units: usize) -> u64 {
+    let tile = unit::select(pattern.block(), false, m, max_units);
+    let tile = unit::shorter(tile).unwrap_or(tile);
+    let columns = pattern.block_rows().max(pattern.block_cols());
+    m.div_ceil(tile.rows) as u64 * (columns * tile.col_tiles()) as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::MatrixShape;
+    use crate::cube::caps::tests::WEBGPU;
 
-    /// WebGPU's defaults.
-    fn webgpu() -> Limits<'static> {
-        Limits {
-            device: "made up",
-            max_units: 256,
-            shared_bytes: 16_384,
-            // Eight, of which CubeCL keeps one.
-            bindings: 7,
-            cubes: u32::MAX.into(),
-            elements: u32::MAX.into(),
-        }
-    }
+    const DEVICE: &str = "made up";
 
     fn pattern(block: usize) -> BlockPattern {
         let shape = MatrixShape::new(1024, 4096).unwrap();
@@ -130,74 +144,93 @@ mod tests {
     #[test]
     fn webgpu_s_defaults_are_enough() {
         for block in BlockSize::ALL {
-            assert_eq!(webgpu().check_block(block), Ok(()));
-            assert_eq!(webgpu().check_rows(&pattern(block.get()), 100_000), Ok(()));
+            assert_eq!(check_block(&WEBGPU, DEVICE, block), Ok(()));
+            assert_eq!(check_rows(&WEBGPU, DEVICE, &pattern(block.get()), 100_000), Ok(()));
         }
-        assert!(!webgpu().takes_residual());
-        assert!(Limits { bindings: 8, ..webgpu() }.takes_residual());
     }
 
     #[test]
     fn products_of_packed_values_may_have_a_dense_weight_beyond_the_indices() {
         let shape = MatrixShape::new(70_000, 70_000).unwrap();
         let pattern = BlockPattern::random(shape, BlockSize::new(128).unwrap(), 0.05, 1);
-        assert_eq!(webgpu().check_elements(pattern.value_count()), Ok(()));
-        assert_eq!(webgpu().check_rows(&pattern, 4096), Ok(()));
-        assert!(webgpu().check_elements(shape.area()).is_err());
+        assert_eq!(check_elements(&WEBGPU, DEVICE, pattern.value_count()), Ok(()));
+        assert_eq!(check_rows(&WEBGPU, DEVICE, &pattern, 4096), Ok(()));
+        assert!(check_elements(&WEBGPU, DEVICE, shape.area()).is_err());
     }
 
     #[test]
     fn the_rows_named_are_the_most_that_fit() {
-        for limits in [
-            Limits { cubes: 1000, ..webgpu() },
-            Limits { cubes: 777, max_units: 48, ..webgpu() },
-            Limits { elements: 1 << 20, ..webgpu() },
+        for caps in [
+            Caps { cubes: 1000, ..WEBGPU },
+            Caps { cubes: 777, max_units: 48, ..WEBGPU },
+            Caps { elements: 1 << 20, ..WEBGPU },
         ] {
             for block in BlockSize::ALL {
                 let pattern = pattern(block.get());
-                let Err(CubeError::Rows { limit, .. }) = limits.check_rows(&pattern, 1 << 20)
-                else {
-                    panic!("2^20 rows of {block:?} must be too many for {limits:?}")
+                let rows = |m| check_rows(&caps, DEVICE, &pattern, m);
+                let Err(CubeError::Rows { limit, .. }) = rows(1 << 20) else {
+                    panic!("2^20 rows of {block:?} must be too many for {caps:?}")
                 };
-                assert!(limits.check_rows(&pattern, limit).is_ok(), "{limit} of {block:?}");
-                assert!(limits.check_rows(&pattern, limit + 1).is_err(), "{limit} of {block:?}");
+                assert!(rows(limit).is_ok(), "{limit} of {block:?}");
+                assert!(rows(limit + 1).is_err(), "{limit} of {block:?}");
             }
         }
     }
 
     #[test]
     fn every_refusal_says_what_to_do() {
-        let block = |limits: Limits<'_>| {
-            limits.check_block(BlockSize::new(64).unwrap()).unwrap_err().to_string()
-        };
-        assert_eq!(
-            block(Limits { shared_bytes: 4096, ..webgpu() }),
-            "blocks of 64 need 13312 bytes of shared memory, and the device (made up) has 4096: take a smaller \
-             block, or Strategy::Dense"
-        );
-        assert_eq!(
-            block(Limits { bindings: 4, ..webgpu() }),
-            "the kernels bind 7 buffers, and the device (made up) allows 4: take Strategy::Dense, or another \
-             adapter"
-        );
-        let rows =
-            |limits: Limits<'_>, m| limits.check_rows(&pattern(64), m).unwrap_err().to_string();
-        assert_eq!(
-            rows(webgpu(), 2_000_000),
-            "the device (made up) takes at most 1048575 rows of this layer at once, and the input has 2000000: \
-             cut the batch"
-        );
-        assert_eq!(
-            rows(Limits { cubes: 1000, ..webgpu() }, 65_536),
-            "the device (made up) takes at most 480 rows of this layer at once, and the input has 65536: cut the \
-             batch"
-        );
-        assert_eq!(
-            Limits { elements: 1 << 20, ..webgpu() }
-                .check_elements(1 << 22)
-                .unwrap_err()
-                .to_string(),
-            "the weight has 4194304 elements, and indices of the device (made up) reach 1048576: cut the layer"
-        );
+        let block = |caps| check_block(&caps, DEVICE, BlockSize::new(64).unwrap()).unwrap_err();
+        let rows = |caps, m| check_rows(&caps, DEVICE, &pattern(64), m).unwrap_err();
+        let device = || DEVICE.to_string();
+        let (small, bound) =
+            (Caps { shared_bytes: 4096, ..WEBGPU }, Caps { bindings: 4, ..WEBGPU });
+        let (few, narrow) = (Caps { cubes: 1000, ..WEBGPU }, Caps { elements: 1 << 20, ..WEBGPU });
+        let table = [
+            (
+                block(small),
+                CubeError::SharedMemory {
+                    block: 64,
+                    needed: 13_312,
+                    found: 4096,
+                    device: device(),
+                },
+                "take a smaller block",
+            ),
+            (
+                block(bound),
+                CubeError::Bindings { needed: 7, found: 4, device: device() },
+                "another adapter",
+            ),
+            (
+                rows(WEBGPU, 2_000_000),
+                CubeError::Rows { found: 2_000_000, limit: 1_048_575, device: device() },
+                "the batch",
+            ),
+            (
+                rows(few, 65_536),
+                CubeError::Rows { found: 65_536, limit: 480, device: device() },
+                "the batch",
+            ),
+            (
+                check_elements(&narrow, DEVICE, 1 << 22).unwrap_err(),
+                CubeError::Weight { elements: 1 << 22, limit: 1 << 20, device: device() },
+                "the layer",
+            ),
+        ];
+        for (found, want, advice) in table {
+            assert_eq!(found, want);
+            assert!(found.to_string().contains(advice), "{found}");
+        }
+    }
+
+    #[test]
+    fn cubes_never_fall_as_rows_grow() {
+        for block in BlockSize::ALL {
+            let pattern = BlockPattern::dense(MatrixShape::new(256, 384).unwrap(), block);
+            for max_units in [4, 32, 64, 1024] {
+                let counts: Vec<u64> = (1..600).map(|m| cubes(&pattern, m, max_units)).collect();
+                assert!(counts.is_sorted(), "{block:?}, {max_units}");
+            }
+        }
     }
 }

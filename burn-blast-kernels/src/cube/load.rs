@@ -1,15 +1,24 @@
-//! Reads and writes of dense rows, shared by the matrix kernels.
+//! Device code that kernels of every class share: sizes, reads and writes of dense rows, and sums over a cube.
 
 use cubecl::prelude::*;
 
+/// Sizes of a kernel with two dense tensors: `x [m, k]`, and `h` or `dy [m, n]`.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+#[expand(derive(Clone, Copy))]
+pub(crate) struct Sizes {
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+}
+
 /// Four f32 in a register, the unit of every tile.
-pub(super) type F4 = Vector<f32, Const<4>>;
+pub(crate) type F4 = Vector<f32, Const<4>>;
 
 /// Four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, zero outside of it.
 ///
 /// With a vector width of 4, `cols` and `col` are multiples of 4, so the four are in or out together.
 #[cube]
-pub(super) fn load4<F: Float, N: Size>(
+pub(crate) fn load4<F: Float, N: Size>(
     from: &[Vector<F, N>],
     row: usize,
     col: usize,
@@ -36,10 +45,10 @@ pub(super) fn load4<F: Float, N: Size>(
     four
 }
 
-/// Writes four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, those that lie inside. The
+/// Writes four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, if they are inside. The
 /// vector width is as for [`load4`].
 #[cube]
-pub(super) fn store4<F: Float, N: Size>(
+pub(crate) fn store4<F: Float, N: Size>(
     to: &mut [Vector<F, N>],
     four: F4,
     row: usize,
@@ -63,4 +72,23 @@ pub(super) fn store4<F: Float, N: Size>(
             }
         }
     }
+}
+
+/// Sum over the units of a cube, a power of two. All units must call it; unit 0 gets the result.
+#[cube]
+pub(crate) fn tree_sum(own: f32, #[comptime] units: usize) -> f32 {
+    let mut sums = Shared::<[f32]>::new_slice(units);
+    let unit = UNIT_POS as usize;
+    sums[unit] = own;
+    sync_cube();
+    let levels = comptime!(units.ilog2());
+    #[unroll]
+    for level in 0..levels {
+        let half = comptime!(units >> (level + 1));
+        if unit < half {
+            sums[unit] += sums[unit + half];
+        }
+        sync_cube();
+    }
+    sums[0]
 }

@@ -10,7 +10,7 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 /// Where it is on and the device has TF32 (NVIDIA from compute capability 8.0 on), `spmm`, `spmm_t` and `sddmm` in
 /// f32 round each factor to the 10 bits of TF32's fraction, to the nearest: a relative error of 2⁻¹¹ each, as in f16,
 /// over the range of f32. Tensors stay f32, and so do sums, biases, activations and residuals. This needs blocks of 16
-/// and more and sides of the weight that are multiples of 4. Everything else computes in f32 throughout: products of
+/// and more and sides of the weight that are multiples of 4. All other kernels compute in f32 throughout: products of
 /// few rows, gate and up of a gated block, norms for pruning and growth.
 ///
 /// PyTorch has the same switch, `torch.backends.cuda.matmul.allow_tf32`. Burn's dense product in f32 has none: its

@@ -7,7 +7,7 @@ use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cost::DeviceClass;
-use burn_blast_kernels::cube::{self, Call, Epilogue, Gated};
+use burn_blast_kernels::cube::{self, Context, CubeError, Epilogue, Left, Op, Plan};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -42,15 +42,12 @@ impl BlastOps for CubeBackend {
     ) -> FloatTensor<Self> {
         let m = x.shape()[0];
         let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
-        let call = call_on(&y, &pattern, m);
-        if !cube::serves_int8(&call, m) {
-            let values = Self::dequantize(values, x.dtype.into());
-            return product(x, values, None, pattern);
-        }
         let (integers, scales) = values.quantized_handles().expect("a quantised tensor has both");
+        let weight = [integers, scales].map(input);
+        let dtype = x.dtype.into();
+        let dequantize = || input(Self::dequantize(values, dtype));
         let out = y.clone().into_buffer_arg();
-        cube::spmm_int8(&call, input(x), [integers, scales].map(input), None, out, m)
-            .unwrap_or_else(|error| panic!("{error}"));
+        cube::spmm_int8(&context_on(&y, &pattern, m), input(x), weight, dequantize, out, m);
         y
     }
 
@@ -59,7 +56,7 @@ impl BlastOps for CubeBackend {
         values: FloatTensor<Self>,
         pattern: BlockPattern,
     ) -> FloatTensor<Self> {
-        product_t(dy, values, None, &pattern)
+        product_t(dy, values, None, &pattern).0
     }
 
     fn sddmm(
@@ -70,7 +67,7 @@ impl BlastOps for CubeBackend {
         let m = x.shape()[0];
         let dw = output_like(&x, packed(&pattern));
         cube::sddmm(
-            &call_on(&dw, &pattern, m),
+            &context_on(&dw, &pattern, m),
             input(x),
             input(dy),
             dw.clone().into_buffer_arg(),
@@ -81,7 +78,11 @@ impl BlastOps for CubeBackend {
 
     fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let norms = output_like(&values, Shape::new([pattern.nnz()]));
-        cube::block_norms(&call(&norms, &pattern), input(values), norms.clone().into_buffer_arg());
+        cube::block_norms(
+            &context(&norms, &pattern),
+            input(values),
+            norms.clone().into_buffer_arg(),
+        );
         norms
     }
 
@@ -93,20 +94,28 @@ impl BlastOps for CubeBackend {
         let m = x.shape()[0];
         let norms = output_like(&x, Shape::new([pattern.block_rows(), pattern.block_cols()]));
         let out = norms.clone().into_buffer_arg();
-        cube::grad_block_norms(&call_on(&norms, &pattern, m), input(x), input(dy), out, m);
+        cube::grad_block_norms(&context_on(&norms, &pattern, m), input(x), input(dy), out, m);
         norms
     }
 
     fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let values = output_like(&dense, packed(&pattern));
-        cube::pack(&call_dense(&values, &pattern), input(dense), values.clone().into_buffer_arg());
+        cube::pack(
+            &context_dense(&values, &pattern),
+            input(dense),
+            values.clone().into_buffer_arg(),
+        );
         values
     }
 
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
         let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
         let dense = output_like(&values, shape);
-        cube::unpack(&call_dense(&dense, &pattern), input(values), dense.clone().into_buffer_arg());
+        cube::unpack(
+            &context_dense(&dense, &pattern),
+            input(values),
+            dense.clone().into_buffer_arg(),
+        );
         dense
     }
 
@@ -121,14 +130,8 @@ impl BlastOps for CubeBackend {
         let m = x.shape()[0];
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
         let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
-        let call = call_on(&h, &first, m);
-        if cube::serves_gated_few_rows(&call, m, false) {
-            let gated = Gated { up: &second, activation: activation.into(), values, bias: None };
-            cube::gated_few_rows(&call, input(x), gated, out, m)
-                .unwrap_or_else(|error| panic!("{error}"));
-        } else {
-            cube::gated_hidden(&call, &second, activation.into(), input(x), values, out, m);
-        }
+        let ctx = context_on(&h, &first, m);
+        cube::gated_hidden(&ctx, &second, activation.into(), input(x), values, out, m);
         product(h, down, None, last)
     }
 
@@ -143,12 +146,12 @@ impl BlastOps for CubeBackend {
         let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
         // The gradient of the hidden features, which they then take the place of.
-        let h = product_t(dy.clone(), down, None, &last);
+        let (h, _) = product_t(dy.clone(), down, None, &last);
         let [dg, du] = [(); 2].map(|()| output_like(&h, h.shape()));
         let values = [gate.clone(), up.clone()].map(input);
         let gradients = [&dg, &du].map(|tensor| tensor.clone().into_buffer_arg());
         cube::gated_hidden_backward(
-            &call_on(&h, &first, m),
+            &context_on(&h, &first, m),
             &second,
             activation.into(),
             input(x.clone()),
@@ -157,11 +160,10 @@ impl BlastOps for CubeBackend {
             gradients,
             m,
         );
-        let dx = product_t(dg.clone(), gate, None, &first);
-        let dx = if call(&h, &second).takes_residual() {
-            product_t(du.clone(), up, Some(dx), &second)
-        } else {
-            Self::float_add(dx, product_t(du.clone(), up, None, &second))
+        let (dx, _) = product_t(dg.clone(), gate, None, &first);
+        let dx = match product_t(du.clone(), up, Some(dx.clone()), &second) {
+            (sum, Left::Residual) => Self::float_add(dx, sum),
+            (sum, _) => sum,
         };
         let (dgate, dup) = (Self::sddmm(x.clone(), dg, first), Self::sddmm(x, du, second));
         (dx, dgate, dup, Self::sddmm(h, dy, last))
@@ -178,18 +180,13 @@ impl BlastOps for CubeBackend {
         let MlpPatterns { up: first, down: last, activation } = patterns;
         let m = x.shape()[0];
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
-        let call = call_on(&h, &first, m);
-        // The kernel for few rows knows no activation.
-        let h = if cube::serves_few_rows(&call, m) {
-            activate::<Self>(product(x, up, Some(up_bias), first), activation)
-        } else {
-            let epilogue = Epilogue {
-                activation: Some(activation.into()),
-                ..Epilogue::bias(Some(input(up_bias)))
-            };
-            cube::spmm(&call, input(x), input(up), epilogue, h.clone().into_buffer_arg(), m);
-            h
+        let epilogue = Epilogue {
+            activation: Some(activation.into()),
+            ..Epilogue::bias(Some(input(up_bias)))
         };
+        let (ctx, out) = (context_on(&h, &first, m), h.clone().into_buffer_arg());
+        let left = cube::spmm(&ctx, input(x), input(up), epilogue, out, m);
+        let h = if left == Left::Activation { activate::<Self>(h, activation) } else { h };
         product(h, down, Some(down_bias), last)
     }
 }
@@ -204,22 +201,23 @@ fn product(
     let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
     let out = y.clone().into_buffer_arg();
     let epilogue = Epilogue::bias(bias.map(input));
-    cube::spmm(&call_on(&y, &pattern, m), input(x), input(values), epilogue, out, m);
+    cube::spmm(&context_on(&y, &pattern, m), input(x), input(values), epilogue, out, m);
     y
 }
 
-/// `dy · wᵀ + residual`.
+/// `dy · wᵀ + residual`, and whether the residual is left to the caller.
 fn product_t(
     dy: CubeTensor,
     values: CubeTensor,
     residual: Option<CubeTensor>,
     pattern: &BlockPattern,
-) -> CubeTensor {
+) -> (CubeTensor, Left) {
     let m = dy.shape()[0];
     let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
     let (residual, out) = (residual.map(input), dx.clone().into_buffer_arg());
-    cube::spmm_t(&call_on(&dx, pattern, m), input(dy), input(values), residual, out, m);
-    dx
+    let ctx = context_on(&dx, pattern, m);
+    let left = cube::spmm_t(&ctx, input(dy), input(values), residual, out, m);
+    (dx, left)
 }
 
 /// Recycled memory of the same type on the same device: kernels write every element.
@@ -233,19 +231,19 @@ fn input(tensor: CubeTensor) -> cubecl::prelude::BufferArg {
 }
 
 /// Panics, as Burn does at a tensor call, if the type has no kernel or the device is too small.
-fn call<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
-    Call::new(&output.client, pattern, dtype_to_elem_type(output.dtype))
+fn context<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Context<'a> {
+    Context::new(&output.client, pattern, dtype_to_elem_type(output.dtype))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// [`call`] on `m` rows.
-fn call_on<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern, m: usize) -> Call<'a> {
-    call(output, pattern).for_rows(m).unwrap_or_else(|error| panic!("{error}"))
+/// [`context`] for `m` rows.
+fn context_on<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern, m: usize) -> Context<'a> {
+    context(output, pattern).for_rows(m).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// [`call`] that reads or writes the dense weight.
-fn call_dense<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Call<'a> {
-    call(output, pattern).for_dense().unwrap_or_else(|error| panic!("{error}"))
+/// [`context`] for reading or writing the dense weight.
+fn context_dense<'a>(output: &'a CubeTensor, pattern: &'a BlockPattern) -> Context<'a> {
+    context(output, pattern).for_dense().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The client of a device that CubeCL runs.
@@ -258,11 +256,18 @@ fn client(device: &Device) -> Option<Client> {
     }
 }
 
-/// The kernel that products get on a device, or why there is none; `None` if CubeCL does not run it.
-pub(crate) fn kernel(device: &Device, pattern: &BlockPattern, dtype: DType) -> Option<String> {
+/// How a forward product of `rows` rows runs on a device, or why it does not; `None` if CubeCL does not run the device.
+pub(super) fn plan(
+    device: &Device,
+    pattern: &BlockPattern,
+    dtype: DType,
+    int8: bool,
+    rows: usize,
+) -> Option<Result<Plan, CubeError>> {
+    let op = if int8 { Op::SpmmInt8 } else { Op::PRODUCT };
     let client = client(device)?;
-    let call = Call::new(&client, pattern, dtype_to_elem_type(dtype));
-    Some(call.map_or_else(|error| format!("none: {error}"), |call| call.kernel().to_string()))
+    let ctx = Context::new(&client, pattern, dtype_to_elem_type(dtype));
+    Some(ctx.and_then(|ctx| ctx.for_rows(rows)).map(|ctx| ctx.plan(op, rows)))
 }
 
 /// What the cost model knows about products of this type on a device that CubeCL runs.

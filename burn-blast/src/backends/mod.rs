@@ -10,7 +10,10 @@ mod lines;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
+use std::fmt;
+
 use burn::tensor::{DType, Device};
+use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cost::DeviceClass;
 
 /// Whether the host kernels run on a device.
@@ -23,6 +26,57 @@ pub(crate) fn is_host(device: &Device) -> bool {
         Device::ndarray(),
     ];
     hosts.contains(&device.clone().inner())
+}
+
+/// What computes a forward product of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kernel {
+    /// The dense product of Burn, on the unpacked weight.
+    Dense,
+    /// The vector instructions of the host, or its matrix unit for bf16 products that it takes.
+    Host,
+    /// A CubeCL kernel.
+    #[cfg(feature = "cube")]
+    Gpu(burn_blast_kernels::cube::Plan),
+    /// No CubeCL kernel runs, and why.
+    #[cfg(feature = "cube")]
+    Refused(burn_blast_kernels::cube::CubeError),
+    /// The device has no block-sparse kernels.
+    None,
+}
+
+impl Kernel {
+    /// The block-sparse kernel for `rows` rows of a weight with 8-bit integer values, or with values of `dtype`.
+    pub(crate) fn sparse(
+        device: &Device,
+        pattern: &BlockPattern,
+        dtype: DType,
+        int8: bool,
+        rows: usize,
+    ) -> Self {
+        #[cfg(feature = "cube")]
+        if let Some(plan) = cube::plan(device, pattern, dtype, int8, rows) {
+            return plan.map_or_else(Self::Refused, Self::Gpu);
+        }
+        #[cfg(not(feature = "cube"))]
+        let _ = (pattern, dtype, int8, rows);
+        if is_host(device) { Self::Host } else { Self::None }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dense => write!(f, "dense product of Burn"),
+            Self::Host => write!(f, "vector instructions of the host"),
+            #[cfg(feature = "cube")]
+            Self::Gpu(plan) => write!(f, "{plan}"),
+            #[cfg(feature = "cube")]
+            Self::Refused(error) => write!(f, "none: {error}"),
+            Self::None => write!(f, "none"),
+        }
+    }
 }
 
 /// What the cost model knows about products of this type on a device.

@@ -11,7 +11,7 @@ use burn_blast_kernels::{
     Strategy,
 };
 
-use crate::backends::{device_class, is_host};
+use crate::backends::{Kernel, device_class, is_host};
 use crate::break_even::TuningTable;
 use crate::functions::{by_rows, spmm, spmm_probed};
 use crate::weight::BlockSparseWeight;
@@ -231,18 +231,14 @@ impl BlockSparseLinear {
         }
     }
 
-    /// The kernel that its block-sparse products get on the device of the weight, in words; or why there is none.
-    /// A few rows may get one of their own.
-    pub fn kernel(&self) -> String {
-        let device = self.weight.device();
-        #[cfg(feature = "cube")]
-        if let Some(name) =
-            crate::backends::cube::kernel(&device, self.pattern(), self.weight.float_dtype())
-        {
-            return name;
+    /// What computes the product with an input of `rows` rows: the dense product of Burn, if the layer takes it, or the
+    /// block-sparse kernel that the device selects.
+    pub fn kernel(&self, rows: usize) -> Kernel {
+        if self.path(rows).path == ProductPath::Dense {
+            return Kernel::Dense;
         }
-        let name = if is_host(&device) { "vector instructions of the host" } else { "none" };
-        name.into()
+        let (weight, int8) = (&self.weight, self.weight.is_quantized());
+        Kernel::sparse(&weight.device(), self.pattern(), weight.float_dtype(), int8, rows)
     }
 
     /// Applies the layer.

@@ -31,6 +31,7 @@ use burn::tensor::Tensor;
 pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
 pub use burn_blast_kernels::{PathChoice, PathReason, ProductPath, Strategy, cost};
 
+pub use crate::backends::Kernel;
 pub use crate::break_even::{BreakEven, TuningTable};
 use crate::window;
 

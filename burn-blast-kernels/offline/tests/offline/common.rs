@@ -165,15 +165,15 @@ impl Problem {
         }
         buffers.extend(self.last_operand(variant));
         buffers.push(self.poison(want.len(), self.dtype));
-        let lines = if transposed { pattern.block_rows() } else { pattern.block_cols() };
+        let columns = if transposed { pattern.block_rows() } else { pattern.block_cols() };
         let [rows, _] = variant.tile_size().unwrap();
-        let cubes = self.m.div_ceil(rows) * lines * variant.parts();
+        let cubes = self.m.div_ceil(rows) * columns * variant.block_tiles();
         self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
             .map_err(|error| error.to_string())?;
         self.compare(buffers.last().unwrap(), &want)
     }
 
-    /// Runs a variant of `sddmm`, with `add` if it is split, and compares with the oracle.
+    /// Runs a variant of `sddmm`, with `add` if its rows are split, and compares with the oracle.
     pub fn check_sddmm(
         &self,
         variant: &Variant,
@@ -184,22 +184,22 @@ impl Problem {
         self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
     }
 
-    /// Runs a variant of `spmm` or `spmm_t` that cuts lines at `bound` blocks, and `add`, and compares with the
-    /// oracle.
-    pub fn check_pieces(
+    /// Runs a variant of `spmm` or `spmm_t` with split-K in parts of at most `blocks` blocks, and `add`, and compares with
+    /// the oracle.
+    pub fn check_split_k(
         &self,
         variant: &Variant,
         program: &Program,
-        bound: usize,
+        blocks: usize,
         add: (&Variant, &Program),
     ) -> Result<(), String> {
         let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
         let (want, [contraction, output]) = self.wanted(variant);
         let ptr = if transposed { pattern.row_ptr() } else { pattern.col_ptr() };
-        let ([pieces, lines], partials) = Variant::cut(ptr, bound);
-        assert!(partials > 1, "nothing was cut");
+        let ([parts, columns], partials) = Variant::work(ptr, blocks);
+        assert!(partials > 1, "nothing was split");
         let mut buffers = self.operands(variant);
-        buffers.push(indices(&pieces));
+        buffers.push(indices(&parts));
         if transposed {
             buffers.extend([pattern.col_idx(), pattern.slot()].map(indices));
         } else {
@@ -210,16 +210,16 @@ impl Problem {
         let f32s = ElemType::Float(cubecl::ir::FloatKind::F32);
         buffers.push(self.poison(want.len(), self.dtype));
         buffers.push(self.poison(partials * self.m * block, f32s));
-        let cubes = self.m.div_ceil(rows) * pieces.len() / 4;
+        let cubes = self.m.div_ceil(rows) * parts.len() / 4;
         self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
             .map_err(|error| error.to_string())?;
         let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
         let y = buffers.pop().unwrap();
         let (adder, program) = add;
-        let count = lines.len() / 3;
+        let count = columns.len() / 3;
         let mut buffers = vec![partial];
         buffers.extend(variant.epilogue().bias.then(|| self.input(&self.bias)));
-        buffers.push(indices(&lines));
+        buffers.push(indices(&columns));
         buffers.extend(self.last_operand(variant));
         buffers.push(y);
         let cubes = (count * self.m * block / 4).div_ceil(adder.units());
@@ -236,29 +236,32 @@ impl Problem {
         add: Option<&Program>,
     ) -> Result<Buffer, OfflineError> {
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
-        let splits = if variant.split() { 3 } else { 1 };
+        let parts = if variant.splits_k() { 3 } else { 1 };
         let starts = variant.group_starts(pattern.col_ptr());
-        let cubes = (starts.len() - 1) * splits * variant.parts();
+        let cubes = (starts.len() - 1) * parts * variant.block_tiles();
         let count = pattern.value_count();
-        let out =
-            if variant.split() { ElemType::Float(cubecl::ir::FloatKind::F32) } else { self.dtype };
+        let out = if variant.splits_k() {
+            ElemType::Float(cubecl::ir::FloatKind::F32)
+        } else {
+            self.dtype
+        };
         let order = pattern.work_order();
         let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
         buffers.extend([pattern.row_idx(), &order.col_of_slot, &starts].map(indices));
-        buffers.push(self.poison(splits * count, out));
+        buffers.push(self.poison(parts * count, out));
         let mut sizes = vec![self.m, shape.rows(), shape.cols()];
         if !variant.is_cooperative() {
-            sizes.extend([count, splits]);
+            sizes.extend([count, parts]);
         }
         sizes.push(cubes);
         self.run(variant, program, cubes, &sizes, &mut buffers)?;
         let mut result = buffers.pop().unwrap();
         if let Some(add) = add {
-            let adder = self::variant("add_splits");
+            let adder = self::variant("add_row_parts");
             let partial = Buffer { writable: false, ..result };
             let mut buffers = vec![partial, self.poison(count, self.dtype)];
             let blocks = (count / 4).div_ceil(adder.units());
-            self.run(&adder, add, blocks, &[count / 4, splits], &mut buffers)?;
+            self.run(&adder, add, blocks, &[count / 4, parts], &mut buffers)?;
             result = buffers.pop().unwrap();
         }
         Ok(result)

@@ -55,7 +55,7 @@ const STORE: &str = "\
     d[i * 8 + j] = r.i_0; d[i * 8 + j + 1] = r.i_1;\n\
     d[(i + 8) * 8 + j] = r.i_2; d[(i + 8) * 8 + j + 1] = r.i_3;\n";
 
-/// One 16 x 8 x 16 product through shared memory; `b` lies `[k, n]`, or `[n, k]` if not `transposed`.
+/// One 16 x 8 x 16 product through shared memory; `b` is `[k, n]`, or `[n, k]` if not `transposed`.
 fn sixteen_bit(kind: &str, transposed: bool) -> String {
     let (trans, row) = if transposed {
         (".trans", "lane % 16 * 16")
@@ -86,8 +86,8 @@ fn sixteen_bit(kind: &str, transposed: bool) -> String {
 fn the_16_bit_instruction_and_both_forms_of_ldmatrix() {
     for (kind, dtype) in [("f16", F16), ("bf16", BF16)] {
         let (a, b) = (numbers(dtype, 256, 5), numbers(dtype, 128, 7));
-        let turned: Vec<f32> = (0..128).map(|at| b[at % 16 * 8 + at / 16]).collect();
-        for (transposed, stored) in [(true, &b), (false, &turned)] {
+        let by_columns: Vec<f32> = (0..128).map(|at| b[at % 16 * 8 + at / 16]).collect();
+        for (transposed, stored) in [(true, &b), (false, &by_columns)] {
             let body = sixteen_bit(kind, transposed);
             let Some(got) = run(&body, encode(dtype, &a), encode(dtype, stored), 128) else {
                 return;
@@ -124,7 +124,7 @@ const MULTIPLY: &str = "mma_sync(sum, left, right, sum);\n\
     __syncthreads();\n\
     for (unsigned i = 0; i < 8; i++) d[lane * 8 + i] = ((float *)s)[lane * 8 + i];\n";
 
-/// One 16 x 16 x 16 product by `wmma`; `a` and `b` lie by rows or by columns.
+/// One 16 x 16 x 16 product by `wmma`; `a` and `b` are stored by rows or by columns.
 fn cooperative(kind: &str, a: &str, b: &str) -> String {
     format!(
         "using namespace nvcuda::wmma;\n\
@@ -184,8 +184,8 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
     let (a, b) = (numbers(F32, 128, 5), numbers(F32, 128, 7));
     let want: Vec<f32> =
         (0..256).map(|at| (0..8).map(|k| a[at / 16 * 8 + k] * b[k * 16 + at % 16]).sum()).collect();
-    // Just below a number of ten bits: rounding finds it, a multiplier that cuts off does not. A part in 2^12 above one
-    // is cut off.
+    // Just below a number of ten bits: rounding finds it, a multiplier that truncates does not. A part in 2^12 above one
+    // is truncated.
     let noisy = |value: f32, below: bool| match value {
         0.0 => 0.0,
         _ if below => f32::from_bits(value.to_bits() - 1),
@@ -194,8 +194,8 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
     for (order, strides) in [("row_major", [8, 16]), ("col_major", [16, 8])] {
         let turn = |cells: &[f32], rows: usize| -> Vec<f32> {
             let cols = cells.len() / rows;
-            let turned = (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]);
-            if order == "row_major" { cells.to_vec() } else { turned.collect() }
+            let by_columns = (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]);
+            if order == "row_major" { cells.to_vec() } else { by_columns.collect() }
         };
         for convert in [true, false] {
             let noise = |cells: Vec<f32>| -> Vec<f32> {

@@ -18,7 +18,7 @@ fn extreme(variant: &Variant) -> bool {
 
 /// Whether it is not a second pass: those run with the kernels that they belong to.
 fn first(variant: &Variant) -> bool {
-    !matches!(variant.verb(), Verb::AddSplits | Verb::AddPieces)
+    !matches!(variant.verb(), Verb::AddRowParts | Verb::AddParts)
 }
 
 /// Shows the registers of every kernel, with `--nocapture`.

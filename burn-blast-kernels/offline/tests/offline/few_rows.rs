@@ -1,10 +1,10 @@
-//! The kernels for few rows: emulated against the f64 oracle, and their machine code.
+//! The kernels for few rows (gemv): emulated against the f64 oracle, and their machine code.
 
 use std::collections::BTreeMap;
 
 use blast_offline::{Arch, BF16, Buffer, F16, Launch, Machine, Program, decode, generate};
 use burn_blast_kernels::Activation;
-use burn_blast_kernels::cube::catalogue::{FewRows, Kernel};
+use burn_blast_kernels::cube::catalogue::{Definition, FewRows};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{AddressType, ElemType, FloatKind};
@@ -15,8 +15,8 @@ use crate::common::{decode, emulator, encode, indices, round, toolkit};
 use crate::toolkit::registers;
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
-/// Blocks of a piece where columns are cut.
-const SHARE: usize = 2;
+/// Blocks of a part with split-K.
+const PART: usize = 2;
 
 fn variant(name: &str) -> FewRows {
     let all = FewRows::all();
@@ -99,7 +99,7 @@ fn patterns(block: usize) -> Vec<BlockPattern> {
     ]
 }
 
-/// Runs a variant, with `add` if it cuts columns, on `m` rows.
+/// Runs a variant, with `add` if it has split-K, on `m` rows.
 fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>, m: usize) {
     let patterns = patterns(variant.block());
     let others = patterns.iter().cycle().skip(1);
@@ -120,26 +120,28 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
         let (x, bias) = (draw(m * shape.rows()), draw(shape.cols()));
         let bias_buffer = || input(encode(dtype, &bias));
         let walked: Vec<&BlockPattern> = weights.iter().map(|weight| &weight.pattern).collect();
-        let share = if variant.cuts() { SHARE } else { usize::MAX };
-        let [items, columns] = FewRows::pieces(&walked, share);
-        let count = items.len() / 3;
+        let blocks = if variant.splits_k() { PART } else { usize::MAX };
+        let [parts, columns] = FewRows::work(&walked, blocks);
+        let count = parts.len() / 3;
         let cubes = m.div_ceil(variant.rows()) * count;
         let mut buffers = vec![input(encode(dtype, &x))];
         weights.iter().for_each(|weight| buffers.extend(weight.buffers()));
         buffers.extend(variant.bias().then(bias_buffer));
-        buffers.push(indices(&items));
+        buffers.push(indices(&parts));
         let sizes = [m, shape.rows(), shape.cols(), count];
         let mut out = m * shape.cols();
-        if variant.cuts() {
+        if variant.splits_k() {
             out = walked.len() * count * m.next_multiple_of(variant.rows()) * variant.block();
         }
-        buffers.push(poison(if variant.cuts() { F32 } else { dtype }, out));
+        buffers.push(poison(if variant.splits_k() { F32 } else { dtype }, out));
         run(program, cubes, &[&sizes[..], &[cubes]].concat(), &mut buffers);
         let mut bias_added = variant.bias();
         if let Some((adder, program)) = add {
             let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
             let y = poison(dtype, m * shape.cols());
-            buffers = vec![partial, bias_buffer(), indices(&columns), y];
+            buffers = vec![partial];
+            buffers.extend(adder.bias().then(bias_buffer));
+            buffers.extend([indices(&columns), y]);
             run(program, (m * shape.cols()).div_ceil(adder.units()), &sizes, &mut buffers);
             bias_added = adder.bias();
         }
@@ -206,51 +208,51 @@ fn check_at(name: &str, rows: &[usize]) {
 
 #[test]
 fn bf16_at_every_number_of_rows() {
-    check_at("few_1x64_bf16", &[1]);
-    check_at("few_2x64_bf16_bias", &[2]);
-    check_at("few_4x32_bf16", &[3]);
-    check_at("few_16x64_bf16_bias", &[15, 16]);
+    check_at("gemv_1x64_bf16", &[1]);
+    check_at("gemv_2x64_bf16_bias", &[2]);
+    check_at("gemv_4x32_bf16", &[3]);
+    check_at("gemv_16x64_bf16_bias", &[15, 16]);
 }
 
 #[test]
 fn the_smallest_and_the_largest_block() {
-    check_at("few_16x8_bf16", &[15]);
-    check_at("few_8x128_bf16", &[8]);
-    check_at("few_1x128_f16", &[1]);
-    check_at("few_2x8_f32", &[2]);
+    check_at("gemv_16x8_bf16", &[15]);
+    check_at("gemv_8x128_bf16", &[8]);
+    check_at("gemv_1x128_f16", &[1]);
+    check_at("gemv_2x8_f32", &[2]);
 }
 
 #[test]
 fn other_types() {
-    check_at("few_4x16_f16_bias", &[3]);
-    check_at("few_16x32_f32", &[16]);
+    check_at("gemv_4x16_f16_bias", &[3]);
+    check_at("gemv_16x32_f32", &[16]);
 }
 
 #[test]
 fn integers() {
-    check_at("few_1x64_int8_bias", &[1]);
-    check_at("few_16x64_int8", &[15, 33]);
+    check_at("gemv_1x64_int8", &[1]);
+    check_at("gemv_16x64_int8", &[15, 33]);
     // A vector is longer than a row of these blocks.
-    check_at("few_4x8_int8", &[3]);
-    check_at("few_16x8_int8", &[16]);
-    check_at("few_2x128_int8", &[2]);
+    check_at("gemv_4x8_int8", &[3]);
+    check_at("gemv_16x8_int8", &[16]);
+    check_at("gemv_2x128_int8", &[2]);
 }
 
 #[test]
 fn gate_and_up_in_one_launch() {
-    check_at("few_1x64_bf16_silu_bias", &[1]);
-    check_at("few_4x32_f16_gelu_bias", &[3]);
-    check_at("few_16x16_f32_relu_bias", &[16]);
+    check_at("gemv_1x64_bf16_silu", &[1]);
+    check_at("gemv_4x32_f16_gelu", &[3]);
+    check_at("gemv_16x16_f32_relu", &[16]);
 }
 
 #[test]
-fn long_columns_in_pieces() {
+fn long_columns_with_split_k() {
     for (cut, add, m) in [
-        ("few_1x64_bf16_cut", "few_1x64_bf16_bias_add", 1),
-        ("few_16x32_bf16_cut", "few_16x32_bf16_bias_add", 15),
-        ("few_4x64_int8_cut", "few_4x64_int8_bias_add", 3),
-        ("few_16x16_int8_cut", "few_16x16_int8_bias_add", 17),
-        ("few_2x32_f32_silu_cut", "few_2x32_f32_silu_bias_add", 2),
+        ("gemv_1x64_bf16_split_k", "gemv_1x64_bf16_bias_add", 1),
+        ("gemv_16x32_bf16_split_k", "gemv_16x32_bf16_bias_add", 15),
+        ("gemv_4x64_int8_split_k", "gemv_4x64_int8_add", 3),
+        ("gemv_16x16_int8_split_k", "gemv_16x16_int8_add", 17),
+        ("gemv_2x32_f32_silu_split_k", "gemv_2x32_f32_silu_add", 2),
     ] {
         let (cut, add) = (variant(cut), variant(add));
         let (Some(program), Some(adder)) = (build(&cut), build(&add)) else { return };
@@ -258,8 +260,8 @@ fn long_columns_in_pieces() {
     }
 }
 
-/// Most registers of a unit: 192 leave room for two cubes on a multiprocessor, 168 for three, 128 for four, 96 for five
-/// and 80 for six.
+/// Most registers of a unit: 192 leave room for two cubes per multiprocessor, 168 for three, 128 for four, 96 for five and
+/// 80 for six.
 fn ceiling(variant: &FewRows) -> usize {
     match variant.rows() {
         _ if variant.adds() => 40,
@@ -271,7 +273,7 @@ fn ceiling(variant: &FewRows) -> usize {
     }
 }
 
-/// Assembles the variants that `chosen` picks and returns their registers. At least one must have been picked.
+/// Assembles the variants that `chosen` selects and returns their registers. It must select one at least.
 pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMap<String, usize>> {
     let toolkit = toolkit()?;
     let variants: Vec<FewRows> = FewRows::all().into_iter().filter(chosen).collect();
@@ -321,16 +323,16 @@ fn ampere_spills_next_to_nothing_and_reads_16_bytes_at_a_time() {
 #[test]
 fn the_other_variants_spill_next_to_nothing() {
     let names = [
-        "few_16x8_int8",
-        "few_8x16_f16_bias",
-        "few_2x8_bf16",
-        "few_16x32_f32",
-        "few_1x128_f32",
-        "few_1x64_bf16_silu_bias",
-        "few_16x64_bf16_gelu_bias",
-        "few_16x64_bf16_silu_cut",
-        "few_16x64_int8_cut",
-        "few_16x64_bf16_gelu_bias_add",
+        "gemv_16x8_int8",
+        "gemv_8x16_f16_bias",
+        "gemv_2x8_bf16",
+        "gemv_16x32_f32",
+        "gemv_1x128_f32",
+        "gemv_1x64_bf16_silu",
+        "gemv_16x64_bf16_gelu",
+        "gemv_16x64_bf16_silu_split_k",
+        "gemv_16x64_int8_split_k",
+        "gemv_16x64_bf16_gelu_add",
     ];
     let chosen = names.map(variant);
     assemble(Arch::Sm90, |one| chosen.contains(one));

@@ -11,7 +11,7 @@ use cubecl::ir::ElemType;
 use crate::common::{Problem, build, decode, emulator, named, variant};
 use crate::gated_kernels;
 
-/// Checks the variants that `chosen` picks on every problem. At least one must have been picked.
+/// Checks the variants that `chosen` selects on every problem. It must select one at least.
 pub fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
     check_all(dtype, Variant::all(), chosen);
 }
@@ -37,9 +37,9 @@ fn check_one(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<
     };
     for problem in problems(variant, dtype) {
         let result = match &adder {
-            Some((adder, add)) if variant.pieces() => {
-                let bound = if problem.m == 1 { 2 } else { 3 };
-                problem.check_pieces(variant, &program, bound, (adder, add))
+            Some((adder, add)) if variant.verb() != Verb::Sddmm => {
+                let blocks = if problem.m == 1 { 2 } else { 3 };
+                problem.check_split_k(variant, &program, blocks, (adder, add))
             }
             adder if variant.verb() == Verb::Sddmm => {
                 problem.check_sddmm(variant, &program, adder.as_ref().map(|(_, add)| add))
@@ -52,12 +52,13 @@ fn check_one(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<
     Ok(())
 }
 
-/// The kernel that adds up what a variant leaves, if it leaves partial sums.
+/// The kernel that adds the partial sums of a variant, if it leaves any.
 fn second_pass(variant: &Variant) -> Option<Variant> {
-    if !variant.split() && !variant.pieces() {
+    if !variant.splits_k() {
         return None;
     }
-    let verb = if variant.split() { Verb::AddSplits } else { Verb::AddPieces };
+    let sampled = variant.verb() == Verb::Sddmm;
+    let verb = if sampled { Verb::AddRowParts } else { Verb::AddParts };
     let fits = |one: &Variant| {
         one.verb() == verb
             && one.block().is_none_or(|block| Some(block) == variant.block())
@@ -71,7 +72,7 @@ fn second_pass(variant: &Variant) -> Option<Variant> {
 /// Patterns and numbers of rows around the edges of the variant's tile.
 fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
     let (block, [rows, _]) = (variant.block().unwrap(), variant.tile_size().unwrap());
-    if variant.pieces() {
+    if variant.splits_k() && variant.verb() != Verb::Sddmm {
         return [1, rows + 17].map(|m| skewed(dtype, block, m)).into();
     }
     let sides = |row_blocks: usize, col_blocks: usize| [row_blocks * block, col_blocks * block];
@@ -101,11 +102,11 @@ fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
         _ => variant.epilogue().residual,
     };
     let side = variant.tile_size().map(|[_, cols]| cols);
-    let whole = !variant.pieces();
+    let whole = !variant.splits_k();
     variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest && whole
 }
 
-/// One full column, one full row and little else, in blocks of this size: both directions have lines to cut.
+/// One full column, one full row and little else, in blocks of this size: both directions have block columns to split.
 fn skewed(dtype: ElemType, block: usize, m: usize) -> Problem {
     let mut kept: Vec<(usize, usize)> = (0..7).map(|row| (row, 1)).collect();
     kept.extend([(3, 0), (3, 2), (3, 3), (3, 4), (3, 5), (3, 6), (0, 6)]);
@@ -149,12 +150,12 @@ fn products_on_cooperative_matrices() {
         "spmm_cmma_64x16_bias_gelu_residual",
         "spmm_cmma_64x64_bias_gelu_residual",
         "spmm_t_cmma_128x32",
-        "spmm_t_cmma_64x64_parts",
+        "spmm_t_cmma_64x64_block128",
     ];
     let chosen = named(names);
     check_all(F16, cooperative(Arch::Sm80, F16), chosen);
-    let parts = |variant: &Variant| variant.name() == "spmm_cmma_128x64_parts";
-    check_all(BF16, cooperative(Arch::Sm80, BF16), parts);
+    let wide = |variant: &Variant| variant.name() == "spmm_cmma_128x64_block128";
+    check_all(BF16, cooperative(Arch::Sm80, BF16), wide);
 }
 
 #[test]
@@ -163,12 +164,12 @@ fn weight_gradient_on_cooperative_matrices() {
 }
 
 #[test]
-fn long_lines_in_pieces() {
+fn long_columns_with_split_k() {
     let names = [
-        "spmm_64x32_bias_gelu_residual_pieces",
-        "spmm_128x64_pieces",
-        "spmm_t_64x64_pieces",
-        "spmm_t_128x32_pieces_plain",
+        "spmm_64x32_bias_gelu_residual_split_k",
+        "spmm_128x64_split_k",
+        "spmm_t_64x64_split_k",
+        "spmm_t_128x32_split_k_plain",
     ];
     check(BF16, named(names));
 }
@@ -180,7 +181,7 @@ fn weight_gradient() {
 
 #[test]
 fn half_precision_and_no_bias() {
-    let names = ["spmm_64x64", "spmm_t_64x64", "sddmm_128x64_split"];
+    let names = ["spmm_64x64", "spmm_t_64x64", "sddmm_128x64_split_k"];
     check(F16, named(names));
 }
 

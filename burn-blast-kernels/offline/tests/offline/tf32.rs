@@ -1,8 +1,8 @@
 //! The kernels that multiply f32 as TF32 on cooperative matrices: every one emulated against the f64 oracle, and
 //! assembled.
 //!
-//! Problems whose tensors TF32 holds exactly are held to the bound of f32 arithmetic; those of any f32 to that of factors
-//! rounded once.
+//! Problems whose tensors are exact in TF32 are held to the bound of f32 arithmetic; problems of any f32 to the bound of
+//! factors rounded once.
 
 use blast_offline::{Arch, F32, Program, TF32, cooperative};
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
@@ -59,7 +59,7 @@ fn problems(variant: &Variant) -> Vec<Problem> {
     problems
 }
 
-/// Numbers just below one of ten bits: to cut them off instead of rounding them is off by twice the bound.
+/// Numbers just below one of ten bits: truncating them instead of rounding them is off by twice the bound.
 fn just_below(sides: [usize; 2], block: usize) -> Problem {
     let mut problem = Problem::new(F32, sides, block, &[(0, 0), (1, 0)], 15);
     let number = 1.0 + 1.0 / 1024.0 - 1.0 / 1_048_576.0;
@@ -120,7 +120,7 @@ fn weight_gradient() {
     check(Verb::Sddmm, false);
 }
 
-/// The bound would notice: factors cut off at ten bits fail it.
+/// The bound would notice: factors truncated at ten bits fail it.
 #[test]
 fn a_kernel_that_does_not_round_is_found() {
     let Some(emulator) = emulator() else { return };
@@ -153,7 +153,7 @@ fn check_machine_code(arch: Arch) {
         let name = &machine.name;
         let spilled = (machine.spill_stores, machine.spill_loads, machine.stack);
         assert_eq!(spilled, (0, 0, 0), "{name}: bytes stored, loaded, on the stack");
-        // So that two cubes of 256 units fit a multiprocessor.
+        // So that two cubes of 256 units run on a multiprocessor.
         assert!(machine.registers <= 128, "{name}: {} registers", machine.registers);
         assert!(machine.instructions["HMMA"] > 0, "{name}: {machine:?}");
     }

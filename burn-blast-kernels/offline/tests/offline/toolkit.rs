@@ -23,7 +23,7 @@ fn sources(
     all.filter(|variant| chosen(variant)).map(generate).collect()
 }
 
-/// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units on a multiprocessor,
+/// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units per multiprocessor,
 /// 80 for three; only the largest tile gives up the second.
 fn ceiling(variant: &Variant) -> usize {
     let gated = matches!(variant.verb(), Verb::Gated | Verb::GatedBackward);
@@ -41,11 +41,11 @@ fn ceiling(variant: &Variant) -> usize {
 /// What is wrong with the machine code of a variant, if anything is.
 fn fault(variant: &Variant, machine: &Machine) -> Option<String> {
     let count = |instruction: &str| machine.instructions[instruction];
-    let cores = !matches!(variant.verb(), Verb::AddSplits | Verb::AddPieces);
+    let cores = !matches!(variant.verb(), Verb::AddRowParts | Verb::AddParts);
     // On one of the two architectures, ptxas rather puts a few bytes of these aside than take more registers.
     let aside = match variant.name().as_str() {
-        "spmm_64x64_bias_gelu_residual_pieces" => 4,
-        "spmm_64x32_bias_gelu_residual_pieces_plain" => 8,
+        "spmm_64x64_bias_gelu_residual_split_k" => 4,
+        "spmm_64x32_bias_gelu_residual_split_k_plain" => 8,
         "spmm_cmma_128x32_bias_gelu_residual" => 12,
         _ => 0,
     };
@@ -61,7 +61,7 @@ fn fault(variant: &Variant, machine: &Machine) -> Option<String> {
     (!right).then(|| format!("at most {} registers: {machine:?}", ceiling(variant)))
 }
 
-/// Assembles the variants that `chosen` picks and returns their registers. At least one must have been picked.
+/// Assembles the variants that `chosen` selects and returns their registers. It must select one at least.
 pub fn check_all(
     arch: Arch,
     dtype: ElemType,
@@ -126,7 +126,7 @@ fn the_other_variants_spill_nothing() {
         "spmm_t_256x128_residual",
         "gated_128x128_joint_gelu",
         "gated_backward_128x64_joint_gelu",
-        "sddmm_128x128_split",
+        "sddmm_128x128_split_k",
     ];
     check_all(Arch::Sm80, BF16, named(names));
     let names = [
@@ -134,10 +134,10 @@ fn the_other_variants_spill_nothing() {
         "spmm_t_64x32",
         "gated_backward_256x64_joint",
         "sddmm_128x64",
-        "add_splits",
+        "add_row_parts",
     ];
     check_all(Arch::Sm80, F16, named(names));
-    let names = ["spmm_256x128_bias_gelu_residual_pieces", "add_pieces_64_bias_gelu_residual"];
+    let names = ["spmm_256x128_bias_gelu_residual_split_k", "add_parts_64_bias_gelu_residual"];
     check_all(Arch::Sm90, BF16, named(names));
     let names = [
         "spmm_256x128_bias_gelu_residual_plain",
@@ -166,11 +166,11 @@ fn metal_s_source_has_its_8_by_8_matrices() {
     assert!(all.len() >= 16, "{} kernels", all.len());
     for (variant, code) in all {
         let name = variant.name();
-        let turned = variant.verb() != Verb::Spmm;
+        let transposed = variant.verb() != Verb::Spmm;
         for part in ["simdgroup_half8x8", "simdgroup_float8x8", "simdgroup_multiply_accumulate"] {
             assert!(code.contains(part), "{name} lacks {part}:\n{code}");
         }
-        assert_eq!(code.contains(", 0, true);"), turned, "{name}:\n{code}");
+        assert_eq!(code.contains(", 0, true);"), transposed, "{name}:\n{code}");
         assert!(variant.shared_bytes() <= 32 * 1024, "{name}");
     }
 }
@@ -210,7 +210,7 @@ fn facts_belong_to_a_source_and_an_architecture_and_not_to_a_name() {
 #[test]
 fn a_kernel_that_does_not_compile_is_refused_with_the_compiler_s_words() {
     let Some(toolkit) = toolkit() else { return };
-    let mut source = source(&common::variant("add_splits"), BF16);
+    let mut source = source(&common::variant("add_row_parts"), BF16);
     source.code = source.code.replace("return;", "return nonsense;");
     let kernels = [("broken".into(), source)];
     // The second time as well: only what compiles is kept.

@@ -1,12 +1,41 @@
 //! Gate and up of a gated feed-forward block in one launch: `h = f(x · gate) · (x · up)`, and their gradients.
 //!
-//! A cube computes the same tile of both products and combines them in registers, so that neither is ever
-//! stored. The backward kernel computes them again from `x`, as on the host. What is left of the block are
-//! products with one weight: [`spmm`](super::spmm()) by `down`, and the verbs of its gradients.
+//! A cube computes the same tile of both products and combines them in registers, so that neither is ever stored. The
+//! backward kernel re-computes them from `x`, as on the host. The rest of the block are products with one weight.
 
-mod kernel;
-mod launch;
-pub(super) mod task;
+use cubecl::prelude::*;
 
-pub(super) use launch::Buffers;
-pub use launch::{gated_hidden, gated_hidden_backward};
+use crate::Activation;
+use crate::BlockPattern;
+
+pub mod task;
+
+/// Register tiles.
+pub mod unit {
+    mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// Tensor cores.
+pub mod mma {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// The tensors of one launch on `m` rows. The pattern of the gate is the one of the context.
+pub struct Tensors<'a> {
+    pub up: &'a BlockPattern,
+    pub activation: Activation,
+    pub x: BufferArg,
+    /// Of gate and up.
+    pub values: [BufferArg; 2],
+    pub h: BufferArg,
+    /// Of the products with gate and up; then `h` holds its gradient.
+    pub gradients: Option<(BufferArg, BufferArg)>,
+    pub m: usize,
+}

@@ -1,23 +1,26 @@
-//! The index of a gated block: for each block column, which blocks of gate and up it sums.
+//! The index of a gated block: for each block column, the blocks of gate and up that it sums.
 //!
-//! One array, since a WebGPU device may take as few as eight buffers in a launch:
+//! One array, since a WebGPU device may bind as few as eight buffers per launch:
 //!
 //! ```text
-//! [line, rows, gate count, gate slot, up count, up slot] for each block column, most blocks first
+//! [column, rows, gate count, gate slot, up count, up slot] for each block column, most blocks first
 //! [block rows of gate, block rows of up]                 for each of them, from `rows` on
 //! ```
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use cubecl::prelude::*;
 
 use crate::BlockPattern;
+use crate::cube::index::IndexBuffer;
+use crate::pattern::WeakPattern;
 
 /// Numbers of one task.
 const TASK: usize = 6;
 
 /// The array for two patterns of one size. Columns are in the order of their blocks in both; ties by index.
-pub(in crate::cube) fn tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
+pub fn tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
     let blocks = |pattern: &BlockPattern, col: usize| {
         pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize
     };
@@ -41,10 +44,10 @@ pub(in crate::cube) fn tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32>
 /// What one cube sums.
 #[derive(CubeType, Clone, Copy)]
 #[expand(derive(Clone, Copy))]
-pub(in crate::cube) struct Task {
+pub(crate) struct Task {
     /// Block column of both weights.
-    pub line: usize,
-    /// Where in the index the block rows of the gate start; those of up follow.
+    pub column: usize,
+    /// Start of the block rows of the gate in the index; the block rows of up follow.
     pub rows: usize,
     /// Blocks of the gate.
     pub gate_count: usize,
@@ -58,15 +61,37 @@ pub(in crate::cube) struct Task {
 
 /// Reads one task.
 #[cube]
-pub(in crate::cube) fn read_task(index: &[u32], number: usize) -> Task {
+pub(crate) fn read_task(index: &[u32], number: usize) -> Task {
     let at = number * TASK;
     Task {
-        line: index[at] as usize,
+        column: index[at] as usize,
         rows: index[at + 1] as usize,
         gate_count: index[at + 2] as usize,
         gate_slot: index[at + 3] as usize,
         up_count: index[at + 4] as usize,
         up_slot: index[at + 5] as usize,
+    }
+}
+
+/// [`tasks`] on a device.
+pub struct TaskIndex {
+    client: Client,
+    up: WeakPattern,
+    pub tasks: IndexBuffer,
+}
+
+impl TaskIndex {
+    /// The copy on the device of the client for these two patterns of one size; made on first use and kept with the
+    /// pattern of the gate until the pattern of up is gone.
+    pub fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
+        let alive = |index: &Self| index.up.is_alive();
+        let here =
+            |index: &Self| index.client.service_id() == client.service_id() && index.up.is(up);
+        gate.attached_while(alive, here, || Self {
+            client: client.clone(),
+            up: up.downgrade(),
+            tasks: IndexBuffer::upload(client, &tasks(gate, up)),
+        })
     }
 }
 

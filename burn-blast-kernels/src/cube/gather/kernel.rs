@@ -1,13 +1,13 @@
-//! One unit moves one element. There is nothing to pick on the host, hence no `base.rs`.
+//! One unit moves one element. There is nothing to select on the host.
 
 use cubecl::prelude::*;
 
-use crate::cube::index::ABSENT;
+use super::ABSENT;
 
 /// `values[slot, i, j] = dense[row·b + i, col·b + j]`, zero outside the weight.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn pack_kernel<F: Float>(
+pub(crate) fn pack_kernel<F: Float>(
     dense: &[F],
     row_of_slot: &[u32],
     col_of_slot: &[u32],
@@ -35,7 +35,7 @@ pub(super) fn pack_kernel<F: Float>(
 /// `dense[row·b + i, col·b + j] = values[slot, i, j]`, zero where no block is kept.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn unpack_kernel<F: Float>(
+pub(crate) fn unpack_kernel<F: Float>(
     values: &[F],
     slot_of_block: &[u32],
     dense: &mut [F],

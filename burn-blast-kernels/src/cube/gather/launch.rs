@@ -1,34 +1,41 @@
-//! Buffers in, one launch.
+//! One launch. The buffers have the sizes that the caller checked.
+
+use std::sync::Arc;
 
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
+use super::ABSENT;
 use super::kernel::{pack_kernel, unpack_kernel};
-use crate::cube::Call;
-use crate::cube::call::check_len;
-use crate::cube::index::GridIndex;
+use crate::BlockPattern;
+use crate::cube::context::Context;
+use crate::cube::index::IndexBuffer;
 
-/// Gathers the kept blocks of a dense weight into `values`, zero outside the weight.
-///
-/// # Shapes
-/// - `dense`: `[d_input, d_output]`
-/// - `values`: `[nnz, b, b]`
-///
-/// # Panics
-/// If a buffer has another size.
-pub fn pack(call: &Call, dense: BufferArg, values: BufferArg) {
-    let shape = call.pattern.shape();
-    check_len("dense weight", &dense, &[shape.rows(), shape.cols()]);
-    check_len("values", &values, &[call.pattern.value_count()]);
-    let count = values.len();
-    if count == 0 {
-        return;
+/// Slot of each block of the grid, [`ABSENT`] where there is none.
+struct GridIndex {
+    client: Client,
+    slot_of_block: IndexBuffer,
+}
+
+impl GridIndex {
+    /// The copy on the device of the client; made on first use and kept with the pattern.
+    fn of(pattern: &BlockPattern, client: &Client) -> Arc<Self> {
+        let here = |index: &Self| index.client.service_id() == client.service_id();
+        pattern.attached(here, || {
+            let slots: Vec<u32> =
+                pattern.slots_by_index().into_iter().map(|slot| slot.unwrap_or(ABSENT)).collect();
+            Self { client: client.clone(), slot_of_block: IndexBuffer::upload(client, &slots) }
+        })
     }
-    let index = call.index();
-    let units = CubeDim::new(call.client, count);
+}
+
+/// Copies the kept blocks of a dense weight to `values`, of which there is one at least.
+pub fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
+    let (index, shape, count) = (ctx.index(), ctx.pattern.shape(), values.len());
+    let units = CubeDim::new(ctx.client, count);
     pack_kernel::launch(
-        call.client,
-        calculate_cube_count_elemwise(call.client, count, units),
+        ctx.client,
+        calculate_cube_count_elemwise(ctx.client, count, units),
         units,
         AddressType::from_len(dense.len().max(count)),
         dense,
@@ -38,39 +45,28 @@ pub fn pack(call: &Call, dense: BufferArg, values: BufferArg) {
         shape.rows(),
         shape.cols(),
         count,
-        call.pattern.block().get(),
-        call.dtype,
+        ctx.pattern.block().get(),
+        ctx.dtype,
     );
 }
 
-/// Scatters packed values into a dense weight, zero where no block is kept.
-///
-/// # Shapes
-/// - `values`: `[nnz, b, b]`
-/// - `dense`: `[d_input, d_output]`
-///
-/// # Panics
-/// If a buffer has another size.
-pub fn unpack(call: &Call, values: BufferArg, dense: BufferArg) {
-    let shape = call.pattern.shape();
-    check_len("values", &values, &[call.pattern.value_count()]);
-    check_len("dense weight", &dense, &[shape.rows(), shape.cols()]);
-    let count = dense.len();
-    let index = call.index();
-    let grid = GridIndex::of(call.pattern, call.client);
-    let units = CubeDim::new(call.client, count);
+/// Copies `values` to a dense weight.
+pub fn launch_unpack(ctx: &Context, values: BufferArg, dense: BufferArg) {
+    let (index, count) = (ctx.index(), dense.len());
+    let grid = GridIndex::of(ctx.pattern, ctx.client);
+    let units = CubeDim::new(ctx.client, count);
     unpack_kernel::launch(
-        call.client,
-        calculate_cube_count_elemwise(call.client, count, units),
+        ctx.client,
+        calculate_cube_count_elemwise(ctx.client, count, units),
         units,
         AddressType::from_len(values.len().max(count)),
         index.bindable(values),
         grid.slot_of_block.arg(),
         dense,
-        shape.cols(),
-        call.pattern.block_cols(),
+        ctx.pattern.shape().cols(),
+        ctx.pattern.block_cols(),
         count,
-        call.pattern.block().get(),
-        call.dtype,
+        ctx.pattern.block().get(),
+        ctx.dtype,
     );
 }

@@ -3,4 +3,7 @@
 mod kernel;
 mod launch;
 
-pub use launch::{pack, unpack};
+pub use launch::{launch_pack, launch_unpack};
+
+/// Slot number of a block that is not kept.
+const ABSENT: u32 = u32::MAX;

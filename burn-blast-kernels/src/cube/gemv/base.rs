@@ -1,62 +1,62 @@
-//! The numbers of one product with few rows, picked on the host.
+//! The numbers of one product with few rows, selected on the host.
 //!
-//! The blocks of one column lie one after the other, so a block column is a matrix of `b` columns that is read
-//! from front to back. Units take its 16-byte vectors in turn; a unit always meets the same columns of it and
-//! keeps their sums in registers. The rows of `x` that go with a stretch of the column lie in shared memory.
+//! The blocks of one column are stored one after the other, so a block column is a matrix of `b` columns that is read from
+//! front to back. Units take its 16-byte vectors in turn. A unit always meets the same columns of it and keeps their sums
+//! in registers. The rows of `x` for a stretch of the column are in shared memory.
 
-use super::super::mma::offer::Offer;
 use crate::BlockSize;
+use crate::cube::caps::Caps;
 
 /// Units of a cube, all of which read values.
-pub(crate) const UNITS: usize = 128;
+pub const UNITS: usize = 128;
 /// Rows of the largest tile.
-pub(crate) const MOST_ROWS: usize = 16;
-/// Most rows for which sums on tensor cores are left unused where a device has them and enough columns of blocks
-/// to fill it. On paper: a 16-byte vector of bf16 takes 8 · (rows + 1) operations a unit and the values of an H100
-/// arrive at 13 bytes a cycle and multiprocessor, so 16 rows keep 110 of its 128 lanes busy, and an A100, with
-/// half the lanes, reaches its limit at 8. To be measured.
+pub const MOST_ROWS: usize = 16;
+/// Most rows for which tensor cores are left unused where a device has them and the weight has enough block columns to
+/// fill it. On paper: a 16-byte vector of bf16 takes 8 · (rows + 1) operations per unit, and the values of an H100 arrive
+/// at 13 bytes per cycle and multiprocessor. So 16 rows keep 110 of its 128 lanes busy, and an A100, with half the lanes,
+/// reaches its limit at 8. To be measured.
 const MOST_ROWS_BESIDE_CORES: usize = 8;
 /// Numbers of `x` in shared memory: 16 KiB, the least that WebGPU promises.
 const TILE: usize = 4096;
-/// Sums of a unit. 64 leave room for three cubes on a multiprocessor, by what ptxas says.
+/// Sums of a unit. 64 leave room for three cubes per multiprocessor, as ptxas reports.
 const SUMS: usize = 64;
 /// Bytes of a vector, the widest load there is.
 const VECTOR_BYTES: usize = 16;
-/// Vectors of values that a unit has on their way: 8 KiB a cube, of which three cover a latency of 1 µs at the
-/// 23 bytes a nanosecond that an H100 has for each multiprocessor. Guess; to be measured.
+/// Vectors of values that a unit has in flight: 8 KiB per cube, of which three cover a latency of 1 µs at the 23 bytes per
+/// nanosecond that an H100 has per multiprocessor. Guess; to be measured.
 const AHEAD: usize = 4;
-/// The same where vectors are short, which means WGSL or SPIR-V: every copy of the loop costs their compilers
-/// a second, on a software adapter several.
+/// The same where vectors are short, which means WGSL or SPIR-V: every copy of the loop costs their compilers a second,
+/// and several on a software adapter.
 const AHEAD_NARROW: usize = 1;
 
-/// How values lie in memory.
+/// Format of the values in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Stored {
-    /// As numbers of the type of `x`.
+pub enum Format {
+    /// Numbers of the type of `x`.
     Float,
-    /// Four integers to a 32-bit word, lowest byte first, with one scale a block.
+    /// Four integers to a 32-bit word, lowest byte first, with one scale per block.
     Int8,
 }
 
-/// How a block column is spread over the units of a cube.
+/// How the units of a cube share a block column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Blueprint {
+pub struct Blueprint {
     /// Side of a block.
     pub block: usize,
     /// Rows of `x` at a time: 1, 2, 4, 8 or 16.
     pub rows: usize,
-    /// What a vector holds.
-    pub stored: Stored,
+    /// Format of the values.
+    pub format: Format,
     /// Storage elements of a vector: numbers, or words of four integers.
     pub vector: usize,
-    /// Vectors of a unit on their way.
+    /// Vectors that a unit has in flight.
     pub ahead: usize,
 }
 
 impl Blueprint {
     /// Values of a vector.
     pub fn values(&self) -> usize {
-        self.vector * if self.stored == Stored::Int8 { 4 } else { 1 }
+        self.vector * if self.format == Format::Int8 { 4 } else { 1 }
     }
 
     /// Columns of a block that a unit meets.
@@ -64,7 +64,7 @@ impl Blueprint {
         self.values().min(self.block)
     }
 
-    /// Rows of a block that one vector holds: more than one if it is longer than they are.
+    /// Rows of a block that one vector holds: more than one if it is longer than a row.
     pub fn depth(&self) -> usize {
         self.values() / self.cols()
     }
@@ -84,8 +84,8 @@ impl Blueprint {
         self.rows / self.quad()
     }
 
-    /// Of these, how many a unit sums up. Where that is not all of them, neighbouring units read the same vector of
-    /// values, in one transaction.
+    /// Loads of these whose rows one unit sums up. Where that is not all of them, neighbouring units read the same vector of
+    /// values in one transaction.
     pub fn unit_quads(&self) -> usize {
         self.rows.min(SUMS / self.cols()) / self.quad()
     }
@@ -105,8 +105,8 @@ impl Blueprint {
         UNITS / (self.units_m() * self.units_n())
     }
 
-    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Where they do
-    /// not, all are loaded first: either order alone makes ptxas spill in some kernel.
+    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Otherwise all are loaded
+    /// first: either order alone makes ptxas spill in some kernel.
     pub fn crowded(&self) -> bool {
         self.units_m() > 1
     }
@@ -121,7 +121,7 @@ impl Blueprint {
         self.ahead * self.units_k() * self.depth()
     }
 
-    /// Rows of the block column for which `x` lies in shared memory; a multiple of [`Blueprint::chunk`].
+    /// Rows of the block column for which `x` is in shared memory; a multiple of [`Blueprint::chunk`].
     pub fn stage(&self) -> usize {
         TILE / self.rows
     }
@@ -137,9 +137,9 @@ impl Blueprint {
     }
 }
 
-/// Sums leave a cube in rounds: as many of each unit as fit the memory that held `x`.
+/// The rounds in which sums leave a cube: each takes as many sums of each unit as fit the memory that held `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Rounds {
+pub struct Rounds {
     /// Columns and quads of rows of a unit in one round.
     pub cols: usize,
     pub quads: usize,
@@ -173,69 +173,62 @@ impl Rounds {
     }
 }
 
-/// Picks the tile for `m` rows and values of `value_bytes`, on a device that moves at most `widest` storage elements
-/// at a time.
-pub(crate) fn select(
+/// The tile for `m` rows and values of `value_bytes`, on a device that moves at most `widest` storage elements at a time.
+pub fn select(
     block: BlockSize,
     m: usize,
-    stored: Stored,
+    format: Format,
     value_bytes: usize,
     widest: usize,
 ) -> Blueprint {
-    let element = if stored == Stored::Int8 { size_of::<u32>() } else { value_bytes };
+    let element = if format == Format::Int8 { size_of::<u32>() } else { value_bytes };
     let vector = (VECTOR_BYTES / element).min(widest);
     let rows = m.next_power_of_two().clamp(1, MOST_ROWS);
     let ahead = if widest < VECTOR_BYTES { AHEAD_NARROW } else { AHEAD };
-    let mut plan = Blueprint { block: block.get(), rows, stored, vector, ahead };
+    let mut plan = Blueprint { block: block.get(), rows, format, vector, ahead };
     while plan.chunk() > plan.stage() {
         plan.ahead /= 2;
     }
     plan
 }
 
-/// Buffers of a launch: `x`, values and their two indices, pieces and output; scales, a second weight with its
-/// indices, and a bias where there are any.
-pub(crate) fn buffers(stored: Stored, gated: bool, bias: bool) -> usize {
-    6 + usize::from(stored == Stored::Int8) + 3 * usize::from(gated) + usize::from(bias)
+/// Buffers of a launch: `x`, values and their two indices, parts and output; scales, a second weight with its indices,
+/// and a bias where there are any.
+pub fn buffers(format: Format, gated: bool, bias: bool) -> usize {
+    6 + usize::from(format == Format::Int8) + 3 * usize::from(gated) + usize::from(bias)
 }
 
-/// What the device has too little of for a launch with so many buffers: what it is, how much is needed, and how much
-/// there is.
-pub(crate) fn lacks(offer: &Offer, buffers: usize) -> Option<(&'static str, usize, usize)> {
-    let needs = [
-        ("units a cube", UNITS, offer.max_units),
-        ("bytes of shared memory", TILE * size_of::<f32>(), offer.shared_bytes),
-        ("buffers", buffers, offer.bindings),
-    ];
-    needs.into_iter().find(|(_, needed, found)| needed > found)
+/// Whether the device takes a launch with so many buffers.
+pub fn fits(caps: &Caps, buffers: usize) -> bool {
+    let shared = TILE * size_of::<f32>();
+    caps.max_units >= UNITS && caps.shared_bytes >= shared && caps.bindings >= buffers
 }
 
-/// Whether a forward product with `m` rows, `lines` block columns and so many buffers is one of few rows. `cores` says
-/// that tensor cores would take it otherwise.
-pub(crate) fn few_rows(offer: &Offer, m: usize, lines: usize, cores: bool, buffers: usize) -> bool {
-    // Tensor cores take a block column a cube, however long it is: few columns leave the device idle. Where the number
-    // of multiprocessors is not known, they are taken to be more than the columns.
-    let filled = offer.compute_units > 1 && lines >= offer.compute_units;
-    let most = if cores && filled { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS };
-    m <= most && lacks(offer, buffers).is_none()
+/// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores` says whether tensor cores
+/// would take the product otherwise.
+pub fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
+    // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the number
+    // of multiprocessors is not known, it is taken to be greater than the number of columns.
+    let filled = caps.compute_units > 1 && block_cols >= caps.compute_units;
+    if cores && filled { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::mma::offer::tests::{AMPERE, APPLE};
     use super::*;
+    use crate::cube::caps::tests::{AMPERE, APPLE, WEBGPU};
 
     fn plans() -> impl Iterator<Item = Blueprint> {
         let kinds = [
-            (Stored::Float, 4, 4),
-            (Stored::Float, 2, 4),
-            (Stored::Float, 2, 16),
-            (Stored::Int8, 1, 4),
-            (Stored::Int8, 1, 16),
+            (Format::Float, 4, 4),
+            (Format::Float, 2, 4),
+            (Format::Float, 2, 16),
+            (Format::Int8, 1, 4),
+            (Format::Int8, 1, 16),
         ];
         BlockSize::ALL.into_iter().flat_map(move |block| {
-            kinds.into_iter().flat_map(move |(stored, bytes, widest)| {
-                (1..=MOST_ROWS).map(move |m| select(block, m, stored, bytes, widest))
+            kinds.into_iter().flat_map(move |(format, bytes, widest)| {
+                (1..=MOST_ROWS).map(move |m| select(block, m, format, bytes, widest))
             })
         })
     }
@@ -266,58 +259,45 @@ mod tests {
     #[test]
     fn values_are_read_in_vectors_of_16_bytes() {
         let block = BlockSize::new(64).unwrap();
-        for (stored, bytes, vector) in
-            [(Stored::Float, 4, 4), (Stored::Float, 2, 8), (Stored::Int8, 1, 4)]
+        for (format, bytes, vector) in
+            [(Format::Float, 4, 4), (Format::Float, 2, 8), (Format::Int8, 1, 4)]
         {
-            let plan = select(block, 3, stored, bytes, 1024);
+            let plan = select(block, 3, format, bytes, 1024);
             assert_eq!((plan.vector, plan.rows, plan.ahead), (vector, 4, AHEAD));
             assert_eq!(plan.values(), 16 / bytes);
         }
         // WGSL knows no longer vectors than four.
-        let narrow = select(block, 3, Stored::Float, 2, 4);
+        let narrow = select(block, 3, Format::Float, 2, 4);
         assert_eq!((narrow.vector, narrow.ahead), (4, AHEAD_NARROW));
     }
 
     #[test]
-    fn few_rows_follow_the_table() {
-        let small = Offer { max_units: 64, ..AMPERE };
-        let tight = Offer { shared_bytes: 8192, ..AMPERE };
+    fn the_most_rows_follow_the_table() {
         let table = [
-            ("one row", AMPERE, 1, 256, true, true),
-            ("nine rows, unknown size", APPLE, 9, 256, true, true),
-            ("seventeen rows, unknown size", APPLE, 17, 256, true, false),
-            ("eight rows", AMPERE, 8, 256, true, true),
-            ("nine rows, tensor cores", AMPERE, 9, 256, true, false),
-            ("nine rows, tensor cores, few columns", AMPERE, 9, 107, true, true),
-            ("sixteen rows, no tensor cores", AMPERE, 16, 256, false, true),
-            ("seventeen rows", AMPERE, 17, 10, false, false),
-            ("cubes of 64", small, 1, 256, false, false),
-            ("8 KiB of shared memory", tight, 1, 256, false, false),
+            ("tensor cores", AMPERE, 256, true, 8),
+            ("tensor cores, few columns", AMPERE, 107, true, 16),
+            ("no tensor cores", AMPERE, 256, false, 16),
+            ("unknown size", APPLE, 256, true, 16),
         ];
-        for (name, offer, m, lines, cores, want) in table {
-            assert_eq!(few_rows(&offer, m, lines, cores, 7), want, "{name}");
+        for (name, caps, block_cols, cores, want) in table {
+            assert_eq!(most_rows(&caps, block_cols, cores), want, "{name}");
         }
     }
 
     #[test]
-    fn webgpu_s_seven_buffers_serve_a_product_and_no_gated_pair() {
-        let webgpu = Offer { max_units: 256, shared_bytes: 16_384, bindings: 7, ..APPLE };
+    fn the_seven_buffers_of_webgpu_fit_a_product_and_no_gated_pair() {
         let table = [
-            ("a product", Stored::Float, false, true, None),
-            ("integers", Stored::Int8, false, false, None),
-            ("integers and bias", Stored::Int8, false, true, Some(("buffers", 8, 7))),
-            ("a gated pair", Stored::Float, true, false, Some(("buffers", 9, 7))),
-            ("a gated pair and bias", Stored::Float, true, true, Some(("buffers", 10, 7))),
+            ("a product", Format::Float, false, true, true),
+            ("integers", Format::Int8, false, false, true),
+            ("integers and bias", Format::Int8, false, true, false),
+            ("a gated pair", Format::Float, true, false, false),
         ];
-        for (name, stored, gated, bias, want) in table {
-            let buffers = buffers(stored, gated, bias);
-            assert_eq!(lacks(&webgpu, buffers), want, "{name}");
-            assert_eq!(lacks(&APPLE, buffers), None, "{name}");
-            assert_eq!(few_rows(&webgpu, 1, 8, false, buffers), want.is_none(), "{name}");
+        for (name, format, gated, bias, want) in table {
+            let buffers = buffers(format, gated, bias);
+            assert_eq!(fits(&WEBGPU, buffers), want, "{name}");
+            assert!(fits(&APPLE, buffers), "{name}");
         }
-        let narrow = Offer { max_units: 12, ..APPLE };
-        assert_eq!(lacks(&narrow, 7), Some(("units a cube", 128, 12)));
-        let tight = Offer { shared_bytes: 8192, ..APPLE };
-        assert_eq!(lacks(&tight, 7), Some(("bytes of shared memory", 16_384, 8192)));
+        assert!(!fits(&Caps { max_units: 64, ..APPLE }, 7));
+        assert!(!fits(&Caps { shared_bytes: 8192, ..APPLE }, 7));
     }
 }

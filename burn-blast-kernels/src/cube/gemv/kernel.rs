@@ -1,62 +1,36 @@
-//! The loop nest: one cube walks a piece of a block column, or of the same column of two weights.
+//! The loop nest: one cube walks a part of a block column, or of the same column of two weights.
 //!
-//! Values go from memory to registers, once, a few vectors ahead of the arithmetic. Rows of `x` are gathered into
-//! shared memory a stage at a time, which for one row is a whole column as a rule.
+//! Values go from memory to registers, once, a few vectors ahead of the arithmetic. Rows of `x` are gathered into shared
+//! memory one stage at a time. For one row, a stage is usually a whole column.
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::base::{Blueprint, Stored, UNITS};
-use super::finish::{Finish, finish, reduce};
-
-/// What all walks of a cube have in common.
-#[derive(CubeType, CubeLaunch, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(crate) struct Sizes {
-    /// Rows of `x`, its columns, columns of `y`.
-    pub m: usize,
-    pub k: usize,
-    pub n: usize,
-    /// Pieces of block columns.
-    pub items: usize,
-}
-
-/// The piece of a cube.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-pub(super) struct Item {
-    /// Its block column.
-    pub column: usize,
-    /// Which piece of it, of how many.
-    piece: usize,
-    pieces: usize,
-    /// First row of `x`.
-    pub first_row: usize,
-}
+use super::base::{Blueprint, Format, UNITS};
+use super::reduce::{Ending, GemvSizes, Part, reduce, store};
 
 /// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, or with a second weight `y = f(x · w + bias) · (x · up)`.
 ///
-/// Where columns are cut, `out` takes the sums of each piece instead, `[walks, items, row tiles, rows, block]`.
-/// `items` is that of [`Pieces`](super::pieces::Pieces).
+/// With split-K, `out` takes the partial sums of each part instead, `[weights, parts, row tiles, rows, block]`. `parts` holds
+/// three numbers per part, as in `Work::by_column`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn few_rows_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR: Size>(
+pub(crate) fn gemv_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR: Size>(
     x: &[Vector<F, NX>],
     values: &[Vector<E, NV>],
     scales: ComptimeOption<&[f32]>,
     ptr: &[u32],
     idx: &[u32],
     up_values: ComptimeOption<&[Vector<E, NV>]>,
-    up_scales: ComptimeOption<&[f32]>,
     up_ptr: ComptimeOption<&[u32]>,
     up_idx: ComptimeOption<&[u32]>,
     bias: ComptimeOption<&[F]>,
-    items: &[u32],
+    parts: &[u32],
     out: &mut [O],
-    sizes: Sizes,
+    sizes: GemvSizes,
     cubes: usize,
     #[comptime] plan: Blueprint,
-    #[comptime] end: Finish,
+    #[comptime] end: Ending,
     #[define(F)] _dtype: ElemType,
     #[define(E)] _stored: ElemType,
     #[define(O)] _out_type: ElemType,
@@ -66,27 +40,28 @@ pub(crate) fn few_rows_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size
     }
     let row_tiles = sizes.m.div_ceil(plan.rows);
     let at = CUBE_POS / row_tiles;
-    let item = Item {
-        column: items[at * 3] as usize,
-        piece: items[at * 3 + 1] as usize,
-        pieces: items[at * 3 + 2] as usize,
+    let part = Part {
+        column: parts[at * 3] as usize,
+        part: parts[at * 3 + 1] as usize,
+        parts: parts[at * 3 + 2] as usize,
         first_row: (CUBE_POS % row_tiles) * plan.rows,
     };
     let mut tile = Shared::<[Vector<f32, NR>]>::new_slice(comptime!(plan.tile()));
-    let sums = walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, item, sizes, plan);
+    let sums = walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, part, sizes, plan);
     let sums = reduce::<NR>(&mut tile, &sums, plan);
     if comptime!(end.gate.is_some()) {
+        // There is no gated pair of integers, so the scales are of no weight here.
         let (values, ptr, idx) = (up_values.unwrap(), up_ptr.unwrap(), up_idx.unwrap());
         let up =
-            walk::<F, E, NX, NV, NR>(x, values, &up_scales, ptr, idx, &mut tile, item, sizes, plan);
+            walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, part, sizes, plan);
         let up = reduce::<NR>(&mut tile, &up, plan);
-        finish::<F, O, NR>(out, &bias, &sums, &up, item, sizes, plan, end);
+        store::<F, O, NR>(out, &bias, &sums, &up, part, sizes, plan, end);
     } else {
-        finish::<F, O, NR>(out, &bias, &sums, &sums, item, sizes, plan, end);
+        store::<F, O, NR>(out, &bias, &sums, &sums, part, sizes, plan, end);
     }
 }
 
-/// Sums of one unit over one piece: quads of rows, and for each the columns it meets.
+/// Sums of one unit over one part: quads of rows, and for each the columns it meets.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
@@ -96,8 +71,8 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     ptr: &[u32],
     idx: &[u32],
     tile: &mut Shared<[Vector<f32, NR>]>,
-    item: Item,
-    sizes: Sizes,
+    part: Part,
+    sizes: GemvSizes,
     #[comptime] plan: Blueprint,
 ) -> Array<Vector<f32, NR>> {
     let mut sums = Array::<Vector<f32, NR>>::new(comptime!(plan.unit_quads() * plan.cols()));
@@ -105,10 +80,10 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     for at in 0..comptime!(plan.unit_quads() * plan.cols()) {
         sums[at] = Vector::zeroed();
     }
-    let column = ptr[item.column] as usize;
-    let blocks = ptr[item.column + 1] as usize - column;
-    let first = column + blocks * item.piece / item.pieces;
-    let blocks = column + blocks * (item.piece + 1) / item.pieces - first;
+    let column = ptr[part.column] as usize;
+    let blocks = ptr[part.column + 1] as usize - column;
+    let first = column + blocks * part.part / part.parts;
+    let blocks = column + blocks * (part.part + 1) / part.parts - first;
     let vectors = blocks * comptime!(plan.block_vectors());
     let origin = first * comptime!(plan.block_vectors());
     let slot = UNIT_POS as usize / comptime!(plan.units_m());
@@ -127,10 +102,10 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
         let row = chunk * comptime!(plan.chunk());
         let in_stage = row % comptime!(plan.stage());
         if in_stage == 0 {
-            // Nobody reads the stage before any more.
+            // No unit reads the previous stage any more.
             sync_cube();
             let rows = blocks * plan.block - row;
-            fill::<F, NX, NR>(x, tile, scales, idx, first, row, rows, item.first_row, sizes, plan);
+            fill::<F, NX, NR>(x, tile, scales, idx, first, row, rows, part.first_row, sizes, plan);
             sync_cube();
         }
         let mut now = Array::<Vector<E, NV>>::new(comptime!(plan.ahead));
@@ -160,8 +135,8 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     sums
 }
 
-/// A vector of a piece that is not empty, or the last one beyond it: nobody uses that, and a load without a condition
-/// takes fewer registers.
+/// A vector of a part that is not empty; beyond its end, the last one. Nobody uses that, and a load without a condition takes
+/// fewer registers.
 #[cube]
 fn load<E: Numeric, N: Size>(
     values: &[Vector<E, N>],
@@ -172,8 +147,8 @@ fn load<E: Numeric, N: Size>(
     values[origin + select(vector < vectors, vector, vectors - 1)]
 }
 
-/// Gathers `x` for the rows of the block column from `row` on, as many as there are or fit. Integers get their scale
-/// here, where it is one product for all columns.
+/// Gathers `x` for the rows of the block column from `row` on, as many as there are or fit. The scale of integers is
+/// multiplied here, where it is one product for all columns.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn fill<F: Float, NX: Size, NR: Size>(
@@ -185,7 +160,7 @@ fn fill<F: Float, NX: Size, NR: Size>(
     row: usize,
     rows: usize,
     first_row: usize,
-    sizes: Sizes,
+    sizes: GemvSizes,
     #[comptime] plan: Blueprint,
 ) {
     let width = NX::value();
@@ -196,14 +171,14 @@ fn fill<F: Float, NX: Size, NR: Size>(
         if step < rows {
             let block = first + (row + step) / plan.block;
             let col = idx[block] as usize * plan.block + (row + step) % plan.block;
-            let mut lines = Array::<Vector<F, NX>>::new(comptime!(plan.quad()));
+            let mut xs = Array::<Vector<F, NX>>::new(comptime!(plan.quad()));
             #[unroll]
             for i in 0..comptime!(plan.quad()) {
-                let line = first_row + quad * comptime!(plan.quad()) + i;
-                lines[i] = Vector::zeroed();
+                let x_row = first_row + quad * comptime!(plan.quad()) + i;
+                xs[i] = Vector::zeroed();
                 // Zero outside of `x`, where a product with padding must not see NaN.
-                if line < sizes.m && col < sizes.k {
-                    lines[i] = x[(line * sizes.k + col) / width];
+                if x_row < sizes.m && col < sizes.k {
+                    xs[i] = x[(x_row * sizes.k + col) / width];
                 }
             }
             #[unroll]
@@ -211,7 +186,7 @@ fn fill<F: Float, NX: Size, NR: Size>(
                 let mut four = Vector::<f32, NR>::zeroed();
                 #[unroll]
                 for i in 0..comptime!(plan.quad()) {
-                    four.insert(i, f32::cast_from(lines[i].extract(j)));
+                    four.insert(i, f32::cast_from(xs[i].extract(j)));
                 }
                 #[comptime]
                 if let ComptimeOption::Some(scales) = scales {
@@ -254,7 +229,7 @@ fn widen<E: Numeric, N: Size>(from: Vector<E, N>, #[comptime] plan: Blueprint) -
     let mut w = Array::<f32>::new(comptime!(plan.values()));
     #[unroll]
     for at in 0..comptime!(plan.vector) {
-        if comptime!(plan.stored == Stored::Float) {
+        if comptime!(plan.format == Format::Float) {
             w[at] = f32::cast_from(from.extract(at));
         } else {
             // A byte in the lowest bits of 2^23 is that many more: no conversion, which GPUs do at a fraction of the

@@ -1,4 +1,4 @@
-//! The numbers of the reduction, picked on the host.
+//! The numbers of the reduction, selected on the host.
 //!
 //! Supports every block size; refuses nothing. There is one way only and no tuning: two runs must rank
 //! blocks alike.
@@ -10,15 +10,15 @@ const MAX_UNITS: usize = 256;
 
 /// How one block is summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Blueprint {
+pub struct Blueprint {
     /// Vectors of a block.
     pub vectors: usize,
     /// Units of a cube, a power of two.
     pub units: usize,
 }
 
-/// One unit per vector of the block, as far as the device has them.
-pub(super) fn select(block: BlockSize, max_units: usize) -> Blueprint {
+/// One unit per vector of the block, up to what the device has.
+pub fn select(block: BlockSize, max_units: usize) -> Blueprint {
     let vectors = block.area() / 4;
     let limit = 1 << max_units.clamp(1, MAX_UNITS).ilog2();
     Blueprint { vectors, units: vectors.min(limit) }

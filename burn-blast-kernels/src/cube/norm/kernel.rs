@@ -3,11 +3,11 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use crate::cube::load::F4;
+use crate::cube::load::{F4, tree_sum};
 
 /// `norms[slot] = sqrt(Σ_ij values[slot, i, j]²)`.
 #[cube(launch, address_type = "dynamic")]
-pub(super) fn block_norms_kernel<F: Float>(
+pub(crate) fn block_norms_kernel<F: Float>(
     values: &[Vector<F, Const<4>>],
     norms: &mut [F],
     cubes: usize,
@@ -29,23 +29,4 @@ pub(super) fn block_norms_kernel<F: Float>(
     if UNIT_POS == 0 {
         norms[CUBE_POS] = F::cast_from(total.sqrt());
     }
-}
-
-/// Sum over the units of a cube, a power of two. All units must call it; unit 0 gets the result.
-#[cube]
-pub(crate) fn tree_sum(own: f32, #[comptime] units: usize) -> f32 {
-    let mut sums = Shared::<[f32]>::new_slice(units);
-    let unit = UNIT_POS as usize;
-    sums[unit] = own;
-    sync_cube();
-    let levels = comptime!(units.ilog2());
-    #[unroll]
-    for level in 0..levels {
-        let half = comptime!(units >> (level + 1));
-        if unit < half {
-            sums[unit] += sums[unit + half];
-        }
-        sync_cube();
-    }
-    sums[0]
 }

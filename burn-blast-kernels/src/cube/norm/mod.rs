@@ -1,8 +1,7 @@
 //! Frobenius norm of each kept block.
 
-mod base;
+pub mod base;
 mod kernel;
 mod launch;
 
-pub(super) use kernel::tree_sum;
-pub use launch::block_norms;
+pub use launch::launch;

@@ -1,8 +1,98 @@
 //! `xᵀ · dy`: at the kept blocks, or as one norm per block of the grid.
 
-mod base;
-mod kernel;
-mod launch;
+use std::sync::Arc;
 
-pub(super) use base::shared_bytes;
-pub use launch::{grad_block_norms, sddmm};
+use cubecl::prelude::*;
+
+use super::index::IndexBuffer;
+use crate::BlockPattern;
+
+/// Register tiles.
+pub mod unit {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::{launch, launch_norms};
+}
+
+/// Tensor cores.
+pub mod mma {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// Cooperative matrices.
+pub mod cmma {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// The tensors of a sampled product over `m` rows.
+pub struct Tensors {
+    pub x: BufferArg,
+    pub dy: BufferArg,
+    /// Gradients of the values, or norms.
+    pub out: BufferArg,
+    pub m: usize,
+}
+
+/// Number of runs of at most `group` slots within a block column.
+pub fn groups(col_ptr: &[u32], group: usize) -> usize {
+    col_ptr.windows(2).map(|ends| ((ends[1] - ends[0]) as usize).div_ceil(group)).sum()
+}
+
+/// First slot of each such run, and the end of the last.
+pub fn group_starts(col_ptr: &[u32], group: usize) -> Vec<u32> {
+    let mut starts: Vec<u32> =
+        col_ptr.windows(2).flat_map(|column| (column[0]..column[1]).step_by(group)).collect();
+    starts.push(*col_ptr.last().expect("column pointers start with a zero"));
+    starts
+}
+
+/// The runs on a device: one cube computes one of them.
+pub struct GroupIndex {
+    client: Client,
+    group: usize,
+    /// Number of runs.
+    pub count: usize,
+    /// [`group_starts`].
+    pub starts: IndexBuffer,
+}
+
+impl GroupIndex {
+    /// The runs of at most `group` slots; made on first use and kept with the pattern.
+    pub fn of(pattern: &BlockPattern, client: &Client, group: usize) -> Arc<Self> {
+        let here =
+            |index: &Self| index.group == group && index.client.service_id() == client.service_id();
+        pattern.attached(here, || {
+            let starts = group_starts(pattern.col_ptr(), group);
+            let (client, count) = (client.clone(), starts.len() - 1);
+            Self { starts: IndexBuffer::upload(&client, &starts), client, group, count }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_stay_within_a_column() {
+        let table: [(&[u32], usize, &[u32]); 3] = [
+            (&[0, 5, 5, 6, 8], 2, &[0, 2, 4, 5, 6, 8]),
+            (&[0, 5, 5, 6, 8], 1, &[0, 1, 2, 3, 4, 5, 6, 7, 8]),
+            (&[0, 0, 0], 4, &[0]),
+        ];
+        for (col_ptr, group, want) in table {
+            assert_eq!(group_starts(col_ptr, group), want);
+            assert_eq!(groups(col_ptr, group), want.len() - 1);
+        }
+    }
+}

@@ -1,12 +1,87 @@
 //! `y = f(x · w + bias) + residual` and `dx = dy · wᵀ + residual`.
+//!
+//! A cube owns a tile of the output and walks the kept blocks of one *block column of the output*: a block column of the
+//! weight, or a block row where the weight is transposed.
 
-pub(super) mod base;
-pub(super) mod kernel;
-mod launch;
-mod plan;
-#[cfg(feature = "autotune")]
-mod tune;
+use cubecl::prelude::*;
 
-pub(super) use base::{cubes, shared_bytes};
-pub(super) use launch::Side;
-pub use launch::{spmm, spmm_t};
+use super::context::Context;
+use super::epilogue::Epilogue;
+use super::index::{IndexBuffer, PatternIndex};
+
+/// Register tiles.
+pub mod unit {
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// Tensor cores.
+pub mod mma {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+    pub mod split_k;
+
+    pub use launch::launch;
+}
+
+/// Cooperative matrices.
+pub mod cmma {
+    pub mod base;
+    pub mod kernel;
+    mod launch;
+
+    pub use launch::launch;
+}
+
+/// The tensors of a product of `m` rows.
+pub struct Tensors {
+    pub transposed: bool,
+    pub x: BufferArg,
+    pub values: BufferArg,
+    pub y: BufferArg,
+    pub epilogue: Epilogue,
+    pub m: usize,
+}
+
+/// The view of the pattern that a product walks, and its sizes.
+pub struct View<'a> {
+    pub order: &'a IndexBuffer,
+    pub ptr: &'a IndexBuffer,
+    pub idx: &'a IndexBuffer,
+    /// Value slots of the blocks in `idx`; without it they are in slot order.
+    pub slot: Option<&'a IndexBuffer>,
+    /// Block columns of the output.
+    pub block_cols: usize,
+    pub contraction: usize,
+    pub output: usize,
+}
+
+impl<'a> View<'a> {
+    /// The view for a product with the weight, or with its transpose.
+    pub fn of(ctx: &Context, index: &'a PatternIndex, transposed: bool) -> Self {
+        let (pattern, shape) = (ctx.pattern, ctx.pattern.shape());
+        if transposed {
+            return Self {
+                order: &index.rows_by_length,
+                ptr: &index.row_ptr,
+                idx: &index.col_idx,
+                slot: Some(&index.slot),
+                block_cols: pattern.block_rows(),
+                contraction: shape.cols(),
+                output: shape.rows(),
+            };
+        }
+        Self {
+            order: &index.cols_by_length,
+            ptr: &index.col_ptr,
+            idx: &index.row_idx,
+            slot: None,
+            block_cols: pattern.block_cols(),
+            contraction: shape.rows(),
+            output: shape.cols(),
+        }
+    }
+}

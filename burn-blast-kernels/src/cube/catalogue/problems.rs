@@ -1,0 +1,139 @@
+//! The problems whose plans are in the catalogue.
+
+use cubecl::ir::{ElemType, FloatKind};
+
+use super::{Code, Parts};
+use crate::Activation;
+use crate::cube::caps::Caps;
+use crate::cube::dispatch::{Kernel, Op, Shape, candidates};
+use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+
+/// A device without limits but for its number of multiprocessors, which lets no kernel take few rows beside tensor cores.
+const CAPS: Caps = Caps {
+    dtype: ElemType::Float(FloatKind::BF16),
+    mma: true,
+    ldmatrix: true,
+    cmma: None,
+    copy_async: true,
+    plane: 32,
+    max_units: 1024,
+    shared_bytes: usize::MAX,
+    vector: usize::MAX,
+    bindings: usize::MAX,
+    compute_units: 108,
+    cubes: u64::MAX,
+    elements: u64::MAX,
+};
+/// More rows than are few.
+const ROWS: usize = 64;
+/// Rows that are split where there are few blocks.
+const MANY_ROWS: usize = 8192;
+/// Gates of a gated block.
+pub const GATES: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::Relu];
+
+/// The same device for a kernel for few rows of this type, without tensor cores and with one multiprocessor.
+pub fn few_rows_caps(dtype: ElemType) -> Caps {
+    Caps { dtype, mma: false, compute_units: 1, ..CAPS }
+}
+
+/// A pattern of `side` x `side` blocks: one block, or a full row and column.
+pub fn pattern(block: BlockSize, side: usize, full: bool) -> BlockPattern {
+    let shape = MatrixShape::new(side * block.get(), side * block.get());
+    let mut mask = BlockMask::empty(shape.expect("the sides are not zero"), block);
+    mask.set(0, 0, true);
+    for at in 1..if full { side } else { 1 } {
+        mask.set(at, 0, true);
+        mask.set(0, at, true);
+    }
+    BlockPattern::from_mask(&mask)
+}
+
+/// The kernels of all candidates.
+pub fn kernels(op: Op, caps: &Caps, pattern: &BlockPattern, m: usize) -> Vec<Kernel> {
+    let plans = candidates(op, caps, &Shape { pattern, m }).into_iter();
+    plans.map(|plan| plan.kernel).collect()
+}
+
+/// Everything on `mma`.
+pub fn tensor_cores() -> Vec<Code> {
+    let mut all = vec![Code::AddRowParts];
+    for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
+        let add = |epilogue| Code::AddParts { block: block.get(), epilogue };
+        let [bare, forward] = extremes(false);
+        all.extend([bare, forward, extremes(true)[1]].map(add));
+        // A full column of 33 blocks is split, a single block is not.
+        let [short, long] = [pattern(block, 33, false), pattern(block, 33, true)];
+        for pipelined in [true, false] {
+            let caps = Caps { copy_async: pipelined, ..CAPS };
+            for transposed in [false, true] {
+                all.extend(products(&caps, &short, transposed, pipelined));
+                all.extend(products(&caps, &long, transposed, false));
+            }
+            for (up, backward) in [(&long, false), (&long, true), (&short, false), (&short, true)] {
+                let plans = kernels(Op::Gated { up, backward }, &caps, &short, ROWS);
+                all.extend(plans.into_iter().flat_map(|kernel| gated(kernel, backward, pipelined)));
+            }
+            for m in [ROWS, MANY_ROWS] {
+                all.extend(kernels(Op::Sddmm, &caps, &short, m).into_iter().map(Code::Sampled));
+            }
+        }
+    }
+    all
+}
+
+/// Everything on the cooperative matrices of a device, which may have `mma` too.
+pub fn cooperative(caps: &Caps) -> Vec<Code> {
+    let caps = Caps { mma: false, ..*caps };
+    let mut all = Vec::new();
+    for block in BlockSize::ALL {
+        let pattern = pattern(block, 1, false);
+        for transposed in [false, true] {
+            all.extend(products(&caps, &pattern, transposed, false));
+        }
+        all.extend(kernels(Op::Sddmm, &caps, &pattern, ROWS).into_iter().map(Code::Sampled));
+    }
+    let on_matrices = |code: &Code| match code {
+        Code::Product { kernel, .. } | Code::Sampled(kernel) => {
+            matches!(kernel, Kernel::SpmmCmma(_) | Kernel::SddmmCmma(_))
+        }
+        _ => false,
+    };
+    all.retain(on_matrices);
+    all
+}
+
+/// Products with the least and the most epilogue, and with each one `between`.
+fn products(caps: &Caps, pattern: &BlockPattern, transposed: bool, between: bool) -> Vec<Code> {
+    let op = if transposed { Op::SpmmT { residual: false } } else { Op::PRODUCT };
+    let mut epilogues = extremes(transposed).to_vec();
+    if between && !transposed {
+        // What layers ask for, and each activation.
+        epilogues.extend(
+            [None, Some(Activation::Relu), Some(Activation::Silu)].map(|activation| Parts {
+                bias: true,
+                activation,
+                residual: false,
+            }),
+        );
+    }
+    let kernels = kernels(op, caps, pattern, ROWS).into_iter();
+    let codes = |kernel| {
+        epilogues.clone().into_iter().map(move |epilogue| Code::Product { kernel, epilogue })
+    };
+    kernels.flat_map(codes).collect()
+}
+
+/// The least and the most epilogue of a product.
+fn extremes(transposed: bool) -> [Parts; 2] {
+    let (bias, activation) =
+        if transposed { (false, None) } else { (true, Some(Activation::Gelu)) };
+    [Parts::default(), Parts { bias, activation, residual: true }]
+}
+
+/// A gated kernel with each activation. Without copies that run ahead its epilogue is the same, so one activation stands for
+/// all.
+fn gated(kernel: Kernel, backward: bool, pipelined: bool) -> Vec<Code> {
+    let Kernel::GatedMma(plan) = kernel else { unreachable!("{kernel:?} is not on tensor cores") };
+    let gates = if pipelined { &GATES[..] } else { &GATES[..1] };
+    gates.iter().map(|&activation| Code::Gated { plan, activation, backward }).collect()
+}

@@ -1,0 +1,122 @@
+//! Operations, their sizes, and the words of a plan.
+
+use std::fmt;
+
+use cubecl::ir::AddressType;
+
+use crate::{BlockPattern, BlockSize, MatrixShape};
+
+/// An operation of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op<'a> {
+    /// `y = f(x · w + bias) + residual`.
+    Spmm {
+        /// Whether there is a bias.
+        bias: bool,
+        /// Whether there is an activation.
+        activation: bool,
+        /// Whether there is a residual.
+        residual: bool,
+    },
+    /// `y = x · (scales · values)` with 8-bit integer values and one scale per block.
+    SpmmInt8,
+    /// `dx = dy · wᵀ + residual`.
+    SpmmT {
+        /// Whether there is a residual.
+        residual: bool,
+    },
+    /// `xᵀ · dy` at the kept blocks.
+    Sddmm,
+    /// `h = f(x · gate) · (x · up)`, or its gradients.
+    Gated {
+        /// The second pattern.
+        up: &'a BlockPattern,
+        /// Whether gradients are computed.
+        backward: bool,
+    },
+    /// The norm of each block of `xᵀ · dy`.
+    GradBlockNorms,
+    /// The norm of each kept block.
+    BlockNorms,
+    /// Dense weight to packed values.
+    Pack,
+    /// Packed values to dense weight.
+    Unpack,
+}
+
+impl Op<'_> {
+    /// `x · w`, with nothing added.
+    pub const PRODUCT: Self = Self::Spmm { bias: false, activation: false, residual: false };
+}
+
+/// The sizes that a plan depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape<'a> {
+    /// The pattern of the weight; of the gate, in a gated block.
+    pub pattern: &'a BlockPattern,
+    /// Rows of the input.
+    pub m: usize,
+}
+
+impl Shape<'_> {
+    pub(super) fn block(&self) -> BlockSize {
+        self.pattern.block()
+    }
+
+    pub(super) fn matrix(&self) -> MatrixShape {
+        self.pattern.shape()
+    }
+
+    /// Width of the indices into tensors of an operation, if no other is longer than `values`.
+    pub(super) fn address(&self, values: usize) -> AddressType {
+        let shape = self.matrix();
+        AddressType::from_len(values.max(self.m * shape.rows()).max(self.m * shape.cols()))
+    }
+}
+
+/// What a plan leaves to the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The result is complete.
+    Nothing,
+    /// The activation is still to be applied.
+    Activation,
+    /// The residual is still to be added.
+    Residual,
+}
+
+/// Classes of kernel. The page "The kernel ladder" of the book has the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelClass {
+    /// Few rows: bound by reading the values once.
+    Gemv,
+    /// Register tiles, on any device.
+    RegisterTiles,
+    /// `mma` instructions.
+    TensorCores {
+        /// Whether copies to shared memory run ahead.
+        pipelined: bool,
+    },
+    /// Cooperative matrices.
+    CooperativeMatrices {
+        /// Side of a matrix.
+        side: usize,
+        /// Whether tensors are f32 and factors rounded to TF32.
+        tf32: bool,
+    },
+}
+
+impl fmt::Display for KernelClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gemv => write!(f, "gemv"),
+            Self::RegisterTiles => write!(f, "register tiles"),
+            Self::TensorCores { pipelined: true } => write!(f, "tensor cores, copies ahead"),
+            Self::TensorCores { pipelined: false } => write!(f, "tensor cores"),
+            Self::CooperativeMatrices { side, tf32 } => {
+                let tf32 = if *tf32 { " in TF32" } else { "" };
+                write!(f, "cooperative matrices of {side} x {side}{tf32}")
+            }
+        }
+    }
+}

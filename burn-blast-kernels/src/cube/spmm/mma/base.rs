@@ -1,0 +1,105 @@
+//! The numbers of one product on tensor cores, selected on the host.
+//!
+//! Supports f16 and bf16 with sums in f32; blocks of 32, 64 and 128; any number of rows; both sides of the weight a
+//! multiple of 8, so that every row of a tensor starts at 16 bytes; planes of 32 units. Refuses, with no candidate,
+//! devices with too little shared memory for the smallest tile.
+
+use crate::BlockSize;
+use crate::cube::caps::Caps;
+use crate::cube::tile::mma::{MmaTile, Order};
+
+/// Rows of the output tile, tallest first. A block of `w` is read once for each tile of rows, so a tall tile
+/// saves traffic to shared memory.
+const ROWS: [usize; 3] = [256, 128, 64];
+/// Fewest cubes per multiprocessor for which a tall tile is taken. Below, a shorter one keeps more of the
+/// device busy. Guess; to be measured.
+const MIN_CUBES_PER_UNIT: usize = 2;
+
+/// The tile of one cube, and the blocks it walks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Blueprint {
+    /// Whether the weight is transposed: then the outer index of a block is the output.
+    pub transposed: bool,
+    /// Side of a block, and columns of the output tile.
+    pub block: usize,
+    /// The product of one cube.
+    pub tile: MmaTile,
+}
+
+impl Blueprint {
+    fn new(block: BlockSize, transposed: bool, rows: usize, pipelined: bool) -> Self {
+        let block = block.get();
+        // The contraction runs down the rows of a block, or along them when transposed.
+        let b = if transposed { Order::ContractionInner } else { Order::ContractionOuter };
+        let tile = MmaTile::new(rows, block, Order::ContractionInner, b, pipelined);
+        Self { transposed, block, tile }
+    }
+}
+
+/// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory. First the tallest that `m`
+/// fills more than half and that leaves enough cubes, otherwise the shortest; then the others.
+pub fn candidates(
+    caps: &Caps,
+    block: BlockSize,
+    transposed: bool,
+    [m, block_cols]: [usize; 2],
+    pipelined: bool,
+) -> Vec<Blueprint> {
+    let fits = |plan: &Blueprint| plan.tile.shared_bytes() <= caps.shared_bytes;
+    let suits = |rows: usize| {
+        let cubes = m.div_ceil(rows) * block_cols;
+        rows == 64 || (m > rows / 2 && cubes >= MIN_CUBES_PER_UNIT * caps.compute_units)
+    };
+    let mut plans: Vec<Blueprint> = ROWS
+        .into_iter()
+        .map(|rows| Blueprint::new(block, transposed, rows, pipelined))
+        .filter(fits)
+        .collect();
+    if let Some(best) = plans.iter().position(|plan| suits(plan.tile.rows)) {
+        plans[..=best].rotate_right(1);
+    }
+    plans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cube::caps::tests::AMPERE;
+
+    fn rows(caps: &Caps, block: usize, work: [usize; 2]) -> Option<usize> {
+        let block = BlockSize::new(block).unwrap();
+        candidates(caps, block, false, work, true).first().map(|plan| plan.tile.rows)
+    }
+
+    #[test]
+    fn the_tile_follows_rows_columns_and_shared_memory() {
+        let small = Caps { shared_bytes: 101_376, compute_units: 28, ..AMPERE };
+        let tiny = Caps { shared_bytes: 16_384, ..AMPERE };
+        let table = [
+            ("one row", AMPERE, 64, 1, 512, Some(64)),
+            ("64 rows", AMPERE, 64, 64, 512, Some(64)),
+            ("65 rows", AMPERE, 64, 65, 512, Some(128)),
+            ("129 rows", AMPERE, 64, 129, 512, Some(256)),
+            ("many rows", AMPERE, 64, 8192, 128, Some(256)),
+            ("many rows, few columns", AMPERE, 64, 1024, 32, Some(128)),
+            ("fewer columns", AMPERE, 64, 1024, 16, Some(64)),
+            ("a device with 99 KiB", small, 128, 8192, 64, Some(128)),
+            ("a device with 16 KiB", tiny, 64, 8192, 64, None),
+        ];
+        for (name, caps, block, m, block_cols, want) in table {
+            assert_eq!(rows(&caps, block, [m, block_cols]), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_block_holds_a_whole_number_of_stages() {
+        for block in [32, 64, 128] {
+            for transposed in [false, true] {
+                let block = BlockSize::new(block).unwrap();
+                let plan = Blueprint::new(block, transposed, 128, true);
+                assert_eq!(plan.block % plan.tile.depth(), 0, "{plan:?}");
+                assert_eq!(plan.tile.a_lines() * plan.tile.a_line() % plan.tile.units(), 0);
+            }
+        }
+    }
+}

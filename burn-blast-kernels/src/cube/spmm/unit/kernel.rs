@@ -1,0 +1,164 @@
+//! The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, which
+//! `idx` lists along the contraction.
+
+use cubecl::prelude::*;
+
+use crate::Activation;
+use crate::cube::epilogue::activate;
+use crate::cube::load::F4;
+use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
+
+/// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
+///
+/// `slot` maps the blocks of `idx` to value slots; without it they are in slot order.
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
+    x: &[Vector<F, NX>],
+    values: &[Vector<F, Const<4>>],
+    bias: ComptimeOption<&[F]>,
+    order: &[u32],
+    ptr: &[u32],
+    idx: &[u32],
+    slot: ComptimeOption<&[u32]>,
+    residual: ComptimeOption<&[Vector<F, NY>]>,
+    y: &mut [Vector<F, NY>],
+    m: usize,
+    k: usize,
+    n: usize,
+    cubes: usize,
+    #[comptime] tile: UnitTile,
+    #[comptime] activation: Option<Activation>,
+    #[define(F)] _dtype: ElemType,
+) {
+    if CUBE_POS >= cubes {
+        terminate!();
+    }
+    let unit = UNIT_POS as usize;
+    let unit_n = unit % comptime!(tile.units_n());
+    let unit_m = unit / comptime!(tile.units_n());
+
+    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
+    let row_tiles = m.div_ceil(tile.rows);
+    let first_row = (CUBE_POS % row_tiles) * tile.rows;
+    let col_tile = CUBE_POS / row_tiles;
+    let column = order[col_tile / comptime!(tile.col_tiles())] as usize;
+    let inner_col = (col_tile % comptime!(tile.col_tiles())) * tile.cols;
+
+    let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.x_tile()));
+    let mut w_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
+    let mut sums = Array::<F4>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        sums[i] = F4::zeroed();
+    }
+
+    let start = ptr[column] as usize;
+    let end = ptr[column + 1] as usize;
+    for at in start..end {
+        let block_k = idx[at] as usize * tile.block;
+        #[comptime]
+        let block_slot = match &slot {
+            ComptimeOption::Some(slot) => slot[at] as usize,
+            ComptimeOption::None => at,
+        };
+        for step in 0..comptime!(tile.block / tile.depth) {
+            let inner_k = step * tile.depth;
+            fill_x::<F, NX>(x, &mut x_tile, first_row, block_k + inner_k, m, k, tile);
+            fill_w::<F>(values, &mut w_tile, block_slot, inner_k, inner_col, tile);
+            sync_cube();
+            multiply(&x_tile, &w_tile, &mut sums, unit_m, unit_n, tile);
+            sync_cube();
+        }
+    }
+
+    let first_col = column * tile.block + inner_col;
+    #[unroll]
+    for i in 0..4usize {
+        let row = first_row + unit_m + i * comptime!(tile.units_m());
+        if row < m {
+            let sum = add_epilogue::<F, NY>(
+                &bias, &residual, sums[i], row, first_col, unit_n, n, tile, activation,
+            );
+            store::<F, NY>(y, sum, row, first_col, unit_n, n, tile);
+        }
+    }
+}
+
+/// The results of four columns of one row, from their sums. Columns outside the output hold anything.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn add_epilogue<F: Float, N: Size>(
+    bias: &ComptimeOption<&[F]>,
+    residual: &ComptimeOption<&[Vector<F, N>]>,
+    sum: F4,
+    row: usize,
+    first_col: usize,
+    unit_n: usize,
+    n: usize,
+    #[comptime] tile: UnitTile,
+    #[comptime] activation: Option<Activation>,
+) -> F4 {
+    let mut sum = sum;
+    let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
+    let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
+    #[comptime]
+    if let ComptimeOption::Some(bias) = bias {
+        #[unroll]
+        for j in 0..4usize {
+            let col = start + j * stride;
+            if col < n {
+                sum.insert(j, sum.extract(j) + f32::cast_from(bias[col]));
+            }
+        }
+    }
+    sum = activate(sum, activation);
+    #[comptime]
+    if let ComptimeOption::Some(residual) = residual {
+        let width = N::value();
+        if comptime!(width == 4) {
+            if start < n {
+                sum += F4::cast_from(residual[(row * n + start) / 4]);
+            }
+        } else {
+            #[unroll]
+            for j in 0..4usize {
+                let col = start + j * stride;
+                if col < n {
+                    let add = f32::cast_from(residual[row * n + col].extract(0usize));
+                    sum.insert(j, sum.extract(j) + add);
+                }
+            }
+        }
+    }
+    sum
+}
+
+/// Writes those of the four columns of one row that are inside the output.
+#[cube]
+fn store<F: Float, N: Size>(
+    y: &mut [Vector<F, N>],
+    sum: F4,
+    row: usize,
+    first_col: usize,
+    unit_n: usize,
+    n: usize,
+    #[comptime] tile: UnitTile,
+) {
+    let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
+    let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
+    let width = N::value();
+    if comptime!(width == 4) {
+        if start < n {
+            y[(row * n + start) / 4] = Vector::cast_from(sum);
+        }
+    } else {
+        #[unroll]
+        for j in 0..4usize {
+            let col = start + j * stride;
+            if col < n {
+                y[row * n + col] = Vector::cast_from(sum.extract(j));
+            }
+        }
+    }
+}

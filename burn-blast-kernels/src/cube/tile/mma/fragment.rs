@@ -1,0 +1,211 @@
+//! Copies into stages, and the matrix instruction on their contents.
+
+use cubecl::cmma::{MatrixIdent, MmaDefinition};
+use cubecl::prelude::barrier::copy_async_checked;
+use cubecl::prelude::*;
+
+use super::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, MmaTile, Order, PLANE, WIDE};
+
+/// Eight elements in 16 bytes, the unit of every copy.
+pub(crate) type Wide<F> = Vector<F, Const<8>>;
+/// Two neighbouring sums of one row, the unit of a result.
+pub(crate) type Sum = Vector<f32, Const<2>>;
+
+/// Copies one vector to a stage, or zeros if it is outside the matrix. `at` is not read then.
+#[cube]
+pub(crate) fn copy<F: Float>(
+    from: &[Wide<F>],
+    at: usize,
+    inside: bool,
+    to: &mut Shared<[Wide<F>]>,
+    place: usize,
+    #[comptime] pipelined: bool,
+) {
+    if comptime!(pipelined) {
+        let start = select(inside, at, 0usize);
+        let end = select(inside, at + 1, 0usize);
+        // A source of length zero fills the destination with zeros.
+        copy_async_checked(&from[start..end], &mut to[place..place + 1], 8u32);
+    } else {
+        let mut wide = Wide::<F>::zeroed();
+        if inside {
+            wide = from[at];
+        }
+        to[place] = wide;
+    }
+}
+
+/// Ends the copies of one stage.
+#[cube]
+pub(crate) fn commit(#[comptime] tile: MmaTile) {
+    if comptime!(tile.pipelined) {
+        gpu_asm!("cp.async.commit_group;", options(explicit_mem));
+    }
+}
+
+/// Waits until the oldest stage in flight has arrived, for all units of the cube. All of them have then
+/// also read the stage before it, which may be filled again.
+#[cube]
+pub(crate) fn wait(#[comptime] tile: MmaTile) {
+    if comptime!(tile.pipelined) {
+        let in_flight = comptime!(tile.stages() - 2);
+        gpu_asm!("cp.async.wait_group {in_flight};", in_flight = const in_flight, options(explicit_mem));
+    }
+    sync_cube();
+}
+
+/// Copies `[rows, depth]` of `x`; zeros outside, where a product with padding must not see NaN.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn fill_x<F: Float>(
+    x: &[Wide<F>],
+    x_tile: &mut Shared<[Wide<F>]>,
+    first_row: usize,
+    first_k: usize,
+    inner: usize,
+    stage: usize,
+    m: usize,
+    k: usize,
+    #[comptime] tile: MmaTile,
+) {
+    let width = comptime!(tile.a_line());
+    let quad = UNIT_POS as usize % width;
+    let col = first_k + inner * comptime!(tile.depth()) + quad * WIDE;
+    #[unroll]
+    for round in 0..comptime!(tile.a_lines() * tile.a_line() / tile.units()) {
+        let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a_line());
+        let row = first_row + line;
+        let place = stage * comptime!(tile.a_stage()) + line * comptime!(width + 1) + quad;
+        copy::<F>(x, (row * k + col) / WIDE, row < m && col < k, x_tile, place, tile.pipelined);
+    }
+}
+
+/// First row of the unit's plane in the output tile.
+#[cube]
+pub(crate) fn plane_row(#[comptime] tile: MmaTile) -> usize {
+    (UNIT_POS as usize / comptime!(PLANE * tile.planes_n)) * comptime!(tile.plane_rows())
+}
+
+/// First column of the unit's plane in the output tile.
+#[cube]
+pub(crate) fn plane_col(#[comptime] tile: MmaTile) -> usize {
+    (UNIT_POS as usize / PLANE % tile.planes_n) * comptime!(tile.plane_cols())
+}
+
+/// Zeros for every sum of a plane.
+#[cube]
+pub(crate) fn zero_sums(#[comptime] tile: MmaTile) -> Sequence<Array<Sum>> {
+    let mut sums = Sequence::<Array<Sum>>::new();
+    #[unroll]
+    for _ in 0..comptime!(tile.tiles_m() * tile.tiles_n()) {
+        let mut sum = Array::<Sum>::new(2usize);
+        sum[0] = Sum::zeroed();
+        sum[1] = Sum::zeroed();
+        sums.push(sum);
+    }
+    sums
+}
+
+/// Adds the product of one stage to the sums of each plane.
+#[cube]
+pub(crate) fn multiply<F: Float>(
+    a_tile: &Shared<[Wide<F>]>,
+    b_tile: &Shared<[Wide<F>]>,
+    sums: &mut Sequence<Array<Sum>>,
+    stage: usize,
+    #[comptime] tile: MmaTile,
+) {
+    let instruction =
+        MmaDefinition::<F, F, f32>::new(INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH);
+    let a_place = stage * comptime!(tile.a_stage()) + a_place(tile);
+    let b_place = stage * comptime!(tile.b_stage()) + b_place(tile);
+    #[unroll]
+    for inner in 0..comptime!(tile.depth() / INSTRUCTION_DEPTH) {
+        let mut b = Sequence::<Array<Vector<F, Const<2>>>>::new();
+        #[unroll]
+        for pair in 0..comptime!(tile.tiles_n() / 2) {
+            let at = b_place + comptime!(b_offset(&tile, pair, inner));
+            let four = instruction.load_matrix::<Wide<F>, Const<2>>(
+                &b_tile[at..at + 1],
+                MatrixIdent::B,
+                4usize,
+                comptime!(tile.b == Order::ContractionOuter),
+            );
+            #[unroll]
+            for half in 0..2usize {
+                let mut two = Array::<Vector<F, Const<2>>>::new(2usize);
+                two[0] = four[comptime!(2 * half)];
+                two[1] = four[comptime!(2 * half + 1)];
+                b.push(two);
+            }
+        }
+        #[unroll]
+        for i in 0..comptime!(tile.tiles_m()) {
+            let at = a_place + comptime!(a_offset(&tile, i, inner));
+            let a = instruction.load_matrix::<Wide<F>, Const<2>>(
+                &a_tile[at..at + 1],
+                MatrixIdent::A,
+                4usize,
+                comptime!(tile.a == Order::ContractionOuter),
+            );
+            #[unroll]
+            for j in 0..comptime!(tile.tiles_n()) {
+                instruction.execute_inplace(
+                    &a,
+                    b.index(j),
+                    sums.index_mut(comptime!(i * tile.tiles_n() + j)),
+                );
+            }
+        }
+    }
+}
+
+/// Where in a stage the unit's `ldmatrix` line of the left operand starts, for the first instruction.
+///
+/// The four 8 x 8 matrices are, in the order of the registers: upper rows, lower rows, each of the first
+/// half of the contraction, then of the second.
+#[cube]
+fn a_place(#[comptime] tile: MmaTile) -> usize {
+    let lane = UNIT_POS as usize % PLANE;
+    let row = plane_row(tile);
+    let pitch = comptime!(tile.a_line() + 1);
+    if comptime!(tile.a == Order::ContractionInner) {
+        (row + lane % 16) * pitch + lane / 16
+    } else {
+        (lane / 16 * 8 + lane % 8) * pitch + row / WIDE + lane / 8 % 2
+    }
+}
+
+/// The same for the right operand. The four matrices are: first and second half of the contraction, each
+/// of the first eight columns, then of the next.
+#[cube]
+fn b_place(#[comptime] tile: MmaTile) -> usize {
+    let lane = UNIT_POS as usize % PLANE;
+    let col = plane_col(tile);
+    let pitch = comptime!(tile.b_line() + 1);
+    if comptime!(tile.b == Order::ContractionInner) {
+        (col + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2
+    } else {
+        lane % 16 * pitch + col / WIDE + lane / 16
+    }
+}
+
+/// Vectors from the first instruction's left operand to the one of tile `i`, step `inner`.
+fn a_offset(tile: &MmaTile, i: usize, inner: usize) -> usize {
+    let (rows, steps) = (i * INSTRUCTION_ROWS, inner * INSTRUCTION_DEPTH);
+    let pitch = tile.a_line() + 1;
+    match tile.a {
+        Order::ContractionInner => rows * pitch + steps / WIDE,
+        Order::ContractionOuter => steps * pitch + rows / WIDE,
+    }
+}
+
+/// Vectors from the first instruction's right operand to the one of columns `pair`, step `inner`.
+fn b_offset(tile: &MmaTile, pair: usize, inner: usize) -> usize {
+    let (cols, steps) = (pair * 2 * INSTRUCTION_COLS, inner * INSTRUCTION_DEPTH);
+    let pitch = tile.b_line() + 1;
+    match tile.b {
+        Order::ContractionInner => cols * pitch + steps / WIDE,
+        Order::ContractionOuter => steps * pitch + cols / WIDE,
+    }
+}
