@@ -11,8 +11,8 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_blast::module::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig, quantize};
-use burn_blast::prune::{Blast, BlastConfig};
+use burn_blast::module::quantize;
+use burn_blast::prelude::*;
 use burn_blast::report::summary;
 
 const TEXT: &[u8] = b"the quick brown fox jumps over the lazy dog. ";

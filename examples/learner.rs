@@ -18,9 +18,8 @@ use burn::train::metric::LossMetric;
 use burn::train::{
     InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
-use burn_blast::io;
-use burn_blast::module::{BlockSparseMlp, BlockSparseMlpConfig};
-use burn_blast::prune::{Blast, BlastConfig, Snapshot};
+use burn_blast::prelude::*;
+use burn_blast::prune::Snapshot;
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};
 
 const D_MODEL: usize = 32;

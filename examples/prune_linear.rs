@@ -11,9 +11,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast::module::BlockSparseLinear;
+use burn_blast::prelude::*;
 use burn_blast::prune::LinearRule;
-use burn_blast::prune::{Blast, BlastConfig};
 
 const STEPS: usize = 100;
 const BLOCK: usize = 16;

@@ -11,9 +11,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast::io;
-use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
-use burn_blast::prune::{Blast, BlastConfig};
+use burn_blast::prelude::*;
 use burn_blast::report::summary;
 
 const STEPS: usize = 200;
