@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::catalogue::{Catalogue, Filter, VERBS, verb_name};
 use crate::record::{Clock, Verb};
-use example_backend::Backend;
+use burn_blast_models::Backend;
 
 /// Times block-sparse layers beside Burn's dense layers, on any device.
 #[derive(Parser, Debug)]

@@ -7,16 +7,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, ensure};
-use example_backend::temporary_beside;
-use tempfile::NamedTempFile;
+use burn_blast_checkpoint::atomic::AtomicFile;
 
 use crate::record::Line;
 
 /// A file that appears complete or not at all.
 pub struct ResultFile {
-    file: NamedTempFile,
+    file: AtomicFile,
     path: PathBuf,
-    force: bool,
 }
 
 impl ResultFile {
@@ -30,9 +28,9 @@ impl ResultFile {
             "{} exists: give another --out, or --force to replace it",
             path.display()
         );
-        let file = temporary_beside(path)
+        let file = AtomicFile::new(path, force)
             .with_context(|| format!("cannot write beside {}", path.display()))?;
-        Ok(Self { file, path: path.to_owned(), force })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Appends a line.
@@ -58,17 +56,13 @@ impl ResultFile {
     /// # Errors
     /// If that fails.
     pub fn finish(self) -> Result<()> {
-        let done = match self.force {
-            true => self.file.persist(&self.path),
-            false => self.file.persist_noclobber(&self.path),
-        };
-        done.map(drop).with_context(|| format!("cannot write {}", self.path.display()))
+        self.file.finish().with_context(|| format!("cannot write {}", self.path.display()))
     }
 
     /// Keeps the lines written so far under the temporary name, and adds the name to `error`.
     pub fn keep(self, error: Error) -> Error {
         match self.file.keep() {
-            Ok((_, path)) => error.context(format!("the results so far are in {}", path.display())),
+            Ok(path) => error.context(format!("the results so far are in {}", path.display())),
             Err(_) => error,
         }
     }

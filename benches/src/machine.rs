@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use burn::tensor::Device;
 
 use crate::record::{Clock, Machine, VERSION};
-use example_backend::Backend;
+use burn_blast_models::Backend;
 
 /// Free memory assumed where the system does not report it.
 const UNKNOWN_MEMORY: f64 = 8.0 * GIB;

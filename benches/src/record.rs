@@ -140,8 +140,8 @@ impl Quartiles {
     /// # Panics
     /// If `values` is empty.
     pub fn of(values: &[f64]) -> Self {
-        let example_backend::Quartiles { lower, median, upper } =
-            example_backend::Quartiles::of(values.to_vec());
+        let burn_blast_models::Quartiles { lower, median, upper } =
+            burn_blast_models::Quartiles::of(values.to_vec());
         Self { low: lower, median, high: upper }
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::prune::Growth;
+use burn_blast_models::Backend;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
-use example_backend::Backend;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use example_backend::replace_file;
+use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Config;

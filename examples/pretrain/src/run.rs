@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn_blast::io;
-use example_backend::Backend;
+use burn_blast_models::Backend;
 
 use crate::args::{Config, Request};
 use crate::checkpoint::{Phase, State, Store};

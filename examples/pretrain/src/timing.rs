@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use example_backend::Quartiles;
+use burn_blast_models::Quartiles;
 use serde::Serialize;
 
 use crate::args::Config;
