@@ -65,7 +65,7 @@ pub enum PatternError {
         /// Number of row indices.
         expected: usize,
     },
-    /// A block lies outside the matrix.
+    /// A block is outside the matrix.
     #[error(
         "block row {row} in block column {col} is outside the grid of {rows} block rows: \
          the pattern was made for a larger weight or another block size"

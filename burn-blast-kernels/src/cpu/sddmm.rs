@@ -21,7 +21,7 @@ const ROWS_PER_PASS: usize = 128;
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
-/// - output: `[nnz, b, b]`, zero where a ragged block lies outside the weight
+/// - output: `[nnz, b, b]`, zero where a ragged block is outside the weight
 ///
 /// # Panics
 /// If a slice has another length.

@@ -324,16 +324,17 @@ fn row_view(rows: usize, col_ptr: &[u32], row_idx: &[u32]) -> (Vec<u32>, Vec<u32
     (row_ptr, col_idx, slot)
 }
 
-/// FNV-1a over the defining numbers. Unlike the standard hasher, it is the same on every machine.
 fn content_id(shape: MatrixShape, block: BlockSize, col_ptr: &[u32], row_idx: &[u32]) -> PatternId {
     let head = [shape.rows() as u32, shape.cols() as u32, block.get() as u32];
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &number in head.iter().chain(col_ptr).chain(row_idx) {
-        for byte in number.to_le_bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    PatternId(hash)
+    let numbers = head.iter().chain(col_ptr).chain(row_idx);
+    PatternId(fnv1a(numbers.flat_map(|number| number.to_le_bytes())))
+}
+
+/// FNV-1a hash. Unlike the standard hasher, it is the same on every machine.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]

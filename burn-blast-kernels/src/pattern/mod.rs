@@ -18,7 +18,7 @@
 //!
 //! The column view drives the forward product, the row view the input gradient; both read the same
 //! values. Inside a block values are row-major, contraction (`d_input`) rows first. Parts of a ragged
-//! block that lie outside the weight are zero and stay zero.
+//! block outside the weight are zero and stay zero.
 
 mod block;
 mod block_pattern;
@@ -29,7 +29,7 @@ mod work_order;
 pub use block::{BlockSize, MatrixShape};
 #[cfg(feature = "cube")]
 pub(crate) use block_pattern::WeakPattern;
-pub use block_pattern::{BlockPattern, PatternId};
+pub use block_pattern::{BlockPattern, PatternId, fnv1a};
 pub use mask::BlockMask;
 pub use work_order::WorkOrder;
 pub(crate) use work_order::equal_work;

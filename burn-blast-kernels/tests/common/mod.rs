@@ -10,7 +10,7 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
-/// Packed values that respect the format: zero where a ragged block lies outside the weight.
+/// Packed values that respect the format: zero where a ragged block is outside the weight.
 pub fn values(pattern: &BlockPattern, seed: u64) -> Vec<f32> {
     let dense = numbers(pattern.shape().area(), seed);
     burn_blast_kernels::pack::pack(&dense, pattern)

@@ -6,6 +6,7 @@
 
 use burn::module::Module;
 use burn_blast_kernels::PatternId;
+use burn_blast_kernels::pattern::fnv1a;
 
 use super::BlastError;
 use crate::window::weights;
@@ -25,14 +26,11 @@ use crate::window::weights;
 /// assert_ne!(pattern_hash(&config.init(&device)), pattern_hash(&config.with_seed(1).init(&device)));
 /// ```
 pub fn pattern_hash<M: Module>(model: &M) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (layer, id) in patterns(model) {
-        // FNV-1a, as for the patterns themselves. The zero ends a name.
-        for byte in layer.bytes().chain([0]).chain(id.get().to_le_bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    hash
+    // The zero ends a name.
+    let bytes = |(layer, id): (String, PatternId)| {
+        layer.into_bytes().into_iter().chain([0]).chain(id.get().to_le_bytes())
+    };
+    fnv1a(patterns(model).into_iter().flat_map(bytes))
 }
 
 /// Checks that replicas of a model keep the same blocks. Call it in a training loop of your own, after every update of
