@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use burn_blast_models::Backend;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::catalogue::{Catalogue, Filter, VERBS, verb_name};
 use crate::record::{Clock, Verb};
-use burn_blast_models::Backend;
 
 /// Times block-sparse layers beside Burn's dense layers, on any device.
 #[derive(Parser, Debug)]

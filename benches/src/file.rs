@@ -1,7 +1,4 @@
-//! Files written under a temporary name and renamed.
-//!
-//! The temporary name is the name of the file with random letters and `.part` appended, so that the lines of a run that
-//! was killed are found in the same folder.
+//! The file that a command writes.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +8,7 @@ use burn_blast_checkpoint::atomic::AtomicFile;
 
 use crate::record::Line;
 
-/// A file that appears complete or not at all.
+/// An [`AtomicFile`] whose errors name its path.
 pub struct ResultFile {
     file: AtomicFile,
     path: PathBuf,
@@ -56,7 +53,8 @@ impl ResultFile {
     /// # Errors
     /// If that fails.
     pub fn finish(self) -> Result<()> {
-        self.file.finish().with_context(|| format!("cannot write {}", self.path.display()))
+        let Self { file, path } = self;
+        file.finish().with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Keeps the lines written so far under the temporary name, and adds the name to `error`.

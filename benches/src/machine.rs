@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
+use burn_blast_models::Backend;
 
 use crate::record::{Clock, Machine, VERSION};
-use burn_blast_models::Backend;
 
 /// Free memory assumed where the system does not report it.
 const UNKNOWN_MEMORY: f64 = 8.0 * GIB;
