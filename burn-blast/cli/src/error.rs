@@ -117,9 +117,6 @@ pub enum Error {
     /// The model cannot be quantised.
     #[error("--int8: {0}")]
     Quantize(#[from] burn_blast::module::QuantizeError),
-    /// Ctrl-C cannot be caught.
-    #[error("Ctrl-C cannot be caught: {0}")]
-    CtrlC(#[from] ctrlc::Error),
     /// Standard output was closed, or refused.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),

@@ -28,6 +28,7 @@ pub mod verify;
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use burn_blast_models::fine_tune::INTERRUPTED;
 use serde::Serialize;
 
 use args::{Cli, Command, JsonArgs};
@@ -50,7 +51,7 @@ impl From<Status> for ExitCode {
         match status {
             Status::Fine => Self::SUCCESS,
             Status::Found => Self::from(1),
-            Status::Stopped => Self::from(130),
+            Status::Stopped => Self::from(INTERRUPTED),
         }
     }
 }

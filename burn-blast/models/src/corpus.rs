@@ -12,9 +12,6 @@ use crate::{Checkpoint, Error, Tokenizer};
 /// One token in this many is held out, at the end.
 const HELD_OUT: usize = 10;
 
-/// Sequences that an evaluation scores at most.
-const EVALUATED: usize = 160;
-
 /// How a text is cut into training data.
 #[derive(Config, Debug, PartialEq, Copy)]
 pub struct Sequences {
@@ -55,6 +52,9 @@ pub struct Batch {
 }
 
 impl Corpus {
+    /// Sequences that an evaluation scores at most, unless asked for otherwise.
+    pub const EVALUATED: usize = 160;
+
     /// Reads a text for the model of a checkpoint.
     ///
     /// # Errors
@@ -112,10 +112,10 @@ impl Corpus {
         windows(&self.train, &starts, sequences.context, device)
     }
 
-    /// The held-out batches, always the same ones: the whole part, or as many sequences spread over it as count.
-    pub fn held_out(&self, sequences: Sequences, device: &Device) -> Vec<Batch> {
+    /// The held-out batches, always the same ones: the whole part, or at most `most` sequences spread over it.
+    pub fn held_out(&self, sequences: Sequences, most: usize, device: &Device) -> Vec<Batch> {
         let last = self.valid.len() - sequences.context - 1;
-        let count = (self.valid.len() / sequences.context).clamp(1, EVALUATED);
+        let count = (self.valid.len() / sequences.context).min(most).max(1);
         let starts: Vec<usize> = (0..count).map(|at| at * last / count).collect();
         let batches = starts.chunks(sequences.batch);
         batches.map(|starts| windows(&self.valid, starts, sequences.context, device)).collect()
@@ -187,7 +187,7 @@ mod tests {
         let inputs = |number| corpus.batch(text(5), 7, number, &device).inputs.into_data();
         assert_eq!(inputs(3), batch.inputs.into_data());
         assert_ne!(inputs(4), inputs(3));
-        let held_out = corpus.held_out(text(5), &device);
+        let held_out = corpus.held_out(text(5), Corpus::EVALUATED, &device);
         let sequences: usize = held_out.iter().map(|batch| batch.inputs.dims()[0]).sum();
         assert_eq!(sequences, 12);
     }

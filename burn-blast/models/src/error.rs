@@ -245,6 +245,10 @@ pub enum Error {
     /// The model has no adapters.
     #[error("the model has no adapters: there is nothing to merge")]
     NothingToMerge,
+    /// Ctrl-C cannot be caught.
+    #[cfg(feature = "ctrlc")]
+    #[error("Ctrl-C cannot be caught: {0}")]
+    CtrlC(#[from] ctrlc::Error),
     /// A checkpoint of a run cannot be read or written.
     #[error(transparent)]
     Io(#[from] burn_blast::io::IoError),

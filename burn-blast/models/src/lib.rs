@@ -52,6 +52,7 @@
 //! - `tokenizers` (default): reads `tokenizer.json`; without it, tokens are bytes
 //! - `calibrate` (default): [`one_shot`]
 //! - `clap`: the enums of settings are values of options
+//! - `ctrlc`: a run stops on Ctrl-C
 
 mod activations;
 mod adapters;

@@ -3,17 +3,30 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn_blast::prune::Growth;
-use burn_blast_models::Backend;
+use burn_blast::prune::{BlastConfig, Growth};
+use burn_blast_models::fine_tune::TrainConfig;
+use burn_blast_models::{Backend, Blocks, Sequences};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::checkpoint::Store;
+use crate::store::Store;
 
 /// Block sizes the library has kernels for.
 const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
+
+/// Share of the steps in which the learning rate rises.
+const WARM_UP: f64 = 0.05;
+
+/// Steps between two entries of the loss curve.
+const LOG_EVERY: usize = 5;
+
+/// Evaluations during a run, the last one at its end.
+const EVALUATIONS: usize = 5;
+
+/// Validation batches of one evaluation.
+const VALIDATION_BATCHES: usize = 16;
 
 /// Settings that may differ between a run and its continuation: they change no result on the same device.
 const FREE_ON_RESUME: [&str; 2] = ["backend", "save_every"];
@@ -39,7 +52,7 @@ pub struct Args {
     pub resume: bool,
 }
 
-/// Every setting of the experiment. The defaults are those of the flags.
+/// Every setting of the experiment. Its defaults are the defaults of the flags.
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -209,6 +222,34 @@ impl Config {
         Ok(())
     }
 
+    /// The training of both runs.
+    pub fn train(&self) -> TrainConfig {
+        TrainConfig::new(self.steps)
+            .with_sequences(Sequences { context: self.context, batch: self.batch })
+            .with_lr(self.lr)
+            .with_warm_up((self.steps as f64 * WARM_UP).max(1.0))
+            .with_log_every(LOG_EVERY)
+            .with_eval_every((self.steps / EVALUATIONS).max(1))
+            .with_evaluated(VALIDATION_BATCHES * self.batch)
+            .with_save_every(self.save_every)
+            .with_seed(self.seed)
+    }
+
+    /// The blocks that the sparse run removes in the end.
+    pub fn blocks(&self) -> Blocks {
+        Blocks::new(self.block).with_sparsity(self.sparsity).with_keep_last(self.dense_last)
+    }
+
+    /// The pruning of the sparse run.
+    pub fn blast(&self) -> BlastConfig {
+        BlastConfig::new(self.steps)
+            .with_sparsity(self.sparsity)
+            .with_interval(self.interval)
+            .with_end_fraction(self.end_fraction)
+            .with_growth(self.growth.into())
+            .with_seed(self.seed)
+    }
+
     /// Layers whose MLP is pruned.
     pub fn sparse_layers(&self) -> usize {
         self.layers - self.dense_last
@@ -220,7 +261,7 @@ impl Config {
     }
 }
 
-/// A checked request: settings, folder, and whether to go on with what lies there.
+/// A checked request: settings, folder, and whether to go on with the run there.
 #[derive(Debug)]
 pub struct Request {
     /// The experiment.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use burn_blast_models::Corpus;
 use serde::Deserialize;
 
 /// Size the default corpus is cut to. 20 times what the default run reads, so no part is seen often.
@@ -21,13 +22,11 @@ const VALIDATION_SHARE: usize = 10;
 /// Fewest sequences a corpus must hold for training.
 const FEWEST_SEQUENCES: usize = 16;
 
-/// A text, split into a part to train on and a part to validate on.
+/// Bytes to train on, and bytes to validate on from other files.
 #[derive(Debug)]
-pub struct Corpus {
-    /// Bytes to train on.
-    pub train: Vec<u8>,
-    /// Bytes to validate on, of other files.
-    pub valid: Vec<u8>,
+pub struct Text {
+    /// One token per byte.
+    pub corpus: Corpus,
     /// Where the text came from, for the report.
     pub source: String,
 }
@@ -39,7 +38,7 @@ struct Document {
     bytes: Vec<u8>,
 }
 
-impl Corpus {
+impl Text {
     /// Reads `path`, or the dependencies' sources without one.
     ///
     /// # Errors
@@ -49,46 +48,40 @@ impl Corpus {
             Some(path) => (read_path(path)?, path.display().to_string()),
             None => {
                 let documents = read_dependencies().context(
-                    "the default corpus, the Rust sources of this project's dependencies, is not to be had: \
+                    "the default corpus, the Rust sources of this project's dependencies, cannot be read: \
                      name a text file or folder with --corpus",
                 )?;
                 (documents, "Rust sources of the project's dependencies".to_owned())
             }
         };
-        let corpus = split(documents, source);
+        let corpus = split(documents);
         let fewest = FEWEST_SEQUENCES * (context + 1);
         ensure!(
             corpus.train.len() >= fewest && corpus.valid.len() > context,
-            "the corpus ({}) is too small: {} bytes to train on and {} to validate on, where --context {context} \
+            "the corpus ({source}) is too small: {} bytes to train on and {} to validate on, where --context {context} \
              needs {fewest} and {}; give a larger --corpus or a shorter --context",
-            corpus.source,
             corpus.train.len(),
             corpus.valid.len(),
             context + 1
         );
-        Ok(corpus)
-    }
-
-    /// A number that changes with any byte, so a resumed run can tell that its corpus is still the same.
-    pub fn fingerprint(&self) -> u64 {
-        hash(&self.train) ^ hash(&self.valid).rotate_left(1)
+        Ok(Self { corpus, source })
     }
 }
 
 /// Every tenth document by name hash validates; too few documents are cut by bytes instead.
-fn split(documents: Vec<Document>, source: String) -> Corpus {
-    if documents.len() < VALIDATION_SHARE {
-        let mut train: Vec<u8> =
-            documents.into_iter().flat_map(|document| document.bytes).collect();
-        let valid = train.split_off(train.len() - train.len() / VALIDATION_SHARE);
-        return Corpus { train, valid, source };
-    }
+fn split(documents: Vec<Document>) -> Corpus {
+    let cut = documents.len() < VALIDATION_SHARE;
     let (mut train, mut valid) = (Vec::new(), Vec::new());
     for document in documents {
-        let validates = hash(document.name.as_bytes()).is_multiple_of(VALIDATION_SHARE as u64);
-        if validates { &mut valid } else { &mut train }.extend(document.bytes);
+        let name = hash(document.name.as_bytes());
+        let validates = !cut && name.is_multiple_of(VALIDATION_SHARE as u64);
+        let part = if validates { &mut valid } else { &mut train };
+        part.extend(document.bytes.into_iter().map(u32::from));
     }
-    Corpus { train, valid, source }
+    if cut {
+        valid = train.split_off(train.len() - train.len() / VALIDATION_SHARE);
+    }
+    Corpus { train, valid }
 }
 
 /// Text files at or under `path`, sorted by name. Files with a zero byte are no text and left out.
@@ -138,8 +131,8 @@ fn read_dependencies() -> Result<Vec<Document>> {
                 return Err(error);
             }
             eprintln!(
-                "cargo cannot list every dependency, so the text is that of the {} whose sources are here: it \
-                 differs from that of a machine with all of them.",
+                "cargo cannot list every dependency, so the text is made of the {} whose sources are here: it differs \
+                 from the text on a machine with all of them.",
                 here.len()
             );
             here
@@ -287,6 +280,8 @@ fn hash(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use burn_blast_models::Tokenizer;
+
     use super::*;
 
     #[test]
@@ -316,12 +311,12 @@ mod tests {
     #[test]
     fn the_same_folder_gives_the_same_split_by_file() {
         let dir = folder(60);
-        let one = Corpus::load(Some(dir.path()), 16).unwrap();
-        let two = Corpus::load(Some(dir.path()), 16).unwrap();
+        let load = || Text::load(Some(dir.path()), 16).unwrap().corpus;
+        let (one, two) = (load(), load());
         assert_eq!((&one.train, &one.valid), (&two.train, &two.valid));
         assert_eq!(one.fingerprint(), two.fingerprint());
-        let valid = String::from_utf8(one.valid).unwrap();
-        let train = String::from_utf8(one.train).unwrap();
+        let text = |tokens: &[u32]| Tokenizer::Bytes.decode(tokens).unwrap();
+        let (train, valid) = (text(&one.train), text(&one.valid));
         assert!(valid.lines().all(|line| !train.contains(&format!("{line}\n"))));
     }
 
@@ -330,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("text");
         fs::write(&file, vec![b'a'; 1000]).unwrap();
-        let corpus = Corpus::load(Some(&file), 16).unwrap();
+        let corpus = Text::load(Some(&file), 16).unwrap().corpus;
         assert_eq!((corpus.train.len(), corpus.valid.len()), (900, 100));
     }
 
@@ -339,13 +334,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("text");
         fs::write(&file, "short").unwrap();
-        let error = Corpus::load(Some(&file), 128).unwrap_err().to_string();
+        let error = Text::load(Some(&file), 128).unwrap_err().to_string();
         assert!(error.contains("too small") && error.contains("--context 128"), "{error}");
     }
 
     #[test]
     fn a_missing_corpus_is_named() {
-        let error = Corpus::load(Some(Path::new("no-such-folder")), 8).unwrap_err().to_string();
+        let error = Text::load(Some(Path::new("no-such-folder")), 8).unwrap_err().to_string();
         assert!(error.contains("no-such-folder"), "{error}");
     }
 

@@ -5,11 +5,9 @@ use std::fs;
 use burn::tensor::{Device, DeviceKind, Tensor};
 
 use crate::args::Config;
-use crate::checkpoint::{Phase, RunLog, Store};
-use crate::corpus::Corpus;
-use crate::data;
-use crate::schedule::learning_rate;
-use crate::training::Session;
+use crate::corpus::Text;
+use crate::store::{Phase, Store};
+use crate::training::Experiment;
 
 const STEPS: usize = 50;
 
@@ -29,26 +27,28 @@ fn tiny() -> Config {
     }
 }
 
-/// Loss of every step of the sparse run, and how many blocks the gates keep in the end.
+/// Loss of every step of the sparse run, and how many blocks the pruned layers keep in the end.
 fn run(device: &Device) -> (Vec<f32>, Vec<usize>) {
     let config = tiny();
     config.validate().expect("the setting is valid");
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let text = folder.path().join("text.txt");
     fs::write(&text, "the quick brown fox jumps over the lazy dog. ".repeat(200)).unwrap();
-    let corpus = Corpus::load(Some(&text), config.context).expect("the text is long enough");
+    let text = Text::load(Some(&text), config.context).expect("the text is long enough");
     let store = Store::new(folder.path());
-    let session = Session::new(&config, &corpus, &store, device);
-    let mut trainee = session.trainee(Phase::Sparse, &RunLog::default(), None).unwrap();
+    let experiment = Experiment::new(&config, &text.corpus, &store, device);
+    let run = experiment.folder(Phase::Sparse).unwrap();
+    let mut trainee = experiment.trainee(Phase::Sparse, &run).unwrap();
+    let session = experiment.session();
     let mut losses = Vec::with_capacity(STEPS);
     for step in 0..STEPS {
-        let batch = data::training_batch(&corpus.train, &config, step, &session.device);
         let loss: Tensor<1>;
-        (trainee, loss) = trainee.step(&batch, learning_rate(step, &config));
+        (trainee, loss) = trainee.step(step, &session);
         losses.push(loss.into_scalar::<f32>());
     }
-    let mlps = trainee.model.sparse_mlps();
-    (losses, mlps.iter().map(|(_, mlp)| mlp.gate.pattern().nnz()).collect())
+    let mlps = trainee.model.mlps_mut(config.dense_last);
+    let layers = mlps.iter().filter_map(|(_, linear)| linear.as_sparse());
+    (losses, layers.map(|layer| layer.pattern().nnz()).collect())
 }
 
 /// Whether wgpu finds an adapter; `BURN_BLAST_REQUIRE_GPU=1` makes a missing one a failure.

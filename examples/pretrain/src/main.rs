@@ -3,17 +3,14 @@
 //! Start with `run.rs`: it holds the whole experiment in order.
 
 mod args;
-mod checkpoint;
 mod corpus;
-mod data;
 #[cfg(test)]
 mod devices;
-mod generate;
 mod memory;
 mod model;
 mod report;
 mod run;
-mod schedule;
+mod store;
 mod table;
 mod timing;
 mod training;
@@ -21,11 +18,12 @@ mod training;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
+use burn_blast_models::fine_tune::stop_on_ctrl_c;
 use clap::CommandFactory;
 
 fn main() -> anyhow::Result<ExitCode> {
     let matches = args::Args::command().get_matches();
     let request = args::Request::from_matches(&matches)?;
-    let stop = run::stop_on_ctrl_c()?;
+    let stop = stop_on_ctrl_c()?;
     run::run(request, &|| stop.load(Ordering::SeqCst))
 }

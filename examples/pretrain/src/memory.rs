@@ -4,11 +4,11 @@ use std::fs;
 
 /// Starts a new count of the peak. Does nothing where the system cannot do it.
 pub fn reset_peak() {
-    // Where this is refused the peak stays that of the whole process, which is still an upper bound.
+    // Where this is refused, the peak is the one of the whole process so far: still an upper bound.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Largest resident size since the last [`reset_peak`] in bytes; only Linux tells.
+/// Largest resident size since the last [`reset_peak`] in bytes; known on Linux only.
 pub fn peak_bytes() -> Option<u64> {
     peak_from_status(&fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -6,23 +6,24 @@ use anyhow::{Context, Result};
 use burn::module::Module;
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::report::plot::{Series, line_chart, pattern_map};
-use serde::Serialize;
+use burn_blast_models::Model;
+use burn_blast_models::fine_tune::Log;
+use serde::{Deserialize, Serialize};
 
 use crate::args::Config;
-use crate::checkpoint::{Phase, State};
-use crate::model::Llama;
+use crate::store::{Phase, State, Store};
 use crate::table;
 use crate::timing::{self, Comparison};
-use crate::training::Session;
+use crate::training::Experiment;
 
 /// Bytes of a weight.
 const FLOAT_BYTES: usize = size_of::<f32>();
 
-/// Tensors that training keeps for each weight: value, gradient and AdamW's two moments.
+/// Tensors that training keeps per weight: value, gradient and AdamW's two moments.
 const TRAINING_COPIES: usize = 4;
 
 /// A number of the dense run and the same of the sparse one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair<T> {
     /// Dense run.
     pub dense: T,
@@ -79,27 +80,24 @@ impl Report {
     ///
     /// # Errors
     /// If a checkpoint cannot be read or the device fails.
-    pub fn measure(session: &Session, state: &State) -> Result<Self> {
-        let config = session.config;
-        let dense = session.trainee(Phase::Dense, &state.dense, None)?.model;
-        let sparse = session.trainee(Phase::Sparse, &state.sparse, None)?.model;
+    pub fn measure(experiment: &Experiment, state: &State, logs: &Pair<Log>) -> Result<Self> {
+        let config = experiment.config;
+        let dense = experiment.trained(Phase::Dense)?;
+        let mut sparse = experiment.trained(Phase::Sparse)?;
         println!("timing one MLP and whole training steps, dense and sparse by turns");
         let mlp_forward =
-            timing::mlp_forward(&dense, &sparse, config, &session.device.clone().inner())?;
-        let storage = storage(&sparse, config);
+            timing::mlp_forward(&dense, &sparse, config, &experiment.device.clone().inner())?;
+        let storage = storage(&mut sparse, config);
         let dense_parameters = dense.num_params();
         drop((dense, sparse));
-        let training_step = timing::training_step(session, state)?;
+        let training_step = timing::training_step(experiment)?;
 
         let parameters = Pair {
             dense: dense_parameters,
             sparse: dense_parameters - storage.dense_values + storage.values,
         };
-        let evaluated = "a run was not evaluated at its end";
-        let validation_loss = Pair {
-            dense: state.dense.final_validation().context(evaluated)?,
-            sparse: state.sparse.final_validation().context(evaluated)?,
-        };
+        let validation_loss =
+            Pair { dense: final_validation(&logs.dense)?, sparse: final_validation(&logs.sparse)? };
         let training_bytes = TRAINING_COPIES * FLOAT_BYTES;
         Ok(Self {
             config: config.clone(),
@@ -118,53 +116,67 @@ impl Report {
             mlp_forward,
             mlp_rows: config.tokens_per_step(),
             training_step,
-            training_seconds: Pair { dense: state.dense.seconds, sparse: state.sparse.seconds },
-            peak_bytes: Pair { dense: state.dense.peak_bytes, sparse: state.sparse.peak_bytes },
+            training_seconds: Pair { dense: logs.dense.seconds, sparse: logs.sparse.seconds },
+            peak_bytes: state.peak_bytes,
         })
     }
 
-    /// Writes `report.json`, `report.md` and the plots.
+    /// Writes `report.json`, `report.md`, the plots, and the ledger of the sparse run.
     ///
     /// # Errors
     /// If one of them cannot be written.
-    pub fn write(&self, session: &Session, state: &State) -> Result<()> {
-        let store = session.store;
+    pub fn write(&self, experiment: &Experiment, logs: &Pair<Log>) -> Result<()> {
+        let store = experiment.store;
         store.write("report.json", &serde_json::to_vec_pretty(self)?)?;
         store.write("report.md", table::markdown(self).as_bytes())?;
-        plot_curves(session, state)?;
-        let sparse = session.trainee(Phase::Sparse, &state.sparse, None)?.model;
-        plot_patterns(session, &sparse)
+        let ledger = experiment.folder(Phase::Sparse)?.ledger();
+        let content =
+            fs::read(&ledger).with_context(|| format!("cannot read {}", ledger.display()))?;
+        store.write("ledger.jsonl", &content)?;
+        plot_curves(store, logs)?;
+        plot_patterns(experiment)
     }
 }
 
+/// The validation loss after the last step of a run.
+///
+/// # Errors
+/// If it was not evaluated.
+pub fn final_validation(log: &Log) -> Result<f64> {
+    let last = log.validation.last().context("a run was not evaluated at its end")?;
+    Ok(last.1)
+}
+
 /// Adds up what the pruned MLPs store.
-fn storage(sparse: &Llama, config: &Config) -> Storage {
+fn storage(sparse: &mut Model, config: &Config) -> Storage {
     let mut sum = Storage::default();
-    for (_, mlp) in sparse.sparse_mlps() {
-        sum.dense_values += 3 * config.d_model * config.d_ff;
-        for layer in [&mlp.gate, &mlp.up, &mlp.down] {
-            let (pattern, values) = (layer.pattern(), kept_values(layer));
-            sum.values += values;
-            sum.index_bytes += layer.bytes() - values * FLOAT_BYTES;
-            sum.kept += pattern.nnz();
-            sum.blocks += pattern.block_rows() * pattern.block_cols();
-        }
+    for (_, layer) in sparse_layers(sparse, config) {
+        let pattern = layer.pattern();
+        sum.dense_values += pattern.shape().rows() * pattern.shape().cols();
+        sum.values += pattern.value_count();
+        sum.index_bytes += layer.bytes() - pattern.value_count() * FLOAT_BYTES;
+        sum.kept += pattern.nnz();
+        sum.blocks += pattern.block_count();
     }
     sum
 }
 
-fn kept_values(layer: &BlockSparseLinear) -> usize {
-    layer.pattern().value_count()
+/// The block-sparse layers with their names.
+fn sparse_layers<'m>(
+    model: &'m mut Model,
+    config: &Config,
+) -> impl Iterator<Item = (String, &'m BlockSparseLinear)> {
+    let mlps = model.mlps_mut(config.dense_last).into_iter();
+    mlps.filter_map(|(name, linear)| Some((name, (&*linear).as_sparse()?)))
 }
 
 /// Losses of both runs, sparsity and churn.
-fn plot_curves(session: &Session, state: &State) -> Result<()> {
-    let store = session.store;
+fn plot_curves(store: &Store, logs: &Pair<Log>) -> Result<()> {
     let series = |name: &str, points: &[(usize, f64)]| Series {
         name: name.to_owned(),
         points: points.iter().map(|(step, value)| (*step as f64, *value)).collect(),
     };
-    let (dense, sparse) = (&state.dense, &state.sparse);
+    let Pair { dense, sparse } = logs;
     line_chart(
         &store.path("loss.svg"),
         "Loss, dense and block-sparse",
@@ -188,20 +200,18 @@ fn plot_curves(session: &Session, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// One map for each pruned weight.
-fn plot_patterns(session: &Session, sparse: &Llama) -> Result<()> {
-    let folder = session.store.path("patterns");
+/// One map per pruned weight.
+fn plot_patterns(experiment: &Experiment) -> Result<()> {
+    let mut sparse = experiment.trained(Phase::Sparse)?;
+    let folder = experiment.store.path("patterns");
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    for (index, mlp) in sparse.sparse_mlps() {
-        for (name, layer) in [("gate", &mlp.gate), ("up", &mlp.up), ("down", &mlp.down)] {
-            let title = format!("Layer {index}, {name}: {:.1} % removed", 100.0 * layer.sparsity());
-            pattern_map(
-                &folder.join(format!("layer-{index}-{name}.svg")),
-                &title,
-                layer.pattern(),
-            )?;
-        }
+    for (path, layer) in sparse_layers(&mut sparse, experiment.config) {
+        // `model.layers.0.mlp.gate_proj` is `layer-0-gate`.
+        let parts: Vec<&str> = path.split('.').collect();
+        let (index, name) = (parts[2], parts[4].trim_end_matches("_proj"));
+        let title = format!("Layer {index}, {name}: {:.1} % removed", 100.0 * layer.sparsity());
+        pattern_map(&folder.join(format!("layer-{index}-{name}.svg")), &title, layer.pattern())?;
     }
     Ok(())
 }

@@ -2,33 +2,19 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn_blast::io;
 use burn_blast_models::Backend;
+use burn_blast_models::fine_tune::INTERRUPTED;
 
 use crate::args::{Config, Request};
-use crate::checkpoint::{Phase, State, Store};
-use crate::corpus::Corpus;
-use crate::generate::{Prompt, generate};
-use crate::report::Report;
-use crate::table;
-use crate::training::{Outcome, Session};
-
-/// Exit code of a process stopped by Ctrl-C.
-const INTERRUPTED: u8 = 130;
-
-/// Text the trained model continues.
-const PROMPT: &str = "fn ";
-
-/// Bytes it adds.
-const SAMPLE_LENGTH: usize = 300;
-
-/// Spread of the sampling.
-const TEMPERATURE: f64 = 0.8;
+use crate::corpus::Text;
+use crate::report::{Pair, Report, final_validation};
+use crate::store::{Phase, State, Store};
+use crate::training::{Experiment, Outcome};
+use crate::{model, table};
 
 /// Largest difference between two evaluations of the same weights. Zero on a CPU; a GPU may add in another order.
 const SAME_LOSS: f64 = 1e-4;
@@ -36,44 +22,43 @@ const SAME_LOSS: f64 = 1e-4;
 /// Runs, or goes on with, the experiment. `stop` is asked before each step.
 ///
 /// # Errors
-/// If the device, the corpus or a file is not to be had, or the training fails.
+/// If the device, the corpus or a file is not available, or the training fails.
 pub fn run(request: Request, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     let Request { config, out, resume } = request;
     let device = config.backend.open()?;
-    let corpus = Corpus::load(config.corpus.as_deref(), config.context)?;
+    let text = Text::load(config.corpus.as_deref(), config.context)?;
     let store = Store::new(&out);
-    let mut state = if resume {
-        resumed_state(&store, &corpus)?
-    } else {
-        fresh_state(&store, &config, &corpus)?
-    };
+    let mut state =
+        if resume { resumed_state(&store, &text)? } else { fresh_state(&store, &config, &text)? };
     println!(
         "{}: {} bytes to train on, {} to validate on",
-        corpus.source,
-        corpus.train.len(),
-        corpus.valid.len()
+        text.source,
+        text.corpus.train.len(),
+        text.corpus.valid.len()
     );
     if state.phase == Phase::Finished {
         println!("The run in {} is finished: its report is report.md there.", out.display());
         return Ok(ExitCode::SUCCESS);
     }
 
-    let session = Session::new(&config, &corpus, &store, &device);
+    let experiment = Experiment::new(&config, &text.corpus, &store, &device);
     for (phase, next) in [(Phase::Dense, Phase::Sparse), (Phase::Sparse, Phase::Report)] {
         if state.phase != phase {
             continue;
         }
-        if session.train(&mut state, phase, stop)? == Outcome::Interrupted {
-            println!("{}", how_to_resume(&state, phase, &out));
+        if let Outcome::Interrupted(step) = experiment.train(&mut state, phase, stop)? {
+            println!("{}", how_to_resume(&state, phase, step, &out));
             return Ok(ExitCode::from(INTERRUPTED));
         }
         state.phase = next;
         store.write_state(&state)?;
     }
 
-    let sample = save_and_reload(&session, &state)?;
-    let report = Report::measure(&session, &state)?;
-    report.write(&session, &state)?;
+    let log = |phase| experiment.folder(phase).map(|folder| folder.log);
+    let logs = Pair { dense: log(Phase::Dense)?, sparse: log(Phase::Sparse)? };
+    let sample = save_and_reload(&experiment, final_validation(&logs.sparse)?)?;
+    let report = Report::measure(&experiment, &state, &logs)?;
+    report.write(&experiment, &logs)?;
     state.phase = Phase::Finished;
     store.write_state(&state)?;
     println!("\n{}", table::screen(&report));
@@ -82,43 +67,26 @@ pub fn run(request: Request, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fresh_state(store: &Store, config: &Config, corpus: &Corpus) -> Result<State> {
+fn fresh_state(store: &Store, config: &Config, text: &Text) -> Result<State> {
     store.start()?;
-    let state = State::new(config.clone(), corpus.fingerprint());
+    let state = State::new(config.clone(), text.corpus.fingerprint());
     store.write_state(&state)?;
     Ok(state)
 }
 
-fn resumed_state(store: &Store, corpus: &Corpus) -> Result<State> {
+fn resumed_state(store: &Store, text: &Text) -> Result<State> {
     let state = store.state()?;
     ensure!(
-        state.corpus == corpus.fingerprint(),
+        state.corpus == text.corpus.fingerprint(),
         "the corpus ({}) is not the one that the run in {} was started with: bring it back, \
          or start another run with another --out",
-        corpus.source,
+        text.source,
         store.folder().display()
     );
     Ok(state)
 }
 
-/// A flag that the first Ctrl-C sets; the second one ends the process at once.
-///
-/// # Errors
-/// If the system does not let the process listen.
-pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
-}
-
-fn how_to_resume(state: &State, phase: Phase, out: &Path) -> String {
+fn how_to_resume(state: &State, phase: Phase, step: usize, out: &Path) -> String {
     let backend = state.config.backend;
     // The default build has no other.
     let features = match backend {
@@ -126,9 +94,8 @@ fn how_to_resume(state: &State, phase: Phase, out: &Path) -> String {
         other => format!(" --features {}", other.name()),
     };
     format!(
-        "Saved the {} run at step {} of {}. Go on with: cargo run --release -p pretrain{features} -- --resume --out {}",
+        "Saved the {} run at step {step} of {}. Go on with: cargo run --release -p pretrain{features} -- --resume --out {}",
         phase.name(),
-        state.log(phase).steps,
         state.config.steps,
         quoted(&out.to_string_lossy())
     )
@@ -143,18 +110,16 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Writes the packed model, reads it into a fresh one, checks that nothing was lost, and lets that one write.
-fn save_and_reload(session: &Session, state: &State) -> Result<String> {
-    let path = session.store.path("model.bpk");
-    let trained = session.trainee(Phase::Sparse, &state.sparse, None)?.model;
-    io::save(&trained, &path)?;
-    drop(trained);
+/// Writes the packed model, reads it into a fresh one, checks that its validation loss is still `before`, and lets it
+/// write.
+fn save_and_reload(experiment: &Experiment, before: f64) -> Result<String> {
+    let path = experiment.store.path("model.bpk");
+    io::save(&experiment.trained(Phase::Sparse)?, &path)?;
 
     // Another seed, so that no weight can be right by chance.
-    let fresh = session.fresh_model(Phase::Sparse, session.config.seed + 1)?;
+    let fresh = experiment.fresh_model(Phase::Sparse, experiment.config.seed + 1)?;
     let reloaded = io::load(fresh, &path)?;
-    let before = state.sparse.final_validation().context("the sparse run was not evaluated")?;
-    let after = session.evaluate(&reloaded)?;
+    let after = experiment.evaluate(&reloaded)?;
     println!(
         "validation loss of the sparse model: {before:.9} when trained, {after:.9} reloaded from model.bpk"
     );
@@ -163,14 +128,7 @@ fn save_and_reload(session: &Session, state: &State) -> Result<String> {
         "the model read back from {} is not the one that was saved: please report this",
         path.display()
     );
-
-    let prompt = Prompt {
-        start: PROMPT,
-        length: SAMPLE_LENGTH,
-        temperature: TEMPERATURE,
-        seed: session.config.seed,
-    };
-    generate(&reloaded.valid(), &prompt, session.config.context, &session.device.clone().inner())
+    model::sample(&reloaded.valid(), experiment.config.context, experiment.config.seed)
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -219,9 +177,11 @@ mod tests {
         ] {
             assert!(out.join(name).exists(), "no {name}");
         }
-        let state = Store::new(&out).state().unwrap();
+        let store = Store::new(&out);
+        let state = store.state().unwrap();
         assert_eq!(state.phase, Phase::Finished);
-        assert_eq!(state.sparse.sparsity.last(), Some(&(20, 0.75)));
+        let log = store.run(Phase::Sparse, state.corpus).unwrap().log;
+        assert_eq!(log.sparsity.last(), Some(&(20, 0.75)));
         let ledger = fs::read_to_string(out.join("ledger.jsonl")).unwrap();
         // Updates at steps 3, 6, 9 and 14 of three weights.
         assert_eq!(ledger.lines().count(), 4 * 3);
@@ -231,7 +191,7 @@ mod tests {
     fn the_command_that_resumes_can_be_pasted() {
         let command = |backend, out: &str| {
             let config = Config { backend, ..Config::default() };
-            how_to_resume(&State::new(config, 0), Phase::Dense, Path::new(out))
+            how_to_resume(&State::new(config, 0), Phase::Dense, 5, Path::new(out))
         };
         let plain = command(Backend::Flex, "runs/one");
         assert!(plain.ends_with("-p pretrain -- --resume --out runs/one"), "{plain}");
@@ -244,25 +204,29 @@ mod tests {
     fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
         let folder = tempfile::tempdir().unwrap();
         let whole = request(folder.path(), "whole");
-        let store = Store::new(&whole.out);
+        let logs = |out: &Path| {
+            let store = Store::new(out);
+            let corpus = store.state().unwrap().corpus;
+            [Phase::Dense, Phase::Sparse].map(|phase| store.run(phase, corpus).unwrap().log)
+        };
+        let out = whole.out.clone();
         run(whole, &|| false).unwrap();
-        let whole = store.state().unwrap();
+        let whole = logs(&out);
 
         let parts = request(folder.path(), "parts");
-        let store = Store::new(&parts.out);
         let part =
             |resume| Request { config: parts.config.clone(), out: parts.out.clone(), resume };
         // Stops within the dense run, right before an update of the sparse one, and after its last update.
-        for (steps, resume) in [(5_usize, false), (15 + 8, true), (9, true)] {
-            let left = Cell::new(steps);
-            let stop = || left.replace(left.get().saturating_sub(1)) == 0;
+        for (asked, resume) in [(5_usize, false), (15 + 8, true), (9, true)] {
+            let left = Cell::new(asked);
+            let stop = || left.replace(left.get() - 1) == 1;
             assert_eq!(run(part(resume), &stop).unwrap(), ExitCode::from(INTERRUPTED));
         }
         run(part(true), &|| false).unwrap();
-        let parts = store.state().unwrap();
-        assert_eq!(parts.dense.validation, whole.dense.validation);
-        assert_eq!(parts.sparse.validation, whole.sparse.validation);
-        assert_eq!(parts.sparse.sparsity, whole.sparse.sparsity);
-        assert_eq!(parts.sparse.churn, whole.sparse.churn);
+        for (parts, whole) in logs(&parts.out).iter().zip(&whole) {
+            assert_eq!(parts.validation, whole.validation);
+            assert_eq!(parts.sparsity, whole.sparsity);
+            assert_eq!(parts.churn, whole.churn);
+        }
     }
 }

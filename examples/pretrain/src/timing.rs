@@ -5,15 +5,13 @@ use std::time::Instant;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast_models::Quartiles;
+use burn_blast_models::fine_tune::Trainee;
+use burn_blast_models::{Model, Quartiles};
 use serde::Serialize;
 
 use crate::args::Config;
-use crate::checkpoint::{Phase, State};
-use crate::data;
-use crate::model::Llama;
-use crate::schedule::learning_rate;
-use crate::training::{Session, Trainee};
+use crate::store::Phase;
+use crate::training::Experiment;
 
 /// Rounds before measuring, in which caches fill and kernels are compiled and tuned.
 const WARM_UP_ROUNDS: usize = 3;
@@ -56,16 +54,16 @@ impl Comparison {
 /// # Errors
 /// If the device fails.
 pub fn mlp_forward(
-    dense: &Llama,
-    sparse: &Llama,
+    dense: &Model,
+    sparse: &Model,
     config: &Config,
     device: &Device,
 ) -> Result<Comparison> {
     let (dense, sparse) = (dense.valid(), sparse.valid());
     let shape = [config.batch, config.context, config.d_model];
     let input = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
-    let forward = |model: &Llama| {
-        let output = model.layers[0].mlp.forward(input.clone());
+    let forward = |model: &Model| {
+        let output = model.mlp(0, input.clone());
         finish(device, output)
     };
     interleave(MLP_ROUNDS, || forward(&dense), || forward(&sparse))
@@ -75,15 +73,13 @@ pub fn mlp_forward(
 ///
 /// # Errors
 /// If a checkpoint cannot be read or the device fails.
-pub fn training_step(session: &Session, state: &State) -> Result<Comparison> {
-    let config = session.config;
-    let mut dense = Some(session.trainee(Phase::Dense, &state.dense, None)?);
-    let mut sparse = Some(session.trainee(Phase::Sparse, &state.sparse, None)?);
-    let batch = data::training_batch(&session.corpus.train, config, config.steps, &session.device);
-    let lr = learning_rate(config.steps, config);
+pub fn training_step(experiment: &Experiment) -> Result<Comparison> {
+    let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
+    let (mut dense, mut sparse) = (trainee(Phase::Dense)?, trainee(Phase::Sparse)?);
+    let session = experiment.session();
     let step = |slot: &mut Option<Trainee>| {
-        let (trained, loss) =
-            slot.take().expect("each step puts the trainee back").step(&batch, lr);
+        let trainee = slot.take().expect("each step puts the trainee back");
+        let (trained, loss) = trainee.step(experiment.config.steps, &session);
         *slot = Some(trained);
         finish(&session.device, loss)
     };

@@ -47,7 +47,7 @@ pub struct TrainArgs {
     pub decay: Decay,
 
     /// Steps in which the learning rate rises
-    #[arg(long, value_name = "STEPS", default_value_t = train().warm_up)]
+    #[arg(long, value_name = "STEPS", default_value_t = train().warm_up as usize)]
     pub warm_up: usize,
 
     /// Largest norm of a parameter's gradient
@@ -85,12 +85,13 @@ impl TrainArgs {
             accumulate: self.accumulate,
             lr: self.lr,
             decay: self.decay,
-            warm_up: self.warm_up,
+            warm_up: self.warm_up as f64,
             gradient_norm: self.clip,
             weight_decay: self.weight_decay,
             eval_every: self.eval_every,
             save_every: self.save_every,
             seed: self.seed,
+            ..train()
         }
     }
 }

@@ -118,7 +118,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
         let checkpoint = Checkpoint::open(folder)?;
         let corpus = Corpus::of(&checkpoint, &args.text.corpus, sequences.context)?;
         let model = checkpoint.load(&device, args.device.precision())?;
-        losses.push(evaluate(&model, &corpus.held_out(sequences, &device))?);
+        losses.push(evaluate(&model, &corpus.held_out(sequences, Corpus::EVALUATED, &device))?);
         models.push(model);
         limits.push(checkpoint.config().context());
         progress.set(models.len());

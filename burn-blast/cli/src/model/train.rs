@@ -2,13 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
 use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
-use burn_blast_models::fine_tune::{Job, Objective, Progress as RunProgress};
+use burn_blast_models::fine_tune::{Job, Objective, Progress as RunProgress, stop_on_ctrl_c};
 use burn_blast_models::one_shot::{Method, OneShot, sample};
 use burn_blast_models::{Checkpoint, Corpus, Form, Model, Precision};
 use serde_json::Value;
@@ -16,9 +15,6 @@ use serde_json::Value;
 use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
 use crate::progress::Progress;
 use crate::{Error, Status};
-
-/// Exit code of a process stopped by Ctrl-C.
-const INTERRUPTED: i32 = 130;
 
 /// Sequences of a calibration, and tokens in each, unless asked for otherwise.
 const SAMPLE: (usize, usize) = (64, 128);
@@ -136,19 +132,6 @@ fn report(run: &RunProgress, progress: &Progress) {
         }
         None => progress.message(line),
     }
-}
-
-/// Set when Ctrl-C was pressed; the second time it ends the process at once.
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
-    let stopped = Arc::new(AtomicBool::new(false));
-    let flag = stopped.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(INTERRUPTED);
-        }
-        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
-    })?;
-    Ok(stopped)
 }
 
 /// Sparsifies a model without training.

@@ -5,8 +5,10 @@
 //! | `objective.rs`, `losses.rs` | what is minimised |
 //! | `trainer.rs` | the loop |
 //! | `schedule.rs` | the learning rate |
-//! | `run_folder.rs` | what an interrupted run leaves |
+//! | `interrupt.rs`, `run_folder.rs` | stopping, and what an interrupted run leaves |
 
+#[cfg(feature = "ctrlc")]
+mod interrupt;
 mod losses;
 mod objective;
 mod run_folder;
@@ -21,6 +23,8 @@ use burn::module::Module;
 use burn_blast::prune::BlastConfig;
 use serde_json::Value;
 
+#[cfg(feature = "ctrlc")]
+pub use interrupt::{INTERRUPTED, stop_on_ctrl_c};
 pub use losses::{divergence, features, next_token};
 pub use objective::Objective;
 pub use run_folder::{Log, RunFolder};
@@ -47,18 +51,24 @@ pub struct TrainConfig {
     /// How the learning rate falls after its rise.
     #[config(default = "Decay::Cosine")]
     pub decay: Decay,
-    /// Steps in which the learning rate rises.
-    #[config(default = 50)]
-    pub warm_up: usize,
+    /// Steps in which the learning rate rises; the last one may count in part.
+    #[config(default = 50.0)]
+    pub warm_up: f64,
     /// Largest norm of a parameter's gradient.
     #[config(default = 1.0)]
     pub gradient_norm: f32,
     /// Decay of the weights.
     #[config(default = 0.01)]
     pub weight_decay: f32,
+    /// Steps from one entry of the loss curve to the next.
+    #[config(default = 10)]
+    pub log_every: usize,
     /// Steps from one evaluation to the next.
     #[config(default = 100)]
     pub eval_every: usize,
+    /// Held-out sequences that an evaluation scores at most.
+    #[config(default = "Corpus::EVALUATED")]
+    pub evaluated: usize,
     /// Steps from one checkpoint to the next.
     #[config(default = 200)]
     pub save_every: usize,
@@ -77,6 +87,7 @@ impl TrainConfig {
         Error::at_least_one(&[
             ("steps", self.steps),
             ("accumulate", self.accumulate),
+            ("log-every", self.log_every),
             ("eval-every", self.eval_every),
             ("save-every", self.save_every),
         ])?;
@@ -89,8 +100,7 @@ impl TrainConfig {
 
     /// The learning rate over the run.
     pub fn schedule(&self) -> Schedule {
-        let (peak, warm_up) = (self.lr, self.warm_up as f64);
-        Schedule { peak, warm_up, steps: self.steps, decay: self.decay }
+        Schedule { peak: self.lr, warm_up: self.warm_up, steps: self.steps, decay: self.decay }
     }
 }
 
@@ -99,6 +109,8 @@ impl TrainConfig {
 pub struct Progress {
     /// Optimizer steps done.
     pub step: usize,
+    /// Seconds they took, up to the latest losses that were read, without evaluations and checkpoints.
+    pub seconds: f64,
     /// Mean training loss of the latest steps that were read, in nats per token.
     pub loss: Option<f64>,
     /// Share of blocks removed, if the run prunes.
@@ -173,7 +185,7 @@ pub(crate) mod tests {
             .with_sequences(Sequences { context: 16, batch: 2 })
             .with_accumulate(2)
             .with_lr(1e-2)
-            .with_warm_up(2)
+            .with_warm_up(2.0)
             .with_weight_decay(0.0)
             .with_eval_every(6)
             .with_save_every(6)

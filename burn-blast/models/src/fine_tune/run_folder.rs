@@ -25,6 +25,12 @@ pub struct Log {
     pub losses: Vec<(usize, f64)>,
     /// Loss of the next token on held-out text.
     pub validation: Vec<(usize, f64)>,
+    /// Share of blocks removed, if the run prunes.
+    #[serde(default)]
+    pub sparsity: Vec<(usize, f64)>,
+    /// Share of blocks exchanged by an update of the patterns.
+    #[serde(default)]
+    pub churn: Vec<(usize, f64)>,
     /// Name of the last checkpoint.
     checkpoint: Option<String>,
 }

@@ -18,9 +18,6 @@ use crate::corpus::{Batch, Corpus};
 use crate::generate::to_host;
 use crate::{Error, Model};
 
-/// Steps between two entries of the loss curve.
-const LOG_EVERY: usize = 10;
-
 /// Mean loss of the next token over batches, in nats.
 ///
 /// # Errors
@@ -77,7 +74,7 @@ impl Trainee {
     }
 
     /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
-    fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
+    pub fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
         let Session { config, corpus, objective, device } = session;
         let mut gradients = GradientsAccumulator::new();
         let mut total: Option<Tensor<1>> = None;
@@ -97,9 +94,22 @@ impl Trainee {
     fn progress(&self, log: &Log) -> Progress {
         Progress {
             step: log.steps,
+            seconds: log.seconds,
             loss: log.losses.last().map(|(_, loss)| *loss),
             sparsity: self.monitor.as_ref().map(|monitor| monitor.snapshot().sparsity),
             held_out: None,
+        }
+    }
+
+    /// Records what the pruning did in the latest step.
+    fn record_pruning(&self, log: &mut Log, log_every: usize) {
+        let Some(monitor) = &self.monitor else { return };
+        let snapshot = monitor.snapshot();
+        if log.steps.is_multiple_of(log_every) {
+            log.sparsity.push((log.steps, snapshot.sparsity));
+        }
+        if snapshot.layers.iter().any(|layer| layer.step == log.steps) {
+            log.churn.push((log.steps, snapshot.churn));
         }
     }
 
@@ -150,7 +160,8 @@ impl Session<'_> {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<(Trainee, bool), Error> {
         let config = self.config;
-        let held_out = self.corpus.held_out(config.sequences, &self.device.clone().inner());
+        let device = self.device.clone().inner();
+        let held_out = self.corpus.held_out(config.sequences, config.evaluated, &device);
         let mut pending = Vec::new();
         let mut clock = Instant::now();
         while folder.log.steps < config.steps {
@@ -158,9 +169,10 @@ impl Session<'_> {
             (trainee, loss) = trainee.step(folder.log.steps * config.accumulate, self);
             pending.push(loss);
             folder.log.steps += 1;
+            trainee.record_pruning(&mut folder.log, config.log_every);
             let (step, last) = (folder.log.steps, folder.log.steps == config.steps);
             let evaluates = step.is_multiple_of(config.eval_every) || last;
-            if step.is_multiple_of(LOG_EVERY) || evaluates {
+            if step.is_multiple_of(config.log_every) || evaluates {
                 drain(&mut pending, &mut clock, &mut folder.log)?;
             }
             let mut progress = trainee.progress(&folder.log);
