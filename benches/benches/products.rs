@@ -1,4 +1,4 @@
-//! Forward product and whole backward pass of one layer, block-sparse beside Burn's dense on Flex.
+//! Forward and backward pass of one layer, block-sparse beside Burn's dense one, on Flex.
 //!
 //! `cargo bench -p blast-bench` times them; `cargo test` runs each once, after checking it.
 
@@ -15,7 +15,7 @@ const D_OUTPUT: usize = 8192;
 /// Rows of a small training batch, and of one decoded token.
 const ROWS: [usize; 2] = [256, 1];
 
-/// Share of blocks removed, in per cent.
+/// Percentages of blocks removed.
 const SPARSITY: [u32; 4] = [50, 80, 90, 95];
 
 fn main() {
@@ -37,7 +37,7 @@ fn input(rows: usize, device: &Device) -> Tensor<2> {
     Tensor::random([rows, D_INPUT], Distribution::Default, device)
 }
 
-/// What is timed must be right: the sparse product is the dense one of the same weight.
+/// Checks that the sparse product equals the dense product of the same weight.
 fn check() {
     let device = Device::flex();
     let (layer, x) = (layer(90, &device), input(3, &device));

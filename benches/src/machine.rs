@@ -1,4 +1,4 @@
-//! The machine of a run, as a reader of its numbers must know it.
+//! The description of the machine in a record.
 
 use std::fs;
 use std::path::Path;
