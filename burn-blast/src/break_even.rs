@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_blast_kernels::{BlockPattern, PathReason};
 use serde::{Deserialize, Serialize};
 
-/// Largest factor between a size and the measured one that still speaks for it. Guess.
+/// Largest factor between a size and a measured size that is used for it. Guess.
 const NEAR: f64 = 4.0;
 
 /// Measured break-even points of one device. [`tuning::apply`](crate::tuning::apply) gives it to the layers of a model.
@@ -41,7 +41,7 @@ pub struct BreakEven {
 }
 
 impl TuningTable {
-    /// The break-even point of the nearest size that was measured with this block and type, if any is near.
+    /// The break-even point of the nearest size that was measured with this block size and type, if one is near.
     pub(crate) fn reason(
         &self,
         pattern: &BlockPattern,

@@ -1,12 +1,12 @@
-//! Sparsifying a trained layer without training, from a sample of its inputs.
+//! One-shot sparsification of a trained layer, from a sample of its inputs.
 //!
-//! A [`Calibration`] sums up the inputs a layer sees. From it follow scores that weigh a block by what it does to
-//! outputs, and the best values for the blocks that stay.
+//! A [`Calibration`] sums up the inputs of a layer. It scores blocks by their effect on the outputs, and gives the best
+//! values for the blocks that are kept.
 //!
-//! Prior art: scores are those of Wanda ([arXiv 2306.11695](https://arxiv.org/abs/2306.11695)), `|w| · ‖x‖`, as a
-//! Frobenius norm over a block. The correction is the least-squares problem behind SparseGPT
-//! ([arXiv 2301.00774](https://arxiv.org/abs/2301.00774)), which that method solves greedily; with whole blocks removed
-//! it splits into one small linear system for each block column, solved exactly here.
+//! The scores follow Wanda ([arXiv 2306.11695](https://arxiv.org/abs/2306.11695)): `|w| · ‖x‖`, as a Frobenius norm over a
+//! block. The correction is the least-squares problem behind SparseGPT
+//! ([arXiv 2301.00774](https://arxiv.org/abs/2301.00774)), which solves it greedily. With whole blocks removed it
+//! separates into one small linear system per block column, which is solved exactly here.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};
@@ -36,7 +36,7 @@ use nalgebra::{Cholesky, DMatrix};
 use crate::functions::dense_block_norms;
 use crate::ops::packed;
 
-/// What a layer's inputs have in common: `xᵀ · x` over all rows seen.
+/// The inputs of a layer summed up as `xᵀ · x` over all rows.
 #[derive(Debug, Clone)]
 pub struct Calibration {
     gram: Tensor<2>,
@@ -47,10 +47,10 @@ pub struct Calibration {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CalibrationError {
-    /// No input had been added.
-    #[error("the calibration has seen no input: call `add` with what the layer takes first")]
+    /// No inputs were added.
+    #[error("the calibration has no inputs: call `add` with inputs of the layer first")]
     Empty,
-    /// Inputs are infinite, not numbers, or all zero.
+    /// Inputs are not finite, or all zero.
     #[error("the inputs of the calibration {what}: they must be finite, and some of them not zero")]
     Inputs {
         /// What is wrong with them.
@@ -75,7 +75,7 @@ pub enum CalibrationError {
 }
 
 impl Calibration {
-    /// No inputs yet, for a layer of `d_input` features.
+    /// A calibration without inputs, for a layer of `d_input` features.
     pub fn new(d_input: usize, device: &Device) -> Self {
         Self { gram: Tensor::zeros([d_input, d_input], (device, DType::F32)), rows: 0 }
     }
@@ -110,14 +110,14 @@ impl Calibration {
         gram.iter().step_by(self.gram.dims()[0] + 1).map(|square| square.sqrt()).collect()
     }
 
-    /// Score of each block by number: the Frobenius norm of the block with its rows scaled by the norms of their
+    /// Score of each block, by block number: the Frobenius norm of the block with its rows scaled by the norms of their
     /// input features.
     ///
     /// # Shapes
     /// - `weight`: `[d_input, d_output]`
     ///
     /// # Panics
-    /// If `weight` takes other inputs.
+    /// If `weight` has another `d_input`.
     pub fn scores(&self, weight: Tensor<2>, block: BlockSize) -> Vec<f32> {
         let norms = TensorData::new(self.norms(), [self.shape_of(&weight).rows(), 1]);
         let norms = Tensor::<2>::from_data(norms, (&weight.device(), DType::F32));
@@ -128,7 +128,7 @@ impl Calibration {
     /// at least one. Ties go to the lower block number.
     ///
     /// # Panics
-    /// If `weight` takes other inputs, or `sparsity` is not in `[0, 1]`.
+    /// If `weight` has another `d_input`, or `sparsity` is not in `[0, 1]`.
     pub fn select(&self, weight: Tensor<2>, block: BlockSize, sparsity: f64) -> BlockPattern {
         assert!((0.0..=1.0).contains(&sparsity), "sparsity must be in [0, 1], but is {sparsity}");
         let shape = self.shape_of(&weight);
@@ -136,7 +136,7 @@ impl Calibration {
         BlockPattern::best(shape, block, &scores, kept_blocks(sparsity, scores.len()))
     }
 
-    /// Values of the kept blocks that change the outputs for the inputs seen least:
+    /// Values of the kept blocks that change the outputs for the calibration inputs least:
     /// `argmin ‖x · w − x · v‖² + λ ‖w − v‖²` over `v` on the pattern, where `λ` is `damping` times the mean square of
     /// an input feature summed over the rows. Solved in f64 on the host, one system of the kept rows for each block
     /// column.
@@ -150,7 +150,7 @@ impl Calibration {
     /// rounding of the sums.
     ///
     /// # Panics
-    /// If `weight` takes other inputs or does not have the pattern's shape.
+    /// If `weight` has another `d_input` or does not have the pattern's shape.
     pub fn correct(
         &self,
         weight: Tensor<2>,
@@ -209,7 +209,7 @@ impl Systems {
         Ok(Self { gram, weight, product, lambda: damping * mean })
     }
 
-    /// Writes the blocks of one column, if their system has a solution.
+    /// Solves one block column and writes its blocks, if the system has a solution.
     fn solve(&self, pattern: &BlockPattern, col: usize, values: &mut [f32]) -> Option<()> {
         let b = pattern.block().get();
         let slots = pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize;

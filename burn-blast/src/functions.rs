@@ -1,5 +1,4 @@
-//! The operations on [`Tensor`]s: shapes checked, leading axes flattened, quantised inputs dequantised unless there is
-//! a kernel for them.
+//! The operations on [`Tensor`]s. They check shapes, and dequantise inputs that have no kernel for integers.
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -9,7 +8,7 @@ pub use crate::feed_forward::{GatedPatterns, MlpPatterns};
 pub use crate::ops::BlastOps;
 use crate::quantize::is_int8;
 
-/// Applies `product` to `input` with its leading axes flattened, and restores them.
+/// Applies `product` to `input` with its leading axes flattened, and restores the axes.
 pub(crate) fn by_rows<const D: usize>(
     input: Tensor<D>,
     d_input: usize,
@@ -28,7 +27,7 @@ pub(crate) fn by_rows<const D: usize>(
     output.reshape(dims)
 }
 
-/// `y = x · w + bias`. Values quantised by [`quantize`](crate::module::quantize()) are multiplied as integers.
+/// `y = x · w + bias`. Values that were quantised by [`quantize`](crate::module::quantize()) are multiplied as integers.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`
@@ -67,10 +66,10 @@ fn spmm_int8(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<
     Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_int8(x, values, pattern.clone()))
 }
 
-/// [`spmm`] whose backward also gives `probe` a gradient: the norm of every block of the weight gradient.
+/// [`spmm`] whose backward pass also gives a gradient to `probe`: the norm of every block of the weight gradient.
 ///
 /// # Shapes
-/// As [`spmm`]; `probe`: `[block_rows, block_cols]`, only its gradient matters.
+/// As [`spmm`]; `probe`: `[block_rows, block_cols]`. Only its gradient matters.
 ///
 /// # Panics
 /// If a shape or data type does not fit.
@@ -90,7 +89,7 @@ pub fn spmm_probed(
     ))
 }
 
-/// `down(activation(gate(x)) · up(x))` of packed values, without bias. Keeps nothing for the backward pass but `x`.
+/// `down(activation(gate(x)) · up(x))` of packed values, without bias. Saves only `x` for the backward pass.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`; `gate`, `up`, `down`: `[nnz, b, b]` of their patterns
@@ -113,7 +112,7 @@ pub fn gated_mlp(
     check_dtypes(x.dtype(), down.dtype());
     assert!(
         first.shape() == second.shape() && first.shape().cols() == last.shape().rows(),
-        "gate and up must have one size, and down must take what they give"
+        "gate and up must have the same size, and d_input of down must be d_output of gate"
     );
     assert!(
         first.block() == second.block() && first.block() == last.block(),
@@ -128,7 +127,7 @@ pub fn gated_mlp(
     ))
 }
 
-/// `down(activation(up(x) + up_bias)) + down_bias` of packed values. Keeps nothing for the backward pass but `x`.
+/// `down(activation(up(x) + up_bias)) + down_bias` of packed values. Saves only `x` for the backward pass.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`; `up`, `down`: `[nnz, b, b]` of their patterns; biases: `[d_ff]`, `[d_output]`
@@ -153,7 +152,7 @@ pub fn mlp(
     for dtype in [down.dtype(), up_bias.dtype(), down_bias.dtype()] {
         check_dtypes(x.dtype(), dtype);
     }
-    assert!(first.shape().cols() == last.shape().rows(), "down must take what up gives");
+    assert!(first.shape().cols() == last.shape().rows(), "d_input of down must be d_output of up");
     assert!(
         first.block() == last.block(),
         "the two layers must have one block size: call them one by one"
@@ -233,7 +232,7 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
     let [rows, cols] = dense.dims();
     let shape = MatrixShape::new(rows, cols).expect("a weight has elements");
     let full = BlockPattern::dense(shape, block);
-    // In half precision most blocks of a layer would tie.
+    // In half precision most blocks of a layer would have the same norm.
     let by_slot = block_norms(pack(dense, &full).cast(DType::F32), &full).into_data();
     let mut norms = vec![0.0; full.block_count()];
     for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
@@ -242,7 +241,7 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
     norms
 }
 
-/// Frobenius norm of every block of `xᵀ · dy`, kept or not. Not differentiable.
+/// Frobenius norm of every block of `xᵀ · dy`, kept or absent. Not differentiable.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `dy`: `[m, d_output]`
@@ -328,7 +327,7 @@ fn outer_operands(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> (Tenso
     (x, dy)
 }
 
-/// The kernels read floats: a quantised tensor is dequantised first.
+/// The tensor, dequantised if it is quantised.
 fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match tensor.dtype() {
         DType::QFloat(_) => tensor.dequantize(),

@@ -26,13 +26,14 @@
 //! quantize
 //! backends / window
 //! ops / break_even
-//! feed_forward
+//! feed_forward / error
 //! ```
 
 mod backends;
 mod break_even;
 #[cfg(feature = "calibrate")]
 pub mod calibrate;
+mod error;
 mod feed_forward;
 pub mod functions;
 pub mod io;

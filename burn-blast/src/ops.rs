@@ -9,7 +9,7 @@ use burn_blast_kernels::BlockPattern;
 
 use crate::feed_forward::{GatedPatterns, MlpPatterns, activate, activate_backward};
 
-/// Multiplication by a block-sparse weight, its gradients, and what pruning reads.
+/// Multiplication by a block-sparse weight, its gradients, and the norms that pruning ranks blocks by.
 ///
 /// `y[m, n] = Σ_k x[m, k] · w[k, n]`, where `w` of `[d_input, d_output]` is given as packed `values`
 /// of `[nnz, b, b]` and a [`BlockPattern`]. All tensors of one call share a data type; sums are kept in
@@ -41,8 +41,8 @@ pub trait BlastOps: Backend {
         pattern: BlockPattern,
     ) -> FloatTensor<Self>;
 
-    /// [`spmm`](Self::spmm) whose backward also fills the gradient of `probe` with the norm of every
-    /// block of the weight gradient, kept or not. Shape of `probe`: `[block_rows, block_cols]`.
+    /// [`spmm`](Self::spmm) whose backward pass also gives `probe` a gradient: the norm of every block of the weight
+    /// gradient, kept or absent. Shape of `probe`: `[block_rows, block_cols]`.
     #[fusion(default)]
     fn spmm_probed(
         x: FloatTensor<Self>,
@@ -54,8 +54,8 @@ pub trait BlastOps: Backend {
         Self::spmm(x, values, pattern)
     }
 
-    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::module::quantize()): 8-bit integers and one f32 scale a
-    /// block. Only `x` gets a gradient.
+    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::module::quantize()): 8-bit integers and
+    /// one f32 scale per block. Only `x` gets a gradient.
     #[fusion(dtype = x, shape = rows_by(x, pattern.shape().cols()))]
     fn spmm_int8(
         x: FloatTensor<Self>,
@@ -87,7 +87,7 @@ pub trait BlastOps: Backend {
     #[fusion(dtype = values, shape = Shape::new([pattern.nnz()]))]
     fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
 
-    /// Frobenius norm of every block of `xᵀ · dy`, kept or not, without storing that product.
+    /// Frobenius norm of every block of `xᵀ · dy`, kept or absent, without storing that product.
     /// Result `[block_rows, block_cols]`.
     #[fusion(dtype = x, shape = Shape::new([pattern.block_rows(), pattern.block_cols()]))]
     fn grad_block_norms(
@@ -106,8 +106,8 @@ pub trait BlastOps: Backend {
     #[fusion(dtype = values, shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]))]
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
 
-    /// `down(activation(gate(x)) · up(x))`, which keeps no hidden features. Shapes: `x [m, d_model]`, result
-    /// `[m, d_output]`; the values as their patterns say.
+    /// `down(activation(gate(x)) · up(x))`, without saving hidden features. Shapes: `x [m, d_model]`, result
+    /// `[m, d_output]`, values `[nnz, b, b]` of their patterns.
     #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]
     fn gated_mlp(
         x: FloatTensor<Self>,
@@ -123,7 +123,7 @@ pub trait BlastOps: Backend {
     }
 
     /// Gradients of [`gated_mlp`](Self::gated_mlp) for `x`, `gate`, `up` and `down`, in this order, from the
-    /// gradient `dy` of its result. The hidden features are computed again.
+    /// gradient `dy` of its result. The hidden features are re-computed.
     #[fusion(meta = |x, gate, up, down, _dy, _patterns| {
         (x.clone(), gate.clone(), up.clone(), down.clone())
     })]
@@ -151,8 +151,8 @@ pub trait BlastOps: Backend {
         (dx, dgate, dup, Self::sddmm(h, dy, patterns.down))
     }
 
-    /// `down(activation(up(x) + up_bias)) + down_bias`, which keeps no hidden features. Shapes: `x [m, d_model]`,
-    /// `up_bias [d_ff]`, `down_bias [d_output]`, result `[m, d_output]`; the values as their patterns say.
+    /// `down(activation(up(x) + up_bias)) + down_bias`, without saving hidden features. Shapes: `x [m, d_model]`,
+    /// `up_bias [d_ff]`, `down_bias [d_output]`, result `[m, d_output]`, values `[nnz, b, b]` of their patterns.
     #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]
     fn mlp(
         x: FloatTensor<Self>,
@@ -168,7 +168,7 @@ pub trait BlastOps: Backend {
     }
 
     /// Gradients of [`mlp`](Self::mlp) for `x`, `up`, `up_bias` and `down`, in this order, from the gradient `dy` of its
-    /// result; that of `down_bias` is `Σ_m dy`. The hidden features are computed again.
+    /// result. The gradient of `down_bias` is `Σ_m dy`. The hidden features are re-computed.
     #[fusion(meta = |x, up, up_bias, down, _dy, _patterns| {
         (x.clone(), up.clone(), up_bias.clone(), down.clone())
     })]

@@ -7,30 +7,20 @@ use burn::tensor::quantization::{
 };
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast_kernels::{BlockPattern, BlockSize};
-use thiserror::Error;
 
 use crate::backends::is_host;
+use crate::error::LayerError;
 use crate::ops::packed;
 use crate::window::{self, weights};
 
-/// Why a model was not quantised.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum QuantizeError {
-    /// There is nothing to do.
-    #[error(
-        "the model has no block-sparse weight: replace its linear layers by BlockSparseLinear, or use Burn's Quantizer for dense ones"
-    )]
-    NothingToQuantize,
-}
-
-/// Rounds every block-sparse weight of a model to 8-bit integers, with one f32 scale a block: a quarter of the bytes.
+/// Rounds every block-sparse weight of a model to 8-bit integers, with one f32 scale per block: a quarter of the
+/// bytes.
 ///
-/// The values become tensors of Burn's own quantised type. Products with few rows read the integers; others may
-/// multiply them by their scales first. Inputs, outputs and everything else of the model stay as they are, and so
-/// does the pattern. Such a weight is frozen: gradients pass through it to its input, for adapters and the layers
-/// before it, and [`Blast`](crate::prune::Blast) refuses to prune it. The largest value of a block becomes ±127 steps; each
-/// value is off by at most half a step. A weight that keeps no block stays as it is.
+/// The values become tensors of Burn's own quantised type. Products with few rows read the integers; other products may
+/// dequantise them first. The patterns and the other parameters of the model do not change. The weight is frozen:
+/// gradients pass through it to adapters and to the layers before it, and [`Blast`](crate::prune::Blast) refuses to prune
+/// it. The largest value of a block becomes ±127 steps, and each value is off by at most half a step. A weight that keeps
+/// no block does not change.
 ///
 /// # Errors
 /// If the model has no block-sparse weight.
@@ -45,16 +35,16 @@ pub enum QuantizeError {
 /// let small = quantize(layer.clone())?;
 /// assert!(small.bytes() < layer.bytes() / 3);
 /// assert_eq!(small.forward(Tensor::<2>::ones([1, 64], &device)).dims(), [1, 128]);
-/// # Ok::<(), burn_blast::module::QuantizeError>(())
+/// # Ok::<(), burn_blast::module::LayerError>(())
 /// ```
-pub fn quantize<M: Module>(model: M) -> Result<M, QuantizeError> {
+pub fn quantize<M: Module>(model: M) -> Result<M, LayerError> {
     if weights(&model).is_empty() {
-        return Err(QuantizeError::NothingToQuantize);
+        return Err(LayerError::NothingToQuantize);
     }
     Ok(model.map(&mut Int8))
 }
 
-/// One scale for each block, stored as the backend of the device does.
+/// One scale per block, stored as the backend of the device stores it.
 fn scheme(block: BlockSize, device: &Device) -> QuantScheme {
     QuantScheme::default()
         .with_value(QuantValue::Q8S)
@@ -71,11 +61,11 @@ fn side(block: BlockSize) -> u8 {
     u8::try_from(block.get()).expect("a block is at most 128 on a side")
 }
 
-/// Whether values of this type are integers with one f32 scale a block, as [`quantize`] makes them: in a file or on
-/// a device, where backends store them in their own ways.
+/// Whether values of this type are integers with one f32 scale per block, as [`quantize`] makes them, in a file or in
+/// the storage of any backend.
 pub(crate) fn is_int8(dtype: DType, block: BlockSize) -> bool {
     let DType::QFloat(found) = dtype else { return false };
-    // Compared whole: one from a file may be in no valid state.
+    // All fields are compared: a scheme from a file may be in no valid state.
     let of_block = QuantBlock::new([side(block); 2]);
     matches!(found.value, QuantValue::Q8S | QuantValue::Q8F)
         && matches!(found.store, QuantStore::Native | QuantStore::PackedU32(0))
@@ -85,7 +75,7 @@ pub(crate) fn is_int8(dtype: DType, block: BlockSize) -> bool {
         && found.block_size() == Some(of_block)
 }
 
-/// The type that such values of a file take on a device, whichever backend wrote it: their bytes are the same.
+/// The type that quantised values of a file take on a device. The bytes are the same for every backend.
 pub(crate) fn as_loaded(dtype: DType, device: &Device) -> DType {
     match dtype {
         DType::QFloat(scheme) => DType::QFloat(scheme.with_store(store(device))),

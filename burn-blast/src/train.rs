@@ -1,7 +1,7 @@
 //! Sparsity, churn and size as metrics of [`burn::train`].
 //!
 //! # In `SupervisedTraining`
-//! The optimizer passed to `Learner::new` is all that differs from dense training:
+//! Only the optimizer passed to `Learner::new` differs from dense training:
 //! ```no_run
 //! # use burn::data::dataloader::DataLoader;
 //! # use burn::train::{InferenceStep, Learner, SupervisedTraining, TrainStep};
@@ -44,7 +44,7 @@ use burn::train::metric::{
 
 use crate::prune::Monitor;
 
-/// Declares a metric that reads one number off a run's monitor.
+/// Declares a metric that reads one number from the monitor of a run.
 macro_rules! monitor_metric {
     ($(#[$doc:meta])* $name:ident, $title:literal, $unit:literal, |$snapshot:ident| $value:expr) => {
         $(#[$doc])*
@@ -55,7 +55,7 @@ macro_rules! monitor_metric {
         }
 
         impl $name {
-            /// Reads the given run.
+            /// A metric of the given run.
             pub fn new(monitor: &Monitor) -> Self {
                 Self { monitor: monitor.clone(), current: 0.0 }
             }

@@ -21,22 +21,21 @@ const CONTAINER: &str = "Struct:BlockSparseWeight";
 
 /// The weight of a block-sparse layer.
 ///
-/// It holds the kept blocks only, `values [nnz, b, b]`, and the [`BlockPattern`] they belong to; the
-/// format is drawn in [`burn_blast_kernels::pattern`]. Weight, gradient and optimizer moments therefore
-/// all shrink with the kept blocks.
+/// It holds the kept blocks only, `values [nnz, b, b]`, and their [`BlockPattern`]. The format is drawn in
+/// [`burn_blast_kernels::pattern`]. Weight, gradient and optimizer moments therefore shrink with the kept blocks.
 ///
-/// Load files with [`io::load`](crate::io::load), which checks everything first. Burn's own loading accepts only
-/// records with the same number of blocks, and panics on indices that are no pattern of this weight, since a
-/// module walk cannot return an error.
+/// Load files with [`io::load`](crate::io::load), which checks everything first. Burn's own loading accepts only records
+/// with the same number of blocks, and panics on indices that are not a pattern of this weight, since a module walk
+/// cannot return an error.
 ///
-/// In a record it appears as `values`, `row_idx [nnz]`, `col_ptr [block_cols + 1]` and `layout [5]`. While an
-/// update that grows by gradient is one step ahead it also has a `probe [block_rows, block_cols]`, whose
-/// gradient is the norm of every block's gradient; see [`functions::spmm_probed`](crate::functions::spmm_probed).
+/// A record holds it as `values`, `row_idx [nnz]`, `col_ptr [block_cols + 1]` and `layout [5]`. In the step before an
+/// update that grows by gradient it also has a `probe [block_rows, block_cols]`, whose gradient is the gradient norm of
+/// every block. See [`functions::spmm_probed`](crate::functions::spmm_probed).
 #[derive(Debug, Clone)]
 pub struct BlockSparseWeight {
     values: Param<Tensor<3>>,
     probe: Option<Param<Tensor<2>>>,
-    /// Fixed, so that replicas of the weight arm the same parameter.
+    /// Fixed, so that the probes of all replicas are one parameter.
     probe_id: ParamId,
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
@@ -92,7 +91,7 @@ impl BlockSparseWeight {
         Ok(Self::from_dense(dense, BlockPattern::from_mask(&mask)))
     }
 
-    /// The weight of some of its block rows and block columns, in their order.
+    /// The weight restricted to some of its block rows and block columns, in their order.
     ///
     /// # Panics
     /// If none are left of either.
@@ -155,12 +154,12 @@ impl BlockSparseWeight {
         matches!(self.dtype(), DType::QFloat(_))
     }
 
-    /// Type that inputs have: that of the values or, where they are quantised, of those that they were made from.
+    /// Type of inputs: the type of the values, before they were quantised.
     pub(crate) fn float_dtype(&self) -> DType {
         if self.is_quantized() { self.float } else { self.dtype() }
     }
 
-    /// The packed values, or what quantised ones stand for.
+    /// The packed values, dequantised if they are quantised.
     pub(crate) fn float_values(&self) -> Tensor<3> {
         match self.is_quantized() {
             true => self.values().dequantize().cast(self.float),
@@ -168,12 +167,12 @@ impl BlockSparseWeight {
         }
     }
 
-    /// Bytes held: values, with their scales if they are quantised, and both index views.
+    /// Bytes of the values, of their scales if they are quantised, and of both index views.
     pub fn bytes(&self) -> usize {
         value_bytes(self.dtype(), &self.pattern) + self.pattern.index_bytes()
     }
 
-    /// Identifier of the values parameter, the key of their gradient.
+    /// Identifier of the values, the key of their gradient.
     pub fn id(&self) -> ParamId {
         self.values.id
     }
@@ -213,7 +212,7 @@ impl BlockSparseWeight {
         };
     }
 
-    /// The recorded indices, made only if a walk reads or replaces them.
+    /// The indices as a record holds them. They are made only if a walk reads or replaces them.
     fn indices(&self) -> [(&'static str, Param<Tensor<1, Int>>); 3] {
         let [layout, row_idx, col_ptr] = indices(&self.pattern, self.probe.is_some());
         let device = self.device();
@@ -228,13 +227,13 @@ impl BlockSparseWeight {
         [(LAYOUT, lazy(0, layout)), (ROW_IDX, lazy(1, row_idx)), (COL_PTR, lazy(2, col_ptr))]
     }
 
-    /// Takes over indices that a walk has replaced.
+    /// Replaces the pattern by indices that a walk may have loaded.
     ///
     /// # Panics
-    /// If they are not a pattern of this weight's size: a walk cannot return an error.
+    /// If they are not a pattern of this weight: a walk cannot return an error.
     fn replace_pattern(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
-        // A record of another number of blocks replaces some of the three and reports an error for the rest:
-        // nothing of it is taken.
+        // A record with another number of blocks replaces some of the three and reports an error for the others. None
+        // are taken then.
         if indices.iter().any(|index| !index.is_initialized()) {
             return;
         }
@@ -285,8 +284,8 @@ impl Module for BlockSparseWeight {
         }
     }
 
-    /// Hands the parameters to the mapper, with the window open, then takes over what it changed: this is
-    /// where an optimizer step changes the number of blocks.
+    /// Passes the parameters to the mapper with the window open, then applies the update it asked for. This is where an
+    /// optimizer step changes the number of blocks.
     fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
         let float = self.float_dtype();
         let ((probe, values), update) = window::open(self.view(self.is_replicated()), || {
@@ -333,7 +332,7 @@ impl Module for BlockSparseWeight {
     }
 
     fn fork(self, device: &Device) -> Self {
-        // Burn detaches what it forks, and to do so dequantises it.
+        // Burn's fork detaches, which would dequantise the values.
         let values = match self.is_quantized() {
             true => self.values.to_device(device),
             false => self.values.fork(device),

@@ -253,6 +253,6 @@ fn layers_that_do_not_follow_each_other_are_refused() {
     assert_eq!(message((8, 16), (8, 17), (16, 8)), "gate and up must have the same size");
     assert_eq!(
         message((8, 16), (8, 16), (17, 8)),
-        "down must take what gate gives: 16 features, not 17"
+        "d_input of down must be d_output of gate: 16 features, not 17"
     );
 }

@@ -116,7 +116,7 @@ pub enum Error {
     NotBuilt(#[from] burn_blast_models::NotBuilt),
     /// The model cannot be quantised.
     #[error("--int8: {0}")]
-    Quantize(#[from] burn_blast::module::QuantizeError),
+    Quantize(#[from] burn_blast::module::LayerError),
     /// Standard output was closed, or refused.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),

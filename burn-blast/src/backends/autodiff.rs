@@ -1,13 +1,13 @@
-//! Backward rules. The verbs close under differentiation, so each rule is another verb:
+//! Backward rules. The gradient of each operation is again an operation of [`BlastOps`]:
 //!
 //! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
 //!   `dprobe = grad_block_norms(x, dy)`
-//! - `spmm_int8`: `dx = spmm_t(dy)` of the values multiplied by their scales, which take no gradient
-//! - `gated_mlp` and `mlp`: backward verbs of their own, which compute the hidden features again
-//! - `pack` and `unpack` are each other's rule
+//! - `spmm_int8`: `dx = spmm_t(dy)` with the dequantised values, which get no gradient
+//! - `gated_mlp` and `mlp`: backward operations of their own, which re-compute the hidden features
+//! - `pack` and `unpack`: each other
 //!
-//! `spmm_t`, `sddmm` and the norms appear only inside backward passes, which Burn does not differentiate
-//! again: they pass through untracked.
+//! `spmm_t`, `sddmm` and the norms are used in backward passes only, which Burn does not differentiate. They are not
+//! tracked.
 
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -24,7 +24,7 @@ use crate::ops::BlastOps;
 #[derive(Debug)]
 struct Spmm;
 
-/// What a product saves for its backward pass: input, values, pattern, which optional parents are there.
+/// What a product saves for its backward pass: input, values and pattern.
 type Saved<B> = (FloatTensor<B>, FloatTensor<B>, BlockPattern);
 
 fn backward_spmm<B: BlastOps, const N: usize>(
@@ -46,13 +46,13 @@ fn backward_spmm<B: BlastOps, const N: usize>(
         grads.register::<B>(node.id, rows_summed::<B>(dy.clone(), &pattern));
     }
     if let Some(node) = parent(probe_at) {
-        // The probe is in f32 whatever the weight: in half precision most norms would tie.
+        // The probe is in f32 for every weight: in half precision most norms would tie.
         let single = |tensor| B::float_cast(tensor, FloatDType::F32);
         grads.register::<B>(node.id, B::grad_block_norms(single(x), single(dy), pattern));
     }
 }
 
-/// Gradient of the bias of a layer from that of its output.
+/// Gradient of the bias of a layer from the gradient of its output.
 fn rows_summed<B: Backend>(dy: FloatTensor<B>, pattern: &BlockPattern) -> FloatTensor<B> {
     B::float_reshape(B::float_sum_dim(dy, 0), Shape::new([pattern.shape().cols()]))
 }

@@ -1,4 +1,4 @@
-//! Burn's own CPU backend: borrowed slices in, owned buffers out, no copy for `f32`.
+//! Burn's own CPU backend. Inputs are borrowed slices, outputs owned buffers, without copies for `f32`.
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
@@ -8,7 +8,7 @@ use burn_blast_kernels::cpu::{self, HostFloat, Mlp, MlpLayer, Values};
 use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexTensor, Layout};
 
-use super::lines;
+use super::aligned;
 use crate::feed_forward::{GatedPatterns, MlpPatterns};
 use crate::ops::{BlastOps, packed};
 
@@ -66,7 +66,7 @@ fn product(
     by_dtype!(x.0, T => {
         let bias = bias.as_ref().map(Host::slice::<T>);
         let values = T::values(values.slice());
-        lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
+        aligned::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
             cpu::spmm_into(x.slice::<T>(), values, bias, &pattern, y);
         })
     })
@@ -99,7 +99,7 @@ impl BlastOps for Flex {
         let (x, integers) = (Host::new(x), Host::new(values.tensor().clone()));
         let values = Values::Int8 { values: integers.slice(), scales: values.scales() };
         by_dtype!(x.0, T => {
-            lines::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
+            aligned::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
                 cpu::spmm_into(x.slice::<T>(), values, None, &pattern, y);
             })
         })
@@ -114,7 +114,7 @@ impl BlastOps for Flex {
         let (dy, values) = (Host::new(dy), Host::new(values));
         by_dtype!(dy.0, T => {
             let values = T::values(values.slice());
-            lines::tensor(Shape::new([m, pattern.shape().rows()]), |dx| {
+            aligned::tensor(Shape::new([m, pattern.shape().rows()]), |dx| {
                 cpu::spmm_t_into(dy.slice::<T>(), values, &pattern, dx);
             })
         })
@@ -128,7 +128,7 @@ impl BlastOps for Flex {
         let m = rows(&x);
         let (x, dy) = (Host::new(x), Host::new(dy));
         by_dtype!(x.0, T => {
-            lines::tensor(packed(&pattern), |dw| {
+            aligned::tensor(packed(&pattern), |dw| {
                 cpu::sddmm_into(x.slice::<T>(), dy.slice(), &pattern, m, dw);
             })
         })
@@ -163,7 +163,7 @@ impl BlastOps for Flex {
         let values = Host::new(values);
         by_dtype!(values.0, T => {
             let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
-            lines::tensor(shape, |dense| pack::unpack_into(values.slice::<T>(), &pattern, dense))
+            aligned::tensor(shape, |dense| pack::unpack_into(values.slice::<T>(), &pattern, dense))
         })
     }
 
@@ -178,7 +178,7 @@ impl BlastOps for Flex {
         let [x, gate, up, down] = [x, gate, up, down].map(Host::new);
         by_dtype!(x.0, T => {
             let mlp = gated::<T>(&gate, &up, &down, &patterns);
-            lines::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
+            aligned::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
                 cpu::mlp_into(x.slice::<T>(), &mlp, y);
             })
         })
@@ -221,7 +221,7 @@ impl BlastOps for Flex {
                 down_bias: Some(&down_bias),
                 ..plain::<T>(&up, &up_bias, &down, &patterns)
             };
-            lines::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
+            aligned::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
                 cpu::mlp_into(x.slice::<T>(), &mlp, y);
             })
         })

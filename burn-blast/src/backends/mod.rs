@@ -1,12 +1,12 @@
-//! What each backend hands to the kernels crate: slices or buffers, nothing else.
+//! The operations on each backend: slices or buffers go to the kernels crate, tensors come back.
 
+#[cfg(feature = "flex")]
+mod aligned;
 mod autodiff;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
 #[cfg(feature = "flex")]
 mod flex;
-#[cfg(feature = "flex")]
-mod lines;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 

@@ -1,4 +1,4 @@
-//! The deprecated NdArray backend, `f32` only. Gone with Burn 0.23; nothing else depends on this file.
+//! The deprecated NdArray backend, `f32` only. Burn 0.23 drops it; nothing else depends on this file.
 #![allow(deprecated)]
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use burn_ndarray::NdArrayTensor;
 
 use crate::ops::{BlastOps, packed};
 
-/// The elements in row-major order, copied only if they do not lie so.
+/// The elements in row-major order, copied only if they are not stored so.
 fn host(tensor: &NdArrayTensor) -> Cow<'_, [f32]> {
     match tensor {
         NdArrayTensor::F32(storage) => {

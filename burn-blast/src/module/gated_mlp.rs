@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, one_call};
+use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, fuses_products};
 use crate::functions::{GatedPatterns, by_rows, gated_mlp};
 
 /// Configuration of a [`BlockSparseGatedMlp`].
@@ -18,7 +18,7 @@ pub struct BlockSparseGatedMlpConfig {
     /// Side of a block: 8, 16, 32, 64 or 128.
     #[config(default = 32)]
     pub block_size: usize,
-    /// Share of blocks missing from the start.
+    /// Share of blocks that are absent at the start.
     #[config(default = 0.0)]
     pub sparsity: f64,
     /// Whether the three layers have a bias.
@@ -27,7 +27,7 @@ pub struct BlockSparseGatedMlpConfig {
     /// Activation of the gate.
     #[config(default = "MlpActivation::Silu")]
     pub activation: MlpActivation,
-    /// Which blocks a layer that starts sparse keeps follows from this.
+    /// Seed that selects the kept blocks if `sparsity` is above 0.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -72,20 +72,20 @@ impl BlockSparseGatedMlp {
     /// A block of given layers, with SiLU.
     ///
     /// # Panics
-    /// If the sizes of the layers do not follow each other.
+    /// If the sizes of the layers do not fit.
     pub fn new(gate: BlockSparseLinear, up: BlockSparseLinear, down: BlockSparseLinear) -> Self {
         let shape = |layer: &BlockSparseLinear| layer.pattern().shape();
         assert!(shape(&gate) == shape(&up), "gate and up must have the same size");
         assert!(
             shape(&gate).cols() == shape(&down).rows(),
-            "down must take what gate gives: {} features, not {}",
+            "d_input of down must be d_output of gate: {} features, not {}",
             shape(&gate).cols(),
             shape(&down).rows()
         );
         Self { gate, up, down, activation: MlpActivation::Silu }
     }
 
-    /// Chooses the activation of the gate.
+    /// Sets the activation of the gate.
     pub fn with_activation(mut self, activation: MlpActivation) -> Self {
         self.activation = activation;
         self
@@ -114,9 +114,9 @@ impl BlockSparseGatedMlp {
         })
     }
 
-    /// Whether the three products can be one call, which has no bias.
+    /// Whether the three products can be one operation, which has no bias.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let layers = [&self.gate, &self.up, &self.down];
-        layers.iter().all(|layer| layer.bias.is_none()) && one_call(&layers, input)
+        layers.iter().all(|layer| layer.bias.is_none()) && fuses_products(&layers, input)
     }
 }

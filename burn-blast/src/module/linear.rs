@@ -13,6 +13,7 @@ use burn_blast_kernels::{
 
 use crate::backends::{Kernel, device_class, is_host};
 use crate::break_even::TuningTable;
+use crate::error::LayerError;
 use crate::functions::{by_rows, spmm, spmm_probed};
 use crate::weight::BlockSparseWeight;
 
@@ -26,16 +27,16 @@ pub struct BlockSparseLinearConfig {
     /// Side of a block: 8, 16, 32, 64 or 128.
     #[config(default = 32)]
     pub block_size: usize,
-    /// Share of blocks missing from the start, in `[0, 1]`. 0 starts dense.
+    /// Share of blocks that are absent at the start, in `[0, 1]`. The default 0 starts dense.
     #[config(default = 0.0)]
     pub sparsity: f64,
-    /// Which blocks a layer that starts sparse keeps follows from this.
+    /// Seed that selects the kept blocks if `sparsity` is above 0.
     #[config(default = 0)]
     pub seed: u64,
     /// Whether a bias is added.
     #[config(default = true)]
     pub bias: bool,
-    /// How weight and bias are drawn.
+    /// Initializer of weight and bias.
     #[config(
         default = "Initializer::KaimingUniform { gain: 1.0 / f64::sqrt(3.0), fan_out_only: false }"
     )]
@@ -52,16 +53,16 @@ impl BlockSparseLinearConfig {
         self.try_init(device).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Initialises a layer as [`nn::Linear`](burn::nn::Linear) is initialised; for one that starts sparse
-    /// the fan-in counts the kept inputs only, so that outputs keep their size.
+    /// Initialises a layer as [`nn::Linear`](burn::nn::Linear) is initialised. If it starts sparse, the fan-in counts the
+    /// kept inputs only, so that outputs keep their scale.
     ///
     /// # Errors
     /// If a size, the block size or the sparsity is not valid.
-    pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, LinearConfigError> {
+    pub fn try_init(&self, device: &Device) -> Result<BlockSparseLinear, LayerError> {
         let shape = MatrixShape::new(self.d_input, self.d_output)?;
         let block = BlockSize::new(self.block_size)?;
         if !(0.0..=1.0).contains(&self.sparsity) {
-            return Err(LinearConfigError::Sparsity { found: self.sparsity });
+            return Err(LayerError::Sparsity { found: self.sparsity });
         }
         let pattern = BlockPattern::random(shape, block, 1.0 - self.sparsity, self.seed);
         let fan_in = ((self.d_input as f64 * pattern.density()).round() as usize).max(1);
@@ -81,25 +82,10 @@ impl BlockSparseLinearConfig {
     }
 }
 
-/// Why the configuration of a layer was refused.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinearConfigError {
-    /// A size or the block size is not supported.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    /// The sparsity is not a share.
-    #[error("sparsity {found} is not supported: use a share between 0 and 1")]
-    Sparsity {
-        /// The requested sparsity.
-        found: f64,
-    },
-}
-
-/// A linear layer that holds and multiplies by the kept blocks of its weight only.
+/// A linear layer that stores and multiplies by the kept blocks of its weight only.
 ///
-/// `y = x · w + b`, with `w` of `[d_input, d_output]` cut into blocks. It holds the same things while it
-/// trains, in a file, and when it serves. [`Blast`](crate::prune::Blast) changes which blocks it keeps.
+/// `y = x · w + b`, with `w` of `[d_input, d_output]` divided into blocks. Storage is packed in training, in files and in
+/// inference. [`Blast`](crate::prune::Blast) changes which blocks are kept.
 ///
 /// # Example
 /// ```
@@ -136,7 +122,7 @@ impl BlockSparseLinear {
         Self { weight, bias, strategy: Strategy::Auto }
     }
 
-    /// Packs what a dense layer holds: every block that is not all zero.
+    /// Packs the blocks of a dense layer that are not all zero.
     ///
     /// # Errors
     /// If the block size is not supported.
@@ -164,15 +150,14 @@ impl BlockSparseLinear {
         self.weight.to_dense()
     }
 
-    /// The dense layer of the same function.
+    /// The dense layer that computes the same function.
     pub fn into_linear(self) -> Linear {
         let weight = Param::from_tensor(self.to_dense().detach());
         Linear { weight, bias: self.bias }
     }
 
-    /// The layer between some of its blocks of input and output features, which keep their order. `inputs` has an
-    /// entry for each block row, `outputs` for each block column. The layer is new: its parameters have
-    /// new ids and are trainable.
+    /// The layer restricted to some of its blocks of input and output features, which keep their order. `inputs` has an
+    /// entry per block row, `outputs` per block column. The layer is new: its parameters have new ids and are trainable.
     ///
     /// # Panics
     /// If a list has another length, or no features are left on a side.
@@ -194,7 +179,7 @@ impl BlockSparseLinear {
         Self::new(self.weight.part(inputs, outputs), bias).with_strategy(self.strategy)
     }
 
-    /// Chooses between kernels; the default is [`Strategy::Auto`].
+    /// Sets how the layer chooses between sparse and dense products. The default is [`Strategy::Auto`].
     pub fn with_strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
         self
@@ -215,8 +200,8 @@ impl BlockSparseLinear {
         self.weight.bytes()
     }
 
-    /// Which path an input of `rows` rows takes, and why. The values of a quantised layer are read by the sparse product
-    /// only, so `Auto` takes that.
+    /// Which product an input of `rows` rows takes, and why. Only the sparse product reads quantised values, so `Auto`
+    /// takes it for a quantised layer.
     pub fn path(&self, rows: usize) -> PathChoice {
         let (pattern, device) = (self.pattern(), self.weight.device());
         if self.weight.is_quantized() {
@@ -276,7 +261,7 @@ impl BlockSparseLinear {
 
     /// The path of this input, which has `rows` rows.
     pub(crate) fn path_of<const D: usize>(&self, input: &Tensor<D>, rows: usize) -> ProductPath {
-        // The gradient norms an armed weight asks for come out of the sparse product only.
+        // Only the sparse product gives a probe its gradient.
         if self.is_probed(input) { ProductPath::Sparse } else { self.path(rows).path }
     }
 
@@ -286,10 +271,12 @@ impl BlockSparseLinear {
     }
 }
 
-/// Whether the products of a feed-forward block can be one call: all of them sparse, of one block size, none quantised,
-/// and none asking for the gradient norms that only a product of its own gives. Not in bf16 on a CPU with a unit for it,
-/// which only a product of its own uses.
-pub(super) fn one_call<const D: usize>(layers: &[&BlockSparseLinear], input: &Tensor<D>) -> bool {
+/// Whether the products of a feed-forward block can be one operation: all of them are sparse, have one block size, and
+/// are neither quantised nor probed. Not in bf16 on a CPU with a matrix unit, which only single products use.
+pub(super) fn fuses_products<const D: usize>(
+    layers: &[&BlockSparseLinear],
+    input: &Tensor<D>,
+) -> bool {
     let rows = input.dims()[..D - 1].iter().product();
     let block = layers[0].pattern().block();
     !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())

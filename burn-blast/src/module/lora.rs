@@ -9,9 +9,9 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use burn_blast_kernels::BlockMask;
-use thiserror::Error;
 
 use super::BlockSparseLinear;
+use crate::error::LayerError;
 use crate::functions::{by_rows, dense_block_norms, pack};
 use crate::weight::BlockSparseWeight;
 
@@ -69,23 +69,6 @@ pub struct LoraLinear {
     pub lora_b: Param<Tensor<2>>,
     /// `alpha / rank`, `[1]`; frozen, and recorded so that files need no other place for it.
     pub lora_scale: Param<Tensor<1>>,
-}
-
-/// Why an adapter was not merged.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum MergeError {
-    /// The weight has no room for the change.
-    #[error(
-        "the adapter changes all of {blocks} blocks, of which the weight keeps {kept}: merge it into a dense layer \
-         (into_linear), or give up what lies outside the pattern (merge_within)"
-    )]
-    OutsidePattern {
-        /// Blocks of the grid.
-        blocks: usize,
-        /// Blocks kept.
-        kept: usize,
-    },
 }
 
 impl LoraLinear {
@@ -159,11 +142,11 @@ impl LoraLinear {
     ///
     /// # Errors
     /// If the weight does not keep every block: an adapter changes all of them, and what has no block would be lost.
-    pub fn merge(self) -> Result<BlockSparseLinear, MergeError> {
+    pub fn merge(self) -> Result<BlockSparseLinear, LayerError> {
         let pattern = self.base.pattern();
         let (kept, blocks) = (pattern.nnz(), pattern.block_count());
         if kept < blocks {
-            return Err(MergeError::OutsidePattern { blocks, kept });
+            return Err(LayerError::OutsidePattern { blocks, kept });
         }
         Ok(self.merge_within().0)
     }

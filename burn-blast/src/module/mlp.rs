@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::MlpActivation;
-use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, one_call};
+use super::linear::{BlockSparseLinear, BlockSparseLinearConfig, fuses_products};
 use crate::backends::is_host;
 use crate::functions::{MlpPatterns, by_rows, mlp};
 
@@ -19,7 +19,7 @@ pub struct BlockSparseMlpConfig {
     /// Side of a block: 8, 16, 32, 64 or 128.
     #[config(default = 32)]
     pub block_size: usize,
-    /// Share of blocks missing from the start.
+    /// Share of blocks that are absent at the start.
     #[config(default = 0.0)]
     pub sparsity: f64,
     /// Whether the two layers have a bias.
@@ -28,7 +28,7 @@ pub struct BlockSparseMlpConfig {
     /// Activation between the layers.
     #[config(default = "MlpActivation::Gelu")]
     pub activation: MlpActivation,
-    /// Which blocks a layer that starts sparse keeps follows from this.
+    /// Seed that selects the kept blocks if `sparsity` is above 0.
     #[config(default = 0)]
     pub seed: u64,
 }
@@ -95,11 +95,11 @@ impl BlockSparseMlp {
         })
     }
 
-    /// Whether the two products can be one call, and that is faster. With a backward pass it is not where Burn fuses
-    /// that of the activation by itself, as on GPUs, nor where no weight wants its gradient, which the call gives anyway.
+    /// Whether the two products can be one operation that is faster. With a backward pass it is slower on GPUs, where Burn
+    /// fuses the backward pass of the activation, and where no weight needs a gradient, since the operation computes all.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let (device, layers) = (input.device(), [&self.up, &self.down]);
         let trains = || layers.iter().any(|layer| layer.weight.values().is_require_grad());
-        (!device.is_autodiff() || is_host(&device) && trains()) && one_call(&layers, input)
+        (!device.is_autodiff() || is_host(&device) && trains()) && fuses_products(&layers, input)
     }
 }

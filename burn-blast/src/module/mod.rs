@@ -1,4 +1,4 @@
-//! Layers.
+//! Layers: a linear layer and two feed-forward blocks, their weight, adapters and quantisation.
 
 mod any_linear;
 mod compact;
@@ -10,10 +10,11 @@ mod mlp;
 pub use any_linear::AnyLinear;
 pub use compact::live_features;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
-pub use linear::{BlockSparseLinear, BlockSparseLinearConfig, LinearConfigError};
-pub use lora::{LoraLinear, LoraLinearConfig, MergeError};
+pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
+pub use lora::{LoraLinear, LoraLinearConfig};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};
 
+pub use crate::error::LayerError;
 pub use crate::feed_forward::MlpActivation;
-pub use crate::quantize::{QuantizeError, quantize};
+pub use crate::quantize::quantize;
 pub use crate::weight::BlockSparseWeight;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BlastError, Budget, Schedule};
 
-/// What kept blocks are ranked by; the lowest go first.
+/// What kept blocks are ranked by. The lowest are dropped first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Score {
     /// Frobenius norm of the block.
@@ -16,28 +16,28 @@ pub enum Score {
     Movement,
 }
 
-/// What absent blocks are ranked by; the highest come back.
+/// What absent blocks are ranked by. The highest are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Growth {
     /// Norm of the block's gradient at the update step.
     Gradient,
-    /// Chance, from the seed, the step and the layer.
+    /// A random number from the seed, the step and the layer.
     Random,
-    /// None come back.
+    /// No block is added.
     None,
 }
 
-/// How the two rankings become a mask.
+/// How the two rankings select blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeepRule {
-    /// The best of the kept blocks plus the best of the rest, exactly the count asked for.
+    /// The best of the kept blocks and the best of the others, exactly the requested count.
     Exact,
-    /// BLaST's rule: the union of the top k by score and the top k by gradient, so more than the count
-    /// asked for until the last update, which keeps the exact count.
+    /// The rule of BLaST: the union of the top k by score and the top k by gradient. This is more than the requested
+    /// count, except at the last update, which keeps the exact count.
     Union,
 }
 
-/// A target of its own for some layers.
+/// Another target for some layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerRule {
     /// Path of a layer, or of a module that contains it.
@@ -46,7 +46,8 @@ pub struct LayerRule {
     pub sparsity: f64,
 }
 
-/// Plain [`nn::Linear`](burn::nn::Linear) layers to prune in place: exact zero blocks, dense speed.
+/// Plain [`nn::Linear`](burn::nn::Linear) layers to prune in place. Dropped blocks are exactly zero; the product stays
+/// dense.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinearRule {
     /// Path of a layer, or of a module that contains it.
@@ -55,7 +56,7 @@ pub struct LinearRule {
     pub block_size: usize,
 }
 
-/// Settings of [`Blast`](super::Blast). Steps are optimizer steps, whatever a batch or an epoch is.
+/// Settings of [`Blast`](super::Blast). Steps are optimizer steps, not batches or epochs.
 #[derive(Config, Debug)]
 pub struct BlastConfig {
     /// Optimizer steps of the whole run.
@@ -69,10 +70,10 @@ pub struct BlastConfig {
     /// Step of the first update, by default one interval after the start.
     #[config(default = "None")]
     pub start_step: Option<usize>,
-    /// Share of the steps after which the pattern stays fixed (the rest is BLaST's decay term).
+    /// Share of the steps after which the pattern is fixed (the decay term of BLaST).
     #[config(default = 0.7)]
     pub end_fraction: f64,
-    /// How sparsity rises from a layer's own start to its target.
+    /// How sparsity rises from the start of a layer to its target.
     #[config(default = "Schedule::Cubic")]
     pub schedule: Schedule,
     /// Ranking of the kept blocks.
@@ -81,10 +82,10 @@ pub struct BlastConfig {
     /// Ranking of the absent blocks.
     #[config(default = "Growth::Gradient")]
     pub growth: Growth,
-    /// Share of the kept blocks exchanged at the first update, falling to none by half a cosine.
+    /// Share of the kept blocks that is exchanged at the first update. It falls to 0 along half a cosine.
     #[config(default = 0.3)]
     pub growth_fraction: f64,
-    /// How both rankings become a mask.
+    /// How the two rankings select blocks.
     #[config(default = "KeepRule::Exact")]
     pub keep: KeepRule,
     /// How the target is distributed over layers.
@@ -96,18 +97,18 @@ pub struct BlastConfig {
     /// Layers with a target of their own; the last match counts.
     #[config(default = "Vec::new()")]
     pub layers: Vec<LayerRule>,
-    /// Paths of layers, or of modules that contain them, kept as they are.
+    /// Paths of layers, or of modules that contain them, that are not pruned.
     #[config(default = "Vec::new()")]
     pub dense: Vec<String>,
-    /// The last layers, in the order of the model, kept as they are.
+    /// Number of layers at the end of the model that are not pruned.
     #[config(default = 0)]
     pub dense_last: usize,
-    /// Plain linear layers pruned in place.
+    /// Plain linear layers that are pruned in place.
     #[config(default = "Vec::new()")]
     pub linear: Vec<LinearRule>,
-    /// Paths of modules, or of modules that contain them, whose pruned layers of one shape keep the same blocks: those
-    /// that the first of them ranks highest. For gate and up of a gated MLP, which then read the same parts of their
-    /// input: the tensor-core kernel loads these once for both.
+    /// Paths of modules, or of modules that contain them, whose pruned layers of one shape keep the same blocks: the
+    /// blocks that the first layer selects. For gate and up of a gated MLP: the tensor-core kernel then loads the parts
+    /// of their input once for both.
     #[config(default = "Vec::new()")]
     pub tied: Vec<String>,
     /// Seed of random growth.
@@ -130,15 +131,15 @@ impl BlastConfig {
         end.max(self.first_update())
     }
 
-    /// Whether the pattern may change at a step, counted from 1: every interval from the first update on, and
-    /// at the last, which is at least one interval after the one before.
+    /// Whether the pattern may change at a step, counted from 1: at the first update, every interval after it, and at the
+    /// last update. The last two are at least one interval apart.
     pub fn is_update(&self, step: usize) -> bool {
         let (first, last) = (self.first_update(), self.last_update());
         let regular = step >= first && (step - first).is_multiple_of(self.interval);
         step == last || (regular && step + self.interval <= last)
     }
 
-    /// Sparsity asked for at a step of a layer that started at `start` and ends at `end`.
+    /// Sparsity at a step of a layer that started at `start` and ends at `end`.
     pub fn sparsity_at(&self, step: usize, start: f64, end: f64) -> f64 {
         let (first, last) = (self.first_update(), self.last_update());
         self.schedule.at(step, first, last, start, end)

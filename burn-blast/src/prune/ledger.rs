@@ -22,12 +22,12 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Drops the lines of a step and all later ones: a resumed run takes them again.
+    /// Drops the lines of a step and of all later steps, which a resumed run repeats.
     pub(crate) fn resume_at(&self, step: usize) {
         self.log_failure(self.drop_from(step));
     }
 
-    /// Appends a line. Training goes on if the disk is full; the log says so.
+    /// Appends a line. If the disk is full, an error is logged and training goes on.
     pub(crate) fn write(&self, line: &LayerSnapshot) {
         let write = || {
             let mut text = serde_json::to_string(line)?;
@@ -45,7 +45,7 @@ impl Ledger {
         let mut kept = String::new();
         for line in BufReader::new(File::open(&self.0)?).lines() {
             let line = line?;
-            // A line cut off by a crash does not parse, and is dropped too.
+            // A line truncated by a crash does not parse and is dropped too.
             if serde_json::from_str::<LayerSnapshot>(&line).is_ok_and(|line| line.step < step) {
                 kept.push_str(&line);
                 kept.push('\n');

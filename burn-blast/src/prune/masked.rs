@@ -42,7 +42,7 @@ impl<O: BlockOptimizer> Blast<O> {
         }
         let inner = state.inner.take();
         let (mut weight, inner) = match &state.kept {
-            // Nothing is dropped yet.
+            // No block is dropped yet.
             None => self.inner.step(lr, weight, grad.clone(), inner),
             Some(_) => {
                 let keep = mask_like(&weight, &pattern);
@@ -95,7 +95,7 @@ fn matrix<const D: usize>(tensor: &Tensor<D>, plan: &LayerPlan) -> Tensor<2> {
     tensor.clone().reshape([plan.shape.rows(), plan.shape.cols()])
 }
 
-/// One where a block is kept, zero elsewhere, in the shape of `tensor`.
+/// Ones in the kept blocks and zeros elsewhere, in the shape of `tensor`.
 fn mask_like<const D: usize>(tensor: &Tensor<D>, pattern: &BlockPattern) -> Tensor<D> {
     let ones = Tensor::<3>::ones(packed(pattern), (&tensor.device(), tensor.dtype()));
     unpack(ones, pattern).reshape(tensor.shape())

@@ -8,12 +8,12 @@ use super::state::loading_device;
 
 /// An optimizer that works on single-precision copies of half-precision weights.
 ///
-/// A weight of bf16 has eight bits: most updates of a training run are smaller than half its last one and would be
-/// rounded away. Here the wrapped optimizer sees copy and gradient in f32, keeps its moments in f32, and the weight is
-/// the copy rounded. The copy is made at the first step, is part of the optimizer's record, and moves with the blocks
-/// of a pruned weight. Weights of f32 go to the wrapped optimizer as they are.
+/// A bf16 weight has 8 bits of precision. Most updates of a training run are smaller than half of its last bit and would
+/// be rounded away. Here the wrapped optimizer gets the copy and the gradient in f32 and keeps its moments in f32; the
+/// weight is the rounded copy. The copy is made at the first step, is part of the record of the optimizer, and moves with
+/// the blocks of a pruned weight. Weights in f32 go to the wrapped optimizer as they are.
 ///
-/// Mixed precision as in Micikevicius et al. (arXiv 1710.03740), without a scaled loss: bf16 has the range of f32.
+/// Mixed precision as in Micikevicius et al. (arXiv 1710.03740), without loss scaling, since bf16 has the range of f32.
 ///
 /// # Example
 /// ```
@@ -24,8 +24,9 @@ use super::state::loading_device;
 /// let blast = Blast::new(optimizer, BlastConfig::new(1000));
 /// # let _ = blast;
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_new::new)]
 pub struct MasterWeights<O> {
+    /// The wrapped optimizer, for example `AdamWConfig::new().build()`.
     inner: O,
 }
 
@@ -36,17 +37,10 @@ impl<O> std::fmt::Debug for MasterWeights<O> {
     }
 }
 
-impl<O: Optimizer> MasterWeights<O> {
-    /// Wraps an optimizer, for example `AdamWConfig::new().build()`.
-    pub fn new(inner: O) -> Self {
-        Self { inner }
-    }
-}
-
 /// State of [`MasterWeights`] for one parameter.
 #[derive(Debug, Clone)]
 pub struct MasterState<S, const D: usize> {
-    /// The weight in f32; none where the weight itself is.
+    /// The weight in f32, unless the weight itself is in f32.
     master: Option<Tensor<D>>,
     /// State of the wrapped optimizer.
     inner: Option<S>,
@@ -87,7 +81,7 @@ impl<O: BlockOptimizer> BlockOptimizer for MasterWeights<O> {
         like: &Tensor<D>,
         remap: impl Fn(Tensor<D>) -> Tensor<D>,
     ) -> Self::State<D> {
-        // The moments are those of the copy, in its precision.
+        // The moments have the precision of the copy.
         let like = state.master.clone().unwrap_or_else(|| like.clone());
         MasterState {
             master: state.master.map(&remap),

@@ -1,14 +1,14 @@
-//! Prune and grow: which blocks a model keeps, and how that changes while it trains.
+//! Prune and grow: how the blocks that a model keeps change while it trains.
 //!
-//! Five parts, each on its own: a [`Schedule`] says how sparse a layer should be at a step, a [`Budget`]
-//! shares the total among layers, a [`Score`] ranks the kept blocks, a [`Growth`] rule ranks the absent
-//! ones, and the selection turns both rankings into a mask of the exact count. [`Blast`] runs them inside
-//! the optimizer step and moves values and optimizer moments to the new pattern.
+//! There are five independent parts. A [`Schedule`] gives the sparsity of a layer at a step. A [`Budget`] distributes it
+//! over the layers. A [`Score`] ranks the kept blocks and a [`Growth`] rule the absent ones. The selection makes a mask of
+//! the exact count from both rankings. [`Blast`] runs them inside the optimizer step and moves values and optimizer
+//! moments to the new pattern.
 //!
 //! Method: blocked prune-and-grow of BLaST (arXiv 2507.03117, section 3); gradient growth after RigL (arXiv
 //! 1911.11134); the cubic schedule after Zhu and Gupta (arXiv 1710.01878); movement scores after Sanh et al.
-//! (arXiv 2005.07683). Where we differ: the kept count is exact at every step (BLaST keeps the union of two
-//! top-k sets, available as [`KeepRule::Union`]), and storage stays packed throughout.
+//! (arXiv 2005.07683). Here the kept count is exact at every step (BLaST keeps the union of two top-k sets,
+//! available as [`KeepRule::Union`]), and storage is packed throughout.
 //!
 //! # In a custom loop
 //! ```

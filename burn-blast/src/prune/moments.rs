@@ -9,19 +9,18 @@ use burn::optim::{
 };
 use burn::tensor::Tensor;
 
-/// An optimizer that [`Blast`](super::Blast) can wrap: one whose state is tensors of the parameter's shape
-/// that can be reached.
+/// An optimizer that [`Blast`](super::Blast) can wrap: its state is tensors of the shape of the parameter, and they are
+/// accessible.
 ///
-/// Implement it for your own optimizer by passing every such tensor through `remap`, which cuts and fills it
-/// the way the parameter itself was.
+/// Implement it for your own optimizer by passing every such tensor through `remap`, which moves its blocks like the
+/// blocks of the parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot prune: its state cannot be moved to another number of blocks",
     note = "Blast wraps Adam, AdamW, AdaGrad, Adan, Lamb, Lion, RmsProp and Sgd; implement `BlockOptimizer` for an optimizer of your own",
     note = "Adafactor, Muon and LBFGS hold state that does not have the shape of the parameter"
 )]
 pub trait BlockOptimizer: Optimizer {
-    /// Applies `remap` to every tensor of the state. `like` is the parameter as it was before, for its shape
-    /// and device.
+    /// Applies `remap` to every tensor of the state. `like` is the parameter before the move, for its shape and device.
     fn remap<const D: usize>(
         state: Self::State<D>,
         like: &Tensor<D>,
@@ -109,8 +108,8 @@ impl BlockOptimizer for Sgd {
         like: &Tensor<D>,
         remap: impl Fn(Tensor<D>) -> Tensor<D>,
     ) -> Self::State<D> {
-        // The velocity is private, but a momentum of 1 that takes nothing of a new gradient hands it out
-        // as it is, without leaving the device.
+        // The velocity is private. But a momentum of 1 without any share of the new gradient returns it unchanged,
+        // without leaving the device.
         let identity = MomentumConfig { momentum: 1.0, dampening: 1.0, nesterov: false };
         let velocity = |state| Momentum::new(&identity).transform(like.zeros_like(), Some(state)).0;
         state.momentum = state.momentum.map(|state| MomentumState::new(remap(velocity(state))));
@@ -142,7 +141,7 @@ impl BlockOptimizer for AdaGrad {
     }
 }
 
-/// For state with private tensors: out to the host in its recorded form, and back.
+/// For state with private tensors: through the record of the state, on the host.
 fn through_record<const D: usize, S: RecordState>(
     state: S,
     like: &Tensor<D>,

@@ -46,7 +46,7 @@ impl LayerPlan {
     }
 }
 
-/// Whether `path` is `filter` or lies inside it.
+/// Whether `path` is `filter` or inside it.
 pub(super) fn inside(path: &str, filter: &str) -> bool {
     path.strip_prefix(filter).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

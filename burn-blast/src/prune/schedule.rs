@@ -2,18 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Curve from a layer's starting sparsity to its target.
+/// Curve from the starting sparsity of a layer to its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Schedule {
     /// Fast at first, slow near the target: `s_f + (s_0 - s_f)(1 - t)³` (BLaST; Zhu and Gupta).
     Cubic,
-    /// In a straight line.
+    /// A straight line.
     Linear,
-    /// At once, at the first update.
+    /// The target at the first update, and no further updates.
     OneShot,
-    /// At the first update, then exchanging blocks at that sparsity (RigL, SET).
+    /// The target from the first update on, with blocks exchanged at that sparsity (RigL, SET).
     Constant,
-    /// Cubic several times over, each time from the start again.
+    /// The cubic curve several times, each time from the start.
     Cyclic {
         /// How many times.
         cycles: usize,

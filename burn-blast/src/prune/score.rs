@@ -6,7 +6,7 @@ use burn_blast_kernels::BlockPattern;
 use super::Score;
 use crate::functions::block_norms;
 
-/// `Σ w · g` of each block, or `Σ |w · g|`, in f32: in half precision most blocks of a layer would tie.
+/// `Σ w · g` of each block, or `Σ |w · g|`. In f32, since in half precision most blocks of a layer would tie.
 ///
 /// # Shapes
 /// - both: `[nnz, b, b]`; output: `[nnz]`

@@ -1,6 +1,6 @@
 //! SVG plots: curves over the steps of a run, and the kept blocks of a weight.
 //!
-//! Both functions write the file in one piece: to a temporary name in the same folder, then renamed.
+//! Files are written under a temporary name in the same folder and renamed.
 //!
 //! ```
 //! use burn_blast::report::plot::{Series, line_chart};
@@ -26,7 +26,7 @@ const CHART_SIZE: (u32, u32) = (900, 540);
 /// Empty border.
 const MARGIN: usize = 12;
 
-/// Colors that colour-blind readers tell apart (Okabe and Ito).
+/// Colours that colour-blind readers can distinguish (Okabe and Ito).
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -50,7 +50,7 @@ pub struct Series {
 #[non_exhaustive]
 pub enum PlotError {
     /// There is nothing to draw.
-    #[error("the plot \"{title}\" has no finite point to draw: give at least one series with one")]
+    #[error("the plot \"{title}\" has no finite point to draw: add one to at least one series")]
     Empty {
         /// Title of the plot.
         title: String,
@@ -115,7 +115,7 @@ pub fn line_chart(
             let mut name = Some(series.name.as_str());
             for run in series.points.split(|point| !is_finite(point)).filter(|run| !run.is_empty())
             {
-                // A point alone would be a line of no length.
+                // A line through a single point has no length.
                 let point = if run.len() == 1 { 4 } else { 0 };
                 let line = LineSeries::new(run.iter().copied(), style.filled()).point_size(point);
                 let drawn = chart.draw_series(line).map_err(|error| draw_error(title, error))?;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_alone_is_a_dot() {
+    fn a_single_point_is_a_dot() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.svg");
         let dots = |points: &[(f64, f64)]| {
@@ -221,10 +221,8 @@ mod tests {
         let error =
             line_chart(Path::new("a.svg"), "Nothing", "x", "y", &[series(&[(0.0, f64::NAN)])])
                 .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "the plot \"Nothing\" has no finite point to draw: give at least one series with one"
-        );
+        assert!(matches!(&error, PlotError::Empty { title } if title == "Nothing"));
+        assert!(error.to_string().contains("no finite point"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a model's block-sparse layers hold.
+//! A table of the block-sparse layers of a model.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Tensor memory that starts at a cache line, which Burn's own does not: a large product written to it can go past
-//! the caches (`docs/adr/0009`).
+//! Allocation of tensors aligned to cache lines, which Burn's own tensors are not. The stores of a large product can then
+//! bypass the caches (`docs/adr/0009`).
 
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
@@ -8,18 +8,18 @@ use burn::tensor::{Bytes, Element, Shape};
 use burn_flex::{FlexTensor, Layout};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 
-/// Bytes of a cache line.
+/// Bytes per cache line.
 const LINE: usize = 64;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([MaybeUninit<u8>; LINE]);
 
-/// Memory of a tensor; large pieces are kept for the next one when the tensor is dropped.
-struct Lines(Vec<Line>);
+/// Memory of a tensor. When the tensor is dropped, large buffers are kept for the next one.
+struct AlignedBuffer(Vec<Line>);
 
-/// Fewest lines of a piece that is kept, 1 MiB. The allocator hands pieces above 32 MiB back to the system, and
-/// the system then gives every page anew, zeroed, which took longer than the product that was to fill them.
+/// Fewest lines of a buffer that is kept, 1 MiB. The allocator returns buffers above 32 MiB to the system, which then
+/// provides newly zeroed pages. That took longer than the product that fills them.
 const MIN_KEPT: usize = (1 << 20) / LINE;
 
 /// Most lines kept, 256 MiB. Guess.
@@ -27,11 +27,11 @@ const MAX_KEPT: usize = (256 << 20) / LINE;
 
 static KEPT: Mutex<Vec<Vec<Line>>> = Mutex::new(Vec::new());
 
-/// Lines of unspecified content: a kept piece that is at most a quarter too long, else new ones.
-fn lines(count: usize) -> Vec<Line> {
+/// Lines of unspecified content: a kept buffer that is at most a quarter too long, otherwise a new one.
+fn allocate(count: usize) -> Vec<Line> {
     if count >= MIN_KEPT {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |piece: &Vec<Line>| (count..=count + count / 4).contains(&piece.len());
+        let fits = |buffer: &Vec<Line>| (count..=count + count / 4).contains(&buffer.len());
         if let Some(at) = kept.iter().position(fits) {
             return kept.remove(at);
         }
@@ -42,7 +42,7 @@ fn lines(count: usize) -> Vec<Line> {
     memory
 }
 
-impl Drop for Lines {
+impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         let memory = std::mem::take(&mut self.0);
         if !(MIN_KEPT..=MAX_KEPT).contains(&memory.len()) {
@@ -50,29 +50,29 @@ impl Drop for Lines {
         }
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push(memory);
-        // The oldest goes first: sizes that are no longer asked for do not stay.
+        // The oldest is dropped first, so sizes that are no longer used disappear.
         while kept.iter().map(Vec::len).sum::<usize>() > MAX_KEPT {
             kept.remove(0);
         }
     }
 }
 
-/// A tensor that `fill` writes every element of.
+/// A tensor whose elements are all written by `fill`.
 pub(super) fn tensor<T: Element>(
     shape: Shape,
     fill: impl FnOnce(&mut [MaybeUninit<T>]),
 ) -> FlexTensor {
     let len = shape.num_elements();
     let bytes = len * size_of::<T>();
-    let mut memory = lines(bytes.div_ceil(LINE));
+    let mut memory = allocate(bytes.div_ceil(LINE));
     // SAFETY: the lines have room for `len` elements, and are aligned for them.
     fill(unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), len) });
     // SAFETY: `fill` wrote the first `bytes` bytes.
-    let bytes = unsafe { Bytes::from_controller(Box::new(Lines(memory)), bytes) };
+    let bytes = unsafe { Bytes::from_controller(Box::new(AlignedBuffer(memory)), bytes) };
     FlexTensor::new(bytes, Layout::contiguous(shape), T::dtype())
 }
 
-impl AllocationController for Lines {
+impl AllocationController for AlignedBuffer {
     fn alloc_align(&self) -> usize {
         LINE
     }
@@ -118,7 +118,7 @@ mod tests {
         assert_ne!(start(&first), start(&second));
         let old = start(&first);
         drop(first);
-        // A little shorter: the tail of the old piece is not part of it.
+        // A little shorter than the old buffer.
         let third = make(len - 100, 3.0);
         assert_eq!(start(&third), old);
         let held = third.as_slice::<f32>().unwrap();

@@ -1,0 +1,34 @@
+//! What can be wrong with a layer.
+
+use burn_blast_kernels::PatternError;
+
+/// Why a layer was not made or changed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// A size, the block size or a pattern is not valid.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The sparsity is not a share.
+    #[error("sparsity {found} is not supported: use a share between 0 and 1")]
+    Sparsity {
+        /// The requested sparsity.
+        found: f64,
+    },
+    /// There is nothing to quantise.
+    #[error(
+        "the model has no block-sparse weight: replace its linear layers by BlockSparseLinear, or use Burn's Quantizer for dense ones"
+    )]
+    NothingToQuantize,
+    /// The pattern has no room for the change of an adapter.
+    #[error(
+        "the adapter changes all of {blocks} blocks, of which the weight keeps {kept}: merge it into a dense layer \
+         (into_linear), or give up what is outside the pattern (merge_within)"
+    )]
+    OutsidePattern {
+        /// Blocks of the grid.
+        blocks: usize,
+        /// Blocks kept.
+        kept: usize,
+    },
+}
