@@ -5,4 +5,4 @@ pub use crate::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
     BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MlpActivation,
 };
-pub use crate::prune::{Blast, BlastConfig, BlockOptimizer};
+pub use crate::prune::{Blast, BlastConfig, BlastError, BlockOptimizer};
