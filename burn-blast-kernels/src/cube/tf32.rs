@@ -13,8 +13,8 @@ static ALLOWED: AtomicBool = AtomicBool::new(false);
 /// and more and sides of the weight that are multiples of 4. All other kernels compute in f32 throughout: products of
 /// few rows, gate and up of a gated block, norms for pruning and growth.
 ///
-/// It is one switch because no call has a place for an option: Burn's autodiff calls the backward pass with tensors and
-/// a pattern only, and a product that rounds in one direction only would be hard to explain.
+/// It is one switch for the process because the operations take tensors and a pattern only, and Burn's autodiff calls
+/// their backward pass without options.
 ///
 /// PyTorch has the same switch, `torch.backends.cuda.matmul.allow_tf32`. Burn's dense product in f32 has none: its
 /// kernels on tensor cores take TF32 wherever there is (`adjust_dtypes` in cubek-matmul 0.3.1,
