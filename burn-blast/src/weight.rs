@@ -17,7 +17,7 @@ use crate::quantize::value_bytes;
 use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
-const CONTAINER: &str = "Struct:BlockSparseWeight";
+pub(crate) const CONTAINER: &str = "Struct:BlockSparseWeight";
 
 /// The weight of a block-sparse layer.
 ///
@@ -62,6 +62,12 @@ impl BlockSparseWeight {
         let probe_id = ParamId::new();
         let (layer, tuning) = (None, None);
         Self { values, probe: None, probe_id, pattern, index_ids, layer, float, tuning }
+    }
+
+    /// A weight that keeps no block. [`io::Pretrained`](crate::io::Pretrained) fills it.
+    pub fn empty(shape: MatrixShape, block: BlockSize, device: &Device) -> Self {
+        let pattern = BlockPattern::from_mask(&BlockMask::empty(shape, block));
+        Self::new(Tensor::zeros(packed(&pattern), device), pattern)
     }
 
     /// The kept blocks of a dense weight.
@@ -197,11 +203,11 @@ impl BlockSparseWeight {
     }
 
     fn set_probe(&mut self, present: bool) {
+        let shape = [self.pattern.block_rows(), self.pattern.block_cols()];
         self.probe = match (present, self.probe.take()) {
             (false, _) => None,
-            (true, Some(probe)) => Some(probe),
-            (true, None) => {
-                let shape = [self.pattern.block_rows(), self.pattern.block_cols()];
+            (true, Some(probe)) if probe.lazy_shape()[..] == shape => Some(probe),
+            (true, _) => {
                 let values = self.values.val();
                 let mut zeros = Tensor::zeros(shape, (&values.device(), DType::F32));
                 if self.is_replicated() {

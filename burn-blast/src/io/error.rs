@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use burn_blast_checkpoint::CheckpointError;
 use burn_blast_checkpoint::format::LayoutError;
 
 /// Why a file was not read or written.
@@ -24,13 +25,13 @@ pub enum IoError {
         /// What the reader said.
         reason: String,
     },
-    /// The model needs a tensor the file does not have.
+    /// The model needs a tensor that the file does not have.
     #[error("the file has no tensor \"{name}\": it was saved from another model")]
     Missing {
         /// Path of the parameter.
         name: String,
     },
-    /// The file has a tensor the model does not know.
+    /// The file has a tensor that the model does not know.
     #[error(
         "the file has a tensor \"{name}\" that the model does not know: it was saved from another model"
     )]
@@ -68,6 +69,21 @@ pub enum IoError {
         /// Path of the parameter.
         name: String,
     },
+    /// Two tensors have one name after renaming.
+    #[error(
+        "tensors \"{first}\" and \"{second}\" are both renamed to \"{name}\": rename one of them otherwise, or leave it out"
+    )]
+    Renamed {
+        /// Name in the model.
+        name: String,
+        /// Name of a tensor in the file.
+        first: String,
+        /// Name of another.
+        second: String,
+    },
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The recorded pattern of a layer is not valid.
     #[error("layer \"{layer}\": {source}")]
     Layout {

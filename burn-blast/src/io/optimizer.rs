@@ -9,7 +9,8 @@ use burn::tensor::{Bytes, Shape, Tensor};
 use burn_pack::Reader;
 
 use super::IoError;
-use super::entries::{read_burnpack, read_file, write_file};
+use super::record::{read_burnpack, read_file, refuse, write_file};
+use super::tensors::FileTensor;
 
 /// Saves the state of an optimizer to a burnpack file.
 ///
@@ -20,7 +21,7 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: impl AsRef<Path>) -> Re
 }
 
 /// Loads the state of an optimizer saved together with `model`, which must be loaded and attached already. A parameter
-/// that the file has nothing about, since it took no step before, starts anew.
+/// that the file has nothing about, since it took no step before, starts without state.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model or another step: moments must have
@@ -33,8 +34,6 @@ pub fn load_optimizer<M: Module>(
     let bytes = read_file(path.as_ref())?;
     let mut parameters = Parameters::default();
     model.visit(&mut parameters);
-    let refuse =
-        |error: burn_pack::Error| IoError::Format { format: "burnpack", reason: error.to_string() };
     let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes.clone())).map_err(refuse)?;
     for (name, value) in reader.scalars() {
         let shape = parameters.of(name)?;
@@ -43,28 +42,29 @@ pub fn load_optimizer<M: Module>(
             return Err(IoError::ForeignState { name: name.clone() });
         }
     }
-    let entries = read_burnpack(bytes.clone())?;
-    for (name, entry) in &entries {
-        if entry.id.map(|id| id.to_string()).as_deref() != name.split('.').next() {
+    let tensors = read_burnpack(bytes.clone())?.by_name;
+    for (name, tensor) in &tensors {
+        if tensor.id.map(|id| id.to_string()).as_deref() != name.split('.').next() {
             return Err(IoError::ForeignState { name: name.clone() });
         }
         let parameter = parameters.of(name)?;
+        let flat = |tensor: &FileTensor<'_>| vec![tensor.shape.iter().product()];
         let expected = match name.rsplit_once('.') {
             // As many as the blocks, however many that is.
-            Some((_, "blast_kept")) => Shape::new([entry.shape.num_elements()]),
-            // One for each kept block. Those of a plain linear weight are recorded beside it, once some are dropped.
+            Some((_, "blast_kept")) => flat(tensor),
+            // One per kept block. Those of a plain linear weight are recorded beside it, once some are dropped.
             Some((state, "blast_movement" | "blast_gathered")) if parameter.num_dims() == 2 => {
-                match entries.get(&format!("{state}.blast_kept")) {
+                match tensors.get(&format!("{state}.blast_kept")) {
                     Some(kept) => kept.shape.clone(),
-                    None => Shape::new([entry.shape.num_elements()]),
+                    None => flat(tensor),
                 }
             }
-            Some((_, "blast_movement" | "blast_gathered")) => Shape::new([parameter[0]]),
-            _ => parameter.clone(),
+            Some((_, "blast_movement" | "blast_gathered")) => vec![parameter[0]],
+            _ => parameter.to_vec(),
         };
-        if entry.shape != expected {
-            let (name, found) = (name.clone(), entry.shape.to_vec());
-            return Err(IoError::Shape { name, found, expected: expected.to_vec() });
+        if tensor.shape != expected {
+            let (name, found) = (name.clone(), tensor.shape.clone());
+            return Err(IoError::Shape { name, found, expected });
         }
     }
     Ok(optimizer.from_bytes(Bytes::from_bytes_vec(bytes))?)

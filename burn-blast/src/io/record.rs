@@ -1,13 +1,23 @@
 //! Models in burnpack files, Burn's own format.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::quantization::quantized_data_len;
+use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn_blast_checkpoint::atomic::replace_file;
+use burn_blast_checkpoint::format::VALUES;
+use burn_blast_kernels::BlockSize;
+use burn_pack::Reader;
 
 use super::IoError;
-use super::entries::{check, read_burnpack, read_file, write_file};
+use super::check::{Recorded, check_model};
 use super::fill::fill;
-use super::fit::{fit, refuse_dense};
+use super::tensors::{Content, FileTensor, Names, ParameterPath, Tensors};
+use crate::ops::packed;
+use crate::quantize::is_int8;
+use crate::window;
 
 /// Saves a model to a burnpack file.
 ///
@@ -23,7 +33,7 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError>
 /// ```
 /// use burn::tensor::Device;
 /// use burn_blast::io;
-/// use burn_blast::module::BlockSparseLinearConfig;
+/// use burn_blast::prelude::*;
 ///
 /// let device = Device::flex();
 /// let config = BlockSparseLinearConfig::new(64, 64).with_block_size(16);
@@ -55,7 +65,7 @@ pub fn to_bytes<M: Module>(model: &M) -> Result<Vec<u8>, IoError> {
 /// # Errors
 /// If the bytes are damaged or belong to another model.
 pub fn from_bytes<M: Module>(model: M, bytes: Vec<u8>) -> Result<M, IoError> {
-    fill(model, read_burnpack(bytes)?)
+    fill(model, read_burnpack(bytes)?, None)
 }
 
 /// Gives a fresh model the patterns of a burnpack file without filling it, so that Burn's own loading, such
@@ -65,9 +75,99 @@ pub fn from_bytes<M: Module>(model: M, bytes: Vec<u8>) -> Result<M, IoError> {
 /// If the file cannot be read, is damaged, belongs to another model, or holds dense weights, which only [`load`]
 /// packs.
 pub fn size_to<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
-    let mut entries = read_burnpack(read_file(path.as_ref())?)?;
-    refuse_dense(&model, &entries)?;
-    let model = fit(model, &mut entries)?;
-    check(&model, &entries)?;
-    Ok(model)
+    let tensors = read_burnpack(read_file(path.as_ref())?)?;
+    let weights = check_model(&model, &tensors)?;
+    let dense = |weight: &Recorded| matches!(weight, Recorded::Dense { .. });
+    if let Some((path, _)) = weights.iter().find(|(_, weight)| dense(weight)) {
+        return Err(IoError::Missing { name: burn_blast_checkpoint::format::leaf(path, VALUES) });
+    }
+    Ok(model.map(&mut Sizer { path: ParameterPath::default(), weights }))
+}
+
+/// Gives weights their recorded patterns, with zeros for Burn to replace.
+struct Sizer {
+    path: ParameterPath,
+    weights: BTreeMap<String, Recorded>,
+}
+
+impl ModuleMapper for Sizer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if window::values().is_none() {
+            return param;
+        }
+        match self.weights.remove(&self.path.parent().full()) {
+            Some(Recorded::Packed { pattern, probe, .. }) => {
+                let shape = packed(&pattern);
+                window::update(|update| {
+                    update.pattern = Some(pattern);
+                    update.probe = Some(probe);
+                });
+                let tensor = param.base().dequantize();
+                let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), tensor.dtype()))
+                    .set_require_grad(tensor.is_require_grad());
+                let (id, _, mapper) = param.consume();
+                Param::from_mapped_value(id, zeros, mapper)
+            }
+            _ => param,
+        }
+    }
+}
+
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, IoError> {
+    std::fs::read(path).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+}
+
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    replace_file(path, bytes).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+}
+
+const BURNPACK: &str = "burnpack";
+
+pub(super) fn refuse(error: burn_pack::Error) -> IoError {
+    IoError::Format { format: BURNPACK, reason: error.to_string() }
+}
+
+/// Reads the tensors of a burnpack buffer. Each has as many bytes as its shape needs: the reader checks all but
+/// quantised ones.
+pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Tensors<'static>, IoError> {
+    let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(refuse)?;
+    let mut by_name = BTreeMap::new();
+    for tensor in reader.into_tensors().map_err(refuse)? {
+        let (name, dtype, shape, id, bytes) = tensor.into_parts().map_err(refuse)?;
+        // Views into a damaged file may start anywhere; elements must not.
+        let aligned = bytes.as_ptr().align_offset(size_of::<u64>()) == 0;
+        let bytes = if aligned { bytes } else { Bytes::from_bytes_vec(bytes.to_vec()) };
+        if matches!(dtype, DType::QFloat(_)) {
+            check_quantized(&name, dtype, &shape, bytes.len())?;
+        }
+        let (shape, content) = (shape.to_vec(), Content::Bytes(bytes));
+        by_name.insert(name, FileTensor { dtype, shape, id, out_in: false, content });
+    }
+    Ok(Tensors { by_name, names: Names::Record })
+}
+
+/// Checks the scheme of a quantised tensor, which may be in no valid state, and then its length.
+fn check_quantized(name: &str, dtype: DType, shape: &Shape, len: usize) -> Result<(), IoError> {
+    let block = BlockSize::ALL.into_iter().find(|&block| is_int8(dtype, block));
+    let refuse = |what: &str| {
+        let reason = format!("tensor \"{name}\" {what}");
+        Err(IoError::Format { format: BURNPACK, reason })
+    };
+    match (block, dtype) {
+        (Some(block), DType::QFloat(scheme)) if shape[..].ends_with(&[block.get(); 2]) => {
+            match len == quantized_data_len(&scheme, shape) {
+                true => Ok(()),
+                false => refuse("does not have the bytes that its shape needs"),
+            }
+        }
+        _ => refuse("is quantised otherwise than by 8-bit integers with one f32 scale per block"),
+    }
 }

@@ -1,78 +1,59 @@
-//! Models in safetensors files, for other tools.
+//! Models in safetensors files under the paths of their parameters, for other tools.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{BoolStore, DType};
 use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use burn_blast_checkpoint::{Checkpoint, TensorView};
+use safetensors::Dtype;
 
 use super::IoError;
-use super::entries::{Entries, Entry, read_burnpack, read_file, write_file};
+use super::collect::{Form, collect};
 use super::fill::fill;
-use super::record::to_bytes;
+use super::tensors::{Content, FileTensor, Names, Tensors};
 
-/// Saves a model to a safetensors file. The header's metadata holds `burn_blast` with the format version.
+/// Saves a model to a safetensors file, tensor by tensor. The header's metadata holds `burn_blast` with the format
+/// version.
 ///
 /// # Errors
 /// If a tensor has a data type safetensors lacks, as quantised ones do, or the file cannot be written.
 pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError> {
-    let mut tensors = Vec::new();
-    for (name, entry) in read_burnpack(to_bytes(model)?)? {
-        let dtype = to_safetensors(&name, entry.dtype)?;
-        tensors.push((name, Stored { dtype, entry }));
-    }
+    let mut tensors = collect(model, Form::Packed)?;
+    tensors.iter_mut().for_each(|tensor| tensor.name = tensor.path.full());
     let version = format!("{{\"version\":{FORMAT_VERSION}}}");
-    let metadata = HashMap::from([(METADATA_KEY.to_string(), version)]);
-    let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(refuse)?;
-    write_file(path.as_ref(), &bytes)
+    let metadata = [(METADATA_KEY.to_owned(), version)].into();
+    super::export::write_file(path.as_ref(), false, metadata, tensors)
 }
 
-/// Loads a safetensors file into a model of the same architecture, whatever blocks either keeps. The format has
-/// no place for the identity of a parameter: to resume training, use [`load`](super::load).
+/// Loads a safetensors file that [`save_safetensors`] or `blast` wrote into a model of the same architecture, whatever
+/// blocks either keeps. The format has no place for the identity of a parameter: to resume training, use
+/// [`load`](super::load). [`Pretrained`](super::Pretrained) loads checkpoints of Hugging Face.
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model.
 pub fn load_safetensors<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
-    let bytes = read_file(path.as_ref())?;
-    let file = SafeTensors::deserialize(&bytes).map_err(refuse)?;
-    let mut entries = Entries::new();
-    for (name, view) in file.tensors() {
-        let dtype = from_safetensors(&name, view.dtype())?;
-        let shape = Shape::from(view.shape().to_vec());
-        let bytes = Bytes::from_bytes_vec(view.data().to_vec());
-        entries.insert(name, Entry { dtype, shape, id: None, bytes });
+    let checkpoint = Checkpoint::open(path)?;
+    let mut by_name = std::collections::BTreeMap::new();
+    for name in checkpoint.names() {
+        let view = checkpoint.tensor(name).expect("its name comes from the checkpoint");
+        by_name.insert(name.to_owned(), file_tensor(name, view, false)?);
     }
-    fill(model, entries)
+    fill(model, Tensors { by_name, names: Names::Record }, None)
 }
 
-struct Stored {
-    dtype: Dtype,
-    entry: Entry,
-}
-
-impl View for Stored {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.entry.shape.as_slice()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.entry.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.entry.bytes.len()
-    }
+/// A tensor of a checkpoint.
+pub(super) fn file_tensor<'a>(
+    name: &str,
+    view: TensorView<'a>,
+    out_in: bool,
+) -> Result<FileTensor<'a>, IoError> {
+    let (dtype, shape) = (from_safetensors(name, view.dtype())?, view.shape().to_vec());
+    Ok(FileTensor { dtype, shape, id: None, out_in, content: Content::Mapped(view) })
 }
 
 /// Data types both sides have.
-const DTYPES: [(DType, Dtype); 12] = [
+const DTYPES: [(DType, Dtype); 13] = [
     (DType::F64, Dtype::F64),
     (DType::F32, Dtype::F32),
     (DType::F16, Dtype::F16),
@@ -85,12 +66,10 @@ const DTYPES: [(DType, Dtype); 12] = [
     (DType::U32, Dtype::U32),
     (DType::U16, Dtype::U16),
     (DType::U8, Dtype::U8),
+    (DType::Bool(BoolStore::Native), Dtype::BOOL),
 ];
 
-fn to_safetensors(name: &str, dtype: DType) -> Result<Dtype, IoError> {
-    if matches!(dtype, DType::Bool(_)) {
-        return Ok(Dtype::BOOL);
-    }
+pub(super) fn to_safetensors(name: &str, dtype: DType) -> Result<Dtype, IoError> {
     if matches!(dtype, DType::QFloat(_)) {
         return Err(IoError::Quantized { name: name.to_string() });
     }
@@ -98,18 +77,11 @@ fn to_safetensors(name: &str, dtype: DType) -> Result<Dtype, IoError> {
     known.map(|&(_, theirs)| theirs).ok_or_else(|| unsupported(name, format!("{dtype:?}")))
 }
 
-fn from_safetensors(name: &str, dtype: Dtype) -> Result<DType, IoError> {
-    if dtype == Dtype::BOOL {
-        return Ok(DType::Bool(burn::tensor::BoolStore::Native));
-    }
+pub(super) fn from_safetensors(name: &str, dtype: Dtype) -> Result<DType, IoError> {
     let known = DTYPES.iter().find(|(_, theirs)| *theirs == dtype);
     known.map(|&(ours, _)| ours).ok_or_else(|| unsupported(name, format!("{dtype:?}")))
 }
 
 fn unsupported(name: &str, found: String) -> IoError {
     IoError::Kind { name: name.to_string(), found, expected: "8- to 64-bit" }
-}
-
-fn refuse(error: SafeTensorError) -> IoError {
-    IoError::Format { format: "safetensors", reason: error.to_string() }
 }

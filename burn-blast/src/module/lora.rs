@@ -124,7 +124,7 @@ impl LoraLinear {
     /// # Shapes
     /// - output: `[d_input, d_output]`
     pub fn change(&self) -> Tensor<2> {
-        self.lora_a.val().matmul(self.lora_b.val()) * self.scale()
+        lora_change(self.lora_a.val(), self.lora_b.val(), self.lora_scale.val())
     }
 
     /// `[1, 1]`, in the precision of the factors.
@@ -176,6 +176,12 @@ impl LoraLinear {
     pub fn device(&self) -> Device {
         self.base.weight.device()
     }
+}
+
+/// What an adapter of these parts adds to the weight.
+pub(crate) fn lora_change(a: Tensor<2>, b: Tensor<2>, scale: Tensor<1>) -> Tensor<2> {
+    let scale = scale.cast(a.dtype()).unsqueeze();
+    a.matmul(b) * scale
 }
 
 /// A bias that was frozen beside an adapter.

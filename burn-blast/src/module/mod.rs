@@ -11,6 +11,7 @@ pub use any_linear::AnyLinear;
 pub use compact::live_features;
 pub use gated_mlp::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
 pub use linear::{BlockSparseLinear, BlockSparseLinearConfig};
+pub(crate) use lora::lora_change;
 pub use lora::{LoraLinear, LoraLinearConfig};
 pub use mlp::{BlockSparseMlp, BlockSparseMlpConfig};
 

@@ -1,0 +1,137 @@
+//! Models in the files and folders that Hugging Face's tools read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use burn::module::Module;
+use burn_blast_checkpoint::atomic::{AtomicFile, AtomicFolder};
+use burn_blast_checkpoint::format::{METADATA_KEY, PROBE, VALUES};
+use burn_blast_checkpoint::{
+    Entry, FileContent, Orientation, Origin, transposed, write_safetensors,
+};
+
+use super::IoError;
+use super::collect::{Form, ModelTensor, collect};
+
+/// A model on its way to a safetensors file under the names that PyTorch models use. [`Pretrained`](super::Pretrained)
+/// loads such files, and so does every program that knows the architecture if they are [`dense`](Self::dense).
+///
+/// Linear weights are written as `[d_output, d_input]`, unless [`orientation`](Self::orientation) says otherwise.
+/// Tensors leave the device one by one.
+///
+/// # Example
+/// See [`Pretrained`](super::Pretrained).
+pub struct Export<'a, M> {
+    model: &'a M,
+    form: Form,
+    rename: Box<dyn Fn(&str) -> String + 'a>,
+    orientation: Box<dyn Fn(&str) -> Orientation + 'a>,
+}
+
+impl<'a, M: Module> Export<'a, M> {
+    /// A model to be written, block-sparse weights packed.
+    pub fn new(model: &'a M) -> Self {
+        let (rename, orientation) =
+            (Box::new(str::to_owned), Box::new(|_: &str| Orientation::OutIn));
+        Self { model, form: Form::Packed, rename, orientation }
+    }
+
+    /// Writes block-sparse weights dense, zero where no block is kept, with adapters merged.
+    pub fn dense(mut self) -> Self {
+        self.form = Form::Dense;
+        self
+    }
+
+    /// Sets the name in the file of each parameter path. In these, scale and shift of a norm are called `weight` and
+    /// `bias`; variants of enums and the base of an adapter do not appear.
+    pub fn rename(mut self, rename: impl Fn(&str) -> String + 'a) -> Self {
+        self.rename = Box::new(rename);
+        self
+    }
+
+    /// Sets how linear weights are stored, by their name in the file.
+    pub fn orientation(mut self, orientation: impl Fn(&str) -> Orientation + 'a) -> Self {
+        self.orientation = Box::new(orientation);
+        self
+    }
+
+    /// Writes `model.safetensors` into a new folder, after what `add` writes there, such as `config.json`. The folder
+    /// appears when everything is in it.
+    ///
+    /// # Errors
+    /// If the folder exists or cannot be written, a tensor has a data type that safetensors lacks, or `add` fails.
+    pub fn save<E: From<IoError>>(
+        self,
+        folder: impl AsRef<Path>,
+        add: impl FnOnce(&AtomicFolder) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let path = folder.as_ref();
+        let refuse = |source| IoError::File { path: path.to_owned(), source };
+        if path.exists() {
+            return Err(refuse(io::ErrorKind::AlreadyExists.into()).into());
+        }
+        let folder = AtomicFolder::new(path, false).map_err(refuse)?;
+        self.write(&folder.path().join("model.safetensors"))?;
+        add(&folder)?;
+        Ok(folder.finish().map_err(refuse)?)
+    }
+
+    /// Writes a file, in place of one that exists.
+    ///
+    /// # Errors
+    /// If a tensor has a data type that safetensors lacks, or the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), IoError> {
+        let mut tensors = collect(self.model, self.form)?;
+        // What only training needs.
+        tensors.retain(|tensor| !(tensor.path.is_of_block_sparse() && tensor.path.leaf() == PROBE));
+        let mut out_in = BTreeSet::new();
+        for tensor in &mut tensors {
+            tensor.name = (self.rename)(&tensor.path.published());
+            let weight = tensor.name.strip_suffix(VALUES).and_then(|name| name.strip_suffix('.'));
+            if let (true, Some(weight)) = (tensor.path.is_of_block_sparse(), weight)
+                && (self.orientation)(weight) == Orientation::OutIn
+            {
+                out_in.insert(weight.to_owned());
+            }
+            tensor.is_linear &= (self.orientation)(&tensor.name) == Orientation::OutIn;
+        }
+        let metadata = [
+            // transformers refuses a file that does not name the framework of its layouts.
+            ("format".to_owned(), "pt".to_owned()),
+            (METADATA_KEY.to_owned(), Origin::new(out_in).text()),
+        ];
+        write_file(path, true, metadata.into(), tensors)
+    }
+}
+
+/// Writes a safetensors file, with linear weights transposed if that is asked for.
+pub(super) fn write_file(
+    path: &Path,
+    transpose: bool,
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<ModelTensor>,
+) -> Result<(), IoError> {
+    let entries = tensors.into_iter().map(|tensor| entry(tensor, transpose)).collect();
+    let content = FileContent { metadata, entries };
+    let write = || {
+        let mut file = AtomicFile::new(path, true)?;
+        write_safetensors(&mut file, &content, &mut |_| {})?;
+        file.finish()
+    };
+    write().map_err(|source| IoError::File { path: path.to_owned(), source })
+}
+
+fn entry(tensor: ModelTensor, transpose: bool) -> Entry<'static> {
+    let ModelTensor { name, dtype, mut shape, is_linear, read, .. } = tensor;
+    match shape[..] {
+        [rows, cols] if transpose && is_linear => {
+            shape.reverse();
+            let size = dtype.bitsize() / 8;
+            Entry::new(name, dtype, shape, move |out| {
+                out.write_all(&transposed(read().as_bytes(), [rows, cols], size))
+            })
+        }
+        _ => Entry::new(name, dtype, shape, move |out| out.write_all(read().as_bytes())),
+    }
+}
