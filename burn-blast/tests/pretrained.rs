@@ -158,10 +158,10 @@ fn numbers_are_converted_and_tensors_without_a_name_left_out() {
     let (folder, model) = (tempfile::tempdir().unwrap(), sparse(20, 33, 0.5, &device));
     let path = folder.path().join("folder");
     let add = |staged: &burn_blast_checkpoint::atomic::AtomicFolder| {
-        staged.create("config.json").map(drop).map_err(|source| IoError::File {
-            path: "config.json".into(),
-            source,
-        })
+        staged
+            .create("config.json")
+            .map(drop)
+            .map_err(|source| IoError::File { path: "config.json".into(), source })
     };
     Export::new(&model).save(&path, add).unwrap();
     assert!(path.join("config.json").exists());
