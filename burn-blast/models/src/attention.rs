@@ -42,7 +42,7 @@ impl Cache {
         self.len == 0
     }
 
-    /// Adds keys and values of new positions to a layer, and returns those of all positions.
+    /// Adds keys and values of new positions to a layer, and returns keys and values of all positions.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[batch, kv_heads, time, head]`
@@ -55,7 +55,7 @@ impl Cache {
     ) -> (Tensor<4>, Tensor<4>) {
         let [batch, heads, time, head] = keys.dims();
         let (start, end) = (self.len, self.len + time);
-        // Taken out: with a second owner the assignment would copy the whole buffer.
+        // Taken out: the assignment copies a buffer that has another owner.
         let (old_keys, old_values) =
             self.layers[layer].take().map(|old| (old.keys, old.values)).unzip();
         let store = |old, new: Tensor<4>| {

@@ -7,7 +7,7 @@ use burn_blast::module::AnyLinear;
 
 use crate::Model;
 
-/// What a layer has that [`Model::compact`] may take away.
+/// What [`Model::compact`] may remove from a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct LayerSizes {
     /// Hidden features of the MLP.
@@ -31,17 +31,17 @@ impl Model {
         self.family().sizes()
     }
 
-    /// The model without dead hidden features and dead heads; scores stay the same up to the order of sums.
+    /// The model without dead hidden features and dead heads; scores are the same up to the order of sums.
     ///
-    /// - A hidden feature is dead if nothing reads it, or if a layer of the MLP before the activation gives zero for it
-    ///   whatever the input. In an MLP with block-sparse layers, features go by whole blocks.
+    /// - A hidden feature is dead if nothing reads it, or if it is zero before the activation whatever the input. In an
+    ///   MLP with block-sparse layers, whole blocks of features are removed.
     /// - A head is dead if the output projection reads nothing of it, or its values are zero whatever the input. Where
-    ///   heads share keys, they go with their keys once all of them are dead, and as many of each other group as are
-    ///   dead in every one, since groups must stay equal. Block-sparse attention layers stay as they are unless whole
-    ///   blocks make up a head.
+    ///   heads share keys, a group is removed with its keys if all its heads are dead. The other groups lose as many
+    ///   heads as are dead in each of them, since groups must be equal. Block-sparse attention layers are left as they
+    ///   are unless whole blocks make up a head.
     ///
-    /// One head and one block of hidden features stay in each layer. Layers are decided one by one, so they may differ
-    /// in size, which a checkpoint cannot always say: see [`Checkpoint::save`](crate::Checkpoint::save). Weights that
+    /// One head and one block of hidden features are kept in each layer. Layers are decided one by one, so they may differ
+    /// in size, which a checkpoint cannot always record: see [`Checkpoint::save`](crate::Checkpoint::save). Weights that
     /// shrink are new parameters.
     pub fn compact(mut self) -> Self {
         self.family_mut().compact();
@@ -49,7 +49,7 @@ impl Model {
     }
 }
 
-/// Which heads of a layer stay.
+/// Which heads of a layer are kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
     /// Of queries.
@@ -59,7 +59,7 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
-    /// Those with anything in `values`, of `[kv_heads * head]`, and in `read`, of `[heads * head]`; no less than one.
+    /// Heads with anything in `values`, of `[kv_heads * head]`, and in `read`, of `[heads * head]`; at least one.
     fn choose(values: &[bool], read: &[bool], head: usize) -> Self {
         let by_head = |features: &[bool]| -> Vec<bool> {
             features.chunks(head).map(|head| head.contains(&true)).collect()
@@ -75,7 +75,7 @@ impl Heads {
         if !groups.contains(&true) {
             groups[0] = true;
         }
-        // Groups stay equal: those with fewer live heads keep dead ones.
+        // Groups must be equal: groups with fewer live heads keep dead ones.
         for (_, queries) in
             groups.iter().zip(queries.chunks_mut(share)).filter(|(group, _)| **group)
         {
@@ -85,7 +85,7 @@ impl Heads {
         Self { queries, groups }
     }
 
-    /// Those of an attention with these layers before it and `out` after it, if some can go. `values` says which of
+    /// Heads of an attention with these layers before it and `out` after it, if some can be removed. `values` says which of
     /// the value features can differ from zero.
     pub(crate) fn alive(
         before: &[&AnyLinear],
@@ -99,19 +99,19 @@ impl Heads {
         heads.queries.contains(&false).then_some(heads)
     }
 
-    /// Features of the queries that stay.
+    /// Features of the queries that are kept.
     pub(crate) fn queries(&self, head: usize) -> Vec<bool> {
         features(&self.queries, head)
     }
 
-    /// Features of the keys, or of the values, that stay.
+    /// Features of the keys, or of the values, that are kept.
     pub(crate) fn groups(&self, head: usize) -> Vec<bool> {
         features(&self.groups, head)
     }
 }
 
 fn features(heads: &[bool], head: usize) -> Vec<bool> {
-    heads.iter().flat_map(|stays| std::iter::repeat_n(*stays, head)).collect()
+    heads.iter().flat_map(|kept| std::iter::repeat_n(*kept, head)).collect()
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
 
     fn alive(values: &[bool], read: &[bool]) -> (String, String) {
         let marks =
-            |heads: &[bool]| heads.iter().map(|stays| if *stays { 'x' } else { '.' }).collect();
+            |heads: &[bool]| heads.iter().map(|kept| if *kept { 'x' } else { '.' }).collect();
         let heads = Heads::choose(&features(values, HEAD), &features(read, HEAD), HEAD);
         (marks(&heads.queries), marks(&heads.groups))
     }
@@ -132,13 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn groups_go_whole_and_stay_equal() {
+    fn groups_are_removed_whole_and_are_equal() {
         let cases = [
-            // values, read, queries that stay, groups that stay
+            // values, read, queries kept, groups kept
             ("xx", "xxxxxx", "xxxxxx", "xx"),
             ("x.", "xxxxxx", "xxx...", "x."),
             ("xx", "...xx.", "...xx.", ".x"),
-            // One dead head in each group goes, whichever it is.
+            // One dead head in each group is removed, whichever it is.
             ("xx", ".xxxx.", ".xxxx.", "xx"),
             // The group with two dead heads keeps one of them.
             ("xx", "..xxx.", "x.xxx.", "xx"),

@@ -14,7 +14,7 @@ pub struct Blocks {
     /// Share of blocks that is removed.
     #[config(default = 0.9)]
     pub sparsity: f64,
-    /// Last layers whose MLP stays as it is.
+    /// Last layers, whose MLPs are left dense.
     #[config(default = 0)]
     pub keep_last: usize,
 }
@@ -167,7 +167,7 @@ impl Model {
     }
 
     /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `keep_last` layers. Given to
-    /// [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they stay as they are.
+    /// [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
     pub fn outside_mlps(&mut self, keep_last: usize) -> Vec<String> {
         let variant = self.variant();
         let mlps: Vec<String> =

@@ -7,7 +7,7 @@ use burn_blast_kernels::PatternError;
 
 use super::{BlockSparseLinear, LoraLinear, LoraLinearConfig};
 
-/// `y = x · w + b`, with a weight that is stored as its checkpoint or its training calls for.
+/// `y = x · w + b`, with a weight that is stored in one of three ways.
 ///
 /// A model made of these layers loads dense and packed checkpoints alike, and is pruned, adapted, merged and compacted
 /// without another type.
@@ -50,7 +50,7 @@ impl AnyLinear {
         }
     }
 
-    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. Other layers stay.
+    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. Other layers are left as they are.
     ///
     /// # Errors
     /// If the block size is not supported.
@@ -61,7 +61,7 @@ impl AnyLinear {
         Ok(())
     }
 
-    /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others stay.
+    /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others are left as they are.
     pub fn adapt(&mut self, config: &LoraLinearConfig) -> bool {
         let Self::Sparse(layer) = self else { return false };
         *self = Self::Adapted(config.init(layer.clone()));
@@ -140,7 +140,7 @@ impl AnyLinear {
     }
 
     /// The layer restricted to some of its input and output features, which keep their order. Blocks of a block-sparse
-    /// layer stay whole. The layer is new: its parameters have new ids.
+    /// layer are kept whole. The layer is new: its parameters have new ids.
     ///
     /// # Panics
     /// If a list has another length, or no features are left on a side.

@@ -8,7 +8,7 @@ use super::{AnyLinear, BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp};
 
 /// Which hidden features between layers are alive; `None` if all are. At least one block of them always is.
 ///
-/// A feature is alive if `out` reads it and every layer of `into` can give it a value other than zero. The activation
+/// A feature is alive if `out` reads it and every layer of `into` can make it differ from zero. The activation
 /// must be zero at zero. Blocks of block-sparse layers are alive as a whole.
 ///
 /// # Panics
@@ -34,8 +34,8 @@ pub fn live_features(into: &[&AnyLinear], out: &AnyLinear) -> Option<Vec<bool>> 
 }
 
 impl BlockSparseGatedMlp {
-    /// The block without dead hidden features: `gate` or `up` gives nothing for them, bias included, or `down` reads
-    /// nothing of them. One block of features always stays.
+    /// The block without dead hidden features: `gate` or `up` is zero for them, bias included, or `down` reads nothing of
+    /// them. One block of features is always kept.
     ///
     /// Outputs are the same up to the order of sums. Layers that shrink are new: compact a model before its optimizer
     /// is attached, or when training is done.

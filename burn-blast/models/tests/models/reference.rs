@@ -21,7 +21,7 @@ impl Expected {
         self.numbers(name, f64::from_le_bytes)[0]
     }
 
-    /// Single-precision logits: those of the file, or of the converted model.
+    /// Single-precision logits, of the file or of the converted model.
     pub fn single(&self) -> Vec<f32> {
         let file = SafeTensors::deserialize(&self.0).unwrap();
         self.floats(if file.tensor("logits_f32").is_ok() { "logits_f32" } else { "logits" })

@@ -166,7 +166,7 @@ impl LlamaConfig {
 
     /// The content of a `config.json` of these sizes, without scaled positions.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
             "vocab_size": self.vocab_size,
@@ -175,7 +175,6 @@ impl LlamaConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": self.rms_norm_eps,
             "attention_bias": self.attention_bias,
@@ -184,7 +183,12 @@ impl LlamaConfig {
             "hidden_act": "silu",
             "tie_word_embeddings": self.tie_word_embeddings,
             "torch_dtype": "float32",
-        })
+        });
+        // Left out where it follows from the width, as published models do.
+        if self.head_dim != self.hidden_size / self.num_attention_heads.max(1) {
+            json["head_dim"] = Value::from(self.head_dim);
+        }
+        json
     }
 }
 
