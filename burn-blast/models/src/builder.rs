@@ -30,7 +30,7 @@ impl Config {
     /// # Errors
     /// If the sizes contradict each other.
     pub fn init(&self, device: &Device, seed: u64) -> Result<Model, Error> {
-        let random = ChaCha8Rng::seed_from_u64(seed);
+        let random = Box::new(ChaCha8Rng::seed_from_u64(seed));
         self.family().build(&mut Builder {
             source: Source::Random(random),
             device,
@@ -70,7 +70,7 @@ impl ModuleMapper for Normal {
 /// Where weights come from.
 pub(crate) enum Source<'a> {
     /// Drawn on the host.
-    Random(ChaCha8Rng),
+    Random(Box<ChaCha8Rng>),
     /// The tensors of a checkpoint. Dense ones are loaded when the model is complete; until then parameters are not
     /// drawn either.
     Stored(&'a BTreeMap<String, Entry>),
