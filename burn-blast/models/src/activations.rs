@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor};
-use burn_blast_checkpoint::atomic::replace_file;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, serialize};
+use burn_blast_checkpoint::atomic::AtomicFile;
+use burn_blast_checkpoint::{Entry, FileContent, write_safetensors};
+use safetensors::Dtype;
 
 use crate::generate::{check_tokens, to_host};
 use crate::{Config, Error, Model};
@@ -63,26 +63,21 @@ impl Activations {
     /// If the file cannot be written.
     pub fn save(&self, config: &Config, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let bytes: Vec<(String, Vec<u8>)> = self
-            .norms
-            .iter()
-            .flat_map(|(layer, norms)| {
-                let bytes: Vec<u8> = norms.iter().flat_map(|norm| norm.to_le_bytes()).collect();
-                config
-                    .family()
-                    .weight_names(layer)
-                    .into_iter()
-                    .map(move |name| (name, bytes.clone()))
+        let entries = self.norms.iter().flat_map(|(layer, norms)| {
+            let names = config.family().weight_names(layer).into_iter();
+            names.map(move |name| {
+                Entry::new(name, Dtype::F32, vec![norms.len()], move |out| {
+                    norms.iter().try_for_each(|norm| out.write_all(&norm.to_le_bytes()))
+                })
             })
-            .collect();
-        let refuse = |reason: String| Error::Format { path: path.to_path_buf(), reason };
-        let views = bytes.iter().map(|(name, bytes)| {
-            Ok((name, TensorView::new(Dtype::F32, vec![bytes.len() / size_of::<f32>()], bytes)?))
         });
-        let views: Result<Vec<_>, safetensors::SafeTensorError> = views.collect();
-        let file = views.and_then(|views| serialize(views, None));
-        let file = file.map_err(|error| refuse(error.to_string()))?;
-        replace_file(path, &file).map_err(Error::file(path))
+        let content = FileContent { metadata: BTreeMap::new(), entries: entries.collect() };
+        let write = || {
+            let mut file = AtomicFile::new(path, true)?;
+            write_safetensors(&mut file, &content, &mut |_| {})?;
+            file.finish()
+        };
+        write().map_err(Error::file(path))
     }
 }
 

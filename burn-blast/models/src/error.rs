@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use burn_blast::io::LayoutError;
-
 use crate::families::MODEL_TYPES;
 
 /// Why a checkpoint was not read or written, or a request was refused.
@@ -79,62 +77,6 @@ pub enum Error {
     Uneven {
         /// Which sizes, and why.
         reason: String,
-    },
-    /// The bytes are no safetensors file.
-    #[error(
-        "{path} is not a whole safetensors file, or holds numbers of an unknown type: {reason}"
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What the reader said.
-        reason: String,
-    },
-    /// A tensor is stored twice.
-    #[error("tensor \"{name}\" is in two files of the checkpoint: download it again")]
-    Twice {
-        /// Name of the tensor.
-        name: String,
-    },
-    /// The model needs a tensor that the checkpoint does not have.
-    #[error("the checkpoint has no tensor \"{name}\", which its configuration calls for")]
-    Missing {
-        /// Name of the tensor.
-        name: String,
-    },
-    /// The checkpoint has a tensor that the model does not know.
-    #[error("the checkpoint has a tensor \"{name}\", for which its configuration has no place")]
-    Unexpected {
-        /// Name of the tensor.
-        name: String,
-    },
-    /// A tensor has the wrong shape.
-    #[error("tensor \"{name}\" has shape {found:?}, but the configuration calls for {expected:?}")]
-    Shape {
-        /// Name of the tensor.
-        name: String,
-        /// Shape in the file.
-        found: Vec<usize>,
-        /// Shape by the configuration.
-        expected: Vec<usize>,
-    },
-    /// A tensor has the wrong kind of number.
-    #[error("tensor \"{name}\" holds {found}, but must hold {expected} numbers")]
-    Kind {
-        /// Name of the tensor.
-        name: String,
-        /// Data type in the file.
-        found: String,
-        /// What it must hold.
-        expected: &'static str,
-    },
-    /// The pattern of a packed weight is not valid.
-    #[error("packed weight \"{name}\": {source}")]
-    Layout {
-        /// Name of the weight.
-        name: String,
-        /// What is wrong.
-        source: LayoutError,
     },
     /// The tokenizer cannot be read or cannot handle the text.
     #[error("tokenizer: {reason}")]

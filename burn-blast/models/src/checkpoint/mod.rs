@@ -8,14 +8,11 @@
 //! | `tokenizer.json` | how text becomes tokens; without it, tokens are bytes |
 //! | `generation_config.json` | with which tokens a text ends, if not in `config.json` |
 //!
-//! Llama stores the weight of a linear layer as `[d_output, d_input]`, GPT-2 as `[d_input, d_output]`. Where a file
-//! has the four entries of a packed weight instead, as written by `burn_blast::io`, the layer becomes block-sparse.
-//! Dense and packed layers mix freely.
+//! Tensors are read and written by [`burn_blast::io`]; here are the configuration, the names of the families and the
+//! files beside the weights.
 
 mod load;
-mod names;
 mod save;
-mod turn;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,8 +20,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use load::Precision;
-pub(crate) use load::unreadable;
-pub(crate) use names::PACKED;
 pub use save::Form;
 
 use crate::{Config, Error, Tokenizer};

@@ -123,8 +123,10 @@ pub(crate) trait FamilyConfig {
     /// Whether a file has the dense weight at a path of the module as `[d_output, d_input]`.
     fn is_out_in(&self, path: &str) -> bool;
 
-    /// Regular expressions and replacements that make the path in the module from a name in a file.
-    fn renames(&self) -> &'static [(&'static str, &'static str)];
+    /// The path in the module of a name in a file.
+    fn path_in_module(&self, name: &str) -> String {
+        name.to_string()
+    }
 
     /// What the weight of a layer may be called in a file.
     fn weight_names(&self, layer: &str) -> Vec<String> {

@@ -132,13 +132,10 @@ impl FamilyConfig for Gpt2Config {
         path == "lm_head.weight"
     }
 
-    fn renames(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            // The first GPT-2 checkpoints leave out the name of the decoder.
-            (r"^(wte|wpe|h|ln_f)\.", "transformer.$1."),
-            (r"(\.ln_1|\.ln_2|\.ln_f)\.weight$", "$1.gamma"),
-            (r"(\.ln_1|\.ln_2|\.ln_f)\.bias$", "$1.beta"),
-        ]
+    /// The first GPT-2 checkpoints leave out the name of the decoder.
+    fn path_in_module(&self, name: &str) -> String {
+        let decoder = ["wte.", "wpe.", "h.", "ln_f."].iter().any(|part| name.starts_with(part));
+        if decoder { format!("transformer.{name}") } else { name.to_string() }
     }
 
     fn weight_names(&self, layer: &str) -> Vec<String> {

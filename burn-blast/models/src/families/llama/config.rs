@@ -239,10 +239,6 @@ impl FamilyConfig for LlamaConfig {
     fn is_out_in(&self, path: &str) -> bool {
         path.ends_with("_proj.weight") || path == "lm_head.weight"
     }
-
-    fn renames(&self) -> &'static [(&'static str, &'static str)] {
-        &[(r"norm\.weight$", "norm.gamma")]
-    }
 }
 
 /// The rotary base and scaling of either spelling; the newer one wins, as in transformers.
