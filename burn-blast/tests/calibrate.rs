@@ -1,4 +1,4 @@
-//! One-shot sparsification: scores by what blocks do to outputs, and values that make up for those removed.
+//! One-shot sparsification: scores by the effect on outputs, and corrected values.
 
 mod common;
 
@@ -76,7 +76,7 @@ fn corrected_values_are_the_best_there_are() {
                 device,
                 DType::F32,
             );
-            // Inside the weight: what lies beyond stays zero.
+            // Only inside the weight: the padding stays zero.
             let step = functions::pack(functions::unpack(step, &pattern), &pattern);
             for scale in [0.02, -0.02] {
                 let moved = of(&(values.clone() + step.clone() * scale));
@@ -117,7 +117,7 @@ fn blocks_of_loud_features_win_over_larger_weights() {
     calibration.add(Tensor::cat(vec![quiet, Tensor::ones([4, B], &device)], 1));
     let heavy = Tensor::<2>::ones([B, B], &device) * 3.0;
     let w = Tensor::cat(vec![heavy, Tensor::ones([B, B], &device)], 0);
-    // ‖x‖ is 0.2 and 2; a block of 8 by 8 equal weights has 8 times their norm.
+    // ‖x‖ is 0.2 and 2. A block of 8 by 8 equal weights has 8 times the norm of one.
     let scores = calibration.scores(w.clone(), block());
     assert!((scores[0] - 4.8).abs() < 1e-4 && (scores[1] - 16.0).abs() < 1e-4, "{scores:?}");
     let pattern = calibration.select(w, block(), 0.5);

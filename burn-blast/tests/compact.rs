@@ -1,4 +1,4 @@
-//! Dead hidden features leave a block, and its outputs stay.
+//! Compaction removes dead hidden features without changing outputs.
 
 mod common;
 

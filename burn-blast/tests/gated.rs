@@ -1,4 +1,4 @@
-//! The fused gated block on every backend: value and gradients of the dense block, and of its parts one by one.
+//! The fused gated block on every backend: values and gradients equal those of the dense block and of its single layers.
 
 mod common;
 
@@ -7,8 +7,7 @@ use burn::nn::LinearConfig;
 use burn::optim::GradientsParams;
 use burn::tensor::activation::{gelu, relu, silu};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::functions::GatedPatterns;
-use burn_blast::functions::{gated_mlp, unpack};
+use burn_blast::functions::{GatedPatterns, gated_mlp, unpack};
 use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, MlpActivation,
 };
@@ -29,7 +28,7 @@ fn patterns([d_model, d_ff]: [usize; 2], block: usize) -> GatedPatterns {
 fn dense(patterns: &GatedPatterns, x: Tensor<2>, [gate, up, down]: [Tensor<3>; 3]) -> Tensor<2> {
     let gate = x.clone().matmul(unpack(gate, &patterns.gate));
     let gate = match patterns.activation {
-        // By hand: the gradient of Burn's own is, on some backends, that of the approximation by tanh.
+        // Written out: on some backends Burn's own GELU has the gradient of the tanh approximation.
         MlpActivation::Gelu => gate.clone() * (gate / 2.0_f64.sqrt()).erf().add_scalar(1.0) / 2.0,
         MlpActivation::Relu => relu(gate),
         MlpActivation::Silu => silu(gate),

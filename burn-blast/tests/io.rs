@@ -1,4 +1,4 @@
-//! Files: round trips, whatever either side keeps.
+//! Files: round trips between models that keep different blocks.
 
 mod common;
 

@@ -7,6 +7,7 @@ use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
+    LayerError,
 };
 use burn_blast::report::summary;
 use burn_blast::tuning::{Kernel, ProductPath, Strategy, warm_up};
@@ -109,7 +110,7 @@ fn a_pruned_linear_layer_is_packed_and_unpacked_without_loss() {
     assert_eq!(floats(layer.to_dense()), dense);
     assert_eq!(floats(layer.into_linear().weight.val()), dense);
     let error = BlockSparseLinear::from_linear(&linear, 20).unwrap_err();
-    assert_eq!(error.to_string(), "block size 20 is not supported: use 8, 16, 32, 64 or 128");
+    assert!(error.to_string().contains("block size 20 is not supported"), "{error}");
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn the_kernel_is_named() {
 }
 
 #[test]
-fn the_path_taken_is_told_with_its_reason() {
+fn the_path_is_reported_with_its_reason() {
     let layer = BlockSparseLinearConfig::new(256, 256).with_sparsity(0.9).init(&Device::flex());
     let choice = layer.path(64);
     assert_eq!(choice.path, ProductPath::Sparse);
@@ -229,17 +230,18 @@ fn a_bias_of_another_size_is_refused() {
 }
 
 #[test]
-fn a_sparsity_that_is_no_share_is_refused() {
+fn a_sparsity_that_is_not_a_share_is_refused() {
     for sparsity in [90.0, -0.1, f64::NAN] {
         let config = BlockSparseLinearConfig::new(32, 32).with_sparsity(sparsity);
-        let error = config.try_init(&Device::flex()).unwrap_err().to_string();
-        let want = format!("sparsity {sparsity} is not supported: use a share between 0 and 1");
-        assert_eq!(error, want);
+        let error = config.try_init(&Device::flex()).unwrap_err();
+        let LayerError::Sparsity { found } = error else { panic!("{error}") };
+        assert_eq!(found.to_bits(), sparsity.to_bits());
+        assert!(error.to_string().contains("between 0 and 1"), "{error}");
     }
 }
 
 #[test]
-fn layers_that_do_not_follow_each_other_are_refused() {
+fn layers_whose_sizes_do_not_fit_are_refused() {
     let device = Device::flex();
     let layer = |d_input, d_output| BlockSparseLinearConfig::new(d_input, d_output).init(&device);
     let message = |gate: (usize, usize), up: (usize, usize), down: (usize, usize)| {
@@ -251,8 +253,5 @@ fn layers_that_do_not_follow_each_other_are_refused() {
         text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap()
     };
     assert_eq!(message((8, 16), (8, 17), (16, 8)), "gate and up must have the same size");
-    assert_eq!(
-        message((8, 16), (8, 16), (17, 8)),
-        "d_input of down must be d_output of gate: 16 features, not 17"
-    );
+    assert!(message((8, 16), (8, 16), (17, 8)).contains("16 features, not 17"));
 }

@@ -148,7 +148,7 @@ fn merging_keeps_the_function_where_there_is_room() {
         let change = floats(layer.change());
         let (merged, lost) = layer.clone().merge_within();
         assert_eq!(merged.pattern(), layer.base.pattern());
-        // What the weight took and what was lost are the whole change.
+        // The merged part and the lost part add up to the change.
         let took = floats(merged.to_dense() - layer.base.to_dense());
         let squares = |numbers: &[f32]| numbers.iter().map(|x| f64::from(x * x)).sum::<f64>();
         let share = 1.0 - squares(&took) / squares(&change);

@@ -1,12 +1,11 @@
-//! The block of two layers as one call, on every backend: value and gradients of the dense block, and of its parts.
+//! The fused block of two layers on every backend: values and gradients equal the dense block and the single layers.
 
 mod common;
 
 use burn::optim::GradientsParams;
 use burn::tensor::activation::{relu, silu};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::functions::MlpPatterns;
-use burn_blast::functions::{mlp, unpack};
+use burn_blast::functions::{MlpPatterns, mlp, unpack};
 use burn_blast::module::{BlockSparseMlp, BlockSparseMlpConfig, MlpActivation};
 use common::{distance, dtypes, engines, floats, numbers, tensor};
 
@@ -18,7 +17,7 @@ fn patterns([d_model, d_ff]: [usize; 2], block: usize, activation: MlpActivation
     }
 }
 
-/// The activation by hand: the gradient of Burn's own GELU is, on some backends, that of the approximation by tanh.
+/// The activation, written out: on some backends Burn's own GELU has the gradient of the tanh approximation.
 fn activate<const D: usize>(x: Tensor<D>, activation: MlpActivation) -> Tensor<D> {
     match activation {
         MlpActivation::Gelu => x.clone() * (x / 2.0_f64.sqrt()).erf().add_scalar(1.0) / 2.0,
@@ -91,7 +90,7 @@ fn check(one: &[Vec<f32>], other: &[Vec<f32>], case: &str) {
 }
 
 #[test]
-fn one_call_has_the_value_and_gradients_of_the_dense_block() {
+fn the_fused_block_has_the_value_and_gradients_of_the_dense_block() {
     for engine in engines() {
         let device = engine.device.clone().autodiff();
         for (sizes, block, activation, rows) in [
@@ -163,7 +162,7 @@ fn module(bias: bool, activation: MlpActivation, device: &Device) -> BlockSparse
 }
 
 #[test]
-fn the_module_gives_the_same_in_one_call_and_layer_by_layer() {
+fn the_module_gives_the_same_fused_and_layer_by_layer() {
     for engine in engines() {
         for (bias, activation, rows) in [
             (true, MlpActivation::Gelu, 1),

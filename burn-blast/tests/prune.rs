@@ -11,14 +11,15 @@ use burn::optim::{
 use burn::tensor::Device;
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::prune::{
-    Blast, BlastConfig, Budget, Growth, KeepRule, LayerRule, LinearRule, Monitor, Schedule, Score,
+    Blast, BlastConfig, BlastError, Budget, Growth, KeepRule, LayerRule, LinearRule, Monitor,
+    Schedule, Score,
 };
 use burn_blast::{BlockMask, io};
 use common::toy::{BLOCK, D, Net, batch, config, run, step, train};
 use common::{engines, floats};
 
 #[test]
-fn at_no_sparsity_training_is_that_of_linear_layers() {
+fn without_sparsity_training_equals_linear_layers() {
     #[derive(Module, Debug)]
     struct Twin {
         a: Linear,
@@ -48,7 +49,7 @@ fn at_no_sparsity_training_is_that_of_linear_layers() {
 }
 
 #[test]
-fn the_sparsity_asked_for_reported_and_stored_is_one_number() {
+fn requested_reported_and_stored_sparsity_are_equal() {
     for engine in engines() {
         let device = engine.device.clone().autodiff();
         let steps = if engine.slow { 16 } else { 40 };
@@ -166,29 +167,22 @@ fn a_setup_that_does_nothing_is_refused() {
             .attach(Net::new(&device))
             .map(|_| ())
             .unwrap_err()
-            .to_string()
     };
-    assert_eq!(
-        attach(config(40).with_dense(vec!["layers.3".into()])),
-        "the path \"layers.3\" matches no layer; the layers are: a, b"
-    );
-    assert_eq!(
-        attach(config(40).with_dense_last(2)),
-        "every layer is kept dense: there is nothing left to prune"
-    );
+    let no_match = |config: BlastConfig, path: &str| {
+        let error = attach(config);
+        let BlastError::FilterMatchesNothing { filter, layers } = &error else { panic!("{error}") };
+        assert_eq!((filter.as_str(), layers.as_str()), (path, "a, b"));
+        assert!(error.to_string().contains("matches no layer"), "{error}");
+    };
+    no_match(config(40).with_dense(vec!["layers.3".into()]), "layers.3");
     let rule = LinearRule { path: "c".into(), block_size: 8 };
-    assert_eq!(
-        attach(config(40).with_linear(vec![rule])),
-        "the path \"c\" matches no layer; the layers are: a, b"
-    );
+    no_match(config(40).with_linear(vec![rule]), "c");
+    let error = attach(config(40).with_dense_last(2)).to_string();
+    assert!(error.contains("nothing left to prune"), "{error}");
     let dense = LinearConfig::new(8, 8).init(&device);
     let error =
         Blast::new(AdamWConfig::new().build(), config(40)).attach(dense).map(|_| ()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the model has no BlockSparseLinear layer and no linear layer was selected: \
-         use the layer type, or BlastConfig::with_linear for plain nn::Linear"
-    );
+    assert!(error.to_string().contains("BlastConfig::with_linear for plain nn::Linear"), "{error}");
 }
 
 #[test]
@@ -197,10 +191,7 @@ fn one_blast_serves_one_model() {
     let blast = Blast::new(AdamWConfig::new().build(), config(40));
     assert!(blast.clone().attach(Net::new(&device)).is_ok());
     let error = blast.attach(Net::new(&device)).map(|_| ()).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "this Blast, or one it was cloned from, is attached to a model already: build one for each model"
-    );
+    assert!(error.contains("build one for each model"), "{error}");
 }
 
 #[test]
@@ -310,7 +301,7 @@ fn a_layer_added_after_attaching_is_noticed() {
     step(Net::new(&device), &mut optim, 1, 1e-3, &device);
 }
 
-/// With a rate of zero nothing moves but the blocks: every kept block must hold what it held.
+/// With a learning rate of zero only the pattern changes, so every kept block must keep its values.
 #[test]
 fn kept_blocks_keep_their_values_and_new_ones_start_at_zero() {
     let device = Device::flex().autodiff();

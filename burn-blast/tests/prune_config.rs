@@ -1,4 +1,4 @@
-//! Settings of a pruning run: schedules, updates, and what is refused.
+//! Settings of a pruning run: schedules, updates and refusals.
 
 use burn_blast::prune::{BlastConfig, BlastError, Budget, Growth, KeepRule, LayerRule, Schedule};
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ proptest! {
 }
 
 #[test]
-fn the_exchange_share_falls_to_nothing() {
+fn the_exchanged_share_falls_to_zero() {
     let config = BlastConfig::new(100).with_growth_fraction(0.4);
     assert!(config.growth_at(1) > 0.39);
     assert!(config.growth_at(70) < 1e-12);

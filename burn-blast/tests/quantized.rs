@@ -1,4 +1,4 @@
-//! Weights of 8-bit integers on every backend: products, gradients, files, and what is refused.
+//! Weights of 8-bit integers on every backend: products, gradients, files and refusals.
 
 mod common;
 
@@ -56,7 +56,7 @@ fn patterns(slow: bool) -> Vec<BlockPattern> {
 }
 
 #[test]
-fn products_are_those_of_the_values_that_the_integers_stand_for() {
+fn products_equal_products_with_the_dequantised_values() {
     for engine in engines() {
         for pattern in patterns(engine.slow) {
             let layer = quantize(layer(&pattern, &engine.device)).unwrap();
@@ -102,7 +102,7 @@ fn floats_of(x: &[f32], w: &[f32], pattern: &BlockPattern) -> Vec<f32> {
 }
 
 #[test]
-fn a_layer_in_half_precision_stays_one_whatever_is_done_with_it() {
+fn a_layer_in_half_precision_stays_in_half_precision() {
     for engine in engines() {
         for dtype in dtypes(&engine).into_iter().filter(|&dtype| dtype != DType::F32) {
             let mut plain = layer(&pattern(48, 80, 16, 0.5, 1), &engine.device);
@@ -201,7 +201,7 @@ fn gradients_pass_through_to_the_input() {
 }
 
 #[test]
-fn a_gated_block_of_integers_is_that_of_the_values_they_stand_for() {
+fn a_gated_block_of_integers_equals_the_dequantised_block() {
     for engine in engines() {
         let config = BlockSparseGatedMlpConfig::new(64, 96).with_block_size(16);
         let block = quantize(config.with_sparsity(0.5).init(&engine.device)).unwrap();

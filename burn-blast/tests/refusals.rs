@@ -1,4 +1,4 @@
-//! Files: every refusal by its words, damage without a panic.
+//! Files: every refusal with its message, and damage without a panic.
 
 mod common;
 
@@ -32,32 +32,22 @@ fn every_foreign_file_is_refused_with_a_reason() {
     let from = |bytes: Vec<u8>| refusal(io::from_bytes(fresh(), bytes));
 
     let less = Less { first: model.first.clone(), a: model.a.clone() };
-    assert_eq!(
-        from(io::to_bytes(&less).unwrap()),
-        "the file has no tensor \"b.weight.layout\": it was saved from another model"
-    );
+    let error = from(io::to_bytes(&less).unwrap());
+    assert!(error.contains("no tensor \"b.weight.layout\""), "{error}");
     let more = More { net: model.clone() };
-    assert_eq!(
-        from(io::to_bytes(&more).unwrap()),
-        "the file has no tensor \"first.weight\": it was saved from another model"
-    );
+    let error = from(io::to_bytes(&more).unwrap());
+    assert!(error.contains("no tensor \"first.weight\""), "{error}");
     let result = io::from_bytes(less, io::to_bytes(&model).unwrap());
-    assert_eq!(
-        result.map(|_| ()).unwrap_err().to_string(),
-        "the file has a tensor \"b.bias\" that the model does not know: it was saved from another model"
-    );
+    let error = result.map(|_| ()).unwrap_err();
+    assert!(matches!(&error, io::IoError::Unknown { name } if name == "b.bias"), "{error}");
     let mut other = model.clone();
     other.a = BlockSparseLinearConfig::new(24, 33).with_block_size(8).init(&device);
-    assert_eq!(
-        from(io::to_bytes(&other).unwrap()),
-        "layer \"a.weight\": the weight is [24, 33], but the model's is [20, 33]: the file was saved from a model of another size"
-    );
+    let error = from(io::to_bytes(&other).unwrap());
+    assert!(error.contains("the weight is [24, 33], but the model's is [20, 33]"), "{error}");
     let mut other = model.clone();
     other.first = LinearConfig::new(5, 20).init(&device);
-    assert_eq!(
-        from(io::to_bytes(&other).unwrap()),
-        "tensor \"first.weight\" has shape [5, 20], but the model needs [4, 20]: it was saved from a model of another size"
-    );
+    let error = from(io::to_bytes(&other).unwrap());
+    assert!(error.contains("has shape [5, 20], but the model needs [4, 20]"), "{error}");
     assert!(from(b"not a model".to_vec()).starts_with("this is not a readable burnpack file: "));
     assert!(from(Vec::new()).starts_with("this is not a readable burnpack file: "));
     let missing = refusal(io::load(fresh(), "/nowhere/model.bpk"));
@@ -106,54 +96,41 @@ fn integers(bytes: &[u8]) -> Vec<i32> {
 
 #[test]
 fn every_tensor_of_the_wrong_kind_is_refused_with_a_reason() {
-    let load = |bytes| refusal(io::from_bytes(net(0.0, 2, &Device::flex()), bytes));
-    let as_type = |name, dtype| rewritten(name, |parts| parts.0 = dtype);
-    assert_eq!(
-        load(as_type("first.weight", DType::I32)),
-        "tensor \"first.weight\" holds I32, but the model needs floating-point numbers"
-    );
-    assert_eq!(
-        load(as_type("a.weight.values", DType::I32)),
-        "tensor \"a.weight.values\" holds I32, but the model needs floating-point numbers"
-    );
-    assert_eq!(
-        load(as_type("a.weight.row_idx", DType::F32)),
-        "tensor \"a.weight.row_idx\" holds F32, but the model needs integer numbers"
-    );
+    for (tensor, dtype, kind) in [
+        ("first.weight", DType::I32, "floating-point"),
+        ("a.weight.values", DType::I32, "floating-point"),
+        ("a.weight.row_idx", DType::F32, "integer"),
+    ] {
+        let bytes = rewritten(tensor, |parts| parts.0 = dtype);
+        let error = io::from_bytes(net(0.0, 2, &Device::flex()), bytes).map(|_| ()).unwrap_err();
+        let io::IoError::Kind { name, found, expected } = &error else { panic!("{error}") };
+        assert_eq!(
+            (name.as_str(), *found == format!("{dtype:?}"), *expected),
+            (tensor, true, kind)
+        );
+    }
 }
 
 #[test]
 fn every_bad_index_is_refused_with_a_reason() {
     let load = |bytes| refusal(io::from_bytes(net(0.0, 2, &Device::flex()), bytes));
     let cases: [(Vec<u8>, &str); 6] = [
-        (
-            tampered("a.weight.layout", |layout| layout[0] = 7),
-            "layer \"a.weight\": the weight is stored in format version 7, this burn-blast reads version 1: update burn-blast or save the model again",
-        ),
-        (
-            tampered("a.weight.layout", |layout| layout.truncate(3)),
-            "layer \"a.weight\": the layout tensor has 3 numbers instead of 5: this is not a burn-blast weight",
-        ),
-        (
-            tampered("a.weight.layout", |layout| layout[1] = 12),
-            "layer \"a.weight\": block size 12 is not supported: use 8, 16, 32, 64 or 128",
-        ),
+        (tampered("a.weight.layout", |layout| layout[0] = 7), "format version 7"),
+        (tampered("a.weight.layout", |layout| layout.truncate(3)), "has 3 numbers instead of 5"),
+        (tampered("a.weight.layout", |layout| layout[1] = 12), "block size 12 is not supported"),
         (
             tampered("a.weight.row_idx", |rows| rows[0] = 3),
-            "layer \"a.weight\": block row 3 in block column 0 is outside the grid of 3 block rows: \
-             the pattern was made for a larger weight or another block size",
+            "block row 3 in block column 0 is outside the grid of 3 block rows",
         ),
-        (
-            tampered("a.weight.row_idx", |rows| rows[0] = -1),
-            "layer \"a.weight\": row_idx holds -1, which is not an index: the file is damaged",
-        ),
+        (tampered("a.weight.row_idx", |rows| rows[0] = -1), "row_idx holds -1"),
         (
             tampered("a.weight.col_ptr", |ptr| *ptr.last_mut().unwrap() += 1),
-            "layer \"a.weight\": column pointers end at 9, but 8 block rows are listed: the file is damaged or truncated",
+            "column pointers end at 9, but 8 block rows are listed",
         ),
     ];
-    for (bytes, message) in cases {
-        assert_eq!(load(bytes), message);
+    for (bytes, phrase) in cases {
+        let error = load(bytes);
+        assert!(error.starts_with("layer \"a.weight\": ") && error.contains(phrase), "{error}");
     }
 }
 
@@ -174,7 +151,7 @@ fn damaged_files_give_errors_and_never_panics() {
         let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
         save(&model, &good).unwrap();
         let bytes = std::fs::read(&good).unwrap();
-        // Most of a file is values, where damage cannot be seen: aim at the header, too.
+        // Most of a file is values, where damage cannot be detected, so the header is damaged too.
         let header = bytes.len().min(4096);
         let (mut refused, mut loaded) = (0, 0);
         for at in 0..MUTATIONS {

@@ -91,7 +91,7 @@ fn a_replica_with_another_number_of_layers_is_noticed() {
 }
 
 #[test]
-fn the_hash_of_a_model_is_that_of_its_names_and_blocks() {
+fn the_hash_of_a_model_depends_on_its_names_and_blocks() {
     let device = Device::flex();
     let model = Net::new(&device);
     // Every block of two weights of 64 by 64 in blocks of 8: a number that another run must find as well.

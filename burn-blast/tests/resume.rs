@@ -62,7 +62,7 @@ fn resumes_bitwise(config: BlastConfig, save_at: usize) {
 #[test]
 fn a_resumed_run_is_bitwise_the_unbroken_one() {
     let config = BlastConfig::new(60).with_sparsity(0.75).with_interval(10);
-    // 29 and 41 are one step ahead of an update: the armed probe must survive.
+    // 29 and 41 are one step ahead of an update, so the probe must be restored.
     for save_at in [33, 29, 30, 41] {
         resumes_bitwise(config.clone(), save_at);
     }

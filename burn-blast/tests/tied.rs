@@ -6,8 +6,7 @@ use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use burn_blast::module::{BlockSparseGatedMlp, BlockSparseGatedMlpConfig};
-use burn_blast::prune::{Blast, BlastConfig};
-use burn_blast::prune::{Budget, LayerRule};
+use burn_blast::prune::{Blast, BlastConfig, Budget, LayerRule};
 
 const STEPS: usize = 24;
 

@@ -7,9 +7,9 @@ use burn::backend::ops::{FloatTensorOps, QTensorOps};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, TensorData};
 use burn_blast::BlockPattern;
-use burn_blast::functions::{BlastOps, GatedPatterns, MlpPatterns};
 use burn_blast::functions::{
-    block_norms, gated_mlp, grad_block_norms, mlp, sddmm, spmm, spmm_t, unpack,
+    BlastOps, GatedPatterns, MlpPatterns, block_norms, gated_mlp, grad_block_norms, mlp, sddmm,
+    spmm, spmm_t, unpack,
 };
 use burn_blast::module::{BlockSparseLinear, MlpActivation, quantize};
 use burn_cubecl::CubeBackend;

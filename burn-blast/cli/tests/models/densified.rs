@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use burn_blast::module::AnyLinear;
-use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
+use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::{BlockMask, BlockPattern};
 use burn_blast_cli::args::Cli;
 use burn_blast_models::{Checkpoint, Form, Model, Precision};
