@@ -187,7 +187,7 @@ pub(crate) fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>, Checkpoin
 /// A part of a name, so that layer 2 comes before layer 10.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NamePart {
-    /// A number, such as that of a layer.
+    /// A number, such as the index of a layer.
     Number(u64),
     /// Anything else.
     Text(String),

@@ -82,7 +82,10 @@ impl Index {
         problems
     }
 
-    /// Whether the recorded number of bytes is that of all tensors, if it is recorded.
+    /// Checks the recorded number of bytes, if there is one, against the bytes of all tensors.
+    ///
+    /// # Errors
+    /// If they differ.
     pub fn check_total(&self, bytes: u64) -> Result<(), CheckpointError> {
         match self.content.metadata.get(TOTAL).and_then(Value::as_u64) {
             Some(total) if total != bytes => {

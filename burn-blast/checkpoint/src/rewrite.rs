@@ -1,4 +1,4 @@
-//! Writing a checkpoint file by file, tensor by tensor, and what else its folder holds.
+//! Writing a checkpoint file by file and tensor by tensor, with the other files of its folder.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -175,7 +175,7 @@ impl Serialize for Header<'_> {
     }
 }
 
-/// Copies what else is in the folder: configuration, tokenizer and so on. Hidden files, such as git's, are left out.
+/// Copies the other files of a folder: configuration, tokenizer and so on. Hidden files, such as git's, are left out.
 fn copy_rest(
     folder: &Path,
     below: &str,

@@ -40,8 +40,8 @@ impl Shard {
     /// If it cannot be read, is truncated, or is not a safetensors file.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let file = File::open(path).map_err(CheckpointError::read(path))?;
-        // SAFETY: the bytes stay valid as long as nobody truncates the file. A checkpoint is not written in
-        // place by anyone who replaces files whole; whoever does truncates it under every reader.
+        // SAFETY: the bytes stay valid as long as the file is not truncated. Programs that replace files by renaming,
+        // as this crate does, never truncate them in place.
         let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::read(path))?;
         let (header, read) =
             SafeTensors::read_metadata(&map).map_err(|error| refuse(path, map.len(), error))?;
@@ -137,7 +137,7 @@ fn refuse(path: &Path, found: usize, error: SafeTensorError) -> CheckpointError 
         SafeTensorError::HeaderTooSmall | SafeTensorError::MetadataIncompleteBuffer => {
             CheckpointError::Truncated { path, found }
         }
-        // The first eight bytes are the header's length: those of another format are beyond any file.
+        // The first eight bytes are the length of the header. In a file of another format they exceed any file.
         SafeTensorError::InvalidHeaderLength => CheckpointError::Truncated { path, found },
         error => CheckpointError::Header { path, reason: error.to_string() },
     }

@@ -24,7 +24,7 @@ pub fn scores(weight: &DenseWeight<'_>, block: BlockSize, activations: Option<&[
                 *value = bf16::from_le_bytes(*bytes).to_f32();
             }
         }),
-        // The processor converts a whole slice at once, one by one it has to be asked each time.
+        // One call per slice: a conversion element by element would detect the processor's features each time.
         Float::F16 => block_scores(weight, block, activations, |from, to| {
             let bits: Vec<u16> = from.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
             bits.reinterpret_cast::<f16>().convert_to_f32_slice(to);

@@ -9,7 +9,7 @@ use regex::Regex;
 
 use crate::Error;
 
-/// Names of MLP weights in the families of models on Hugging Face, for when nothing is included by hand.
+/// Names of MLP weights in the families of models on Hugging Face, for when no name is included explicitly.
 pub const KNOWN: [&str; 5] = [
     // Llama, Qwen, Gemma, Phi, GPT-2, GPT-NeoX, Falcon, ViT; experts of Qwen and DeepSeek.
     r"(^|\.)mlp\.(.+\.)?(gate_proj|up_proj|down_proj|gate_up_proj|c_fc|c_proj|fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h)\.weight$",

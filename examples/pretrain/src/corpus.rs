@@ -271,11 +271,9 @@ fn relative_name(file: &Path, folder: &Path) -> String {
     parts.join("/")
 }
 
-/// FNV-1a, because the standard library's hash may change between Rust versions.
+/// A hash that does not change between Rust versions, unlike the standard library's.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    burn_blast_kernels::pattern::fnv1a(bytes.iter().copied())
 }
 
 #[cfg(test)]
