@@ -156,47 +156,27 @@ impl BlastConfig {
     /// # Errors
     /// The first one out of range, with what is allowed.
     pub fn validate(&self) -> Result<(), BlastError> {
-        let check = |fine: bool, name, found: String, expected| {
-            if fine { Ok(()) } else { Err(BlastError::Config { name, found, expected }) }
-        };
         let share = |value: f64| (0.0..=1.0).contains(&value);
-        check(self.total_steps > 0, "total_steps", self.total_steps.to_string(), "at least 1")?;
-        check(self.interval > 0, "interval", self.interval.to_string(), "at least 1")?;
-        check(self.start_step != Some(0), "start_step", "0".to_string(), "at least 1")?;
-        check(
-            (0.0..1.0).contains(&self.sparsity),
-            "sparsity",
-            self.sparsity.to_string(),
-            "at least 0 and below 1",
-        )?;
-        check(
-            share(self.end_fraction),
-            "end_fraction",
-            self.end_fraction.to_string(),
-            "between 0 and 1",
-        )?;
+        check(self.total_steps > 0, "total_steps", self.total_steps, "at least 1")?;
+        check(self.interval > 0, "interval", self.interval, "at least 1")?;
+        check(self.start_step != Some(0), "start_step", 0, "at least 1")?;
+        let sparsity = (0.0..1.0).contains(&self.sparsity);
+        check(sparsity, "sparsity", self.sparsity, "at least 0 and below 1")?;
+        check(share(self.end_fraction), "end_fraction", self.end_fraction, "between 0 and 1")?;
         check(
             self.last_update() <= self.total_steps,
             "total_steps",
-            self.total_steps.to_string(),
+            self.total_steps,
             "at least the step of the first update (start_step, or interval if there is none)",
         )?;
-        check(
-            share(self.growth_fraction),
-            "growth_fraction",
-            self.growth_fraction.to_string(),
-            "between 0 and 1",
-        )?;
+        let growth_fraction = share(self.growth_fraction);
+        check(growth_fraction, "growth_fraction", self.growth_fraction, "between 0 and 1")?;
         for rule in &self.layers {
-            check(
-                (0.0..1.0).contains(&rule.sparsity),
-                "layers.sparsity",
-                rule.sparsity.to_string(),
-                "at least 0 and below 1",
-            )?;
+            let sparsity = (0.0..1.0).contains(&rule.sparsity);
+            check(sparsity, "layers.sparsity", rule.sparsity, "at least 0 and below 1")?;
         }
         if let Schedule::Cyclic { cycles } = self.schedule {
-            check(cycles > 0, "schedule.cycles", cycles.to_string(), "at least 1")?;
+            check(cycles > 0, "schedule.cycles", cycles, "at least 1")?;
             check(
                 self.growth != Growth::None,
                 "growth",
@@ -210,33 +190,51 @@ impl BlastConfig {
             format!("{:?}", self.keep),
             "Exact without growth by gradient: a union needs both rankings",
         )?;
-        if let Budget::Global { min_density, max_density } = self.budget {
-            check(
-                self.tied.is_empty(),
-                "tied",
-                format!("{:?}", self.tied),
-                "empty with a global budget, which gives every layer a share of its own",
-            )?;
-            let density = 1.0 - self.sparsity;
-            check(
-                min_density >= 0.0 && min_density <= density && density <= max_density,
-                "budget",
-                format!("{:?}", self.budget),
-                "min_density <= 1 - sparsity <= max_density, with min_density at least 0",
-            )?;
-            check(
-                !matches!(self.schedule, Schedule::Cyclic { .. }),
-                "schedule",
-                format!("{:?}", self.schedule),
-                "one that never brings blocks back with a global budget, which ranks kept blocks only",
-            )?;
-            check(
-                self.interval >= 4 && self.first_update() >= 4,
-                "interval",
-                self.interval.to_string(),
-                "at least 4 with a global budget, which gathers all layers' scores three steps ahead",
-            )?;
+        match self.budget {
+            Budget::Global { min_density, max_density } => {
+                self.validate_global(min_density, max_density)
+            }
+            Budget::Uniform | Budget::ErdosRenyi => Ok(()),
         }
-        Ok(())
+    }
+
+    fn validate_global(&self, min_density: f64, max_density: f64) -> Result<(), BlastError> {
+        check(
+            self.tied.is_empty(),
+            "tied",
+            format!("{:?}", self.tied),
+            "empty with a global budget, which gives every layer a share of its own",
+        )?;
+        let density = 1.0 - self.sparsity;
+        check(
+            min_density >= 0.0 && min_density <= density && density <= max_density,
+            "budget",
+            format!("{:?}", self.budget),
+            "min_density <= 1 - sparsity <= max_density, with min_density at least 0",
+        )?;
+        check(
+            !matches!(self.schedule, Schedule::Cyclic { .. }),
+            "schedule",
+            format!("{:?}", self.schedule),
+            "one that never brings blocks back with a global budget, which ranks kept blocks only",
+        )?;
+        check(
+            self.interval >= 4 && self.first_update() >= 4,
+            "interval",
+            self.interval,
+            "at least 4 with a global budget, which gathers all layers' scores three steps ahead",
+        )
+    }
+}
+
+fn check(
+    fine: bool,
+    name: &'static str,
+    found: impl ToString,
+    expected: &'static str,
+) -> Result<(), BlastError> {
+    match fine {
+        true => Ok(()),
+        false => Err(BlastError::Config { name, found: found.to_string(), expected }),
     }
 }

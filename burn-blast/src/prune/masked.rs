@@ -30,8 +30,7 @@ impl<O: BlockOptimizer> Blast<O> {
         state.step = self.shared.tick(layer, state.step);
         let Some(target) = plan.target else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
-            state.inner = inner;
-            return (weight, state);
+            return (weight, BlastState { inner, ..state });
         };
         let pattern = kept_pattern(&plan, state.kept.as_deref());
         self.shared.recount(layer, || counts(&plan, 0, &BlockMask::from(&pattern), &pattern));
@@ -58,8 +57,8 @@ impl<O: BlockOptimizer> Blast<O> {
         };
         if config.is_update(state.step) {
             let scores = scores(state.movement.as_ref());
-            let gradients =
-                (config.growth == Growth::Gradient).then(|| gradient_norms(&grad, &plan));
+            let by_gradient = config.growth == Growth::Gradient;
+            let gradients = by_gradient.then(|| gradient_norms(&grad, &plan));
             let ranked = (scores.as_slice(), gradients.as_deref());
             let next = self.select_pattern(&plan, layer, target, &mut state, &pattern, ranked);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));

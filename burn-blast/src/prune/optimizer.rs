@@ -127,10 +127,7 @@ impl<O: BlockOptimizer> Blast<O> {
                 panic!("step {}: {error}", state.step);
             }
             if next != pattern {
-                let sources = sources(&pattern, &next);
-                move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
-                state.movement = state.movement.map(|movement| gather(movement, &sources));
-                values = gather(values, &sources);
+                values = repack::<O, D>(values, &mut state, &sources(&pattern, &next));
                 window::update(|update| update.pattern = Some(next));
             }
         } else {
@@ -185,7 +182,18 @@ impl<O: BlockOptimizer> Blast<O> {
     }
 }
 
-/// Applies `remap` to the wrapped optimizer's moments. `like` is the parameter before its own move.
+/// Moves packed values and their state to another pattern.
+fn repack<O: BlockOptimizer, const D: usize>(
+    values: Tensor<D>,
+    state: &mut BlastState<O::State<D>>,
+    sources: &[Option<u32>],
+) -> Tensor<D> {
+    move_state::<O, D>(state, &values, |tensor| gather(tensor, sources));
+    state.movement = state.movement.take().map(|movement| gather(movement, sources));
+    gather(values, sources)
+}
+
+/// Applies `remap` to the moments of the wrapped optimizer. `like` is the parameter before its own move.
 pub(super) fn move_state<O: BlockOptimizer, const D: usize>(
     state: &mut BlastState<O::State<D>>,
     like: &Tensor<D>,
