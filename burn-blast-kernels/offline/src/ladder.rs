@@ -18,7 +18,8 @@ const MMA_TFLOPS: f64 = 500.0;
 /// Bandwidth from L2 to shared memory of an H100 in TB/s, lower end of public micro-benchmarks; to be measured.
 const L2_TBPS: f64 = 5.5;
 
-/// The variants that the page has a row for, in its order. The others differ in their epilogue, or in how copies are made.
+/// The variants that the page has a row for, in its order. The others differ in their epilogue, or in how copies are
+/// made.
 pub fn on_the_page() -> Vec<Variant> {
     let mut variants = Variant::all();
     // What these are made from says nothing of an architecture that both do not have.

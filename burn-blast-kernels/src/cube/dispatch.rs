@@ -1,8 +1,9 @@
 //! Which kernel computes what.
 //!
-//! [`plan`] is a pure function of an operation, the capabilities of a device and the sizes of a problem. It alone decides
-//! between few rows (gemv), tensor cores, cooperative matrices and register tiles, and on split-K. [`launch`] runs a plan.
-//! A new kernel is a variant of [`Kernel`], a line in the function of its operation, and a line in [`launch`].
+//! [`plan`] is a pure function of an operation, the capabilities of a device and the sizes of a problem. It alone
+//! decides between few rows (gemv), tensor cores, cooperative matrices and register tiles, and on split-K. [`launch`]
+//! runs a plan. A new kernel is a variant of [`Kernel`], a line in the function of its operation, and a line in
+//! [`launch`].
 
 use std::fmt;
 
@@ -216,7 +217,8 @@ fn gemv_int8(caps: &Caps, shape: &Shape) -> Option<Kernel> {
     gemv(caps, shape, &[shape.pattern], Format::Int8, buffers, false)
 }
 
-/// The kernel for few rows of these weights, if it is the best. `cores` says whether tensor cores would take them otherwise.
+/// The kernel for few rows of these weights, if it is the best. `cores` says whether tensor cores would take them
+/// otherwise.
 fn gemv(
     caps: &Caps,
     shape: &Shape,
@@ -265,8 +267,8 @@ fn products(caps: &Caps, shape: &Shape, transposed: bool, address: AddressType) 
     }
 }
 
-/// How the block columns of the output are split for row tiles of so many rows. Not at all if partial sums would need indices
-/// that copies which run ahead do not take.
+/// How the block columns of the output are split for row tiles of so many rows. Not at all if partial sums would need
+/// indices that copies which run ahead do not take.
 fn split_columns(caps: &Caps, shape: &Shape, transposed: bool, rows: usize) -> Option<SplitK> {
     let (pattern, m) = (shape.pattern, shape.m);
     let split = SplitK::by_share(pattern.nnz(), m.div_ceil(rows), caps.compute_units)?

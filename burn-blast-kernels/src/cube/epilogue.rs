@@ -1,7 +1,7 @@
 //! What happens to a sum before it is rounded and stored, all in f32.
 //!
-//! The parts are compile-time parameters, so a product without them pays nothing. The activations have the formulas of the
-//! host ([`Activation`]), with the `exp` of the device.
+//! The parts are compile-time parameters, so a product without them pays nothing. The activations have the formulas
+//! of the host ([`Activation`]), with the `exp` of the device.
 
 use core::f32::consts::FRAC_1_SQRT_2;
 

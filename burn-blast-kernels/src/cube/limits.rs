@@ -1,5 +1,5 @@
-//! Checks of what a launch asks of a device, before it: an error of the launch itself would come out of the next read, far
-//! from its cause.
+//! Checks of what a launch asks of a device, before it: an error of the launch itself would come out of the next
+//! read, far from its cause.
 
 use cubecl::features::TypeUsage;
 use cubecl::ir::ElemType;
@@ -19,8 +19,8 @@ impl<'a> Context<'a> {
     /// Checks that there are kernels for `dtype` on this device. `Flex32` runs as `F32`, which it is stored as.
     ///
     /// # Errors
-    /// If the type is not f32, f16 or bf16; if the device cannot store it, has too little of what every kernel needs, or
-    /// has indices that do not reach all packed values.
+    /// If the type is not f32, f16 or bf16; if the device cannot store it, has too little of what every kernel needs,
+    /// or has indices that do not reach all packed values.
     pub fn new(
         client: &'a Client,
         pattern: &'a BlockPattern,
@@ -119,8 +119,8 @@ fn check_rows(
     Err(CubeError::Rows { found: m, limit, device: device.to_string() })
 }
 
-/// Cubes of the larger of the two products of `m` rows, in the shortest tile that tuning may select; tiles on tensor cores
-/// are no shorter. Never falls as `m` grows.
+/// Cubes of the larger of the two products of `m` rows, in the shortest tile that tuning may select; tiles on tensor
+/// cores are no shorter. Never falls as `m` grows.
 fn cubes(pattern: &BlockPattern, m: usize, max_units: usize) -> u64 {
     let tile = unit::select(pattern.block(), false, m, max_units);
     let tile = unit::shorter(tile).unwrap_or(tile);

@@ -11,12 +11,12 @@
 //! | [`block_norms`] | pruning scores |
 //! | [`pack`], [`unpack`] | dense ⇄ packed |
 //!
-//! A verb checks its buffers and asks `dispatch.rs` for a [`Plan`], which the same file launches: a kernel for few rows, on
-//! tensor cores, on cooperative matrices, or on register tiles, which run on WebGPU too. [`Context::plan`] says what a verb
-//! will do.
+//! A verb checks its buffers and asks `dispatch.rs` for a [`Plan`], which the same file launches: a kernel for few
+//! rows, on tensor cores, on cooperative matrices, or on register tiles, which run on WebGPU too. [`Context::plan`]
+//! says what a verb will do.
 //!
-//! A routine is a folder. `base.rs` selects the numbers on the host, `kernel.rs` is the loop nest, and `launch.rs` launches it
-//! with the numbers of a plan.
+//! A routine is a folder. `base.rs` selects the numbers on the host, `kernel.rs` is the loop nest, and `launch.rs`
+//! launches it with the numbers of a plan.
 //!
 //! # Layers
 //! A module uses modules of lower layers only, never of its own layer or of a higher one:
@@ -36,16 +36,17 @@
 //! ```
 //!
 //! # Supported
-//! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns; zero rows. Sums of
-//! one launch are kept in f32 and rounded once, when stored; so are the hidden features of a gated block between gate and
-//! down. Factors are not rounded, unless [`allow_tf32`] says so. Nothing depends on the order in which cubes run, so every
-//! result is the same from launch to launch, with one exception: where `autotune` measures again and picks another tile
-//! height, long block columns are split differently, and their sums may differ in the last bits.
+//! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns; zero rows.
+//! Sums of one launch are kept in f32 and rounded once, when stored; so are the hidden features of a gated block
+//! between gate and down. Factors are not rounded, unless [`allow_tf32`] says so. Nothing depends on the order in
+//! which cubes run, so every result is the same from launch to launch, with one exception: where `autotune` measures
+//! again and picks another tile height, long block columns are split differently, and their sums may differ in the
+//! last bits.
 //!
 //! # Refused, by [`CubeError`]
-//! Any other data type, and a type the device cannot store; devices with too little shared memory or too few bindings; more
-//! rows than a grid or an index reaches; a weight beyond the indices. Buffers of the wrong size, and arguments that are
-//! aliases of others, are a bug of the caller and panic.
+//! Any other data type, and a type the device cannot store; devices with too little shared memory or too few
+//! bindings; more rows than a grid or an index reaches; a weight beyond the indices. Buffers of the wrong size, and
+//! arguments that are aliases of others, are a bug of the caller and panic.
 
 mod buffer;
 mod caps;

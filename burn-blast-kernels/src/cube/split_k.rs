@@ -1,9 +1,10 @@
 //! Split-K: the contraction of one result split over several cubes, whose partial sums a second launch adds.
 //!
 //! A cube walks one block column of the output: a block column of the weight, or a block row where the weight is
-//! transposed. If one is much longer than the others, the device waits for its cube. Such columns are split into parts of
-//! equal length. How many depends on the device and on the number of row tiles, so the last bits of their sums may differ
-//! between devices and between numbers of rows. They differ between launches only if `autotune` picks another tile height.
+//! transposed. If one is much longer than the others, the device waits for its cube. Such columns are split into
+//! parts of equal length. How many depends on the device and on the number of row tiles, so the last bits of their
+//! sums may differ between devices and between numbers of rows. They differ between launches only if `autotune` picks
+//! another tile height.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ const PARTS_PER_UNIT: usize = 4;
 const MIN_BLOCKS: usize = 8;
 /// Cubes per multiprocessor where a product is bound by reading the values. Guess; to be measured.
 const CUBES_PER_UNIT: usize = 4;
-/// Least bytes of values in a part of such a product. One cube reads about 8 KiB per microsecond, and adding parts takes a
-/// launch of two or three. Guess; to be measured.
+/// Least bytes of values in a part of such a product. One cube reads about 8 KiB per microsecond, and adding parts
+/// takes a launch of two or three. Guess; to be measured.
 const MIN_BYTES: usize = 32 * 1024;
 /// Cubes per multiprocessor up to which the rows of a sampled product are split. Guess; to be measured.
 const SAMPLED_CUBES_PER_UNIT: usize = 2;
@@ -63,15 +64,15 @@ impl SplitK {
         Self { blocks, rounding: Rounding::AtMost }
     }
 
-    /// For a product bound by reading its `blocks` blocks of so many bytes: even parts, but none too small to be worth a
-    /// cube.
+    /// For a product bound by reading its `blocks` blocks of so many bytes: even parts, but none too small to be
+    /// worth a cube.
     pub fn by_bytes(blocks: usize, block_bytes: usize, compute_units: usize) -> Self {
         let even = blocks.div_ceil(compute_units * CUBES_PER_UNIT);
         Self::at_least(even.max(MIN_BYTES.div_ceil(block_bytes)))
     }
 
-    /// For a product of `nnz` blocks by `row_tiles` row tiles, bound by its longest cube. A power of two, so that a pattern
-    /// is split in few ways. `None` where the number of multiprocessors is not known.
+    /// For a product of `nnz` blocks by `row_tiles` row tiles, bound by its longest cube. A power of two, so that a
+    /// pattern is split in few ways. `None` where the number of multiprocessors is not known.
     pub fn by_share(nnz: usize, row_tiles: usize, compute_units: usize) -> Option<Self> {
         if compute_units <= 1 {
             return None;
@@ -145,8 +146,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// For columns of these lengths, all of which are added up if one is split: `[column, part, parts of the column]` per
-    /// part, the parts of a column in a row, and `[first part, parts]` per column.
+    /// For columns of these lengths, all of which are added up if one is split: `[column, part, parts of the column]`
+    /// per part, the parts of a column in a row, and `[first part, parts]` per column.
     pub fn by_column(lengths: &[usize], split: Option<SplitK>) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|&column| Reverse(lengths[column]));
@@ -166,8 +167,8 @@ impl Work {
         }
     }
 
-    /// For columns that begin at `ptr`, of which only the split ones are added up: `[column, first block, end, partial sum
-    /// or WHOLE]` per part, and `[column, first partial sum, parts]` per split column.
+    /// For columns that begin at `ptr`, of which only the split ones are added up: `[column, first block, end,
+    /// partial sum or WHOLE]` per part, and `[column, first partial sum, parts]` per split column.
     pub fn by_range(ptr: &[u32], split: SplitK) -> Self {
         let (mut parts, mut columns, mut partials) = (Vec::new(), Vec::new(), 0);
         for (column, ends) in ptr.windows(2).enumerate() {
@@ -221,8 +222,8 @@ enum Key {
 }
 
 impl WorkIndex {
-    /// [`Work::by_column`] for one pattern, or for two that are walked together; kept with the first until the second is
-    /// gone.
+    /// [`Work::by_column`] for one pattern, or for two that are walked together; kept with the first until the second
+    /// is gone.
     pub fn by_column(
         patterns: &[&BlockPattern],
         client: &Client,

@@ -1,9 +1,10 @@
 //! The tile height of a product, measured on the device the first time a product of its kind is launched.
 //!
-//! Every height computes every sum in the same order, so the choice does not show in results, with one exception: split-K
-//! depends on the number of row tiles, so the last bits of long block columns may follow the choice.
+//! Every height computes every sum in the same order, so the choice does not show in results, with one exception:
+//! split-K depends on the number of row tiles, so the last bits of long block columns may follow the choice.
 //!
-//! The dense product of Burn is no candidate here: [`Strategy`](crate::Strategy) decides whether a layer is sparse at all.
+//! The dense product of Burn is no candidate here: [`Strategy`](crate::Strategy) decides whether a layer is sparse at
+//! all.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -39,8 +40,8 @@ struct Key {
     bias: bool,
     activation: String,
     residual: bool,
-    /// Height of each plan, and whether it has split-K. The tuner keeps the number of the fastest, on disk too, which means
-    /// the same plan only where these are the same.
+    /// Height of each plan, and whether it has split-K. The tuner keeps the number of the fastest, on disk too, which
+    /// means the same plan only where these are the same.
     plans: Vec<(usize, bool)>,
     block: usize,
     contraction: usize,

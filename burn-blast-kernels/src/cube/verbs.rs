@@ -12,9 +12,9 @@ use super::spmm::Tensors as ProductTensors;
 use crate::Activation;
 use crate::BlockPattern;
 
-/// Writes `f(x · w + bias) + residual` to `y`, with the parts that the epilogue has. The product with an empty block column
-/// is zero. Returns what is left to the caller: for few rows the activation, and the residual beside a bias where the device
-/// binds too few buffers.
+/// Writes `f(x · w + bias) + residual` to `y`, with the parts that the epilogue has. The product with an empty block
+/// column is zero. Returns what is left to the caller: for few rows the activation, and the residual beside a bias
+/// where the device binds too few buffers.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`
@@ -40,8 +40,8 @@ pub fn spmm(
     product(ctx, op, ProductTensors { transposed: false, x, values, y, epilogue, m })
 }
 
-/// Writes `dy · wᵀ + residual` to `dx`. The product with an empty block row is zero. Returns what is left to the caller: the
-/// residual where the device binds too few buffers.
+/// Writes `dy · wᵀ + residual` to `dx`. The product with an empty block row is zero. Returns what is left to the
+/// caller: the residual where the device binds too few buffers.
 ///
 /// # Shapes
 /// - `dy`: `[m, d_output]`
@@ -93,8 +93,9 @@ fn product(ctx: &Context, op: Op, mut tensors: ProductTensors) -> Left {
     left
 }
 
-/// Writes `x · (scales · values)` to `y`, where each block of integers has a scale. The product with an empty block column is
-/// zero. Where no kernel reads the integers as they are, it takes the values that `dequantize` returns instead.
+/// Writes `x · (scales · values)` to `y`, where each block of integers has a scale. The product with an empty block
+/// column is zero. Where no kernel reads the integers as they are, it takes the values that `dequantize` returns
+/// instead.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`
@@ -189,8 +190,8 @@ pub fn gated_hidden(
     gated(ctx, GatedTensors { up, activation, x, values, h, gradients: None, m });
 }
 
-/// From the gradient `dh` of `h = f(x · gate) · (x · up)`, which `h` holds when called: writes the gradients of `x · gate` and
-/// `x · up` to `dgate` and `dup`, and `h` over `dh`.
+/// From the gradient `dh` of `h = f(x · gate) · (x · up)`, which `h` holds when called: writes the gradients of `x ·
+/// gate` and `x · up` to `dgate` and `dup`, and `h` over `dh`.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`

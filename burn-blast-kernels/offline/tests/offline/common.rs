@@ -184,8 +184,8 @@ impl Problem {
         self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
     }
 
-    /// Runs a variant of `spmm` or `spmm_t` with split-K in parts of at most `blocks` blocks, and `add`, and compares with
-    /// the oracle.
+    /// Runs a variant of `spmm` or `spmm_t` with split-K in parts of at most `blocks` blocks, and `add`, and compares
+    /// with the oracle.
     pub fn check_split_k(
         &self,
         variant: &Variant,

@@ -184,8 +184,8 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
     let (a, b) = (numbers(F32, 128, 5), numbers(F32, 128, 7));
     let want: Vec<f32> =
         (0..256).map(|at| (0..8).map(|k| a[at / 16 * 8 + k] * b[k * 16 + at % 16]).sum()).collect();
-    // Just below a number of ten bits: rounding finds it, a multiplier that truncates does not. A part in 2^12 above one
-    // is truncated.
+    // Just below a number of ten bits: rounding finds it, a multiplier that truncates does not. A part in 2^12 above
+    // one is truncated.
     let noisy = |value: f32, below: bool| match value {
         0.0 => 0.0,
         _ if below => f32::from_bits(value.to_bits() - 1),

@@ -260,8 +260,8 @@ fn long_columns_with_split_k() {
     }
 }
 
-/// Most registers of a unit: 192 leave room for two cubes per multiprocessor, 168 for three, 128 for four, 96 for five and
-/// 80 for six.
+/// Most registers of a unit: 192 leave room for two cubes per multiprocessor, 168 for three, 128 for four, 96 for
+/// five and 80 for six.
 fn ceiling(variant: &FewRows) -> usize {
     match variant.rows() {
         _ if variant.adds() => 40,

@@ -1,8 +1,8 @@
 //! The kernels that multiply f32 as TF32 on cooperative matrices: every one emulated against the f64 oracle, and
 //! assembled.
 //!
-//! Problems whose tensors are exact in TF32 are held to the bound of f32 arithmetic; problems of any f32 to the bound of
-//! factors rounded once.
+//! Problems whose tensors are exact in TF32 are held to the bound of f32 arithmetic; problems of any f32 to the bound
+//! of factors rounded once.
 
 use blast_offline::{Arch, F32, Program, TF32, cooperative};
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};

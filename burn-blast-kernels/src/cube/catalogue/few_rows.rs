@@ -25,8 +25,8 @@ pub struct FewRows {
 }
 
 impl FewRows {
-    /// Every tile in f32, f16, bf16 and int8 with bf16, each with the least and the most that can be added; and the second
-    /// launch. Partial sums do not depend on the activation, which is left to that launch.
+    /// Every tile in f32, f16, bf16 and int8 with bf16, each with the least and the most that can be added; and the
+    /// second launch. Partial sums do not depend on the activation, which is left to that launch.
     pub fn all() -> Vec<Self> {
         let (mut all, mut adders) = (Vec::new(), Vec::new());
         let floats = [FloatKind::F32, FloatKind::F16, FloatKind::BF16].map(ElemType::Float);
@@ -143,8 +143,8 @@ impl FewRows {
         SplitK::by_bytes(pattern.nnz(), block_bytes, compute_units).blocks
     }
 
-    /// What a launch uploads besides its patterns, where parts have at least so many blocks: the parts of the first kernel
-    /// and the columns of the second.
+    /// What a launch uploads besides its patterns, where parts have at least so many blocks: the parts of the first
+    /// kernel and the columns of the second.
     pub fn work(patterns: &[&BlockPattern], blocks: usize) -> [Vec<u32>; 2] {
         let work = Work::by_column(&lengths(patterns), Some(SplitK::at_least(blocks)));
         [work.parts, work.columns]

@@ -1,5 +1,5 @@
-//! Every kernel on tensor cores and on cooperative matrices as a definition, and every kernel for few rows ([`FewRows`]),
-//! without a device to run it on: for tools that look at the code generated from it.
+//! Every kernel on tensor cores and on cooperative matrices as a definition, and every kernel for few rows
+//! ([`FewRows`]), without a device to run it on: for tools that look at the code generated from it.
 //!
 //! The kernels are the candidates of the dispatcher, for one problem of each kind.
 
@@ -101,14 +101,15 @@ impl Definition for Variant {
 }
 
 impl Variant {
-    /// Every variant on `mma`, with and without copies that run ahead. With split-K, and with copies that do not run ahead,
-    /// the epilogue is the same code as otherwise: of those, only the variants with the least and the most of it.
+    /// Every variant on `mma`, with and without copies that run ahead. With split-K, and with copies that do not run
+    /// ahead, the epilogue is the same code as otherwise: of those, only the variants with the least and the most of
+    /// it.
     pub fn all() -> Vec<Self> {
         tensor_cores().into_iter().map(|code| Self { code }).collect()
     }
 
-    /// Every variant on cooperative matrices for a device with these properties and this storage type. None if it lists no
-    /// matrix that the kernels take. The ones in f32 are those that TF32 must be allowed for.
+    /// Every variant on cooperative matrices for a device with these properties and this storage type. None if it
+    /// lists no matrix that the kernels take. The ones in f32 are those that TF32 must be allowed for.
     pub fn cooperative(target: &Target) -> Vec<Self> {
         let caps = Caps::of(&target.properties, target.dtype, true);
         cooperative(&caps).into_iter().map(|code| Self { code }).collect()
@@ -180,8 +181,8 @@ impl Variant {
         }
     }
 
-    /// Rows and columns of the product that a cube computes at each step; `None` if it computes none. Where gate and up have
-    /// one pattern, the columns of both.
+    /// Rows and columns of the product that a cube computes at each step; `None` if it computes none. Where gate and
+    /// up have one pattern, the columns of both.
     pub fn tile_size(&self) -> Option<[usize; 2]> {
         let mma = self.mma().map(|tile| [tile.rows, tile.cols]);
         mma.or(self.cmma().map(|tile| [tile.rows, tile.cols]))
@@ -224,8 +225,8 @@ impl Variant {
         }
     }
 
-    /// The parts of at most `blocks` blocks of the block columns that begin at `ptr`, and the columns that are split, both as
-    /// the kernels read them; and the number of partial sums.
+    /// The parts of at most `blocks` blocks of the block columns that begin at `ptr`, and the columns that are split,
+    /// both as the kernels read them; and the number of partial sums.
     pub fn work(ptr: &[u32], blocks: usize) -> ([Vec<u32>; 2], usize) {
         let work = Work::by_range(ptr, SplitK::at_most(blocks));
         ([work.parts, work.columns], work.partials)

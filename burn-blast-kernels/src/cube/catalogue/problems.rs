@@ -8,7 +8,8 @@ use crate::cube::caps::Caps;
 use crate::cube::dispatch::{Kernel, Op, Shape, candidates};
 use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 
-/// A device without limits but for its number of multiprocessors, which lets no kernel take few rows beside tensor cores.
+/// A device without limits but for its number of multiprocessors, which lets no kernel take few rows beside tensor
+/// cores.
 const CAPS: Caps = Caps {
     dtype: ElemType::Float(FloatKind::BF16),
     mma: true,
@@ -130,8 +131,8 @@ fn extremes(transposed: bool) -> [Parts; 2] {
     [Parts::default(), Parts { bias, activation, residual: true }]
 }
 
-/// A gated kernel with each activation. Without copies that run ahead its epilogue is the same, so one activation stands for
-/// all.
+/// A gated kernel with each activation. Without copies that run ahead its epilogue is the same, so one activation
+/// stands for all.
 fn gated(kernel: Kernel, backward: bool, pipelined: bool) -> Vec<Code> {
     let Kernel::GatedMma(plan) = kernel else { unreachable!("{kernel:?} is not on tensor cores") };
     let gates = if pipelined { &GATES[..] } else { &GATES[..1] };

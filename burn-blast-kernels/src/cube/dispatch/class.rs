@@ -19,8 +19,8 @@ pub enum Class {
     Cmma(MatrixKind),
 }
 
-/// The class for products with a weight of this shape, with indices of this width. Copies that run ahead take 32 bits: with
-/// 64, CubeCL 0.11 writes a `cp.async` that does not assemble.
+/// The class for products with a weight of this shape, with indices of this width. Copies that run ahead take 32
+/// bits: with 64, CubeCL 0.11 writes a `cp.async` that does not assemble.
 pub fn class(caps: &Caps, block: BlockSize, shape: MatrixShape, address: AddressType) -> Class {
     let multiples = |of| shape.rows().is_multiple_of(of) && shape.cols().is_multiple_of(of);
     let cores = caps.mma && caps.ldmatrix && caps.plane == PLANE && caps.max_units >= 256;
@@ -55,8 +55,8 @@ fn cmma_fits(caps: &Caps, matrix: MatrixKind, block: BlockSize) -> bool {
         && sddmm::cmma::base::select(caps, matrix, block).is_some()
 }
 
-/// What the cost model has to know about products, by the capabilities for the dense one and for the sparse one. The sparse
-/// one has tensor cores if blocks of any size take them, in a weight whose sides all kernels take.
+/// What the cost model has to know about products, by the capabilities for the dense one and for the sparse one. The
+/// sparse one has tensor cores if blocks of any size take them, in a weight whose sides all kernels take.
 pub fn device_class(dense: &Caps, sparse: &Caps) -> DeviceClass {
     let shape = MatrixShape::new(WIDE, WIDE).expect("the sides are not zero");
     let taken = |block| class(sparse, block, shape, AddressType::U32) != Class::Unit;

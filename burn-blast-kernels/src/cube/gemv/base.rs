@@ -1,8 +1,8 @@
 //! The numbers of one product with few rows, selected on the host.
 //!
-//! The blocks of one column are stored one after the other, so a block column is a matrix of `b` columns that is read from
-//! front to back. Units take its 16-byte vectors in turn. A unit always meets the same columns of it and keeps their sums
-//! in registers. The rows of `x` for a stretch of the column are in shared memory.
+//! The blocks of one column are stored one after the other, so a block column is a matrix of `b` columns that is read
+//! from front to back. Units take its 16-byte vectors in turn. A unit always meets the same columns of it and keeps
+//! their sums in registers. The rows of `x` for a stretch of the column are in shared memory.
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
@@ -11,10 +11,10 @@ use crate::cube::caps::Caps;
 pub const UNITS: usize = 128;
 /// Rows of the largest tile.
 pub const MOST_ROWS: usize = 16;
-/// Most rows for which tensor cores are left unused where a device has them and the weight has enough block columns to
-/// fill it. On paper: a 16-byte vector of bf16 takes 8 · (rows + 1) operations per unit, and the values of an H100 arrive
-/// at 13 bytes per cycle and multiprocessor. So 16 rows keep 110 of its 128 lanes busy, and an A100, with half the lanes,
-/// reaches its limit at 8. To be measured.
+/// Most rows for which tensor cores are left unused where a device has them and the weight has enough block columns
+/// to fill it. On paper: a 16-byte vector of bf16 takes 8 · (rows + 1) operations per unit, and the values of an H100
+/// arrive at 13 bytes per cycle and multiprocessor. So 16 rows keep 110 of its 128 lanes busy, and an A100, with half
+/// the lanes, reaches its limit at 8. To be measured.
 const MOST_ROWS_BESIDE_CORES: usize = 8;
 /// Numbers of `x` in shared memory: 16 KiB, the least that WebGPU promises.
 const TILE: usize = 4096;
@@ -22,8 +22,8 @@ const TILE: usize = 4096;
 const SUMS: usize = 64;
 /// Bytes of a vector, the widest load there is.
 const VECTOR_BYTES: usize = 16;
-/// Vectors of values that a unit has in flight: 8 KiB per cube, of which three cover a latency of 1 µs at the 23 bytes per
-/// nanosecond that an H100 has per multiprocessor. Guess; to be measured.
+/// Vectors of values that a unit has in flight: 8 KiB per cube, of which three cover a latency of 1 µs at the 23
+/// bytes per nanosecond that an H100 has per multiprocessor. Guess; to be measured.
 const AHEAD: usize = 4;
 /// The same where vectors are short, which means WGSL or SPIR-V: every copy of the loop costs their compilers a second,
 /// and several on a software adapter.
@@ -84,8 +84,8 @@ impl Blueprint {
         self.rows / self.quad()
     }
 
-    /// Loads of these whose rows one unit sums up. Where that is not all of them, neighbouring units read the same vector of
-    /// values in one transaction.
+    /// Loads of these whose rows one unit sums up. Where that is not all of them, neighbouring units read the same
+    /// vector of values in one transaction.
     pub fn unit_quads(&self) -> usize {
         self.rows.min(SUMS / self.cols()) / self.quad()
     }
@@ -105,8 +105,8 @@ impl Blueprint {
         UNITS / (self.units_m() * self.units_n())
     }
 
-    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Otherwise all are loaded
-    /// first: either order alone makes ptxas spill in some kernel.
+    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Otherwise all are
+    /// loaded first: either order alone makes ptxas spill in some kernel.
     pub fn crowded(&self) -> bool {
         self.units_m() > 1
     }
@@ -173,7 +173,8 @@ impl Rounds {
     }
 }
 
-/// The tile for `m` rows and values of `value_bytes`, on a device that moves at most `widest` storage elements at a time.
+/// The tile for `m` rows and values of `value_bytes`, on a device that moves at most `widest` storage elements at a
+/// time.
 pub fn select(
     block: BlockSize,
     m: usize,
@@ -204,11 +205,11 @@ pub fn fits(caps: &Caps, buffers: usize) -> bool {
     caps.max_units >= UNITS && caps.shared_bytes >= shared && caps.bindings >= buffers
 }
 
-/// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores` says whether tensor cores
-/// would take the product otherwise.
+/// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores` says whether
+/// tensor cores would take the product otherwise.
 pub fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
-    // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the number
-    // of multiprocessors is not known, it is taken to be greater than the number of columns.
+    // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the
+    // number of multiprocessors is not known, it is taken to be greater than the number of columns.
     let filled = caps.compute_units > 1 && block_cols >= caps.compute_units;
     if cores && filled { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS }
 }

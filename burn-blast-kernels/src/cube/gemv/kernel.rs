@@ -1,7 +1,7 @@
 //! The loop nest: one cube walks a part of a block column, or of the same column of two weights.
 //!
-//! Values go from memory to registers, once, a few vectors ahead of the arithmetic. Rows of `x` are gathered into shared
-//! memory one stage at a time. For one row, a stage is usually a whole column.
+//! Values go from memory to registers, once, a few vectors ahead of the arithmetic. Rows of `x` are gathered into
+//! shared memory one stage at a time. For one row, a stage is usually a whole column.
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -11,8 +11,8 @@ use super::reduce::{Ending, GemvSizes, Part, reduce, store};
 
 /// `y[m, n] = Σ_k x[m, k] · w[k, n] + bias[n]`, or with a second weight `y = f(x · w + bias) · (x · up)`.
 ///
-/// With split-K, `out` takes the partial sums of each part instead, `[weights, parts, row tiles, rows, block]`. `parts` holds
-/// three numbers per part, as in `Work::by_column`.
+/// With split-K, `out` takes the partial sums of each part instead, `[weights, parts, row tiles, rows, block]`.
+/// `parts` holds three numbers per part, as in `Work::by_column`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn gemv_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR: Size>(
@@ -135,8 +135,8 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     sums
 }
 
-/// A vector of a part that is not empty; beyond its end, the last one. Nobody uses that, and a load without a condition takes
-/// fewer registers.
+/// A vector of a part that is not empty; beyond its end, the last one. Nobody uses that, and a load without a
+/// condition takes fewer registers.
 #[cube]
 fn load<E: Numeric, N: Size>(
     values: &[Vector<E, N>],

@@ -1,8 +1,8 @@
 //! Few rows, as in decoding: `y = x · w + bias` and the gated pair of products, both bound by reading the values once.
 //!
 //! # Supported
-//! One to sixteen rows at a time (more are read again for each sixteen); every block; f32, f16 and bf16, and int8 values
-//! with one scale per block.
+//! One to sixteen rows at a time (more are read again for each sixteen); every block; f32, f16 and bf16, and int8
+//! values with one scale per block.
 
 pub mod base;
 pub mod kernel;

@@ -91,7 +91,8 @@ struct Place {
     col: usize,
 }
 
-/// Place of the `i`-th result of a unit in a round. Neighbouring units have neighbouring columns, which suits the stores.
+/// Place of the `i`-th result of a unit in a round. Neighbouring units have neighbouring columns, which suits the
+/// stores.
 #[cube]
 fn place(#[comptime] round: usize, #[comptime] i: usize, #[comptime] plan: Blueprint) -> Place {
     let rounds = comptime!(Rounds::new(&plan));
@@ -175,8 +176,8 @@ fn write<O: Float, NR: Size>(
     }
 }
 
-/// Adds the partial sums of each column, in the order of its parts, and applies the epilogue. `columns` holds two numbers per
-/// column, as in `Work::by_column`.
+/// Adds the partial sums of each column, in the order of its parts, and applies the epilogue. `columns` holds two
+/// numbers per column, as in `Work::by_column`.
 #[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn gemv_add_parts_kernel<F: Float>(

@@ -1,7 +1,7 @@
 //! `y = f(x · w + bias) + residual` and `dx = dy · wᵀ + residual`.
 //!
-//! A cube owns a tile of the output and walks the kept blocks of one *block column of the output*: a block column of the
-//! weight, or a block row where the weight is transposed.
+//! A cube owns a tile of the output and walks the kept blocks of one *block column of the output*: a block column of
+//! the weight, or a block row where the weight is transposed.
 
 use cubecl::prelude::*;
 

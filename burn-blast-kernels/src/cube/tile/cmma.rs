@@ -3,8 +3,8 @@
 //! element. The only way to tensor cores for f32, as TF32.
 //!
 //! Copies pass through registers, since of these devices only CUDA has asynchronous ones, and results through shared
-//! memory, since a unit does not know its elements. `mma` is therefore preferred where there are both. Metal's matrices in
-//! f32 are not used.
+//! memory, since a unit does not know its elements. `mma` is therefore preferred where there are both. Metal's
+//! matrices in f32 are not used.
 
 pub mod fragment;
 
@@ -45,8 +45,8 @@ impl Stage {
             Order::ContractionInner => (depth / WIDTH, outer),
             Order::ContractionOuter => (outer / WIDTH, depth),
         };
-        // Twice as much for TF32 by output lines: then the words that a plane reads at a time are in different banks, since
-        // its units hold the same elements as with `mma.sync` (as ptxas 13.0 has it, for sm_80 and sm_90a).
+        // Twice as much for TF32 by output lines: then the words that a plane reads at a time are in different banks,
+        // since its units hold the same elements as with `mma.sync` (as ptxas 13.0 has it, for sm_80 and sm_90a).
         let twice = matrix.is_tf32() && order == Order::ContractionOuter;
         let pad = PAD * if twice { 2 } else { 1 } / (WIDTH * matrix.element.size());
         Self { order, line, lines, pitch: line + pad }

@@ -103,8 +103,8 @@ pub fn shorter(tile: UnitTile) -> Option<UnitTile> {
     (rows >= MIN_ROWS).then_some(UnitTile { rows, ..tile })
 }
 
-/// Most shared memory of a cube, in bytes: with the tallest tile in either direction, and forward with one block of each
-/// weight of a gated pair with one pattern.
+/// Most shared memory of a cube, in bytes: with the tallest tile in either direction, and forward with one block of
+/// each weight of a gated pair with one pattern.
 pub fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
     let bytes = |transposed, weights| {
         let tile = select(block, transposed, usize::MAX / 2, max_units);

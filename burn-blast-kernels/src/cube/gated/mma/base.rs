@@ -21,8 +21,8 @@ pub struct Blueprint {
     pub block: usize,
     /// Whether gate and up have one pattern. Then each step multiplies a tile of `x` by both blocks.
     pub joint: bool,
-    /// The product of one step: as wide as a block, or as two when joint. The columns of a plane are then the same ones of
-    /// gate and up, so that both sums of an element meet in one unit.
+    /// The product of one step: as wide as a block, or as two when joint. The columns of a plane are then the same
+    /// ones of gate and up, so that both sums of an element meet in one unit.
     pub tile: MmaTile,
 }
 
@@ -54,8 +54,8 @@ impl Blueprint {
     }
 }
 
-/// The tiles for `m` rows and `block_cols` block columns that fit the shared memory, the best first: the tallest that `m`
-/// fills more than half and that leaves enough cubes, otherwise the shortest.
+/// The tiles for `m` rows and `block_cols` block columns that fit the shared memory, the best first: the tallest that
+/// `m` fills more than half and that leaves enough cubes, otherwise the shortest.
 pub fn candidates(
     caps: &Caps,
     block: BlockSize,

@@ -1,6 +1,6 @@
-//! The loop nest: one cube owns a tile of both products and walks the kept blocks of gate and up in its block column. Its
-//! copies run a few stages ahead. The blocks of up follow the blocks of the gate without a pause; if the two have one
-//! pattern, both are walked at once.
+//! The loop nest: one cube owns a tile of both products and walks the kept blocks of gate and up in its block column.
+//! Its copies run a few stages ahead. The blocks of up follow the blocks of the gate without a pause; if the two have
+//! one pattern, both are walked at once.
 
 use cubecl::prelude::*;
 

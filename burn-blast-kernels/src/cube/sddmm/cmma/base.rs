@@ -1,7 +1,7 @@
 //! The numbers of one sampled product on cooperative matrices, selected on the host.
 //!
-//! Supports what the products on cooperative matrices support. Rows are not split: only CUDA says how many cubes run side
-//! by side.
+//! Supports what the products on cooperative matrices support. Rows are not split: only CUDA says how many cubes run
+//! side by side.
 
 use crate::BlockSize;
 use crate::cube::caps::{Caps, MatrixKind};

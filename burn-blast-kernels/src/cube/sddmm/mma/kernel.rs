@@ -1,5 +1,5 @@
-//! The loop nest: one cube owns a few blocks of one block column and walks the rows of `x` and `dy`. Its copies run a few
-//! stages ahead.
+//! The loop nest: one cube owns a few blocks of one block column and walks the rows of `x` and `dy`. Its copies run a
+//! few stages ahead.
 
 use cubecl::prelude::*;
 

@@ -1,9 +1,9 @@
 //! The numbers of one product on cooperative matrices, selected on the host.
 //!
-//! Supports f16, and bf16 where the device lists it with sums in f32; f32 where the device lists 16 x 16 x 8 in TF32 and
-//! [`allow_tf32`](crate::cube::allow_tf32) allows it; blocks of 16 and more; any number of rows; both sides of the weight
-//! a multiple of 4; planes of 32 or 64 units. Refuses, with no candidate, devices with too little shared memory or too few
-//! units.
+//! Supports f16, and bf16 where the device lists it with sums in f32; f32 where the device lists 16 x 16 x 8 in TF32
+//! and [`allow_tf32`](crate::cube::allow_tf32) allows it; blocks of 16 and more; any number of rows; both sides of
+//! the weight a multiple of 4; planes of 32 or 64 units. Refuses, with no candidate, devices with too little shared
+//! memory or too few units.
 
 use crate::BlockSize;
 use crate::cube::caps::{Caps, MatrixKind};

@@ -1,5 +1,5 @@
-//! The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, as the
-//! kernel on register tiles does.
+//! The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, as
+//! the kernel on register tiles does.
 
 use cubecl::cmma::Matrix;
 use cubecl::prelude::*;

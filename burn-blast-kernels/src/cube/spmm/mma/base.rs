@@ -36,8 +36,8 @@ impl Blueprint {
     }
 }
 
-/// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory. First the tallest that `m`
-/// fills more than half and that leaves enough cubes, otherwise the shortest; then the others.
+/// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory. First the tallest that
+/// `m` fills more than half and that leaves enough cubes, otherwise the shortest; then the others.
 pub fn candidates(
     caps: &Caps,
     block: BlockSize,

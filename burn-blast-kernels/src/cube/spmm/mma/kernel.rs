@@ -1,7 +1,8 @@
 //! The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, which
 //! `idx` lists along the contraction. Its copies run a few stages ahead.
 //!
-//! A block keeps its memory order in both directions: the transposed product reads it with the other form of `ldmatrix`.
+//! A block keeps its memory order in both directions: the transposed product reads it with the other form of
+//! `ldmatrix`.
 
 use cubecl::prelude::*;
 

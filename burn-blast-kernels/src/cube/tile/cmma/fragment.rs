@@ -170,7 +170,8 @@ fn fragment<E: Float>(
     matrix
 }
 
-/// Hands out the results of one instruction: after this, the units of each plane find them, row by row, at [`handed`]. All units of the cube must call it.
+/// Hands out the results of one instruction: after this, the units of each plane find them, row by row, at
+/// [`handed`]. All units of the cube must call it.
 #[cube]
 pub(crate) fn hand_over(
     sum: &Matrix<f32>,
