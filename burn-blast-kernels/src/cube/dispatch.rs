@@ -5,14 +5,12 @@
 //! runs a plan. A new kernel is a variant of [`Kernel`], a line in the function of its operation, and a line in
 //! [`launch`].
 
-use std::fmt;
-
 use cubecl::ir::AddressType;
 use cubecl::prelude::BufferArg;
 
 pub use self::class::device_class;
 use self::class::{Class, class};
-pub use self::op::{KernelClass, Left, Op, Shape};
+pub use self::plan::{KernelClass, Left, Op, Plan, Shape, Split};
 use super::caps::{Caps, MatrixKind};
 use super::context::Context;
 use super::gemv::base::{self as few, Format};
@@ -22,23 +20,13 @@ use super::{gated, gather, gemv, norm, sddmm, spmm, tile};
 use crate::BlockPattern;
 
 mod class;
-mod op;
+mod plan;
 #[cfg(test)]
 mod tests;
 
 /// Most buffers of a kernel that every device must bind: input, values, bias or slots, three of indices, and output.
 /// WebGPU binds eight, one of which CubeCL takes for the sizes of a kernel.
 pub const BINDINGS: usize = 7;
-/// How one operation runs: the kernel with every number of its launch, and what is left to the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    pub(super) kernel: Kernel,
-    pub(super) address: AddressType,
-    /// What the kernel does not do.
-    pub left: Left,
-    /// Whether integer values are multiplied by their scales first, since no kernel reads them as they are.
-    pub dequantize: bool,
-}
 
 /// A kernel with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -324,7 +312,7 @@ fn gated_pair(
     vec![Kernel::GatedUnit(unit::select(block, false, shape.m, caps.max_units))]
 }
 
-impl Plan {
+impl Kernel {
     /// The class of the kernel.
     pub fn class(&self) -> KernelClass {
         let cmma = |matrix: MatrixKind| KernelClass::CooperativeMatrices {
@@ -332,7 +320,7 @@ impl Plan {
             tf32: matrix.is_tf32(),
         };
         let mma = |tile: tile::mma::MmaTile| KernelClass::TensorCores { pipelined: tile.pipelined };
-        match self.kernel {
+        match *self {
             Kernel::Gemv { .. } => KernelClass::Gemv,
             Kernel::SpmmMma { plan, .. } => mma(plan.tile),
             Kernel::SddmmMma { plan, .. } => mma(plan.tile),
@@ -344,8 +332,8 @@ impl Plan {
     }
 
     /// Rows and columns of the output that one cube computes, if it computes a tile of one.
-    pub(super) fn tile(&self) -> Option<[usize; 2]> {
-        match self.kernel {
+    pub fn tile(&self) -> Option<[usize; 2]> {
+        match *self {
             Kernel::Gemv { plan, .. } => Some([plan.rows, plan.block]),
             Kernel::SpmmUnit(tile) | Kernel::GatedUnit(tile) => Some([tile.rows, tile.cols]),
             Kernel::SpmmMma { plan, .. } => Some([plan.tile.rows, plan.tile.cols]),
@@ -358,37 +346,14 @@ impl Plan {
         }
     }
 
-    /// Whether the contraction is split over cubes.
-    pub fn splits_k(&self) -> bool {
-        match self.kernel {
-            Kernel::Gemv { split, .. } | Kernel::SpmmMma { split, .. } => split.is_some(),
-            Kernel::SddmmMma { parts, .. } => parts > 1,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.dequantize {
-            write!(f, "values dequantised, then ")?;
-        }
-        write!(f, "{}", self.class())?;
-        if let Some([rows, cols]) = self.tile() {
-            write!(f, ", {rows} x {cols} per cube")?;
-        }
-        match self.kernel {
-            Kernel::Gemv { split: Some(split), .. }
-            | Kernel::SpmmMma { split: Some(split), .. } => {
-                write!(f, ", split-K by {} blocks", split.blocks)?;
+    /// How the contraction is split over cubes, if it is.
+    pub fn split(&self) -> Option<Split> {
+        match *self {
+            Kernel::Gemv { split, .. } | Kernel::SpmmMma { split, .. } => {
+                split.map(|split| Split::Blocks(split.blocks))
             }
-            Kernel::SddmmMma { parts, .. } if parts > 1 => write!(f, ", split-K in {parts}")?,
-            _ => {}
-        }
-        match self.left {
-            Left::Nothing => Ok(()),
-            Left::Activation => write!(f, ", the activation apart"),
-            Left::Residual => write!(f, ", the residual apart"),
+            Kernel::SddmmMma { parts, .. } => (parts > 1).then_some(Split::Parts(parts)),
+            _ => None,
         }
     }
 }

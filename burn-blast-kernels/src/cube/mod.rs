@@ -75,7 +75,7 @@ mod tune;
 mod verbs;
 
 pub use context::Context;
-pub use dispatch::{KernelClass, Left, Op, Plan};
+pub use dispatch::{KernelClass, Left, Op, Plan, Split};
 pub use epilogue::Epilogue;
 pub use error::CubeError;
 pub use limits::device_class;

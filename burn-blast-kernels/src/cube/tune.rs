@@ -126,7 +126,7 @@ impl Product {
             bias: self.bias.is_some(),
             activation: format!("{:?}", self.activation),
             residual: self.residual.is_some(),
-            plans: self.plans.iter().map(|plan| (rows(plan), plan.splits_k())).collect(),
+            plans: self.plans.iter().map(|plan| (rows(plan), plan.split().is_some())).collect(),
             block: self.pattern.block().get(),
             contraction,
             output,

@@ -1,9 +1,10 @@
-//! Operations, their sizes, and the words of a plan.
+//! Operations, their sizes, and plans.
 
 use std::fmt;
 
 use cubecl::ir::AddressType;
 
+use super::Kernel;
 use crate::{BlockPattern, BlockSize, MatrixShape};
 
 /// An operation of the kernels.
@@ -104,6 +105,65 @@ pub enum KernelClass {
         /// Whether tensors are f32 and factors rounded to TF32.
         tf32: bool,
     },
+}
+
+/// How a contraction is split over cubes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// In parts of about so many blocks.
+    Blocks(usize),
+    /// In so many parts.
+    Parts(usize),
+}
+
+/// How one operation runs: the kernel with every number of its launch, and what is left to the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    pub(in crate::cube) kernel: Kernel,
+    pub(in crate::cube) address: AddressType,
+    /// What the kernel does not do.
+    pub left: Left,
+    /// Whether integer values are multiplied by their scales first, since no kernel reads them as they are.
+    pub dequantize: bool,
+}
+
+impl Plan {
+    /// The class of the kernel.
+    pub fn class(&self) -> KernelClass {
+        self.kernel.class()
+    }
+
+    /// Rows and columns of the output that one cube computes, if it computes a tile of one.
+    pub fn tile(&self) -> Option<[usize; 2]> {
+        self.kernel.tile()
+    }
+
+    /// How the contraction is split over cubes, if it is.
+    pub fn split(&self) -> Option<Split> {
+        self.kernel.split()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.dequantize {
+            write!(f, "values dequantised, then ")?;
+        }
+        write!(f, "{}", self.class())?;
+        if let Some([rows, cols]) = self.tile() {
+            write!(f, ", {rows} x {cols} per cube")?;
+        }
+        match self.split() {
+            Some(Split::Blocks(blocks)) => write!(f, ", split-K by {blocks} blocks")?,
+            Some(Split::Parts(parts)) => write!(f, ", split-K in {parts}")?,
+            None => {}
+        }
+        match self.left {
+            Left::Nothing => Ok(()),
+            Left::Activation => write!(f, ", the activation apart"),
+            Left::Residual => write!(f, ", the residual apart"),
+        }
+    }
 }
 
 impl fmt::Display for KernelClass {
