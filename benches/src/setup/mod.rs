@@ -146,11 +146,7 @@ impl Weight {
 
     /// `(k, w[k, n])` of the kept blocks of a column.
     pub fn column(&self, n: usize) -> impl Iterator<Item = (usize, f64)> {
-        let (b, col) = (self.pattern.block().get(), n / self.pattern.block().get());
-        let slots = self.pattern.col_ptr()[col] as usize..self.pattern.col_ptr()[col + 1] as usize;
-        let rows = self.pattern.shape().rows();
-        let ks = self.pattern.row_idx()[slots].iter().flat_map(move |&row| span(row, b, rows));
-        ks.map(move |k| (k, self.at(k, n)))
+        self.column_slots(n).map(move |(_, k)| (k, self.at(k, n)))
     }
 
     /// The same as [`column`](Self::column), with other packed values of the same blocks.
@@ -159,14 +155,17 @@ impl Weight {
         packed: &'a [f32],
         n: usize,
     ) -> impl Iterator<Item = (usize, f64)> + 'a {
+        let b = self.pattern.block().get();
+        let value = move |slot: usize, k: usize| packed[slot * b * b + k % b * b + n % b];
+        self.column_slots(n).map(move |(slot, k)| (k, f64::from(value(slot, k))))
+    }
+
+    /// Slot of the block and row `k` of every kept element of a column.
+    fn column_slots(&self, n: usize) -> impl Iterator<Item = (usize, usize)> {
         let (b, col) = (self.pattern.block().get(), n / self.pattern.block().get());
         let slots = self.pattern.col_ptr()[col] as usize..self.pattern.col_ptr()[col + 1] as usize;
-        let rows = self.pattern.shape().rows();
-        slots.flat_map(move |slot| {
-            let start = self.pattern.row_idx()[slot] as usize * b;
-            let value = move |k: usize| packed[slot * b * b + (k - start) * b + n % b];
-            span(self.pattern.row_idx()[slot], b, rows).map(move |k| (k, f64::from(value(k))))
-        })
+        let (rows, row_idx) = (self.pattern.shape().rows(), self.pattern.row_idx());
+        slots.flat_map(move |slot| span(row_idx[slot], b, rows).map(move |k| (slot, k)))
     }
 
     /// `(n, w[k, n])` of the kept blocks of a row.
