@@ -2,7 +2,8 @@
 
 pub use crate::io;
 pub use crate::module::{
-    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig, MlpActivation,
+    AnyLinear, BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear,
+    BlockSparseLinearConfig, BlockSparseMlp, BlockSparseMlpConfig, LoraLinear, LoraLinearConfig,
+    MlpActivation,
 };
 pub use crate::prune::{Blast, BlastConfig, BlastError, BlockOptimizer};

@@ -182,8 +182,8 @@ fn the_probe_receives_the_norm_of_every_block_gradient() {
 #[test]
 fn only_layers_that_rank_blocks_pay_for_gradient_norms() {
     /// Counts the weights that ask for gradient norms.
-    struct Armed(usize);
-    impl ModuleVisitor for Armed {
+    struct Probed(usize);
+    impl ModuleVisitor for Probed {
         fn enter_module(&mut self, name: &str, _container_type: &str) {
             self.0 += usize::from(name == "probe");
         }
@@ -193,9 +193,9 @@ fn only_layers_that_rank_blocks_pay_for_gradient_norms() {
     let blast = Blast::new(AdamWConfig::new().build(), config);
     let (mut model, mut optim) = blast.attach(Net::new(&device)).unwrap();
     for at in 1..4 {
-        let mut armed = Armed(0);
-        model.visit(&mut armed);
-        assert_eq!(armed.0, 1, "before step {at}");
+        let mut probed = Probed(0);
+        model.visit(&mut probed);
+        assert_eq!(probed.0, 1, "before step {at}");
         (model, _) = step(model, &mut optim, at, 1e-3, &device);
     }
 }

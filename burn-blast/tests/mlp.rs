@@ -204,7 +204,7 @@ fn every_parameter_of_the_module_gets_its_gradient() {
 
 #[test]
 #[should_panic(expected = "one block size: call them one by one")]
-fn layers_of_two_block_sizes_are_refused_with_advice() {
+fn layers_of_two_block_sizes_are_refused() {
     let device = Device::flex();
     let mut patterns = patterns([32, 48], 16, MlpActivation::Gelu);
     let (x, [up, _], biases) = leaves(&patterns, 2, &device);
