@@ -28,6 +28,8 @@
 //! # Ok::<(), burn_blast_kernels::PatternError>(())
 //! ```
 
+#![warn(unreachable_pub)]
+
 mod activation;
 pub mod budget;
 pub mod cost;

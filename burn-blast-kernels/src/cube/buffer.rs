@@ -5,7 +5,7 @@ use cubecl::server::BufferBinding;
 
 /// Panics if a buffer does not have the size of its shape, or is an alias of another argument: aliases are named by the
 /// position of that argument, which differs between the kernels that a call may launch.
-pub fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
+pub(super) fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
     assert!(
         matches!(arg, BufferArg::Handle { .. }),
         "`{name}` must be a buffer, not an alias of another argument: pass its handle"
@@ -16,7 +16,7 @@ pub fn check_len(name: &str, arg: &BufferArg, shape: &[usize]) {
 
 /// A buffer that several launches bind.
 #[derive(Clone)]
-pub struct SharedBuffer {
+pub(super) struct SharedBuffer {
     binding: BufferBinding,
     len: usize,
 }
@@ -24,7 +24,7 @@ pub struct SharedBuffer {
 impl SharedBuffer {
     /// # Panics
     /// If the argument is an alias, which [`check_len`] refuses.
-    pub fn new(arg: BufferArg) -> Self {
+    pub(super) fn new(arg: BufferArg) -> Self {
         let len = arg.len();
         match arg {
             BufferArg::Handle { handle } => Self { binding: handle.handle, len },
@@ -33,19 +33,19 @@ impl SharedBuffer {
     }
 
     /// Number of elements.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// The argument of one launch.
-    pub fn arg(&self) -> BufferArg {
+    pub(super) fn arg(&self) -> BufferArg {
         // SAFETY: the length is the one of the argument that the buffer was made from.
         unsafe { BufferArg::from_raw_parts_binding(self.binding.clone(), self.len) }
     }
 }
 
 /// An uninitialised f32 buffer for the partial sums of split-K.
-pub fn partial_sums(client: &Client, len: usize) -> SharedBuffer {
+pub(super) fn partial_sums(client: &Client, len: usize) -> SharedBuffer {
     let handle = client.empty(len * size_of::<f32>());
     // SAFETY: the buffer was created with this length.
     SharedBuffer::new(unsafe { BufferArg::from_raw_parts(handle, len) })

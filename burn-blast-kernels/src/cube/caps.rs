@@ -8,7 +8,7 @@ use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind};
 use super::error::CubeError;
 
 /// Rows, columns and contraction of the `mma` instruction that the tensor-core kernels use.
-pub const MMA: [usize; 3] = [16, 8, 16];
+pub(super) const MMA: [usize; 3] = [16, 8, 16];
 /// Side and contraction of the cooperative matrices of 16-bit types, best first.
 const HALF_MATRICES: &[[usize; 2]] = &[[16, 16], [8, 8]];
 /// Side and contraction of the cooperative matrices of TF32.
@@ -16,7 +16,7 @@ const TF32_MATRICES: &[[usize; 2]] = &[[16, 8]];
 
 /// Capabilities of a device for kernels on one data type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caps {
+pub(super) struct Caps {
     /// Storage type of the tensors.
     pub dtype: ElemType,
     /// The instruction [`MMA`] on this type with sums in f32.
@@ -47,7 +47,7 @@ pub struct Caps {
 
 /// The cooperative matrices of one instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MatrixKind {
+pub(super) struct MatrixKind {
     /// Rows and columns of its result, in f32.
     pub side: usize,
     /// Its contraction.
@@ -59,14 +59,14 @@ pub struct MatrixKind {
 
 impl MatrixKind {
     /// Whether the factors are f32 rounded to TF32.
-    pub fn is_tf32(&self) -> bool {
+    pub(super) fn is_tf32(&self) -> bool {
         self.element == ElemType::Float(FloatKind::TF32)
     }
 }
 
 impl Caps {
     /// The capabilities of a device with these properties. f32 has cooperative matrices only with `tf32`.
-    pub fn of(properties: &DeviceProperties, dtype: ElemType, tf32: bool) -> Self {
+    pub(super) fn of(properties: &DeviceProperties, dtype: ElemType, tf32: bool) -> Self {
         let (features, hardware) = (&properties.features, &properties.hardware);
         let fixed = hardware.plane_size_min == hardware.plane_size_max;
         let (x, y, z) = hardware.max_cube_count;
@@ -94,7 +94,7 @@ impl Caps {
     }
 
     /// Whether any instruction multiplies matrices of this type.
-    pub fn has_tensor_cores(&self) -> bool {
+    pub(super) fn has_tensor_cores(&self) -> bool {
         self.mma || self.cmma.is_some()
     }
 }
@@ -103,7 +103,7 @@ impl Caps {
 ///
 /// # Errors
 /// If there are no kernels for the type.
-pub fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
+pub(super) fn storage_type(dtype: ElemType) -> Result<ElemType, CubeError> {
     match dtype {
         ElemType::Float(FloatKind::F32 | FloatKind::F16 | FloatKind::BF16) => Ok(dtype),
         ElemType::Float(FloatKind::Flex32) => Ok(ElemType::Float(FloatKind::F32)),

@@ -8,9 +8,10 @@
 use cubecl::ir::AddressType;
 use cubecl::prelude::BufferArg;
 
-pub use self::class::device_class;
+pub(super) use self::class::device_class;
 use self::class::{Class, class};
-pub use self::plan::{KernelClass, Left, Op, Plan, Shape, Split};
+pub(super) use self::plan::Shape;
+pub use self::plan::{KernelClass, Left, Op, Plan, Split};
 use super::caps::{Caps, MatrixKind};
 use super::context::Context;
 use super::gemv::base::{self as few, Format};
@@ -26,11 +27,11 @@ mod tests;
 
 /// Most buffers of a kernel that every device must bind: input, values, bias or slots, three of indices, and output.
 /// WebGPU binds eight, one of which CubeCL takes for the sizes of a kernel.
-pub const BINDINGS: usize = 7;
+pub(super) const BINDINGS: usize = 7;
 
 /// A kernel with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kernel {
+pub(super) enum Kernel {
     Gemv { plan: few::Blueprint, split: Option<SplitK> },
     SpmmUnit(UnitTile),
     SpmmMma { plan: spmm::mma::base::Blueprint, split: Option<SplitK> },
@@ -47,7 +48,7 @@ pub enum Kernel {
 }
 
 /// The tensors of an operation.
-pub enum Args<'a> {
+pub(super) enum Args<'a> {
     Product(spmm::Tensors),
     Int8 { x: BufferArg, values: BufferArg, scales: BufferArg, y: BufferArg, m: usize },
     Sampled(sddmm::Tensors),
@@ -57,12 +58,12 @@ pub enum Args<'a> {
 }
 
 /// The plan that is taken without tuning.
-pub fn plan(op: Op, caps: &Caps, shape: &Shape) -> Plan {
+pub(super) fn plan(op: Op, caps: &Caps, shape: &Shape) -> Plan {
     candidates(op, caps, shape)[0]
 }
 
 /// The plans for an operation, best first by what is known without measuring, all of one class. Never empty.
-pub fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
+pub(super) fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
     let address = shape.address(shape.pattern.value_count());
     let done = |kernel| Plan { kernel, address, left: Left::Nothing, dequantize: false };
     match op {
@@ -106,7 +107,7 @@ pub fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
 }
 
 /// Launches a plan for the operation that `args` belong to.
-pub fn launch(ctx: &Context, plan: Plan, args: Args) {
+pub(super) fn launch(ctx: &Context, plan: Plan, args: Args) {
     let address = plan.address;
     match (plan.kernel, args) {
         (Kernel::Gemv { plan, split }, args) => {
@@ -314,7 +315,7 @@ fn gated_pair(
 
 impl Kernel {
     /// The class of the kernel.
-    pub fn class(&self) -> KernelClass {
+    pub(super) fn class(&self) -> KernelClass {
         let cmma = |matrix: MatrixKind| KernelClass::CooperativeMatrices {
             side: matrix.side,
             tf32: matrix.is_tf32(),
@@ -332,7 +333,7 @@ impl Kernel {
     }
 
     /// Rows and columns of the output that one cube computes, if it computes a tile of one.
-    pub fn tile(&self) -> Option<[usize; 2]> {
+    pub(super) fn tile(&self) -> Option<[usize; 2]> {
         match *self {
             Kernel::Gemv { plan, .. } => Some([plan.rows, plan.block]),
             Kernel::SpmmUnit(tile) | Kernel::GatedUnit(tile) => Some([tile.rows, tile.cols]),
@@ -347,7 +348,7 @@ impl Kernel {
     }
 
     /// How the contraction is split over cubes, if it is.
-    pub fn split(&self) -> Option<Split> {
+    pub(super) fn split(&self) -> Option<Split> {
         match *self {
             Kernel::Gemv { split, .. } | Kernel::SpmmMma { split, .. } => {
                 split.map(|split| Split::Blocks(split.blocks))

@@ -9,26 +9,26 @@ use crate::BlockPattern;
 
 /// One `u32` array on the device.
 #[derive(Clone)]
-pub struct IndexBuffer {
+pub(super) struct IndexBuffer {
     handle: Handle,
     len: usize,
 }
 
 impl IndexBuffer {
     /// An empty array becomes a single zero, since a binding must not be empty.
-    pub fn upload(client: &Client, data: &[u32]) -> Self {
+    pub(super) fn upload(client: &Client, data: &[u32]) -> Self {
         let data = if data.is_empty() { &[0] } else { data };
         Self { handle: client.create_from_slice(u32::as_bytes(data)), len: data.len() }
     }
 
-    pub fn arg(&self) -> BufferArg {
+    pub(super) fn arg(&self) -> BufferArg {
         // SAFETY: `len` is the length the buffer was created with.
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len) }
     }
 }
 
 /// Device copies of the two views of a pattern and of the work orders in its order.
-pub struct PatternIndex {
+pub(super) struct PatternIndex {
     client: Client,
     pub col_ptr: IndexBuffer,
     pub row_idx: IndexBuffer,
@@ -43,7 +43,7 @@ pub struct PatternIndex {
 
 impl PatternIndex {
     /// The copies on the device of the client; made on first use and kept with the pattern.
-    pub fn of(pattern: &BlockPattern, client: &Client) -> Arc<Self> {
+    pub(super) fn of(pattern: &BlockPattern, client: &Client) -> Arc<Self> {
         let here = |index: &Self| index.client.service_id() == client.service_id();
         pattern.attached(here, || Self::new(pattern, client))
     }
@@ -67,7 +67,7 @@ impl PatternIndex {
     }
 
     /// `arg`, or a stand-in if it has no elements: a binding must not be empty. Kernels never read it.
-    pub fn bindable(&self, arg: BufferArg) -> BufferArg {
+    pub(super) fn bindable(&self, arg: BufferArg) -> BufferArg {
         if arg.is_empty() { self.empty.arg() } else { arg }
     }
 }

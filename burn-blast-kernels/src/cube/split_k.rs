@@ -34,13 +34,13 @@ const MIN_ROWS: usize = 512;
 const MAX_ROW_PARTS: usize = 8;
 
 /// In place of the number of a partial sum: the column is whole, and its result goes straight to the output.
-pub const WHOLE: u32 = u32::MAX;
+pub(super) const WHOLE: u32 = u32::MAX;
 /// Units of a cube that adds partial sums.
-pub const ADD_UNITS: usize = 256;
+pub(super) const ADD_UNITS: usize = 256;
 
 /// How long block columns are split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SplitK {
+pub(super) struct SplitK {
     /// Blocks of a part.
     pub blocks: usize,
     rounding: Rounding,
@@ -55,25 +55,25 @@ enum Rounding {
 
 impl SplitK {
     /// Parts of at least `blocks` blocks.
-    pub fn at_least(blocks: usize) -> Self {
+    pub(super) fn at_least(blocks: usize) -> Self {
         Self { blocks, rounding: Rounding::AtLeast }
     }
 
     /// Parts of at most `blocks` blocks; columns of up to twice as many stay whole.
-    pub fn at_most(blocks: usize) -> Self {
+    pub(super) fn at_most(blocks: usize) -> Self {
         Self { blocks, rounding: Rounding::AtMost }
     }
 
     /// For a product bound by reading its `blocks` blocks of so many bytes: even parts, but none too small to be
     /// worth a cube.
-    pub fn by_bytes(blocks: usize, block_bytes: usize, compute_units: usize) -> Self {
+    pub(super) fn by_bytes(blocks: usize, block_bytes: usize, compute_units: usize) -> Self {
         let even = blocks.div_ceil(compute_units * CUBES_PER_UNIT);
         Self::at_least(even.max(MIN_BYTES.div_ceil(block_bytes)))
     }
 
     /// For a product of `nnz` blocks by `row_tiles` row tiles, bound by its longest cube. A power of two, so that a
     /// pattern is split in few ways. `None` where the number of multiprocessors is not known.
-    pub fn by_share(nnz: usize, row_tiles: usize, compute_units: usize) -> Option<Self> {
+    pub(super) fn by_share(nnz: usize, row_tiles: usize, compute_units: usize) -> Option<Self> {
         if compute_units <= 1 {
             return None;
         }
@@ -82,7 +82,7 @@ impl SplitK {
     }
 
     /// Parts of a column of `length` blocks.
-    pub fn parts(self, length: usize) -> usize {
+    pub(super) fn parts(self, length: usize) -> usize {
         match self.rounding {
             Rounding::AtLeast => (length / self.blocks).max(1),
             Rounding::AtMost if length > 2 * self.blocks => length.div_ceil(self.blocks),
@@ -91,30 +91,30 @@ impl SplitK {
     }
 
     /// The split, if it splits a column as long as the longest.
-    pub fn if_splits(self, longest: usize) -> Option<Self> {
+    pub(super) fn if_splits(self, longest: usize) -> Option<Self> {
         (self.parts(longest) > 1).then_some(self)
     }
 
     /// Partial sums of the split columns among those that begin at `ptr`.
-    pub fn partials(self, ptr: &[u32]) -> usize {
+    pub(super) fn partials(self, ptr: &[u32]) -> usize {
         let parts = ptr.windows(2).map(|ends| self.parts((ends[1] - ends[0]) as usize));
         parts.filter(|&parts| parts > 1).sum()
     }
 }
 
 /// Into how many parts the `m` rows of a sampled product are split, for `groups` groups of blocks.
-pub fn row_parts(compute_units: usize, m: usize, groups: usize) -> usize {
+pub(super) fn row_parts(compute_units: usize, m: usize, groups: usize) -> usize {
     let wanted = (SAMPLED_CUBES_PER_UNIT * compute_units).div_ceil(groups.max(1));
     wanted.min(m / MIN_ROWS).clamp(1, MAX_ROW_PARTS)
 }
 
 /// Column pointers of the block columns of the output.
-pub fn output_ptr(pattern: &BlockPattern, transposed: bool) -> &[u32] {
+pub(super) fn output_ptr(pattern: &BlockPattern, transposed: bool) -> &[u32] {
     if transposed { pattern.row_ptr() } else { pattern.col_ptr() }
 }
 
 /// Blocks in the longest block column of the output.
-pub fn longest(pattern: &BlockPattern, transposed: bool) -> usize {
+pub(super) fn longest(pattern: &BlockPattern, transposed: bool) -> usize {
     let (ptr, order) = (output_ptr(pattern, transposed), pattern.work_order());
     let order = if transposed { &order.rows_by_length } else { &order.cols_by_length };
     let column = order[0] as usize;
@@ -122,7 +122,7 @@ pub fn longest(pattern: &BlockPattern, transposed: bool) -> usize {
 }
 
 /// Blocks in each block column of one pattern, or of two with the same grid.
-pub fn lengths(patterns: &[&BlockPattern]) -> Vec<usize> {
+pub(super) fn lengths(patterns: &[&BlockPattern]) -> Vec<usize> {
     let length = |pattern: &&BlockPattern, column: usize| {
         (pattern.col_ptr()[column + 1] - pattern.col_ptr()[column]) as usize
     };
@@ -132,7 +132,7 @@ pub fn lengths(patterns: &[&BlockPattern]) -> Vec<usize> {
 
 /// The work of the cubes and of the launch that adds partial sums.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Work {
+pub(super) struct Work {
     /// Numbers of each part, the longest parts first.
     pub parts: Vec<u32>,
     /// Number of parts.
@@ -148,7 +148,7 @@ pub struct Work {
 impl Work {
     /// For columns of these lengths, all of which are added up if one is split: `[column, part, parts of the column]`
     /// per part, the parts of a column in a row, and `[first part, parts]` per column.
-    pub fn by_column(lengths: &[usize], split: Option<SplitK>) -> Self {
+    pub(super) fn by_column(lengths: &[usize], split: Option<SplitK>) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|&column| Reverse(lengths[column]));
         let mut columns = vec![[0; 2]; lengths.len()];
@@ -169,7 +169,7 @@ impl Work {
 
     /// For columns that begin at `ptr`, of which only the split ones are added up: `[column, first block, end,
     /// partial sum or WHOLE]` per part, and `[column, first partial sum, parts]` per split column.
-    pub fn by_range(ptr: &[u32], split: SplitK) -> Self {
+    pub(super) fn by_range(ptr: &[u32], split: SplitK) -> Self {
         let (mut parts, mut columns, mut partials) = (Vec::new(), Vec::new(), 0);
         for (column, ends) in ptr.windows(2).enumerate() {
             let (column, start, length) = (column as u32, ends[0], (ends[1] - ends[0]) as usize);
@@ -198,7 +198,7 @@ impl Work {
 }
 
 /// [`Work`] on a device.
-pub struct WorkIndex {
+pub(super) struct WorkIndex {
     client: Client,
     key: Key,
     other: Option<WeakPattern>,
@@ -224,7 +224,7 @@ enum Key {
 impl WorkIndex {
     /// [`Work::by_column`] for one pattern, or for two that are walked together; kept with the first until the second
     /// is gone.
-    pub fn by_column(
+    pub(super) fn by_column(
         patterns: &[&BlockPattern],
         client: &Client,
         split: Option<SplitK>,
@@ -234,7 +234,7 @@ impl WorkIndex {
     }
 
     /// [`Work::by_range`] for the block columns of the output.
-    pub fn by_range(
+    pub(super) fn by_range(
         pattern: &BlockPattern,
         client: &Client,
         transposed: bool,

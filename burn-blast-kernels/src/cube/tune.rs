@@ -59,7 +59,7 @@ impl fmt::Display for Key {
 impl AutotuneKey for Key {}
 
 /// Whether launches on this device are tuned: not on software adapters, nor on the CPU runtime of CubeCL.
-pub fn is_on(client: &Client) -> bool {
+pub(super) fn is_on(client: &Client) -> bool {
     let properties = client.properties();
     !is_software(&properties.identity.name, properties.hardware.num_cpu_cores)
 }
@@ -71,7 +71,7 @@ fn is_software(adapter: &str, cpu_cores: Option<u32>) -> bool {
 
 /// A product whose tile height is still open. The tuner runs it several times; each run writes the whole output.
 #[derive(Clone)]
-pub struct Product {
+pub(super) struct Product {
     client: Client,
     pattern: BlockPattern,
     dtype: ElemType,
@@ -90,7 +90,7 @@ pub struct Product {
 
 impl Product {
     /// `plans` are the candidates for one product, more than one.
-    pub fn new(ctx: &Context, mut plans: Vec<Plan>, tensors: Tensors) -> Self {
+    pub(super) fn new(ctx: &Context, mut plans: Vec<Plan>, tensors: Tensors) -> Self {
         plans.sort_by_key(|plan| Reverse(rows(plan)));
         let Tensors { transposed, x, values, y, epilogue, m } = tensors;
         let [x, values, y] = [x, values, y].map(SharedBuffer::new);
@@ -136,7 +136,7 @@ impl Product {
     }
 
     /// Launches the fastest plan, after measuring all if no product of this kind has been launched.
-    pub fn run(self) {
+    pub(super) fn run(self) {
         let client = self.client.clone();
         let id = format!("{}-{}", client.name(), client.service_id().device);
         let set = TUNER.init(&id, || {

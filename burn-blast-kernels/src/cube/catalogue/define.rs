@@ -54,7 +54,7 @@ where
 }
 
 #[rustfmt::skip]
-pub fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
+pub(super) fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
     let (units, dtype) = (variant.units(), target.dtype);
     let Parts { bias, activation, residual } = variant.epilogue();
     match variant.code {
@@ -120,7 +120,7 @@ where
 }
 
 #[rustfmt::skip]
-pub fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
+pub(super) fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
     let FewRows { plan, dtype, end, bias, adds } = *kernel;
     let sizes = GemvSizesCompilationArg { m: (), k: (), n: (), parts: () };
     if adds {

@@ -30,15 +30,15 @@ const ROWS: usize = 64;
 /// Rows that are split where there are few blocks.
 const MANY_ROWS: usize = 8192;
 /// Gates of a gated block.
-pub const GATES: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::Relu];
+pub(super) const GATES: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::Relu];
 
 /// The same device for a kernel for few rows of this type, without tensor cores and with one multiprocessor.
-pub fn few_rows_caps(dtype: ElemType) -> Caps {
+pub(super) fn few_rows_caps(dtype: ElemType) -> Caps {
     Caps { dtype, mma: false, compute_units: 1, ..CAPS }
 }
 
 /// A pattern of `side` x `side` blocks: one block, or a full row and column.
-pub fn pattern(block: BlockSize, side: usize, full: bool) -> BlockPattern {
+pub(super) fn pattern(block: BlockSize, side: usize, full: bool) -> BlockPattern {
     let shape = MatrixShape::new(side * block.get(), side * block.get());
     let mut mask = BlockMask::empty(shape.expect("the sides are not zero"), block);
     mask.set(0, 0, true);
@@ -50,13 +50,13 @@ pub fn pattern(block: BlockSize, side: usize, full: bool) -> BlockPattern {
 }
 
 /// The kernels of all candidates.
-pub fn kernels(op: Op, caps: &Caps, pattern: &BlockPattern, m: usize) -> Vec<Kernel> {
+pub(super) fn kernels(op: Op, caps: &Caps, pattern: &BlockPattern, m: usize) -> Vec<Kernel> {
     let plans = candidates(op, caps, &Shape { pattern, m }).into_iter();
     plans.map(|plan| plan.kernel).collect()
 }
 
 /// Everything on `mma`.
-pub fn tensor_cores() -> Vec<Code> {
+pub(super) fn tensor_cores() -> Vec<Code> {
     let mut all = vec![Code::AddRowParts];
     for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 32) {
         let add = |epilogue| Code::AddParts { block: block.get(), epilogue };
@@ -83,7 +83,7 @@ pub fn tensor_cores() -> Vec<Code> {
 }
 
 /// Everything on the cooperative matrices of a device, which may have `mma` too.
-pub fn cooperative(caps: &Caps) -> Vec<Code> {
+pub(super) fn cooperative(caps: &Caps) -> Vec<Code> {
     let caps = Caps { mma: false, ..*caps };
     let mut all = Vec::new();
     for block in BlockSize::ALL {

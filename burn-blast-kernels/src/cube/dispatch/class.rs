@@ -13,7 +13,7 @@ const CMMA_PLANES: [usize; 2] = [32, 64];
 
 /// Class of the kernels on many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub(super) enum Class {
     Unit,
     Mma { pipelined: bool },
     Cmma(MatrixKind),
@@ -21,7 +21,12 @@ pub enum Class {
 
 /// The class for products with a weight of this shape, with indices of this width. Copies that run ahead take 32
 /// bits: with 64, CubeCL 0.11 writes a `cp.async` that does not assemble.
-pub fn class(caps: &Caps, block: BlockSize, shape: MatrixShape, address: AddressType) -> Class {
+pub(super) fn class(
+    caps: &Caps,
+    block: BlockSize,
+    shape: MatrixShape,
+    address: AddressType,
+) -> Class {
     let multiples = |of| shape.rows().is_multiple_of(of) && shape.cols().is_multiple_of(of);
     let cores = caps.mma && caps.ldmatrix && caps.plane == PLANE && caps.max_units >= 256;
     let pipelined = caps.copy_async && address == AddressType::U32;
@@ -57,7 +62,7 @@ fn cmma_fits(caps: &Caps, matrix: MatrixKind, block: BlockSize) -> bool {
 
 /// What the cost model has to know about products, by the capabilities for the dense one and for the sparse one. The
 /// sparse one has tensor cores if blocks of any size take them, in a weight whose sides all kernels take.
-pub fn device_class(dense: &Caps, sparse: &Caps) -> DeviceClass {
+pub(crate) fn device_class(dense: &Caps, sparse: &Caps) -> DeviceClass {
     let shape = MatrixShape::new(WIDE, WIDE).expect("the sides are not zero");
     let taken = |block| class(sparse, block, shape, AddressType::U32) != Class::Unit;
     match (dense.has_tensor_cores(), BlockSize::ALL.into_iter().any(taken)) {

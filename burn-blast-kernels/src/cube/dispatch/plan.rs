@@ -52,7 +52,7 @@ impl Op<'_> {
 
 /// The sizes that a plan depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape<'a> {
+pub(crate) struct Shape<'a> {
     /// The pattern of the weight; of the gate, in a gated block.
     pub pattern: &'a BlockPattern,
     /// Rows of the input.

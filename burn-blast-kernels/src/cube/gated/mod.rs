@@ -8,27 +8,27 @@ use cubecl::prelude::*;
 use crate::Activation;
 use crate::BlockPattern;
 
-pub mod task;
+pub(super) mod task;
 
 /// Register tiles.
-pub mod unit {
+pub(super) mod unit {
     mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// Tensor cores.
-pub mod mma {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod mma {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// The tensors of one launch on `m` rows. The pattern of the gate is the one of the context.
-pub struct Tensors<'a> {
+pub(super) struct Tensors<'a> {
     pub up: &'a BlockPattern,
     pub activation: Activation,
     pub x: BufferArg,

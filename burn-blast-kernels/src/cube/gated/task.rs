@@ -20,7 +20,7 @@ use crate::pattern::WeakPattern;
 const TASK: usize = 6;
 
 /// The array for two patterns of one size. Columns are in the order of their blocks in both; ties by index.
-pub fn tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
+pub(crate) fn tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
     let blocks = |pattern: &BlockPattern, col: usize| {
         pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize
     };
@@ -74,7 +74,7 @@ pub(crate) fn read_task(index: &[u32], number: usize) -> Task {
 }
 
 /// [`tasks`] on a device.
-pub struct TaskIndex {
+pub(crate) struct TaskIndex {
     client: Client,
     up: WeakPattern,
     pub tasks: IndexBuffer,
@@ -83,7 +83,7 @@ pub struct TaskIndex {
 impl TaskIndex {
     /// The copy on the device of the client for these two patterns of one size; made on first use and kept with the
     /// pattern of the gate until the pattern of up is gone.
-    pub fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
+    pub(crate) fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
         let alive = |index: &Self| index.up.is_alive();
         let here =
             |index: &Self| index.client.service_id() == client.service_id() && index.up.is(up);

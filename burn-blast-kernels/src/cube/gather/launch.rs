@@ -30,7 +30,7 @@ impl GridIndex {
 }
 
 /// Copies the kept blocks of a dense weight to `values`, of which there is one at least.
-pub fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
+pub(crate) fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
     let (index, shape, count) = (ctx.index(), ctx.pattern.shape(), values.len());
     let units = CubeDim::new(ctx.client, count);
     pack_kernel::launch(
@@ -51,7 +51,7 @@ pub fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
 }
 
 /// Copies `values` to a dense weight.
-pub fn launch_unpack(ctx: &Context, values: BufferArg, dense: BufferArg) {
+pub(crate) fn launch_unpack(ctx: &Context, values: BufferArg, dense: BufferArg) {
     let (index, count) = (ctx.index(), dense.len());
     let grid = GridIndex::of(ctx.pattern, ctx.client);
     let units = CubeDim::new(ctx.client, count);

@@ -3,7 +3,7 @@
 mod kernel;
 mod launch;
 
-pub use launch::{launch_pack, launch_unpack};
+pub(super) use launch::{launch_pack, launch_unpack};
 
 /// Slot number of a block that is not kept.
 const ABSENT: u32 = u32::MAX;

@@ -8,9 +8,9 @@ use crate::BlockSize;
 use crate::cube::caps::Caps;
 
 /// Units of a cube, all of which read values.
-pub const UNITS: usize = 128;
+pub(crate) const UNITS: usize = 128;
 /// Rows of the largest tile.
-pub const MOST_ROWS: usize = 16;
+pub(crate) const MOST_ROWS: usize = 16;
 /// Most rows for which tensor cores are left unused where a device has them and the weight has enough block columns
 /// to fill it. On paper: a 16-byte vector of bf16 takes 8 · (rows + 1) operations per unit, and the values of an H100
 /// arrive at 13 bytes per cycle and multiprocessor. So 16 rows keep 110 of its 128 lanes busy, and an A100, with half
@@ -31,7 +31,7 @@ const AHEAD_NARROW: usize = 1;
 
 /// Format of the values in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
+pub(crate) enum Format {
     /// Numbers of the type of `x`.
     Float,
     /// Four integers to a 32-bit word, lowest byte first, with one scale per block.
@@ -40,7 +40,7 @@ pub enum Format {
 
 /// How the units of a cube share a block column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Side of a block.
     pub block: usize,
     /// Rows of `x` at a time: 1, 2, 4, 8 or 16.
@@ -55,91 +55,91 @@ pub struct Blueprint {
 
 impl Blueprint {
     /// Values of a vector.
-    pub fn values(&self) -> usize {
+    pub(crate) fn values(&self) -> usize {
         self.vector * if self.format == Format::Int8 { 4 } else { 1 }
     }
 
     /// Columns of a block that a unit meets.
-    pub fn cols(&self) -> usize {
+    pub(crate) fn cols(&self) -> usize {
         self.values().min(self.block)
     }
 
     /// Rows of a block that one vector holds: more than one if it is longer than a row.
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.values() / self.cols()
     }
 
     /// Vectors of a block.
-    pub fn block_vectors(&self) -> usize {
+    pub(crate) fn block_vectors(&self) -> usize {
         self.block * self.block / self.values()
     }
 
     /// Rows of `x` that one load from shared memory brings.
-    pub fn quad(&self) -> usize {
+    pub(crate) fn quad(&self) -> usize {
         self.rows.min(4)
     }
 
     /// Such loads for all rows.
-    pub fn quads(&self) -> usize {
+    pub(crate) fn quads(&self) -> usize {
         self.rows / self.quad()
     }
 
     /// Loads of these whose rows one unit sums up. Where that is not all of them, neighbouring units read the same
     /// vector of values in one transaction.
-    pub fn unit_quads(&self) -> usize {
+    pub(crate) fn unit_quads(&self) -> usize {
         self.rows.min(SUMS / self.cols()) / self.quad()
     }
 
     /// Units that share a vector.
-    pub fn units_m(&self) -> usize {
+    pub(crate) fn units_m(&self) -> usize {
         self.quads() / self.unit_quads()
     }
 
     /// Units along the columns of a block.
-    pub fn units_n(&self) -> usize {
+    pub(crate) fn units_n(&self) -> usize {
         self.block / self.cols()
     }
 
     /// Units along the contraction.
-    pub fn units_k(&self) -> usize {
+    pub(crate) fn units_k(&self) -> usize {
         UNITS / (self.units_m() * self.units_n())
     }
 
     /// Whether sums leave so few registers that each vector is loaded only when another is used up. Otherwise all are
     /// loaded first: either order alone makes ptxas spill in some kernel.
-    pub fn crowded(&self) -> bool {
+    pub(crate) fn crowded(&self) -> bool {
         self.units_m() > 1
     }
 
     /// Vectors that the cube reads at a time.
-    pub fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         UNITS / self.units_m()
     }
 
     /// Rows of the block column that are in flight together.
-    pub fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         self.ahead * self.units_k() * self.depth()
     }
 
     /// Rows of the block column for which `x` is in shared memory; a multiple of [`Blueprint::chunk`].
-    pub fn stage(&self) -> usize {
+    pub(crate) fn stage(&self) -> usize {
         TILE / self.rows
     }
 
     /// Vectors of `x` in shared memory.
-    pub fn tile(&self) -> usize {
+    pub(crate) fn tile(&self) -> usize {
         TILE / self.quad()
     }
 
     /// Shared memory of a cube in bytes.
-    pub fn shared_bytes(&self) -> usize {
+    pub(crate) fn shared_bytes(&self) -> usize {
         TILE * size_of::<f32>()
     }
 }
 
 /// The rounds in which sums leave a cube: each takes as many sums of each unit as fit the memory that held `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     /// Columns and quads of rows of a unit in one round.
     pub cols: usize,
     pub quads: usize,
@@ -152,7 +152,7 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    pub fn new(plan: &Blueprint) -> Self {
+    pub(crate) fn new(plan: &Blueprint) -> Self {
         let room = plan.tile() / UNITS;
         let cols = plan.cols().min(room);
         let quads = plan.unit_quads().min(room / cols);
@@ -168,14 +168,14 @@ impl Rounds {
     }
 
     /// Results of one unit.
-    pub fn outs(&self) -> usize {
+    pub(crate) fn outs(&self) -> usize {
         self.along_cols * self.along_quads * self.each
     }
 }
 
 /// The tile for `m` rows and values of `value_bytes`, on a device that moves at most `widest` storage elements at a
 /// time.
-pub fn select(
+pub(crate) fn select(
     block: BlockSize,
     m: usize,
     format: Format,
@@ -195,19 +195,19 @@ pub fn select(
 
 /// Buffers of a launch: `x`, values and their two indices, parts and output; scales, a second weight with its indices,
 /// and a bias where there are any.
-pub fn buffers(format: Format, gated: bool, bias: bool) -> usize {
+pub(crate) fn buffers(format: Format, gated: bool, bias: bool) -> usize {
     6 + usize::from(format == Format::Int8) + 3 * usize::from(gated) + usize::from(bias)
 }
 
 /// Whether the device takes a launch with so many buffers.
-pub fn fits(caps: &Caps, buffers: usize) -> bool {
+pub(crate) fn fits(caps: &Caps, buffers: usize) -> bool {
     let shared = TILE * size_of::<f32>();
     caps.max_units >= UNITS && caps.shared_bytes >= shared && caps.bindings >= buffers
 }
 
 /// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores` says whether
 /// tensor cores would take the product otherwise.
-pub fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
+pub(crate) fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
     // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the
     // number of multiprocessors is not known, it is taken to be greater than the number of columns.
     let filled = caps.compute_units > 1 && block_cols >= caps.compute_units;

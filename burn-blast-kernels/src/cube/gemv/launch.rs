@@ -14,7 +14,7 @@ use crate::cube::index::PatternIndex;
 use crate::cube::split_k::{SplitK, WorkIndex};
 
 /// A weight of a launch.
-pub struct Weight<'a> {
+pub(crate) struct Weight<'a> {
     pub pattern: &'a BlockPattern,
     pub values: BufferArg,
     /// One per block, of integers.
@@ -22,7 +22,7 @@ pub struct Weight<'a> {
 }
 
 /// The tensors of a product of `m` rows, or of a gated pair of products.
-pub struct Tensors<'a> {
+pub(crate) struct Tensors<'a> {
     pub x: BufferArg,
     pub weight: Weight<'a>,
     /// The second weight of a gated pair, and the activation of the product with the first.
@@ -32,7 +32,7 @@ pub struct Tensors<'a> {
     pub m: usize,
 }
 
-pub fn launch(ctx: &Context, plan: Blueprint, split: Option<SplitK>, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, split: Option<SplitK>, tensors: Tensors) {
     let Tensors { x, weight, up, bias, y, m } = tensors;
     let gate = up.as_ref().map(|(_, activation)| *activation);
     let weights: Vec<Weight> = [Some(weight), up.map(|(up, _)| up)].into_iter().flatten().collect();

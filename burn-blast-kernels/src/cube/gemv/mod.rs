@@ -4,9 +4,9 @@
 //! One to sixteen rows at a time (more are read again for each sixteen); every block; f32, f16 and bf16, and int8
 //! values with one scale per block.
 
-pub mod base;
-pub mod kernel;
+pub(super) mod base;
+pub(super) mod kernel;
 mod launch;
-pub mod reduce;
+pub(super) mod reduce;
 
-pub use launch::{Tensors, Weight, launch};
+pub(super) use launch::{Tensors, Weight, launch};

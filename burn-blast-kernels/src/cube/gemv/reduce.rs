@@ -34,7 +34,7 @@ pub(crate) struct Part {
 
 /// What follows the sums of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Activation of the product with the first weight, which is then multiplied by the product with the second.
     pub gate: Option<Activation>,
     /// Whether columns are split, so that sums are only stored.

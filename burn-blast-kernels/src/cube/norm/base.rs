@@ -10,7 +10,7 @@ const MAX_UNITS: usize = 256;
 
 /// How one block is summed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Vectors of a block.
     pub vectors: usize,
     /// Units of a cube, a power of two.
@@ -18,7 +18,7 @@ pub struct Blueprint {
 }
 
 /// One unit per vector of the block, up to what the device has.
-pub fn select(block: BlockSize, max_units: usize) -> Blueprint {
+pub(crate) fn select(block: BlockSize, max_units: usize) -> Blueprint {
     let vectors = block.area() / 4;
     let limit = 1 << max_units.clamp(1, MAX_UNITS).ilog2();
     Blueprint { vectors, units: vectors.min(limit) }

@@ -7,7 +7,7 @@ use super::kernel::block_norms_kernel;
 use crate::cube::context::Context;
 
 /// Writes the norm of each block of `values`.
-pub fn launch(ctx: &Context, plan: Blueprint, values: BufferArg, norms: BufferArg) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, values: BufferArg, norms: BufferArg) {
     let cubes = ctx.pattern.nnz();
     block_norms_kernel::launch(
         ctx.client,

@@ -1,7 +1,7 @@
 //! Frobenius norm of each kept block.
 
-pub mod base;
+pub(super) mod base;
 mod kernel;
 mod launch;
 
-pub use launch::launch;
+pub(super) use launch::launch;

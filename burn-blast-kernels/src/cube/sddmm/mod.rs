@@ -8,34 +8,34 @@ use super::index::IndexBuffer;
 use crate::BlockPattern;
 
 /// Register tiles.
-pub mod unit {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod unit {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::{launch, launch_norms};
+    pub(crate) use launch::{launch, launch_norms};
 }
 
 /// Tensor cores.
-pub mod mma {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod mma {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// Cooperative matrices.
-pub mod cmma {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod cmma {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// The tensors of a sampled product over `m` rows.
-pub struct Tensors {
+pub(super) struct Tensors {
     pub x: BufferArg,
     pub dy: BufferArg,
     /// Gradients of the values, or norms.
@@ -44,12 +44,12 @@ pub struct Tensors {
 }
 
 /// Number of runs of at most `group` slots within a block column.
-pub fn groups(col_ptr: &[u32], group: usize) -> usize {
+pub(super) fn groups(col_ptr: &[u32], group: usize) -> usize {
     col_ptr.windows(2).map(|ends| ((ends[1] - ends[0]) as usize).div_ceil(group)).sum()
 }
 
 /// First slot of each such run, and the end of the last.
-pub fn group_starts(col_ptr: &[u32], group: usize) -> Vec<u32> {
+pub(super) fn group_starts(col_ptr: &[u32], group: usize) -> Vec<u32> {
     let mut starts: Vec<u32> =
         col_ptr.windows(2).flat_map(|column| (column[0]..column[1]).step_by(group)).collect();
     starts.push(*col_ptr.last().expect("column pointers start with a zero"));
@@ -57,7 +57,7 @@ pub fn group_starts(col_ptr: &[u32], group: usize) -> Vec<u32> {
 }
 
 /// The runs on a device: one cube computes one of them.
-pub struct GroupIndex {
+pub(super) struct GroupIndex {
     client: Client,
     group: usize,
     /// Number of runs.
@@ -68,7 +68,7 @@ pub struct GroupIndex {
 
 impl GroupIndex {
     /// The runs of at most `group` slots; made on first use and kept with the pattern.
-    pub fn of(pattern: &BlockPattern, client: &Client, group: usize) -> Arc<Self> {
+    pub(super) fn of(pattern: &BlockPattern, client: &Client, group: usize) -> Arc<Self> {
         let here =
             |index: &Self| index.group == group && index.client.service_id() == client.service_id();
         pattern.attached(here, || {

@@ -10,34 +10,34 @@ use super::epilogue::Epilogue;
 use super::index::{IndexBuffer, PatternIndex};
 
 /// Register tiles.
-pub mod unit {
-    pub mod kernel;
+pub(super) mod unit {
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// Tensor cores.
-pub mod mma {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod mma {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
-    pub mod split_k;
+    pub(crate) mod split_k;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// Cooperative matrices.
-pub mod cmma {
-    pub mod base;
-    pub mod kernel;
+pub(super) mod cmma {
+    pub(crate) mod base;
+    pub(crate) mod kernel;
     mod launch;
 
-    pub use launch::launch;
+    pub(crate) use launch::launch;
 }
 
 /// The tensors of a product of `m` rows.
-pub struct Tensors {
+pub(super) struct Tensors {
     pub transposed: bool,
     pub x: BufferArg,
     pub values: BufferArg,
@@ -47,7 +47,7 @@ pub struct Tensors {
 }
 
 /// The view of the pattern that a product walks, and its sizes.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     pub order: &'a IndexBuffer,
     pub ptr: &'a IndexBuffer,
     pub idx: &'a IndexBuffer,
@@ -61,7 +61,7 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// The view for a product with the weight, or with its transpose.
-    pub fn of(ctx: &Context, index: &'a PatternIndex, transposed: bool) -> Self {
+    pub(super) fn of(ctx: &Context, index: &'a PatternIndex, transposed: bool) -> Self {
         let (pattern, shape) = (ctx.pattern, ctx.pattern.shape());
         if transposed {
             return Self {

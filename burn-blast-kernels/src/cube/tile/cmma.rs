@@ -6,28 +6,28 @@
 //! memory, since a unit does not know its elements. `mma` is therefore preferred where there are both. Metal's
 //! matrices in f32 are not used.
 
-pub mod fragment;
+pub(crate) mod fragment;
 
 use super::mma::Order;
 use crate::cube::caps::{Caps, MatrixKind};
 
 /// Elements of one vector: eight bytes of 16-bit elements, which every device reads at once, or 16 of f32.
-pub const WIDTH: usize = 4;
+pub(crate) const WIDTH: usize = 4;
 /// Padding between lines in shared memory, in bytes. Some devices want lines aligned to as many.
 const PAD: usize = 16;
 /// Most units of a cube: the least that WebGPU promises.
 const MAX_UNITS: usize = 256;
 /// Widest tile: at block 128, cubes share a block.
-pub const MAX_COLS: usize = 64;
+pub(crate) const MAX_COLS: usize = 64;
 /// Most bytes of one row's contraction in a stage: 32 steps of f16, and of TF32 16, which take as long there, since
 /// the instruction has half the rate. Guess; to be measured.
-pub const MAX_DEPTH: usize = 64;
+pub(crate) const MAX_DEPTH: usize = 64;
 /// Stages in shared memory: one is filled while the other is read.
-pub const STAGES: usize = 2;
+pub(crate) const STAGES: usize = 2;
 
 /// One operand's stage in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stage {
+pub(crate) struct Stage {
     /// Its memory order.
     pub order: Order,
     /// Vectors of one line, without padding.
@@ -53,12 +53,12 @@ impl Stage {
     }
 
     /// Vectors of the stage.
-    pub fn vectors(&self) -> usize {
+    pub(crate) fn vectors(&self) -> usize {
         self.lines * self.pitch
     }
 
     /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
-    pub fn offset(&self, outer: usize, contraction: usize) -> usize {
+    pub(crate) fn offset(&self, outer: usize, contraction: usize) -> usize {
         match self.order {
             Order::ContractionInner => outer * self.pitch + contraction / WIDTH,
             Order::ContractionOuter => contraction * self.pitch + outer / WIDTH,
@@ -66,7 +66,7 @@ impl Stage {
     }
 
     /// Lines of a fragment, and vectors of each.
-    pub fn fragment(&self, matrix: MatrixKind) -> [usize; 2] {
+    pub(crate) fn fragment(&self, matrix: MatrixKind) -> [usize; 2] {
         match self.order {
             Order::ContractionInner => [matrix.side, matrix.depth / WIDTH],
             Order::ContractionOuter => [matrix.depth, matrix.side / WIDTH],
@@ -76,7 +76,7 @@ impl Stage {
 
 /// The output tile of a cube, its planes, and the stages of its contraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CmmaTile {
+pub(crate) struct CmmaTile {
     /// The instruction.
     pub matrix: MatrixKind,
     /// Units of a plane.
@@ -98,7 +98,7 @@ pub struct CmmaTile {
 }
 
 impl CmmaTile {
-    pub fn new(
+    pub(crate) fn new(
         caps: &Caps,
         matrix: MatrixKind,
         [rows, cols]: [usize; 2],
@@ -114,48 +114,48 @@ impl CmmaTile {
     }
 
     /// Planes of a cube.
-    pub fn planes(&self) -> usize {
+    pub(crate) fn planes(&self) -> usize {
         self.planes_m * self.planes_n
     }
 
     /// Units of a cube.
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.planes() * self.plane
     }
 
     /// Rows of the output that one plane keeps.
-    pub fn plane_rows(&self) -> usize {
+    pub(crate) fn plane_rows(&self) -> usize {
         self.rows / self.planes_m
     }
 
     /// Columns of the output that one plane keeps.
-    pub fn plane_cols(&self) -> usize {
+    pub(crate) fn plane_cols(&self) -> usize {
         self.cols / self.planes_n
     }
 
     /// Instruction tiles of a plane along the rows.
-    pub fn tiles_m(&self) -> usize {
+    pub(crate) fn tiles_m(&self) -> usize {
         self.plane_rows() / self.matrix.side
     }
 
     /// Instruction tiles of a plane along the columns.
-    pub fn tiles_n(&self) -> usize {
+    pub(crate) fn tiles_n(&self) -> usize {
         self.plane_cols() / self.matrix.side
     }
 
     /// Vectors of f32 through which a plane hands out one instruction's results.
-    pub fn handover(&self) -> usize {
+    pub(crate) fn handover(&self) -> usize {
         self.matrix.side * self.matrix.side / WIDTH
     }
 
     /// Shared memory of a cube, in bytes.
-    pub fn shared_bytes(&self) -> usize {
+    pub(crate) fn shared_bytes(&self) -> usize {
         STAGES * (self.a.vectors() + self.b.vectors()) * WIDTH * self.matrix.element.size()
             + self.planes() * self.handover() * WIDTH * size_of::<f32>()
     }
 
     /// Whether the device has the shared memory and the units.
-    pub fn fits(&self, caps: &Caps) -> bool {
+    pub(crate) fn fits(&self, caps: &Caps) -> bool {
         self.shared_bytes() <= caps.shared_bytes && self.units() <= caps.max_units
     }
 }

@@ -4,20 +4,20 @@
 //! A cube multiplies `a [rows, contraction]` by `b [contraction, cols]` in steps of [`MmaTile::depth`].
 //! Its planes form a grid over the output tile; each keeps its part in registers, in tiles of the instruction.
 
-pub mod fragment;
+pub(crate) mod fragment;
 
 use crate::cube::caps::MMA;
 
 /// Rows of one instruction's result.
-pub const INSTRUCTION_ROWS: usize = MMA[0];
+pub(crate) const INSTRUCTION_ROWS: usize = MMA[0];
 /// Columns of one instruction's result.
-pub const INSTRUCTION_COLS: usize = MMA[1];
+pub(crate) const INSTRUCTION_COLS: usize = MMA[1];
 /// Contraction of one instruction.
-pub const INSTRUCTION_DEPTH: usize = MMA[2];
+pub(crate) const INSTRUCTION_DEPTH: usize = MMA[2];
 /// Units of a plane: the layout of the instruction's registers assumes it.
-pub const PLANE: usize = 32;
+pub(crate) const PLANE: usize = 32;
 /// Elements moved at a time: 16 bytes, which is what `ldmatrix` and `cp.async` take.
-pub const WIDE: usize = 8;
+pub(crate) const WIDE: usize = 8;
 /// Contraction steps of one stage. Two instructions deep; 64 would save half the barriers and fill shared
 /// memory twice as fast. Guess; to be measured.
 const DEPTH: usize = 32;
@@ -28,7 +28,7 @@ const STAGES_PLAIN: usize = 2;
 
 /// The axis of an operand that is contiguous, in global and in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Order {
+pub(crate) enum Order {
     /// One line holds the contraction: `a [rows, depth]`, `b [cols, depth]`.
     ContractionInner,
     /// One line holds the output axis: `a [depth, rows]`, `b [depth, cols]`.
@@ -37,7 +37,7 @@ pub enum Order {
 
 /// The output tile of a cube, its planes, and the stages of its contraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MmaTile {
+pub(crate) struct MmaTile {
     /// Rows of the output tile.
     pub rows: usize,
     /// Columns of the output tile.
@@ -57,7 +57,7 @@ pub struct MmaTile {
 impl MmaTile {
     /// Tile of `rows` by `cols` with the planes that suit it: 32 x 32 outputs per plane where there are enough, up to
     /// 64 x 64 in the largest, never more than eight planes.
-    pub fn new(rows: usize, cols: usize, a: Order, b: Order, pipelined: bool) -> Self {
+    pub(crate) fn new(rows: usize, cols: usize, a: Order, b: Order, pipelined: bool) -> Self {
         let (planes_m, planes_n) = match (rows, cols) {
             (64, 32) => (4, 1),
             (64, 64) => (2, 2),
@@ -70,78 +70,78 @@ impl MmaTile {
     }
 
     /// Twice as wide, with the same planes: for two products with one left operand.
-    pub fn doubled(self) -> Self {
+    pub(crate) fn doubled(self) -> Self {
         Self { cols: 2 * self.cols, ..self }
     }
 
     /// Contraction steps of one stage.
-    pub fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         DEPTH
     }
 
     /// Stages in shared memory.
-    pub fn stages(&self) -> usize {
+    pub(crate) fn stages(&self) -> usize {
         if self.pipelined { STAGES } else { STAGES_PLAIN }
     }
 
     /// Units of a cube.
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.planes_m * self.planes_n * PLANE
     }
 
     /// Rows of the output that one plane keeps.
-    pub fn plane_rows(&self) -> usize {
+    pub(crate) fn plane_rows(&self) -> usize {
         self.rows / self.planes_m
     }
 
     /// Columns of the output that one plane keeps.
-    pub fn plane_cols(&self) -> usize {
+    pub(crate) fn plane_cols(&self) -> usize {
         self.cols / self.planes_n
     }
 
     /// Instruction tiles of a plane along the rows.
-    pub fn tiles_m(&self) -> usize {
+    pub(crate) fn tiles_m(&self) -> usize {
         self.plane_rows() / INSTRUCTION_ROWS
     }
 
     /// Instruction tiles of a plane along the columns.
-    pub fn tiles_n(&self) -> usize {
+    pub(crate) fn tiles_n(&self) -> usize {
         self.plane_cols() / INSTRUCTION_COLS
     }
 
     /// Vectors of one line of the left operand's stage, without padding.
-    pub fn a_line(&self) -> usize {
+    pub(crate) fn a_line(&self) -> usize {
         line(self.a, self.rows)
     }
 
     /// Vectors of one line of the right operand's stage, without padding.
-    pub fn b_line(&self) -> usize {
+    pub(crate) fn b_line(&self) -> usize {
         line(self.b, self.cols)
     }
 
     /// Lines of the left operand's stage.
-    pub fn a_lines(&self) -> usize {
+    pub(crate) fn a_lines(&self) -> usize {
         lines(self.a, self.rows)
     }
 
     /// Lines of the right operand's stage.
-    pub fn b_lines(&self) -> usize {
+    pub(crate) fn b_lines(&self) -> usize {
         lines(self.b, self.cols)
     }
 
     /// Vectors of one stage of the left operand. Lines are padded by one vector: then the
     /// eight lines that an `ldmatrix` reads start in eight different groups of banks.
-    pub fn a_stage(&self) -> usize {
+    pub(crate) fn a_stage(&self) -> usize {
         self.a_lines() * (self.a_line() + 1)
     }
 
     /// Vectors of one stage of the right operand, padded in the same way.
-    pub fn b_stage(&self) -> usize {
+    pub(crate) fn b_stage(&self) -> usize {
         self.b_lines() * (self.b_line() + 1)
     }
 
     /// Shared memory of a cube, in bytes.
-    pub fn shared_bytes(&self) -> usize {
+    pub(crate) fn shared_bytes(&self) -> usize {
         self.stages() * (self.a_stage() + self.b_stage()) * 16
     }
 }

@@ -9,7 +9,7 @@ use crate::cube::load::{F4, load4};
 /// Fewest rows of a tile on a device with room for them: few rows still bring enough units to fill the tiles.
 const MIN_ROWS: usize = 16;
 /// Rows and columns of `y` that one unit keeps in registers.
-pub const REGISTER_TILE: usize = 4;
+pub(crate) const REGISTER_TILE: usize = 4;
 /// Most units of a cube: the least that WebGPU promises.
 const MAX_UNITS: usize = 256;
 /// Widest tile: at block 128, two cubes share a block, since 128 columns would leave too few rows.
@@ -23,7 +23,7 @@ const MAX_ROWS_NARROW: usize = 128;
 
 /// The tile of one cube, and how its units share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct UnitTile {
+pub(crate) struct UnitTile {
     /// Whether the weight is transposed: then the outer index of a block is the output.
     pub transposed: bool,
     /// Side of a block.
@@ -38,50 +38,50 @@ pub struct UnitTile {
 
 impl UnitTile {
     /// Units along the columns.
-    pub fn units_n(&self) -> usize {
+    pub(crate) fn units_n(&self) -> usize {
         self.cols / REGISTER_TILE
     }
 
     /// Units along the rows.
-    pub fn units_m(&self) -> usize {
+    pub(crate) fn units_m(&self) -> usize {
         self.rows / REGISTER_TILE
     }
 
     /// Units of a cube.
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.units_n() * self.units_m()
     }
 
     /// Tiles side by side in a block.
-    pub fn col_tiles(&self) -> usize {
+    pub(crate) fn col_tiles(&self) -> usize {
         self.block / self.cols
     }
 
     /// Vectors from one row of the `x` tile to the next; one more than needed, so that units reading
     /// the same column of different rows meet different memory banks.
-    pub fn x_pitch(&self) -> usize {
+    pub(crate) fn x_pitch(&self) -> usize {
         self.depth / 4 + 1
     }
 
     /// Vectors from one row of the `w` tile to the next. The transposed tile is read down its columns,
     /// hence padded as `x` is.
-    pub fn w_pitch(&self) -> usize {
+    pub(crate) fn w_pitch(&self) -> usize {
         if self.transposed { self.depth / 4 + 1 } else { self.cols / 4 }
     }
 
     /// Vectors of the `x` tile.
-    pub fn x_tile(&self) -> usize {
+    pub(crate) fn x_tile(&self) -> usize {
         self.rows * self.x_pitch()
     }
 
     /// Vectors of the `w` tile.
-    pub fn w_tile(&self) -> usize {
+    pub(crate) fn w_tile(&self) -> usize {
         self.w_pitch() * if self.transposed { self.cols } else { self.depth }
     }
 }
 
 /// The tile for `m` rows on a device with at most `max_units` units per cube.
-pub fn select(block: BlockSize, transposed: bool, m: usize, max_units: usize) -> UnitTile {
+pub(crate) fn select(block: BlockSize, transposed: bool, m: usize, max_units: usize) -> UnitTile {
     let block = block.get();
     let cols = block.min(MAX_COLS);
     let most = if cols < 32 { MAX_ROWS_NARROW } else { MAX_ROWS };
@@ -98,14 +98,14 @@ pub fn select(block: BlockSize, transposed: bool, m: usize, max_units: usize) ->
 }
 
 /// The same tile at half the height, which gives more cubes, if enough units remain to fill the tiles.
-pub fn shorter(tile: UnitTile) -> Option<UnitTile> {
+pub(crate) fn shorter(tile: UnitTile) -> Option<UnitTile> {
     let rows = tile.rows / 2;
     (rows >= MIN_ROWS).then_some(UnitTile { rows, ..tile })
 }
 
 /// Most shared memory of a cube, in bytes: with the tallest tile in either direction, and forward with one block of
 /// each weight of a gated pair with one pattern.
-pub fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
+pub(crate) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
     let bytes = |transposed, weights| {
         let tile = select(block, transposed, usize::MAX / 2, max_units);
         (tile.x_tile() + weights * tile.w_tile()) * 16

@@ -16,7 +16,7 @@ const MIN_CUBES_PER_UNIT: usize = 2;
 
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Side of a block, and columns of the output tile.
     pub block: usize,
     /// Whether gate and up have one pattern. Then each step multiplies a tile of `x` by both blocks.
@@ -35,17 +35,17 @@ impl Blueprint {
     }
 
     /// Output columns of one plane.
-    pub fn plane_cols(&self) -> usize {
+    pub(crate) fn plane_cols(&self) -> usize {
         self.tile.plane_cols() / self.products()
     }
 
     /// Instruction tiles of one product along the columns of a plane.
-    pub fn tiles_n(&self) -> usize {
+    pub(crate) fn tiles_n(&self) -> usize {
         self.tile.tiles_n() / self.products()
     }
 
     /// Distance from a sum of the gate to the same sum of up.
-    pub fn up_offset(&self) -> usize {
+    pub(crate) fn up_offset(&self) -> usize {
         if self.joint { self.tiles_n() } else { 0 }
     }
 
@@ -56,7 +56,7 @@ impl Blueprint {
 
 /// The tiles for `m` rows and `block_cols` block columns that fit the shared memory, the best first: the tallest that
 /// `m` fills more than half and that leaves enough cubes, otherwise the shortest.
-pub fn candidates(
+pub(crate) fn candidates(
     caps: &Caps,
     block: BlockSize,
     joint: bool,

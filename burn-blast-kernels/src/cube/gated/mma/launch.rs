@@ -9,7 +9,7 @@ use super::kernel::gated_mma_kernel;
 use crate::cube::context::Context;
 use crate::cube::load::SizesLaunch;
 
-pub fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
     let Tensors { up, activation, x, values, h, gradients, m } = tensors;
     let (pattern, shape, index) = (ctx.pattern, ctx.pattern.shape(), ctx.index());
     let tasks = TaskIndex::of(pattern, up, ctx.client);

@@ -9,7 +9,7 @@ use crate::cube::context::{Context, row_vector};
 use crate::cube::load::SizesLaunch;
 use crate::cube::tile::unit::UnitTile;
 
-pub fn launch(ctx: &Context, tile: UnitTile, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, tile: UnitTile, address: AddressType, tensors: Tensors) {
     let Tensors { up, activation, x, values, h, gradients, m } = tensors;
     let (pattern, shape, index) = (ctx.pattern, ctx.pattern.shape(), ctx.index());
     let tasks = TaskIndex::of(pattern, up, ctx.client);

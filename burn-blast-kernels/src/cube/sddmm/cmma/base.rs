@@ -10,7 +10,7 @@ use crate::cube::tile::mma::Order;
 
 /// The tile of one cube, and the blocks it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Side of a block.
     pub block: usize,
     /// The product of one cube: several blocks of one block column, or a part of one.
@@ -19,18 +19,18 @@ pub struct Blueprint {
 
 impl Blueprint {
     /// Most blocks of a cube.
-    pub fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         (self.tile.rows / self.block).max(1)
     }
 
     /// Tiles along one side of a block.
-    pub fn side_tiles(&self) -> usize {
+    pub(crate) fn side_tiles(&self) -> usize {
         self.block / self.tile.cols
     }
 }
 
 /// The tile, unless the device has too little shared memory or too few units.
-pub fn select(caps: &Caps, matrix: MatrixKind, block: BlockSize) -> Option<Blueprint> {
+pub(crate) fn select(caps: &Caps, matrix: MatrixKind, block: BlockSize) -> Option<Blueprint> {
     let block = block.get();
     let (size, order) = ([MAX_COLS, block.min(MAX_COLS)], [Order::ContractionOuter; 2]);
     let tile = CmmaTile::new(caps, matrix, size, MAX_DEPTH / matrix.element.size(), order);

@@ -8,7 +8,7 @@ use super::kernel::sddmm_cmma_kernel;
 use crate::cube::context::Context;
 use crate::cube::load::SizesLaunch;
 
-pub fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
     let Tensors { x, dy, out, m } = tensors;
     let (index, shape) = (ctx.index(), ctx.pattern.shape());
     let groups = GroupIndex::of(ctx.pattern, ctx.client, plan.group());

@@ -12,7 +12,7 @@ const ROWS: usize = 128;
 
 /// The tile of one cube, and the blocks it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Side of a block, and columns of the output tile.
     pub block: usize,
     /// The product of one cube: up to [`group`](Self::group) blocks of one block column.
@@ -27,13 +27,13 @@ impl Blueprint {
     }
 
     /// Most blocks of a cube.
-    pub fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.tile.rows / self.block
     }
 }
 
 /// The tile, unless it needs more shared memory than there is.
-pub fn select(caps: &Caps, block: BlockSize, pipelined: bool) -> Option<Blueprint> {
+pub(crate) fn select(caps: &Caps, block: BlockSize, pipelined: bool) -> Option<Blueprint> {
     let plan = Blueprint::new(block, pipelined);
     (plan.tile.shared_bytes() <= caps.shared_bytes).then_some(plan)
 }

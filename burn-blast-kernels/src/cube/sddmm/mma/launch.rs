@@ -12,7 +12,7 @@ use crate::cube::context::Context;
 use crate::cube::split_k::ADD_UNITS;
 
 /// Launches the product with its rows split into so many parts.
-pub fn launch(ctx: &Context, plan: Blueprint, parts: usize, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, parts: usize, tensors: Tensors) {
     if parts == 1 {
         return product(ctx, plan, 1, tensors, ctx.dtype);
     }

@@ -15,7 +15,7 @@ const MIN_UNITS: usize = 64;
 
 /// The tile of one cube, and how its units share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Side of a block.
     pub block: usize,
     /// Side of the tile that a cube keeps in registers: a block, or a part of one.
@@ -28,38 +28,38 @@ pub struct Blueprint {
 
 impl Blueprint {
     /// Register tiles along one side of the tile.
-    pub fn register_tiles(&self) -> usize {
+    pub(crate) fn register_tiles(&self) -> usize {
         self.side / REGISTER_TILE
     }
 
     /// Register tiles of the tile: units that write results.
-    pub fn writers(&self) -> usize {
+    pub(crate) fn writers(&self) -> usize {
         self.register_tiles() * self.register_tiles()
     }
 
     /// Units of a cube.
-    pub fn units(&self) -> usize {
+    pub(crate) fn units(&self) -> usize {
         self.writers() * self.groups
     }
 
     /// Tiles along one side of a block.
-    pub fn side_tiles(&self) -> usize {
+    pub(crate) fn side_tiles(&self) -> usize {
         self.block / self.side
     }
 
     /// Vectors of one input tile.
-    pub fn tile(&self) -> usize {
+    pub(crate) fn tile(&self) -> usize {
         self.depth * self.side / 4
     }
 
     /// Vectors through which the groups hand over their sums; one if there is a single group.
-    pub fn handover(&self) -> usize {
+    pub(crate) fn handover(&self) -> usize {
         if self.groups > 1 { self.units() * 4 } else { 1 }
     }
 }
 
 /// The tile for a device with at most `max_units` units per cube.
-pub fn select(block: BlockSize, max_units: usize) -> Blueprint {
+pub(crate) fn select(block: BlockSize, max_units: usize) -> Blueprint {
     // A power of two, as in a sum over units: CubeCL's CPU runtime has as many units as the processor has threads.
     let max_units = 1 << max_units.clamp(1, MAX_UNITS).ilog2();
     let mut side = block.get().min(MAX_SIDE);
@@ -74,7 +74,7 @@ pub fn select(block: BlockSize, max_units: usize) -> Blueprint {
 }
 
 /// Shared memory of a cube that also sums norms, in bytes.
-pub fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
+pub(crate) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
     let tile = select(block, max_units);
     (2 * tile.tile() + tile.handover()) * 16 + tile.units() * 4
 }

@@ -9,7 +9,7 @@ use crate::cube::context::{Context, row_vector};
 use crate::cube::load::SizesLaunch;
 
 /// Launches the product at the kept blocks, of which there is one at least.
-pub fn launch(ctx: &Context, tile: Blueprint, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, tile: Blueprint, address: AddressType, tensors: Tensors) {
     let Tensors { x, dy, out, m } = tensors;
     let (index, shape) = (ctx.index(), ctx.pattern.shape());
     let cubes = ctx.pattern.nnz() * tile.side_tiles() * tile.side_tiles();
@@ -33,7 +33,7 @@ pub fn launch(ctx: &Context, tile: Blueprint, address: AddressType, tensors: Ten
 }
 
 /// Launches the norms of all blocks of the grid.
-pub fn launch_norms(ctx: &Context, tile: Blueprint, tensors: Tensors) {
+pub(crate) fn launch_norms(ctx: &Context, tile: Blueprint, tensors: Tensors) {
     let Tensors { x, dy, out, m } = tensors;
     let (index, shape) = (ctx.index(), ctx.pattern.shape());
     let cubes = ctx.pattern.block_count();

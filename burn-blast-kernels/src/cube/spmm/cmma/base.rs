@@ -17,7 +17,7 @@ const MIN_CUBES_PER_UNIT: usize = 2;
 
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Whether the weight is transposed: then the outer index of a block is the output.
     pub transposed: bool,
     /// Side of a block.
@@ -45,14 +45,14 @@ impl Blueprint {
     }
 
     /// Tiles side by side in a block.
-    pub fn col_tiles(&self) -> usize {
+    pub(crate) fn col_tiles(&self) -> usize {
         self.block / self.tile.cols
     }
 }
 
 /// The tiles for a product of `m` rows and `block_cols` block columns of output, best first by what is known without
 /// measuring: the taller one where `m` fills more than half of it and it leaves enough cubes.
-pub fn candidates(
+pub(crate) fn candidates(
     caps: &Caps,
     matrix: MatrixKind,
     block: BlockSize,

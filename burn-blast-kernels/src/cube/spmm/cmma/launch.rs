@@ -8,7 +8,7 @@ use super::kernel::spmm_cmma_kernel;
 use crate::cube::context::Context;
 use crate::cube::index::IndexBuffer;
 
-pub fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, plan: Blueprint, address: AddressType, tensors: Tensors) {
     let Tensors { transposed, x, values, y, epilogue, m } = tensors;
     let index = ctx.index();
     let view = View::of(ctx, &index, transposed);

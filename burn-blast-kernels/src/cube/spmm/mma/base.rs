@@ -17,7 +17,7 @@ const MIN_CUBES_PER_UNIT: usize = 2;
 
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Blueprint {
+pub(crate) struct Blueprint {
     /// Whether the weight is transposed: then the outer index of a block is the output.
     pub transposed: bool,
     /// Side of a block, and columns of the output tile.
@@ -38,7 +38,7 @@ impl Blueprint {
 
 /// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory. First the tallest that
 /// `m` fills more than half and that leaves enough cubes, otherwise the shortest; then the others.
-pub fn candidates(
+pub(crate) fn candidates(
     caps: &Caps,
     block: BlockSize,
     transposed: bool,

@@ -11,7 +11,7 @@ use crate::cube::context::Context;
 use crate::cube::index::IndexBuffer;
 use crate::cube::split_k::{ADD_UNITS, SplitK, WorkIndex};
 
-pub fn launch(
+pub(crate) fn launch(
     ctx: &Context,
     plan: Blueprint,
     split: Option<SplitK>,

@@ -8,7 +8,7 @@ use crate::cube::context::{Context, row_vector};
 use crate::cube::index::IndexBuffer;
 use crate::cube::tile::unit::UnitTile;
 
-pub fn launch(ctx: &Context, tile: UnitTile, address: AddressType, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, tile: UnitTile, address: AddressType, tensors: Tensors) {
     let Tensors { transposed, x, values, y, epilogue, m } = tensors;
     let index = ctx.index();
     let view = View::of(ctx, &index, transposed);
