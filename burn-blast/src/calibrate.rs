@@ -3,10 +3,10 @@
 //! A [`Calibration`] sums up the inputs of a layer. It scores blocks by their effect on the outputs, and gives the best
 //! values for the blocks that are kept.
 //!
-//! The scores follow Wanda ([arXiv 2306.11695](https://arxiv.org/abs/2306.11695)): `|w| · ‖x‖`, as a Frobenius norm over a
-//! block. The correction is the least-squares problem behind SparseGPT
-//! ([arXiv 2301.00774](https://arxiv.org/abs/2301.00774)), which solves it greedily. With whole blocks removed it
-//! separates into one small linear system per block column, which is solved exactly here.
+//! The scores follow Wanda ([arXiv 2306.11695](https://arxiv.org/abs/2306.11695)): `|w| · ‖x‖`, as a Frobenius norm
+//! over a block. The correction is the least-squares problem behind SparseGPT ([arXiv
+//! 2301.00774](https://arxiv.org/abs/2301.00774)), which solves it greedily. With whole blocks removed it separates
+//! into one small linear system per block column, which is solved exactly here.
 //!
 //! ```
 //! use burn::tensor::{Device, Distribution, Tensor};

@@ -27,7 +27,8 @@ pub(crate) fn by_rows<const D: usize>(
     output.reshape(dims)
 }
 
-/// `y = x · w + bias`. Values that were quantised by [`quantize`](crate::module::quantize()) are multiplied as integers.
+/// `y = x · w + bias`. Values that were quantised by [`quantize`](crate::module::quantize()) are multiplied as
+/// integers.
 ///
 /// # Shapes
 /// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`

@@ -167,8 +167,8 @@ pub trait BlastOps: Backend {
         Self::spmm_bias(h, down, down_bias, patterns.down)
     }
 
-    /// Gradients of [`mlp`](Self::mlp) for `x`, `up`, `up_bias` and `down`, in this order, from the gradient `dy` of its
-    /// result. The gradient of `down_bias` is `Σ_m dy`. The hidden features are re-computed.
+    /// Gradients of [`mlp`](Self::mlp) for `x`, `up`, `up_bias` and `down`, in this order, from the gradient `dy` of
+    /// its result. The gradient of `down_bias` is `Σ_m dy`. The hidden features are re-computed.
     #[fusion(meta = |x, up, up_bias, down, _dy, _patterns| {
         (x.clone(), up.clone(), up_bias.clone(), down.clone())
     })]

@@ -18,9 +18,9 @@ use crate::window::{self, weights};
 ///
 /// The values become tensors of Burn's own quantised type. Products with few rows read the integers; other products may
 /// dequantise them first. The patterns and the other parameters of the model do not change. The weight is frozen:
-/// gradients pass through it to adapters and to the layers before it, and [`Blast`](crate::prune::Blast) refuses to prune
-/// it. The largest value of a block becomes ±127 steps, and each value is off by at most half a step. A weight that keeps
-/// no block does not change.
+/// gradients pass through it to adapters and to the layers before it, and [`Blast`](crate::prune::Blast) refuses to
+/// prune it. The largest value of a block becomes ±127 steps, and each value is off by at most half a step. A weight
+/// that keeps no block does not change.
 ///
 /// # Errors
 /// If the model has no block-sparse weight.

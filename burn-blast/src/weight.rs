@@ -24,9 +24,9 @@ pub(crate) const CONTAINER: &str = "Struct:BlockSparseWeight";
 /// It holds the kept blocks only, `values [nnz, b, b]`, and their [`BlockPattern`]. The format is drawn in
 /// [`burn_blast_kernels::pattern`]. Weight, gradient and optimizer moments therefore shrink with the kept blocks.
 ///
-/// Load files with [`io::load`](crate::io::load), which checks everything first. Burn's own loading accepts only records
-/// with the same number of blocks, and panics on indices that are not a pattern of this weight, since a module walk
-/// cannot return an error.
+/// Load files with [`io::load`](crate::io::load), which checks everything first. Burn's own loading accepts only
+/// records with the same number of blocks, and panics on indices that are not a pattern of this weight, since a module
+/// walk cannot return an error.
 ///
 /// A record holds it as `values`, `row_idx [nnz]`, `col_ptr [block_cols + 1]` and `layout [5]`. In the step before an
 /// update that grows by gradient it also has a `probe [block_rows, block_cols]`, whose gradient is the gradient norm of

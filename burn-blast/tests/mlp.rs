@@ -112,7 +112,8 @@ fn the_fused_block_has_the_value_and_gradients_of_the_dense_block() {
 fn no_rows_and_no_blocks_are_blocks_too() {
     for engine in engines() {
         let device = engine.device.clone().autodiff();
-        // Burn's own error function overflows on a GPU's empty tensor, so there no rows are an error with or without us.
+        // Burn's own error function overflows on a GPU's empty tensor, so there no rows are an error with or without
+        // us.
         if !engine.slow {
             let patterns = patterns([32, 48], 16, MlpActivation::Gelu);
             let leaves = leaves(&patterns, 0, &device);

@@ -1,5 +1,5 @@
-//! Allocation of tensors aligned to cache lines, which Burn's own tensors are not. The stores of a large product can then
-//! bypass the caches (`docs/adr/0009`).
+//! Allocation of tensors aligned to cache lines, which Burn's own tensors are not. The stores of a large product can
+//! then bypass the caches (`docs/adr/0009`).
 
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};

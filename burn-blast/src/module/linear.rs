@@ -53,8 +53,8 @@ impl BlockSparseLinearConfig {
         self.try_init(device).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Initialises a layer as [`nn::Linear`](burn::nn::Linear) is initialised. If it starts sparse, the fan-in counts the
-    /// kept inputs only, so that outputs keep their scale.
+    /// Initialises a layer as [`nn::Linear`](burn::nn::Linear) is initialised. If it starts sparse, the fan-in counts
+    /// the kept inputs only, so that outputs keep their scale.
     ///
     /// # Errors
     /// If a size, the block size or the sparsity is not valid.
@@ -84,8 +84,8 @@ impl BlockSparseLinearConfig {
 
 /// A linear layer that stores and multiplies by the kept blocks of its weight only.
 ///
-/// `y = x · w + b`, with `w` of `[d_input, d_output]` divided into blocks. Storage is packed in training, in files and in
-/// inference. [`Blast`](crate::prune::Blast) changes which blocks are kept.
+/// `y = x · w + b`, with `w` of `[d_input, d_output]` divided into blocks. Storage is packed in training, in files and
+/// in inference. [`Blast`](crate::prune::Blast) changes which blocks are kept.
 ///
 /// # Example
 /// ```
@@ -157,7 +157,8 @@ impl BlockSparseLinear {
     }
 
     /// The layer restricted to some of its blocks of input and output features, which keep their order. `inputs` has an
-    /// entry per block row, `outputs` per block column. The layer is new: its parameters have new ids and are trainable.
+    /// entry per block row, `outputs` per block column. The layer is new: its parameters have new ids and are
+    /// trainable.
     ///
     /// # Panics
     /// If a list has another length, or no features are left on a side.

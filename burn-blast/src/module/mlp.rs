@@ -95,8 +95,9 @@ impl BlockSparseMlp {
         })
     }
 
-    /// Whether the two products can be one operation that is faster. With a backward pass it is slower on GPUs, where Burn
-    /// fuses the backward pass of the activation, and where no weight needs a gradient, since the operation computes all.
+    /// Whether the two products can be one operation that is faster. With a backward pass it is slower on GPUs, where
+    /// Burn fuses the backward pass of the activation, and where no weight needs a gradient, since the operation
+    /// computes all.
     fn fuses<const D: usize>(&self, input: &Tensor<D>) -> bool {
         let (device, layers) = (input.device(), [&self.up, &self.down]);
         let trains = || layers.iter().any(|layer| layer.weight.values().is_require_grad());

@@ -131,8 +131,8 @@ impl BlastConfig {
         end.max(self.first_update())
     }
 
-    /// Whether the pattern may change at a step, counted from 1: at the first update, every interval after it, and at the
-    /// last update. The last two are at least one interval apart.
+    /// Whether the pattern may change at a step, counted from 1: at the first update, every interval after it, and at
+    /// the last update. The last two are at least one interval apart.
     pub fn is_update(&self, step: usize) -> bool {
         let (first, last) = (self.first_update(), self.last_update());
         let regular = step >= first && (step - first).is_multiple_of(self.interval);

@@ -8,10 +8,10 @@ use super::state::loading_device;
 
 /// An optimizer that works on single-precision copies of half-precision weights.
 ///
-/// A bf16 weight has 8 bits of precision. Most updates of a training run are smaller than half of its last bit and would
-/// be rounded away. Here the wrapped optimizer gets the copy and the gradient in f32 and keeps its moments in f32; the
-/// weight is the rounded copy. The copy is made at the first step, is part of the record of the optimizer, and moves with
-/// the blocks of a pruned weight. Weights in f32 go to the wrapped optimizer as they are.
+/// A bf16 weight has 8 bits of precision. Most updates of a training run are smaller than half of its last bit and
+/// would be rounded away. Here the wrapped optimizer gets the copy and the gradient in f32 and keeps its moments in
+/// f32; the weight is the rounded copy. The copy is made at the first step, is part of the record of the optimizer, and
+/// moves with the blocks of a pruned weight. Weights in f32 go to the wrapped optimizer as they are.
 ///
 /// Mixed precision as in Micikevicius et al. (arXiv 1710.03740), without loss scaling, since bf16 has the range of f32.
 ///

@@ -1,9 +1,9 @@
 //! Prune and grow: how the blocks that a model keeps change while it trains.
 //!
-//! There are five independent parts. A [`Schedule`] gives the sparsity of a layer at a step. A [`Budget`] distributes it
-//! over the layers. A [`Score`] ranks the kept blocks and a [`Growth`] rule the absent ones. The selection makes a mask of
-//! the exact count from both rankings. [`Blast`] runs them inside the optimizer step and moves values and optimizer
-//! moments to the new pattern.
+//! There are five independent parts. A [`Schedule`] gives the sparsity of a layer at a step. A [`Budget`] distributes
+//! it over the layers. A [`Score`] ranks the kept blocks and a [`Growth`] rule the absent ones. The selection makes a
+//! mask of the exact count from both rankings. [`Blast`] runs them inside the optimizer step and moves values and
+//! optimizer moments to the new pattern.
 //!
 //! Method: blocked prune-and-grow of BLaST (arXiv 2507.03117, section 3); gradient growth after RigL (arXiv
 //! 1911.11134); the cubic schedule after Zhu and Gupta (arXiv 1710.01878); movement scores after Sanh et al.

@@ -2,7 +2,8 @@
 //!
 //! A pattern is a function of weights, reduced gradients and the step, so replicas that start equal and see equal
 //! gradients keep the same blocks. But one sum that rounds differently on two devices can exchange two blocks of nearly
-//! equal rank. From then on values would meet the gradients of other blocks, without any error. Therefore it is checked.
+//! equal rank. From then on values would meet the gradients of other blocks, without any error. Therefore it is
+//! checked.
 
 use burn::module::Module;
 use burn_blast_kernels::PatternId;

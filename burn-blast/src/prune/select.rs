@@ -21,8 +21,9 @@ pub(super) struct Ranked<'a> {
 
 /// Selects exactly `keep` blocks, or fewer if no block may be added and fewer are kept already.
 ///
-/// The best `keep - exchange` of the kept blocks stay. The others are selected by gradient or at random among all blocks
-/// that do not stay. With [`KeepRule::Union`] the best `keep` by score and the best `keep` by gradient are kept instead.
+/// The best `keep - exchange` of the kept blocks stay. The others are selected by gradient or at random among all
+/// blocks that do not stay. With [`KeepRule::Union`] the best `keep` by score and the best `keep` by gradient are kept
+/// instead.
 pub(super) fn grow(
     ranked: &Ranked<'_>,
     keep: usize,

@@ -2,7 +2,8 @@
 //!
 //! A [`Strategy`] decides between the block-sparse product and Burn's dense product on the unpacked weight. With
 //! [`Strategy::Auto`], the default, a layer goes by a cost model, or by a [`TuningTable`] of measured break-even points
-//! that was given to it with [`apply`]. [`BlockSparseLinear::path`](crate::module::BlockSparseLinear::path) says which one it takes and why.
+//! that was given to it with [`apply`]. [`BlockSparseLinear::path`](crate::module::BlockSparseLinear::path) says which
+//! one it takes and why.
 //!
 //! [`TuningTable::measure`] takes the sizes of a model and measures them on the spot. `blast-bench tune` writes the
 //! break-even points of a benchmark run to a file:
@@ -40,10 +41,11 @@ pub use measure::break_even;
 pub use tables::{TuningTables, VERSION};
 pub use warm_up::warm_up;
 
-/// Lets every block-sparse layer of a model with [`Strategy::Auto`] go by a table, in place of any before.
+/// Gives a table to every block-sparse layer of a model, in place of an earlier one. Layers with [`Strategy::Auto`] use
+/// it.
 ///
-/// A table holds for the device that it was measured on. It stays with the layer when the layer is trained, loaded into
-/// or moved, and is not part of a record.
+/// A table is valid for the device that it was measured on. A layer keeps it in training, when a file is loaded into it
+/// and when it is moved to another device. Records do not hold it, and a layer made from another one starts without.
 pub fn apply<M: Module>(model: M, table: &TuningTable) -> M {
     model.map(&mut Apply(Arc::new(table.clone())))
 }
