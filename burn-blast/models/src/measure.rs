@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn_blast::module::{AnyLinear, BlockSparseLinear};
+use serde::Serialize;
 
 use crate::{Error, Model, next_scores};
 
@@ -83,7 +84,7 @@ impl Timing {
 }
 
 /// How much of the linear layers is stored.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Storage {
     /// Linear layers.
     pub linears: usize,

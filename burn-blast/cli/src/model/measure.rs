@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use burn_blast::report::plot::{Series, line_chart};
 use burn_blast_models::fine_tune::evaluate;
 use burn_blast_models::{
-    Checkpoint, Corpus, Form, LayerSizes, Model, Precision, Quartiles, Round, Timing,
+    Checkpoint, Corpus, Form, LayerSizes, Model, Precision, Quartiles, Round, Storage, Timing,
 };
 use comfy_table::Table;
 use serde::Serialize;
@@ -22,11 +22,8 @@ use crate::report::{grid, percent};
 /// How fast a model is, at batch 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
-    linear_layers: usize,
-    sparse_layers: usize,
-    sparsity: f64,
-    bytes: usize,
-    quantized: bool,
+    #[serde(flatten)]
+    storage: Storage,
     dtype: String,
     /// Tokens of the prompt, and tokens per second.
     prefill: (usize, Quartiles),
@@ -42,14 +39,9 @@ pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
     let (checkpoint, mut model) = open(&args.model)?;
     let timing = args.timing.timing();
     let rounds = timing.run(&[(&model, checkpoint.config().context())])?.remove(0);
-    let storage = model.storage();
     let decode = rounds.iter().flat_map(|round| &round.decode).map(|seconds| 1.0 / seconds);
     Ok(BenchReport {
-        linear_layers: storage.linears,
-        sparse_layers: storage.sparse,
-        sparsity: storage.sparsity,
-        bytes: storage.bytes,
-        quantized: storage.quantized,
+        storage: model.storage(),
         dtype: format!("{:?}", model.dtype()),
         decode: (timing.decode, Quartiles::of(decode.collect())),
         prefill: (timing.prefill, prefill_rate(&timing, &rounds)),
@@ -62,15 +54,16 @@ fn prefill_rate(timing: &Timing, rounds: &[Round]) -> Quartiles {
 
 impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let storage = self.storage;
         writeln!(
             f,
             "{} of {} linear layers block-sparse, {} of their weights removed, {:.1} MiB in {}{}",
-            self.sparse_layers,
-            self.linear_layers,
-            percent(self.sparsity),
-            self.bytes as f64 / f64::from(1 << 20),
+            storage.sparse,
+            storage.linears,
+            percent(storage.sparsity),
+            storage.bytes as f64 / f64::from(1 << 20),
             self.dtype,
-            if self.quantized { " and 8-bit integers" } else { "" },
+            if storage.quantized { " and 8-bit integers" } else { "" },
         )?;
         let mut table = grid(&["batch 1", "tokens/s", "ms per token"]);
         for (name, (tokens, seconds)) in [("prefill", self.prefill), ("decode", self.decode)] {

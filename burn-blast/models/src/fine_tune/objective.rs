@@ -41,16 +41,16 @@ impl Objective {
     ) -> Result<Self, Error> {
         self.check()?;
         check_context(teacher, context)?;
-        let teacher = teacher.load(&student.device(), Precision::of(student.dtype()))?;
         let refuse = |what, theirs: usize, ours: usize| match theirs == ours {
             true => Ok(()),
             false => Err(Error::Teacher { what, theirs, ours }),
         };
+        if self.features > 0.0 {
+            refuse("features per layer", teacher.config().width(), student.width())?;
+        }
+        let teacher = teacher.load(&student.device(), Precision::of(student.dtype()))?;
         refuse("layers", teacher.layers(), student.layers())?;
         refuse("tokens", teacher.vocabulary(), student.vocabulary())?;
-        if self.features > 0.0 {
-            refuse("features per layer", teacher.width(), student.width())?;
-        }
         self.teacher = Some(teacher);
         Ok(self)
     }

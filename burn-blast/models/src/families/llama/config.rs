@@ -119,9 +119,13 @@ impl LlamaConfig {
             });
         }
         let heads = raw.num_attention_heads;
+        let groups = raw.num_key_value_heads.unwrap_or(heads);
+        let [heads_named, groups_named] =
+            [("num_attention_heads", heads), ("num_key_value_heads", groups)];
+        families::positive(&[heads_named, groups_named])?;
+        families::divides(groups_named, heads_named)?;
         if raw.head_dim.is_none() {
-            families::positive(&[("num_attention_heads", heads)])?;
-            families::divides(("num_attention_heads", heads), ("hidden_size", raw.hidden_size))?;
+            families::divides(heads_named, ("hidden_size", raw.hidden_size))?;
         }
         let (rope_theta, rope_scaling) = rope(&raw)?;
         let config = Self {
@@ -130,7 +134,7 @@ impl LlamaConfig {
             intermediate_size: raw.intermediate_size,
             num_hidden_layers: raw.num_hidden_layers,
             num_attention_heads: heads,
-            num_key_value_heads: raw.num_key_value_heads.unwrap_or(heads),
+            num_key_value_heads: groups,
             head_dim: raw.head_dim.unwrap_or_else(|| raw.hidden_size / heads),
             max_position_embeddings: raw.max_position_embeddings,
             rms_norm_eps: raw.rms_norm_eps,
