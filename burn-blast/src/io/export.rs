@@ -56,8 +56,8 @@ impl<'a, M: Module> Export<'a, M> {
         self
     }
 
-    /// Writes `model.safetensors` into a new folder, after what `add` writes there, such as `config.json`. The folder
-    /// appears when everything is in it.
+    /// Writes a new folder with `model.safetensors` and what `add` writes beside it, such as `config.json`. The folder
+    /// appears when both are done.
     ///
     /// # Errors
     /// If the folder exists or cannot be written, a tensor has a data type that safetensors lacks, or `add` fails.
