@@ -8,50 +8,17 @@ use crate::CheckpointError;
 use crate::layout::{DenseLayout, Orientation};
 use crate::shard::TensorView;
 
-/// Floating-point types of a weight that can be pruned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Float {
-    /// 32 bits.
-    F32,
-    /// 16 bits, 10 of them mantissa.
-    F16,
-    /// 16 bits, 7 of them mantissa.
-    BF16,
-}
-
-/// A dense weight.
+/// A dense weight of F32, F16 or BF16.
 #[derive(Debug, Clone)]
 pub struct DenseWeight<'a> {
     /// Its name in the file.
     pub name: String,
     /// Its elements.
     pub tensor: TensorView<'a>,
-    /// Their type.
-    pub float: Float,
     /// How it is stored.
     pub layout: DenseLayout,
     /// `d_input` and `d_output`.
     pub shape: MatrixShape,
-}
-
-impl Float {
-    /// The type of this name in a file, if it is one of the three.
-    pub fn of(dtype: Dtype) -> Option<Self> {
-        match dtype {
-            Dtype::F32 => Some(Self::F32),
-            Dtype::F16 => Some(Self::F16),
-            Dtype::BF16 => Some(Self::BF16),
-            _ => None,
-        }
-    }
-
-    /// Bytes of an element.
-    pub fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::BF16 => 2,
-        }
-    }
 }
 
 impl<'a> DenseWeight<'a> {
@@ -64,21 +31,23 @@ impl<'a> DenseWeight<'a> {
         tensor: TensorView<'a>,
         orientation: Orientation,
     ) -> Result<Option<Self>, CheckpointError> {
-        let (&[rows, cols], Some(float)) = (tensor.shape(), Float::of(tensor.dtype())) else {
+        let (&[rows, cols], Dtype::F32 | Dtype::F16 | Dtype::BF16) =
+            (tensor.shape(), tensor.dtype())
+        else {
             return Ok(None);
         };
         let layout = DenseLayout::new([rows, cols], orientation);
         let shape = layout.shape()?;
-        Ok(Some(Self { name: name.to_owned(), tensor, float, layout, shape }))
+        Ok(Some(Self { name: name.to_owned(), tensor, layout, shape }))
     }
 
     /// Which blocks hold anything but zeros of either sign. NaN counts as content.
     pub fn nonzero_blocks(&self, block: BlockSize) -> BlockMask {
-        let kept = match self.float {
-            Float::F32 => self.by_block(block, |_, block: &[[u8; 4]], _: &mut ()| {
+        let kept = match self.tensor.element_size() {
+            4 => self.by_block(block, |_, block: &[[u8; 4]], _: &mut ()| {
                 block.iter().any(|bytes| u32::from_le_bytes(*bytes) << 1 != 0)
             }),
-            Float::F16 | Float::BF16 => self.by_block(block, |_, block: &[[u8; 2]], _: &mut ()| {
+            _ => self.by_block(block, |_, block: &[[u8; 2]], _: &mut ()| {
                 block.iter().any(|bytes| u16::from_le_bytes(*bytes) << 1 != 0)
             }),
         };
@@ -89,7 +58,7 @@ impl<'a> DenseWeight<'a> {
 
     /// Bytes of the block at a block row and column, in packed order.
     pub fn block_bytes(&self, block: BlockSize, at: (usize, usize)) -> Vec<u8> {
-        match self.float.size() {
+        match self.tensor.element_size() {
             4 => self.block::<4>(block, at),
             _ => self.block::<2>(block, at),
         }

@@ -54,7 +54,7 @@ impl<'a> Entry<'a> {
             [numbers(LAYOUT, layout), numbers(ROW_IDX, row_idx), numbers(COL_PTR, col_ptr)];
         let (name, shape) = (format::leaf(&base, VALUES), vec![pattern.nnz(), b, b]);
         let values = Self::new(name, dtype, shape, move |out| {
-            match weight.float.size() {
+            match weight.tensor.element_size() {
                 4 => pack::<4>(&weight, &pattern, out)?,
                 _ => pack::<2>(&weight, &pattern, out)?,
             }
@@ -69,7 +69,7 @@ impl<'a> Entry<'a> {
     pub fn masked(weight: DenseWeight<'a>, pattern: BlockPattern) -> Self {
         let (dtype, shape) = (weight.tensor.dtype(), weight.tensor.shape().to_vec());
         Self::new(weight.name.clone(), dtype, shape, move |out| {
-            match weight.float.size() {
+            match weight.tensor.element_size() {
                 4 => mask::<4>(&weight, &pattern, out)?,
                 _ => mask::<2>(&weight, &pattern, out)?,
             }
@@ -82,7 +82,7 @@ impl<'a> Entry<'a> {
     pub fn unpacked(packed: PackedWeight<'a>) -> Self {
         let (dtype, shape) = (packed.values.dtype(), packed.layout().dims().to_vec());
         Self::new(packed.name.clone(), dtype, shape, move |out| {
-            match packed.element_size() {
+            match packed.values.element_size() {
                 8 => unpack::<8>(&packed, out)?,
                 4 => unpack::<4>(&packed, out)?,
                 _ => unpack::<2>(&packed, out)?,

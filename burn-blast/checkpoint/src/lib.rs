@@ -43,7 +43,7 @@ mod rewrite;
 mod shard;
 
 pub use checkpoint::{Checkpoint, NamePart, Source, name_parts};
-pub use dense::{DenseWeight, Float};
+pub use dense::DenseWeight;
 pub use entry::Entry;
 pub use error::CheckpointError;
 pub use index::Index;

@@ -155,14 +155,9 @@ impl<'a> PackedWeight<'a> {
         DenseLayout::of(self.pattern.shape(), self.orientation)
     }
 
-    /// Bytes of one element.
-    pub fn element_size(&self) -> usize {
-        self.values.dtype().bitsize() / 8
-    }
-
     /// Bytes of one block.
     pub fn block_bytes(&self) -> usize {
-        self.pattern.block().area() * self.element_size()
+        self.pattern.block().area() * self.values.element_size()
     }
 
     /// Values of a slot.
@@ -208,7 +203,7 @@ impl<'a> PackedWeight<'a> {
         if (rows, cols) == (b, b) {
             return true;
         }
-        let size = self.element_size();
+        let size = self.values.element_size();
         let mut block_rows = self.slot(slot).chunks_exact(b * size).enumerate();
         block_rows.all(|(row, elements)| {
             let outside = if row < rows { &elements[cols * size..] } else { elements };

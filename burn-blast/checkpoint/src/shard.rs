@@ -89,6 +89,11 @@ impl<'a> TensorView<'a> {
         self.place.dtype
     }
 
+    /// Bytes of an element.
+    pub fn element_size(self) -> usize {
+        self.dtype().bitsize() / 8
+    }
+
     /// Its shape.
     pub fn shape(self) -> &'a [usize] {
         &self.place.shape

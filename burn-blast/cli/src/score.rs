@@ -1,10 +1,11 @@
 //! What the blocks of a weight are ranked by.
 
-use burn_blast_checkpoint::{DenseWeight, Float};
+use burn_blast_checkpoint::DenseWeight;
 use burn_blast_kernels::BlockSize;
 use burn_blast_kernels::cpu::block_norm;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
+use safetensors::Dtype;
 
 /// Frobenius norm of each block by its number. With activations, one per input feature, every row of the weight is
 /// multiplied by the norm of its feature (the score of Wanda, arXiv 2306.11695, over a block).
@@ -13,19 +14,19 @@ use half::{bf16, f16};
 /// - `activations`: `[d_input]`
 /// - output: `[block_rows, block_cols]`
 pub fn scores(weight: &DenseWeight<'_>, block: BlockSize, activations: Option<&[f32]>) -> Vec<f32> {
-    let scores = match weight.float {
-        Float::F32 => block_scores(weight, block, activations, |from, to| {
+    let scores = match weight.tensor.dtype() {
+        Dtype::F32 => block_scores(weight, block, activations, |from, to| {
             for (bytes, value) in from.iter().zip(to) {
                 *value = f32::from_le_bytes(*bytes);
             }
         }),
-        Float::BF16 => block_scores(weight, block, activations, |from, to| {
+        Dtype::BF16 => block_scores(weight, block, activations, |from, to| {
             for (bytes, value) in from.iter().zip(to) {
                 *value = bf16::from_le_bytes(*bytes).to_f32();
             }
         }),
         // One call per slice: a conversion element by element would detect the processor's features each time.
-        Float::F16 => block_scores(weight, block, activations, |from, to| {
+        _ => block_scores(weight, block, activations, |from, to| {
             let bits: Vec<u16> = from.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
             bits.reinterpret_cast::<f16>().convert_to_f32_slice(to);
         }),

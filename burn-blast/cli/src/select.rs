@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn_blast_checkpoint::format::{PARTS, leaf};
-use burn_blast_checkpoint::{Checkpoint, DenseWeight, Float, NamePart, Orientation, name_parts};
+use burn_blast_checkpoint::{Checkpoint, DenseWeight, NamePart, Orientation, name_parts};
 use burn_blast_kernels::BlockSize;
 use regex::Regex;
 
@@ -180,12 +180,11 @@ fn weight<'a>(
     rules: &Rules,
 ) -> Result<DenseWeight<'a>, Error> {
     let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
-    if Float::of(tensor.dtype()).is_none() {
+    let orientation = orientation(checkpoint, name, rules.storage)?;
+    let Some(weight) = DenseWeight::of(name, tensor, orientation)? else {
         let dtype = tensor.dtype().to_string();
         return Err(Error::Dtype { name: name.to_owned(), dtype });
-    }
-    let orientation = orientation(checkpoint, name, rules.storage)?;
-    let weight = DenseWeight::of(name, tensor, orientation)?.expect("two axes, and a known type");
+    };
     let ([rows, cols], block) = (weight.layout.dims(), rules.block.get());
     if rows < block || cols < block {
         return Err(Error::BlockTooLarge { name: name.to_owned(), rows, cols, block });
