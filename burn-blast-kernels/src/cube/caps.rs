@@ -134,21 +134,21 @@ fn matrix_kind(listed: &BTreeSet<MmaConfig>, dtype: ElemType, tf32: bool) -> Opt
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     const F16: ElemType = ElemType::Float(FloatKind::F16);
     const F32: ElemType = ElemType::Float(FloatKind::F32);
     /// 16 x 16 x 16 in f16, as in CUDA and Vulkan.
-    pub const F16_BY_16: MatrixKind = MatrixKind { side: 16, depth: 16, element: F16 };
+    pub(crate) const F16_BY_16: MatrixKind = MatrixKind { side: 16, depth: 16, element: F16 };
     /// 8 x 8 x 8 in f16, as in Metal.
-    pub const F16_BY_8: MatrixKind = MatrixKind { side: 8, depth: 8, element: F16 };
+    pub(crate) const F16_BY_8: MatrixKind = MatrixKind { side: 8, depth: 8, element: F16 };
     /// 16 x 16 x 8 in TF32, as in CUDA.
-    pub const TF32: MatrixKind =
+    pub(crate) const TF32: MatrixKind =
         MatrixKind { side: 16, depth: 8, element: ElemType::Float(FloatKind::TF32) };
 
     /// Ampere for f16 as CubeCL describes it.
-    pub const AMPERE: Caps = Caps {
+    pub(crate) const AMPERE: Caps = Caps {
         dtype: F16,
         mma: true,
         ldmatrix: true,
@@ -165,11 +165,11 @@ pub mod tests {
     };
 
     /// Ampere for f32 where TF32 is allowed.
-    pub const AMPERE_F32: Caps =
+    pub(crate) const AMPERE_F32: Caps =
         Caps { dtype: F32, mma: false, ldmatrix: false, cmma: Some(TF32), ..AMPERE };
 
     /// Apple's GPUs for f16, as CubeCL's Metal runtime describes them.
-    pub const APPLE: Caps = Caps {
+    pub(crate) const APPLE: Caps = Caps {
         mma: false,
         ldmatrix: false,
         cmma: Some(F16_BY_8),
@@ -182,10 +182,10 @@ pub mod tests {
     };
 
     /// A Vulkan driver with 16 x 16 x 16 and planes of 64 units.
-    pub const VULKAN: Caps = Caps { cmma: Some(F16_BY_16), plane: 64, ..APPLE };
+    pub(crate) const VULKAN: Caps = Caps { cmma: Some(F16_BY_16), plane: 64, ..APPLE };
 
     /// The defaults of WebGPU for f32. It promises eight buffers, of which CubeCL takes one.
-    pub const WEBGPU: Caps = Caps {
+    pub(crate) const WEBGPU: Caps = Caps {
         dtype: F32,
         cmma: None,
         plane: 0,
