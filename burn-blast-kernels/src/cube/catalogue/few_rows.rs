@@ -7,7 +7,7 @@ use super::problems::{GATES, few_rows_caps, kernels, pattern};
 use super::{Definition, Target, define};
 use crate::Activation;
 use crate::cube::dispatch::{Kernel, Op};
-use crate::cube::gemv::base::{Blueprint, Format, MOST_ROWS, UNITS};
+use crate::cube::gemv::base::{Blueprint, Format, MOST_ROWS, SHARED_BYTES, UNITS};
 use crate::cube::gemv::reduce::Ending;
 use crate::cube::split_k::{SplitK, Work, lengths};
 use crate::{BlockPattern, BlockSize};
@@ -123,7 +123,7 @@ impl FewRows {
 
     /// Shared memory of a cube in bytes.
     pub fn shared_bytes(&self) -> usize {
-        if self.adds { 0 } else { self.plan.shared_bytes() }
+        if self.adds { 0 } else { SHARED_BYTES }
     }
 
     /// Vectors of values that a unit has in flight.
