@@ -373,6 +373,20 @@ fn more_blocks_than_one_grid_dimension_holds_are_all_reduced() {
 }
 
 #[test]
+fn weights_of_every_width_are_packed_and_unpacked() {
+    let Some(client) = client() else { return };
+    for block in [8, 32] {
+        for cols in 89..=96 {
+            Problem::random(&client, F32, [2 * block + 3, cols, block], 0, 0.5).check_layout();
+        }
+    }
+    // No blocks, and all of them.
+    for density in [0.0, 1.0] {
+        Problem::random(&client, F32, [40, 92, 16], 0, density).check_layout();
+    }
+}
+
+#[test]
 fn other_types_are_refused_with_advice() {
     let Some(client) = client() else { return };
     let shape = MatrixShape::new(8, 8).unwrap();

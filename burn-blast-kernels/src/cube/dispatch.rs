@@ -13,7 +13,7 @@ use self::class::{Class, class};
 pub(super) use self::plan::Shape;
 pub use self::plan::{KernelClass, Left, Op, Plan, Split};
 use super::caps::{Caps, MatrixKind};
-use super::context::Context;
+use super::context::{Context, row_vector};
 use super::gemv::base::{self as few, Format};
 use super::split_k::{SplitK, lengths, longest, output_ptr, row_parts};
 use super::tile::unit::{self, UnitTile};
@@ -43,8 +43,8 @@ pub(super) enum Kernel {
     GatedMma(gated::mma::base::Blueprint),
     GradBlockNorms(sddmm::unit::base::Blueprint),
     BlockNorms(norm::base::Blueprint),
-    Pack,
-    Unpack,
+    Pack { four: bool },
+    Unpack { four: bool },
 }
 
 /// The tensors of an operation.
@@ -101,8 +101,9 @@ pub(super) fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
         Op::BlockNorms => {
             vec![done(Kernel::BlockNorms(norm::base::select(shape.block(), caps.max_units)))]
         }
-        Op::Pack => vec![done(Kernel::Pack)],
-        Op::Unpack => vec![done(Kernel::Unpack)],
+        // Where rows of the weight are read four elements at a time, a unit moves as many.
+        Op::Pack => vec![done(Kernel::Pack { four: row_vector(shape.matrix().cols()) == 4 })],
+        Op::Unpack => vec![done(Kernel::Unpack { four: row_vector(shape.matrix().cols()) == 4 })],
     }
 }
 
@@ -143,8 +144,12 @@ pub(super) fn launch(ctx: &Context, plan: Plan, args: Args) {
         (Kernel::BlockNorms(plan), Args::Norms { values, norms }) => {
             norm::launch(ctx, plan, values, norms);
         }
-        (Kernel::Pack, Args::Layout { from, to }) => gather::launch_pack(ctx, from, to),
-        (Kernel::Unpack, Args::Layout { from, to }) => gather::launch_unpack(ctx, from, to),
+        (Kernel::Pack { four }, Args::Layout { from, to }) => {
+            gather::launch_pack(ctx, four, from, to);
+        }
+        (Kernel::Unpack { four }, Args::Layout { from, to }) => {
+            gather::launch_unpack(ctx, four, from, to);
+        }
         (kernel, _) => unreachable!("{kernel:?} was planned for another operation"),
     }
 }

@@ -207,6 +207,18 @@ fn split_k_follows_the_table() {
 }
 
 #[test]
+fn four_elements_are_moved_where_the_rows_of_the_weight_allow_it() {
+    for (cols, four) in [(64, true), (60, true), (62, false), (63, false)] {
+        let pattern = sparse(16, [41, cols]);
+        for (op, kernel) in
+            [(Op::Pack, Kernel::Pack { four }), (Op::Unpack, Kernel::Unpack { four })]
+        {
+            assert_eq!(planned(op, &WEBGPU, &pattern, 0).kernel, kernel, "{cols} columns");
+        }
+    }
+}
+
+#[test]
 fn a_plan_is_printed() {
     let (pattern, long) = (sparse(64, [512, 1024]), skewed(64, 128, 16));
     let activated = Op::Spmm { bias: false, activation: true, residual: false };

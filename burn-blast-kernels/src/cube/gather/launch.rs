@@ -6,7 +6,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
 use super::ABSENT;
-use super::kernel::{pack_kernel, unpack_kernel};
+use super::kernel::{pack_four_kernel, pack_kernel, unpack_four_kernel, unpack_kernel};
 use crate::BlockPattern;
 use crate::cube::context::Context;
 use crate::cube::index::IndexBuffer;
@@ -29,15 +29,19 @@ impl GridIndex {
     }
 }
 
-/// Copies the kept blocks of a dense weight to `values`, of which there is one at least.
-pub(crate) fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
-    let (index, shape, count) = (ctx.index(), ctx.pattern.shape(), values.len());
-    let units = CubeDim::new(ctx.client, count);
-    pack_kernel::launch(
+/// Copies the kept blocks of a dense weight to `values`, of which there is one at least. With `four`, a unit moves four
+/// elements, for which the columns of the weight must be a multiple of 4.
+pub(crate) fn launch_pack(ctx: &Context, four: bool, dense: BufferArg, values: BufferArg) {
+    let (index, shape, block) = (ctx.index(), ctx.pattern.shape(), ctx.pattern.block().get());
+    let address = AddressType::from_len(dense.len().max(values.len()));
+    let count = if four { values.len() / 4 } else { values.len() };
+    let (cubes, units) = grid(ctx, count);
+    let launch = if four { pack_four_kernel::launch } else { pack_kernel::launch };
+    launch(
         ctx.client,
-        calculate_cube_count_elemwise(ctx.client, count, units),
+        cubes,
         units,
-        AddressType::from_len(dense.len().max(count)),
+        address,
         dense,
         index.row_idx.arg(),
         index.col_of_slot.arg(),
@@ -45,28 +49,37 @@ pub(crate) fn launch_pack(ctx: &Context, dense: BufferArg, values: BufferArg) {
         shape.rows(),
         shape.cols(),
         count,
-        ctx.pattern.block().get(),
+        block,
         ctx.dtype,
     );
 }
 
-/// Copies `values` to a dense weight.
-pub(crate) fn launch_unpack(ctx: &Context, values: BufferArg, dense: BufferArg) {
-    let (index, count) = (ctx.index(), dense.len());
-    let grid = GridIndex::of(ctx.pattern, ctx.client);
-    let units = CubeDim::new(ctx.client, count);
-    unpack_kernel::launch(
+/// Copies `values` to a dense weight; `four` is as for [`launch_pack`].
+pub(crate) fn launch_unpack(ctx: &Context, four: bool, values: BufferArg, dense: BufferArg) {
+    let (index, pattern) = (ctx.index(), ctx.pattern);
+    let blocks = GridIndex::of(pattern, ctx.client);
+    let address = AddressType::from_len(values.len().max(dense.len()));
+    let count = if four { dense.len() / 4 } else { dense.len() };
+    let (cubes, units) = grid(ctx, count);
+    let launch = if four { unpack_four_kernel::launch } else { unpack_kernel::launch };
+    launch(
         ctx.client,
-        calculate_cube_count_elemwise(ctx.client, count, units),
+        cubes,
         units,
-        AddressType::from_len(values.len().max(count)),
+        address,
         index.bindable(values),
-        grid.slot_of_block.arg(),
+        blocks.slot_of_block.arg(),
         dense,
-        ctx.pattern.shape().cols(),
-        ctx.pattern.block_cols(),
+        pattern.shape().cols(),
+        pattern.block_cols(),
         count,
-        ctx.pattern.block().get(),
+        pattern.block().get(),
         ctx.dtype,
     );
+}
+
+/// One unit per move.
+fn grid(ctx: &Context, count: usize) -> (CubeCount, CubeDim) {
+    let units = CubeDim::new(ctx.client, count);
+    (calculate_cube_count_elemwise(ctx.client, count, units), units)
 }
