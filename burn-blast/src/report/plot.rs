@@ -84,11 +84,8 @@ pub fn line_chart(
     y_label: &str,
     series: &[Series],
 ) -> Result<(), PlotError> {
-    let finite =
-        || series.iter().flat_map(|series| &series.points).filter(|point| is_finite(point));
     let empty = || PlotError::Empty { title: title.to_owned() };
-    let x_range = range(finite().map(|point| point.0)).ok_or_else(empty)?;
-    let y_range = padded(range(finite().map(|point| point.1)).ok_or_else(empty)?);
+    let (x_range, y_range) = ranges(series).ok_or_else(empty)?;
 
     let mut svg = String::new();
     {
@@ -150,6 +147,13 @@ pub fn pattern_map(path: &Path, title: &str, pattern: &BlockPattern) -> Result<(
 
 fn is_finite(point: &(f64, f64)) -> bool {
     point.0.is_finite() && point.1.is_finite()
+}
+
+/// Ranges of the two axes, if there is a finite point.
+fn ranges(series: &[Series]) -> Option<(Range<f64>, Range<f64>)> {
+    let points =
+        || series.iter().flat_map(|series| &series.points).filter(|point| is_finite(point));
+    Some((range(points().map(|point| point.0))?, padded(range(points().map(|point| point.1))?)))
 }
 
 /// Smallest range that holds all values, never an empty one.
