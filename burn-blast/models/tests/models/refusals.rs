@@ -76,7 +76,9 @@ const UP: &str = "model.layers.1.mlp.up_proj.weight";
 #[test]
 fn missing_files_are_named() {
     let folder = copy("llama3");
-    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    for file in ["model.safetensors", "expected.safetensors"] {
+        std::fs::remove_file(folder.path().join(file)).unwrap();
+    }
     let error = refusal(folder.path());
     assert!(error.contains("holds no safetensors file"), "{error}");
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
