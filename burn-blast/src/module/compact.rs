@@ -44,11 +44,13 @@ impl BlockSparseGatedMlp {
     /// If the layers have different block sizes.
     pub fn compact(&self) -> Self {
         let Some(alive) = live(&[&self.gate, &self.up], &self.down) else { return self.clone() };
-        let width = vec![true; self.down.pattern().shape().cols()];
+        let shape = |layer: &BlockSparseLinear| layer.pattern().shape();
+        let (inputs, outputs) =
+            (vec![true; shape(&self.up).rows()], vec![true; shape(&self.down).cols()]);
         Self {
-            gate: whole_blocks(&self.gate, &width, &alive),
-            up: whole_blocks(&self.up, &width, &alive),
-            down: whole_blocks(&self.down, &alive, &width),
+            gate: whole_blocks(&self.gate, &inputs, &alive),
+            up: whole_blocks(&self.up, &inputs, &alive),
+            down: whole_blocks(&self.down, &alive, &outputs),
             activation: self.activation,
         }
     }
