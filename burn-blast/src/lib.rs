@@ -53,23 +53,7 @@ pub use burn_blast_kernels::{
     BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError, PatternId,
 };
 
-/// The code in READMEs and in the book is compiled with the tests.
+/// The code of the README is compiled with the tests.
 #[cfg(doctest)]
-mod book {
-    macro_rules! page {
-        ($($name:ident: $path:literal),* $(,)?) => {
-            $(#[doc = include_str!($path)] struct $name;)*
-        };
-    }
-    page! {
-        Readme: "../../README.md",
-        CrateReadme: "../README.md",
-        QuickStart: "../../docs/src/quick-start.md",
-        Training: "../../docs/src/training.md",
-        Files: "../../docs/src/files.md",
-        Backends: "../../docs/src/backends.md",
-        Devices: "../../docs/src/devices.md",
-        TensorParallel: "../../docs/src/tensor-parallel.md",
-        WhenItPays: "../../docs/src/when-it-pays.md",
-    }
-}
+#[doc = include_str!("../README.md")]
+struct Readme;
