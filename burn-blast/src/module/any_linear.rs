@@ -23,7 +23,7 @@ use super::{BlockSparseLinear, LoraLinear, LoraLinearConfig};
 /// layer.pack(16)?;
 /// assert_eq!((layer.shape(), layer.block(), layer.sparsity()), ([32, 48], Some(16), 0.0));
 /// assert_eq!(layer.forward(Tensor::<2>::ones([1, 32], &device)).dims(), [1, 48]);
-/// # Ok::<(), burn_blast_kernels::PatternError>(())
+/// # Ok::<(), burn_blast::PatternError>(())
 /// ```
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a few hundred values, each in its layer")]
