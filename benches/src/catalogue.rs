@@ -7,14 +7,11 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 
 use anyhow::{Result, bail, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::element::Element;
 use crate::record::{Problem, Verb};
 
-/// Every verb.
-pub const VERBS: [Verb; 5] =
-    [Verb::Forward, Verb::InputGradient, Verb::WeightGradient, Verb::GatedMlp, Verb::Step];
 /// Rows of an input.
 pub const ROWS: [usize; 8] = [1, 4, 16, 64, 256, 1024, 2048, 8192];
 /// Percentages of blocks removed.
@@ -191,7 +188,7 @@ impl Catalogue {
 
     fn elements(self) -> &'static [Element] {
         match self {
-            Self::Gpu => &Element::ALL,
+            Self::Gpu => Element::value_variants(),
             Self::Host | Self::Quick => &[Element::F32],
         }
     }
@@ -261,9 +258,7 @@ impl Slice {
                     Element::Int8 => verb == Verb::Forward,
                 };
                 if available {
-                    let dtype = element.name().to_owned();
-                    let base = Problem { dtype, ..self.base(model, verb) };
-                    problems.extend(self.on_axes(&base, filter));
+                    problems.extend(self.on_axes(&self.base(model, verb, element), filter));
                 }
             }
         }
@@ -286,7 +281,7 @@ impl Slice {
         problems
     }
 
-    fn base(&self, model: &Model, verb: Verb) -> Problem {
+    fn base(&self, model: &Model, verb: Verb, dtype: Element) -> Problem {
         let (layer, d_input, d_output) = match self.layer {
             Layer::Up => ("mlp.up", model.d_model, model.d_ff),
             Layer::Down => ("mlp.down", model.d_ff, model.d_model),
@@ -300,7 +295,7 @@ impl Slice {
             d_output,
             block: 0,
             sparsity: 0.0,
-            dtype: String::new(),
+            dtype,
             cold: false,
         }
     }
@@ -332,14 +327,8 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Name of a verb on the command line and in tables.
-pub fn verb_name(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Forward => "fwd",
-        Verb::InputGradient => "dx",
-        Verb::WeightGradient => "dw",
-        Verb::GatedMlp => "gated-mlp",
-        Verb::Step => "step",
-    }
+pub fn verb_name(verb: Verb) -> String {
+    verb.to_possible_value().expect("no verb is hidden").get_name().to_owned()
 }
 
 /// A problem in one line that differs from the line of every other problem.

@@ -21,7 +21,7 @@ fn no_problem_is_in_a_catalogue_twice() {
 fn a_filter_replaces_the_values_of_its_axis() {
     let filter = Filter { blocks: vec![8], elements: vec![Element::F16], ..Filter::default() };
     let all = quick(filter).unwrap();
-    assert!(all.iter().all(|problem| problem.block == 8 && problem.dtype == "f16"));
+    assert!(all.iter().all(|problem| problem.block == 8 && problem.dtype == Element::F16));
     assert!(all.iter().any(|problem| problem.rows == 1024));
     assert!(all.iter().all(|problem| problem.verb != Verb::Step), "step is f32 only");
 }

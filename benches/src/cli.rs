@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use burn_blast_models::Backend;
-use clap::builder::PossibleValue;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::catalogue::{Catalogue, Filter, VERBS, verb_name};
-use crate::record::{Clock, Verb};
+use crate::catalogue::{Catalogue, Filter};
+use crate::record::Clock;
 
 /// Times block-sparse layers beside Burn's dense layers, on any device.
 #[derive(Parser, Debug)]
@@ -82,7 +81,7 @@ pub struct RunArgs {
 
     /// Clock to read [default: the clock of the device, if it has one]
     #[arg(long, value_enum)]
-    pub clock: Option<ClockArg>,
+    pub clock: Option<Clock>,
 
     /// Name and version of the GPU driver, where the program does not find it
     #[arg(long, value_name = "TEXT")]
@@ -105,41 +104,6 @@ pub struct FromFiles {
     pub force: bool,
 }
 
-/// A clock, as an option.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClockArg {
-    /// The host's clock, read after the device has finished.
-    Wall,
-    /// The device's own time stamps.
-    Device,
-}
-
-impl From<ClockArg> for Clock {
-    fn from(clock: ClockArg) -> Self {
-        match clock {
-            ClockArg::Wall => Self::Wall,
-            ClockArg::Device => Self::Device,
-        }
-    }
-}
-
-impl ValueEnum for Verb {
-    fn value_variants<'a>() -> &'a [Self] {
-        &VERBS
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self {
-            Self::Forward => "y = x · w",
-            Self::InputGradient => "dx = dy · wᵀ",
-            Self::WeightGradient => "dw = xᵀ · dy at the kept blocks",
-            Self::GatedMlp => "down(silu(gate(x)) · up(x))",
-            Self::Step => "forward, both gradients and an AdamW step",
-        };
-        Some(PossibleValue::new(verb_name(*self)).help(help))
-    }
-}
-
 impl Select {
     /// The catalogue to select from.
     pub fn catalogue(&self) -> Catalogue {
@@ -154,6 +118,7 @@ impl Select {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Verb;
     use clap::CommandFactory;
 
     #[test]

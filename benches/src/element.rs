@@ -1,11 +1,17 @@
 //! Data types of the problems.
 
+use std::fmt;
+
 use burn::tensor::{DType, Device, FloatDType, bf16, f16};
 use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 /// Storage type of a weight and, except for integers, of the input.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]
 pub enum Element {
     /// 32 bits.
@@ -19,9 +25,6 @@ pub enum Element {
 }
 
 impl Element {
-    /// Every type, in the order of the catalogue.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
-
     /// Name in files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -30,11 +33,6 @@ impl Element {
             Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         }
-    }
-
-    /// The type with this [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|element| element.name() == name)
     }
 
     /// Burn's type of inputs and of the dense weight.
@@ -79,15 +77,8 @@ impl Element {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_type_is_found_by_its_name() {
-        for element in Element::ALL {
-            assert_eq!(Element::from_name(element.name()), Some(element));
-        }
-        assert_eq!(Element::from_name("int4"), None);
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(self.name())
     }
 }

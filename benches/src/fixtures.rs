@@ -1,5 +1,6 @@
 //! Records for the tests.
 
+use crate::element::Element;
 use crate::record::{Clock, Machine, Measured, Problem, Quartiles, VERSION, Verb};
 
 /// A machine.
@@ -36,7 +37,7 @@ pub fn measured_at(rows: usize, block: usize, sparsity: f64, speedup: f64) -> Me
             d_output: 8192,
             block,
             sparsity,
-            dtype: "f32".to_owned(),
+            dtype: Element::F32,
             cold: false,
         },
         rounds: 5,

@@ -7,8 +7,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::element::Element;
 
 /// Version of the format below; a file of another version is refused.
 pub const VERSION: u32 = 1;
@@ -54,7 +57,7 @@ pub struct Machine {
 }
 
 /// A clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
     /// The host's clock, read after the device has finished.
@@ -84,17 +87,23 @@ pub enum Limit {
 }
 
 /// What is timed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// `y = x · w`.
+    #[value(name = "fwd")]
     Forward,
     /// `dx = dy · wᵀ`.
+    #[value(name = "dx")]
     InputGradient,
     /// `dw = xᵀ · dy` at the kept blocks.
+    #[value(name = "dw")]
     WeightGradient,
-    /// `down(silu(gate(x)) · up(x))`; `d_input` is the width of the model, `d_output` the
-    /// width of the hidden layer.
+    /// `down(silu(gate(x)) · up(x))`.
+    ///
+    /// `d_input` is the width of the model, `d_output` the width of the hidden layer.
     GatedMlp,
     /// Forward, both gradients and an AdamW step of one layer.
     Step,
@@ -117,8 +126,8 @@ pub struct Problem {
     pub block: usize,
     /// Share of blocks removed.
     pub sparsity: f64,
-    /// Storage type: `f32`, `f16`, `bf16` or `int8`.
-    pub dtype: String,
+    /// Storage type.
+    pub dtype: Element,
     /// Whether the caches were emptied before each call.
     pub cold: bool,
 }

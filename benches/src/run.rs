@@ -12,7 +12,6 @@ use burn_blast::tuning::ProductPath;
 use crate::catalogue::{Catalogue, describe, problems};
 use crate::cli::RunArgs;
 use crate::cold::CacheFlush;
-use crate::element::Element;
 use crate::file::ResultFile;
 use crate::record::{Limit, Line, Machine, Measured, Peak, Problem, Quartiles};
 use crate::setup::{Case, bytes, case};
@@ -39,7 +38,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let backend = args.select.backend;
     let device = backend.open()?;
     let output = args.out.as_ref().map(|path| ResultFile::new(path, args.force)).transpose()?;
-    let timer = Timer::new(device.clone(), args.clock.map(Into::into))?;
+    let timer = Timer::new(device.clone(), args.clock)?;
     let machine = machine::describe(backend, &device, timer.clock(), args.driver.clone());
     let before = peak::measure(&timer, backend.is_host(), &device)?;
     let memory =
@@ -199,12 +198,11 @@ impl Bench {
     }
 
     fn skip_reason(&self, problem: &Problem) -> Option<String> {
-        let element = Element::from_name(&problem.dtype)?;
         if self.limit.is_some_and(|limit| self.start.elapsed().as_secs_f64() > limit) {
             return Some("the time limit was reached".to_owned());
         }
-        if !element.runs_on(&self.device) {
-            return Some(format!("the device does not compute in {}", element.name()));
+        if !problem.dtype.runs_on(&self.device) {
+            return Some(format!("the device does not compute in {}", problem.dtype));
         }
         if bytes(problem) > self.memory {
             let gib = self.memory / f64::from(1 << 30);

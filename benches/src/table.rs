@@ -81,12 +81,12 @@ fn row(result: &Measured, peaks: &[Peak]) -> [String; 15] {
     };
     [
         model.clone(),
-        verb_name(*verb).to_owned(),
+        verb_name(*verb),
         if *cold { format!("{rows} cold") } else { rows.to_string() },
         format!("{d_input}×{d_output}"),
         block.to_string(),
         percent(*sparsity),
-        dtype.clone(),
+        dtype.to_string(),
         seconds(sparse),
         seconds(result.dense.median),
         auto,

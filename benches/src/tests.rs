@@ -3,16 +3,17 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use crate::catalogue::{VERBS, describe};
+use crate::catalogue::describe;
 use crate::cli::{Cli, Command, RunArgs};
+use crate::element::Element;
 use crate::record::{Clock, Measured, Problem, Verb};
 use crate::run::Bench;
 use crate::setup::{Input, Weight, case};
 use crate::timing::Timer;
 
-fn problem(verb: Verb, dtype: &str) -> Problem {
+fn problem(verb: Verb, dtype: Element) -> Problem {
     Problem {
         model: "tiny".to_owned(),
         verb,
@@ -22,7 +23,7 @@ fn problem(verb: Verb, dtype: &str) -> Problem {
         d_output: 40,
         block: 16,
         sparsity: 0.5,
-        dtype: dtype.to_owned(),
+        dtype,
         cold: false,
     }
 }
@@ -44,13 +45,13 @@ fn args(words: &[&str]) -> RunArgs {
 
 #[test]
 fn every_verb_is_right_and_timed_in_every_type() {
-    let problems: Vec<Problem> = VERBS
-        .into_iter()
-        .flat_map(|verb| ["f32", "f16", "bf16", "int8"].map(|dtype| problem(verb, dtype)))
-        .filter(|problem| match problem.dtype.as_str() {
-            "f32" => true,
-            "int8" => problem.verb == Verb::Forward,
-            _ => problem.verb != Verb::Step,
+    let problems: Vec<Problem> = Verb::value_variants()
+        .iter()
+        .flat_map(|&verb| Element::value_variants().iter().map(move |&dtype| problem(verb, dtype)))
+        .filter(|problem| match problem.dtype {
+            Element::F32 => true,
+            Element::Int8 => problem.verb == Verb::Forward,
+            Element::F16 | Element::Bf16 => problem.verb != Verb::Step,
         })
         .collect();
     let mut results = Vec::new();
@@ -79,9 +80,9 @@ fn every_verb_is_right_and_timed_in_every_type() {
 
 #[test]
 fn weights_of_no_blocks_and_of_all_blocks_are_right() {
-    for verb in VERBS {
+    for &verb in Verb::value_variants() {
         for sparsity in [0.0, 1.0] {
-            let problem = Problem { sparsity, ..problem(verb, "f32") };
+            let problem = Problem { sparsity, ..problem(verb, Element::F32) };
             let case = case(&problem, &Device::flex()).unwrap();
             assert!((case.check)().unwrap() <= 1.0, "{}", describe(&problem));
         }
@@ -92,7 +93,7 @@ fn weights_of_no_blocks_and_of_all_blocks_are_right() {
 #[test]
 fn the_dense_call_computes_the_same_function() {
     for verb in [Verb::Forward, Verb::InputGradient, Verb::GatedMlp, Verb::Step] {
-        let mut case = case(&problem(verb, "f32"), &Device::flex()).unwrap();
+        let mut case = case(&problem(verb, Element::F32), &Device::flex()).unwrap();
         let result = |output: crate::setup::AnyOutput| -> Tensor<2> {
             match output.downcast::<Tensor<2>>() {
                 Ok(result) => *result,
@@ -107,8 +108,8 @@ fn the_dense_call_computes_the_same_function() {
 #[test]
 fn the_oracle_reads_the_weight_on_the_device() {
     let device = Device::flex();
-    let problem = problem(Verb::Forward, "bf16");
-    let weight = Weight::new([problem.d_input, problem.d_output], 1, &problem).unwrap();
+    let problem = problem(Verb::Forward, Element::Bf16);
+    let weight = Weight::of(&problem).unwrap();
     let dense: Vec<f32> = weight.dense(&device).into_data().iter::<f32>().collect();
     let mut expected = vec![0.0; dense.len()];
     for n in 0..problem.d_output {
@@ -119,14 +120,15 @@ fn the_oracle_reads_the_weight_on_the_device() {
         weight.row(k).for_each(|(n, w)| expected[k * problem.d_output + n] -= w as f32);
     }
     assert!(expected.iter().all(|&left| left == 0.0));
-    let input = Input::new([2, 3], 2, &problem).unwrap();
+    let input = Input::new([2, 3], 2, &problem);
     let x: Vec<f64> = input.tensor(&device).into_data().iter::<f64>().collect();
     assert_eq!(x[4], input.at(1, 1));
 }
 
 #[test]
 fn skipped_problems_are_counted_by_reason() {
-    let problems = [problem(Verb::Forward, "f32"), problem(Verb::InputGradient, "f32")];
+    let problems =
+        [problem(Verb::Forward, Element::F32), problem(Verb::InputGradient, Element::F32)];
     let small = bench(&["--rounds", "1"], 1e3).all(&problems, &mut |_| Ok(())).unwrap();
     let reasons: Vec<(&String, &usize)> = small.skipped.iter().collect();
     assert!(reasons[0].0.contains("--memory") && *reasons[0].1 == 2, "{reasons:?}");
@@ -140,7 +142,7 @@ fn skipped_problems_are_counted_by_reason() {
 #[test]
 fn an_error_names_the_problem() {
     let error = bench(&[], 1e9)
-        .all(&[Problem { block: 7, ..problem(Verb::Forward, "f32") }], &mut |_| Ok(()));
+        .all(&[Problem { block: 7, ..problem(Verb::Forward, Element::F32) }], &mut |_| Ok(()));
     let error = format!("{:#}", error.err().expect("7 is not a block size"));
     assert!(error.contains("tiny fwd m=5 56x40 b=7"), "{error}");
 }

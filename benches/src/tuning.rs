@@ -23,7 +23,7 @@ pub fn tables(runs: &[Run]) -> TuningTables {
         });
         // A quantised layer is always sparse.
         let forward = results.iter().filter(|result| {
-            result.problem.verb == Verb::Forward && result.problem.dtype != Element::Int8.name()
+            result.problem.verb == Verb::Forward && result.problem.dtype != Element::Int8
         });
         forward.for_each(|result| add(&mut devices[at].1, result));
     }
@@ -46,7 +46,7 @@ fn add(curves: &mut Vec<Curve>, result: &Measured) {
     let problem = &result.problem;
     let entry = BreakEven {
         block: problem.block,
-        dtype: problem.dtype.clone(),
+        dtype: problem.dtype.to_string(),
         d_input: problem.d_input,
         d_output: problem.d_output,
         rows: problem.rows,

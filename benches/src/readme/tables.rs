@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{Pretrain, read_json, read_lines, record};
 use crate::catalogue::SPARSITY;
+use crate::element::Element;
 use crate::format::{self, percent, ratio, seconds};
 use crate::record::{Measured, Run, Verb};
 
@@ -64,7 +65,7 @@ fn find(run: &Run, verb: Verb, rows: usize, cold: bool, sparsity: u32) -> Option
         let problem = &result.problem;
         (problem.verb, problem.rows, problem.cold) == (verb, rows, cold)
             && (problem.d_input, problem.d_output, problem.block) == (2048, 8192, 64)
-            && problem.dtype == "f32"
+            && problem.dtype == Element::F32
             && problem.sparsity == f64::from(sparsity) / 100.0
     })
 }
@@ -109,7 +110,7 @@ struct Peer {
     block: usize,
     sparsity: f64,
     peer: String,
-    dtype: String,
+    dtype: Element,
     cpu_p25: f64,
 }
 
@@ -126,7 +127,7 @@ pub fn peers() -> Result<String> {
     let peers: Vec<Peer> = read_lines(PEERS)?;
     let fastest = |prefix: &str, sparsity: u32| {
         let matches = |peer: &&Peer| {
-            (peer.op.as_str(), peer.dtype.as_str(), peer.m, peer.block) == ("fwd", "f32", 256, 64)
+            (peer.op.as_str(), peer.dtype, peer.m, peer.block) == ("fwd", Element::F32, 256, 64)
                 && (peer.sparsity * 100.0).round() == f64::from(sparsity)
                 && peer.peer.starts_with(prefix)
         };

@@ -1,14 +1,14 @@
 //! Shared by all sections: the runs, their names, and one colour per value.
 
+use std::cmp::Ordering;
+
+use crate::element::Element;
 use crate::format;
 use crate::metrics::group;
 use crate::record::{Measured, Problem, Run};
 
 /// Colours of the style sheet; further values reuse the first ones, with dashed lines.
 const COLORS: usize = 7;
-
-/// Order of the data types on the page; others follow.
-const DTYPES: [&str; 4] = ["f32", "f16", "bf16", "int8"];
 
 /// Layer and size of the weight.
 pub type Layer<'a> = (&'a str, usize, usize);
@@ -20,26 +20,16 @@ pub struct Context<'a> {
     pub runs: &'a [Run],
     rows: Vec<usize>,
     sparsities: Vec<f64>,
-    dtypes: Vec<&'a str>,
+    dtypes: Vec<Element>,
 }
 
 impl<'a> Context<'a> {
     /// Collects the values that get colours.
     pub fn new(runs: &'a [Run]) -> Self {
         let problems = || runs.iter().flat_map(|run| &run.results).map(|result| &result.problem);
-        let mut rows: Vec<usize> = problems().map(|problem| problem.rows).collect();
-        rows.sort_unstable();
-        rows.dedup();
-        let mut sparsities: Vec<f64> = problems().map(|problem| problem.sparsity).collect();
-        sparsities.sort_by(f64::total_cmp);
-        sparsities.dedup();
-        let place =
-            |dtype: &&str| DTYPES.iter().position(|known| known == dtype).unwrap_or(DTYPES.len());
-        let mut dtypes: Vec<&str> = group(problems(), |problem| problem.dtype.as_str())
-            .into_iter()
-            .map(|(dtype, _)| dtype)
-            .collect();
-        dtypes.sort_by_key(place);
+        let rows = distinct(problems().map(|problem| problem.rows), Ord::cmp);
+        let sparsities = distinct(problems().map(|problem| problem.sparsity), f64::total_cmp);
+        let dtypes = distinct(problems().map(|problem| problem.dtype), Ord::cmp);
         Self { runs, rows, sparsities, dtypes }
     }
 
@@ -70,12 +60,12 @@ impl<'a> Context<'a> {
     }
 
     /// Colour of a data type.
-    pub fn dtype_color(&self, dtype: &str) -> String {
+    pub fn dtype_color(&self, dtype: Element) -> String {
         color(self.dtypes.iter().position(|known| *known == dtype))
     }
 
     /// All data types, in the order of the page.
-    pub fn dtypes(&self) -> &[&'a str] {
+    pub fn dtypes(&self) -> &[Element] {
         &self.dtypes
     }
 
@@ -83,6 +73,17 @@ impl<'a> Context<'a> {
     pub fn sparsities(&self) -> &[f64] {
         &self.sparsities
     }
+}
+
+/// Different values in rising order.
+pub fn distinct<T: PartialEq>(
+    values: impl Iterator<Item = T>,
+    order: impl FnMut(&T, &T) -> Ordering,
+) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_by(order);
+    values.dedup();
+    values
 }
 
 /// Letter of a run in a comparison.

@@ -37,7 +37,7 @@ fn legend(context: &Context) -> String {
     let mut entries: Vec<_> = context
         .dtypes()
         .iter()
-        .map(|dtype| (format!("dot {}", context.dtype_color(dtype)), dtype.to_string()))
+        .map(|dtype| (format!("dot {}", context.dtype_color(*dtype)), dtype.to_string()))
         .collect();
     entries.push(("dot ink".into(), "warm: the weight may be in a cache".into()));
     entries.push(("ring ink".into(), "cold: caches emptied before each call".into()));
@@ -47,7 +47,7 @@ fn legend(context: &Context) -> String {
 /// Class of a mark: filled if warm, a ring if cold, in the colour of the data type.
 fn mark_class(context: &Context, result: &Measured) -> String {
     let shape = if result.problem.cold { "ring" } else { "dot" };
-    format!("{shape} {}", context.dtype_color(&result.problem.dtype))
+    format!("{shape} {}", context.dtype_color(result.problem.dtype))
 }
 
 /// Intensity, rate and result of every forward problem that has both.
@@ -144,10 +144,8 @@ pub fn decode_section(context: &Context) -> Section {
 }
 
 fn decode_plot(context: &Context, name: &str, run: &Run, results: &[&Measured]) -> String {
-    let mut groups =
-        metrics::group(results, |result| (result.problem.dtype.as_str(), result.problem.rows));
-    let place = |dtype: &str| context.dtypes().iter().position(|known| *known == dtype);
-    groups.sort_by_key(|((dtype, rows), _)| (place(dtype), *rows));
+    let mut groups = metrics::group(results, |result| (result.problem.dtype, result.problem.rows));
+    groups.sort_by_key(|(key, _)| *key);
     let dot = |result: &&&Measured| {
         let value = bandwidth(result)?;
         let title = format!("{}: {}", format::short(&result.problem), format::rate(value, "B/s"));

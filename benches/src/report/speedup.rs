@@ -130,12 +130,10 @@ fn plot(context: &Context, variant: &str, group: &[&Measured], (x, y): (Scale, S
 
 /// Ticks at the measured sparsities, except where labels would overlap.
 fn axes(frame: &mut Frame, group: &[&Measured]) {
-    let mut sparsities: Vec<f64> = group.iter().map(|result| result.problem.sparsity).collect();
-    sparsities.sort_by(f64::total_cmp);
-    sparsities.dedup();
+    let sparsities = group.iter().map(|result| result.problem.sparsity);
     let mut free = f64::NEG_INFINITY;
     let mut ticks = Vec::new();
-    for sparsity in sparsities {
+    for sparsity in context::distinct(sparsities, f64::total_cmp) {
         let Some(value) = compression(sparsity) else { continue };
         let Some(place) = frame.x.at(value).filter(|place| *place >= free) else { continue };
         let label = format::percent(sparsity).replace(" %", "");

@@ -41,16 +41,6 @@ fn refused(name: &str, text: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_file_is_read_back_as_it_was_written() {
-    let run = run(vec![measured(1, 32, 0.9, 4.0), measured(16, 32, 0.9, 3.0)]);
-    let peaks = run.peaks.iter().cloned().map(Line::Peak);
-    let lines = [Line::Machine(run.machine.clone())].into_iter().chain(peaks);
-    let lines = lines.chain(run.results.iter().cloned().map(Line::Result));
-    let text: String = lines.map(|line| json(&line) + "\n").collect();
-    assert_eq!(read_text("whole", &text), Ok(run));
-}
-
-#[test]
 fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
     let head = json(&Line::Machine(machine()));
     let result = json(&Line::Result(measured(1, 32, 0.9, 4.0)));
@@ -61,6 +51,8 @@ fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
         &format!("{head}\n{head}\n"),
         &["twice.jsonl:2", "second machine", "one run per file"],
     );
+    let unknown = result.replace("\"f32\"", "\"int4\"");
+    refused("type", &format!("{head}\n{unknown}"), &["type.jsonl:2", "int4"]);
     let cut = &result[..result.len() / 2];
     refused(
         "cut",
@@ -108,7 +100,6 @@ fn strings_of_a_file_are_escaped_everywhere() {
     let mut results = vec![measured(1, 32, 0.5, 0.5), measured(1, 32, 0.9, 4.0)];
     for result in &mut results {
         result.problem.model = evil.into();
-        result.problem.dtype = evil.into();
         result.auto_path = Some(evil.into());
     }
     let mut first = run(results);

@@ -1,15 +1,14 @@
 //! The gated MLP of Llama-style models.
 
 use anyhow::Result;
-use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
-use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear, BlockSparseWeight};
+use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear};
 use burn_blast::tuning::{ProductPath, Strategy};
 use burn_blast_kernels::reference::{Exact, Rounding};
 
-use super::{Case, Input, Weight, Work, boxed};
+use super::{Case, Input, Weight, Work, bounded, call};
 use crate::check::Sample;
 use crate::record::Problem;
 
@@ -23,31 +22,36 @@ const SILU_SLOPE: f64 = 1.1;
 /// `down(silu(gate(x)) · up(x))`, with all layers block-sparse or all dense.
 pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let weights = Weights::new(problem)?;
-    let input = Input::new([problem.rows, problem.d_input], 4, problem)?;
+    let input = Input::new([problem.rows, problem.d_input], 4, problem);
     let x = input.tensor(device);
-    let dense = weights.dense(device);
-    let sparse = weights.sparse(device, Strategy::Sparse);
-    let auto = with_strategy(sparse.clone(), Strategy::Auto);
+    let [gate, up, down] = weights.all().map(|weight| weight.linear(device));
+    let dense = Dense { gate, up, down };
+    let layers = weights.all().map(|weight| weight.layer(device));
+    let sparse = mlp(layers.clone(), Strategy::Sparse);
+    let auto = mlp(layers, Strategy::Auto);
     let layers = [&auto.gate, &auto.up, &auto.down];
     let all_sparse =
         layers.iter().all(|layer| layer.path(problem.rows).path == ProductPath::Sparse);
     let path = if all_sparse { ProductPath::Sparse } else { ProductPath::Dense };
-    let work = weights.work(problem.rows);
-    let (rounding, rows) = (super::element(problem)?.rounding(), problem.rows);
-    let (checked, x_dense, x_auto, x_check) = (sparse.clone(), x.clone(), x.clone(), x.clone());
+    let (rounding, rows, checked) = (problem.dtype.rounding(), problem.rows, sparse.clone());
     Ok(Case {
-        sparse: Box::new(move || boxed(sparse.forward(x.clone()))),
-        dense: Box::new(move || boxed(dense.forward(x_dense.clone()))),
-        auto: Some((Box::new(move || boxed(auto.forward(x_auto.clone()))), path)),
-        work,
+        sparse: call(&x, move |x| sparse.forward(x)),
+        dense: call(&x, move |x| dense.forward(x)),
+        auto: Some((call(&x, move |x| auto.forward(x)), path)),
+        work: weights.work(rows),
         check: Box::new(move || {
-            let y = checked.forward(x_check);
+            let y = checked.forward(x);
             let mut oracle = Oracle { weights, input, rounding, hidden: vec![Vec::new(); rows] };
             // One element needs a row of the hidden layer, so few rows are checked.
             let terms = oracle.weights.gate.pattern.value_count();
             Sample::of(&y, terms).compare(|m, n| oracle.element(m, n))
         }),
     })
+}
+
+fn mlp(layers: [BlockSparseLinear; 3], strategy: Strategy) -> BlockSparseGatedMlp {
+    let [gate, up, down] = layers.map(|layer| layer.with_strategy(strategy));
+    BlockSparseGatedMlp::new(gate, up, down)
 }
 
 struct Weights {
@@ -80,24 +84,12 @@ impl Weights {
         })
     }
 
-    fn dense(&self, device: &Device) -> Dense {
-        let linear = |weight: &Weight| Linear {
-            weight: Param::from_tensor(weight.dense(device)),
-            bias: None,
-        };
-        Dense { gate: linear(&self.gate), up: linear(&self.up), down: linear(&self.down) }
-    }
-
-    fn sparse(&self, device: &Device, strategy: Strategy) -> BlockSparseGatedMlp {
-        let layer = |weight: &Weight| {
-            let packed = BlockSparseWeight::new(weight.values(device), weight.pattern.clone());
-            BlockSparseLinear::new(packed, None).with_strategy(strategy)
-        };
-        BlockSparseGatedMlp::new(layer(&self.gate), layer(&self.up), layer(&self.down))
+    fn all(&self) -> [&Weight; 3] {
+        [&self.gate, &self.up, &self.down]
     }
 
     fn work(&self, rows: usize) -> Work {
-        let all = [&self.gate, &self.up, &self.down].map(|weight| weight.work(rows));
+        let all = self.all().map(|weight| weight.work(rows));
         let sum = |part: fn(&Work) -> f64| all.iter().map(part).sum();
         Work {
             kept_flops: sum(|work| work.kept_flops),
@@ -105,15 +97,6 @@ impl Weights {
             weight_bytes: sum(|work| work.weight_bytes),
         }
     }
-}
-
-fn with_strategy(mlp: BlockSparseGatedMlp, strategy: Strategy) -> BlockSparseGatedMlp {
-    let BlockSparseGatedMlp { gate, up, down, .. } = mlp;
-    BlockSparseGatedMlp::new(
-        gate.with_strategy(strategy),
-        up.with_strategy(strategy),
-        down.with_strategy(strategy),
-    )
 }
 
 struct Oracle {
@@ -143,8 +126,7 @@ impl Oracle {
     /// the gate, plus the roundings on the way.
     fn hidden(&self, m: usize, h: usize) -> (f64, f64) {
         let product = |weight: &Weight| {
-            let exact = Exact::dot(weight.column(h).map(|(k, w)| (self.input.at(m, k), w)));
-            (exact.value, self.rounding.limit(&exact))
+            bounded(self.rounding, weight.column(h).map(|(k, w)| (self.input.at(m, k), w)))
         };
         let ((gate, gate_off), (up, up_off)) =
             (product(&self.weights.gate), product(&self.weights.up));

@@ -6,11 +6,15 @@ mod step;
 
 use std::any::Any;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_blast::tuning::ProductPath;
+use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
 use burn_blast::tuning::cost::Cost;
+use burn_blast::tuning::{ProductPath, Strategy};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape, functions};
+use burn_blast_kernels::reference::{Exact, Rounding};
 use rayon::prelude::*;
 
 use crate::element::Element;
@@ -67,8 +71,7 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
 
 /// Peak memory of [`case`] and its calls in bytes.
 pub fn bytes(problem: &Problem) -> f64 {
-    let element =
-        Element::from_name(&problem.dtype).map_or(4.0, |element| element.dtype().size() as f64);
+    let element = problem.dtype.dtype().size() as f64;
     let area = problem.d_input as f64 * problem.d_output as f64;
     let packed = area * (1.0 - problem.sparsity);
     let rows = problem.rows as f64;
@@ -96,25 +99,41 @@ pub fn dense_flops(problem: &Problem) -> f64 {
     }
 }
 
+/// The exact value of a sum of products, and its error bound.
+fn bounded(rounding: Rounding, products: impl IntoIterator<Item = (f64, f64)>) -> (f64, f64) {
+    let exact = Exact::dot(products);
+    (exact.value, rounding.limit(&exact))
+}
+
 /// A block-sparse weight whose values can be re-computed one by one.
 #[derive(Clone)]
 pub struct Weight {
     /// The kept blocks.
     pub pattern: BlockPattern,
+    /// Row and column of each block.
+    blocks: Vec<(usize, usize)>,
     values: SeededValues,
     element: Element,
+    /// The values that integers stand for, if the weight was quantised.
+    dequantised: Option<Vec<f32>>,
 }
 
 impl Weight {
+    /// The weight of a problem of one layer.
+    pub fn of(problem: &Problem) -> Result<Self> {
+        Self::new([problem.d_input, problem.d_output], 1, problem)
+    }
+
     /// A weight with random blocks, scaled so that outputs are about as large as inputs.
     pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
-        let element = element(problem)?;
         let matrix = MatrixShape::new(shape[0], shape[1])?;
         let block = BlockSize::new(problem.block)?;
         let pattern = BlockPattern::random(matrix, block, 1.0 - problem.sparsity, seed);
         let kept = (shape[0] as f64 * pattern.density()).max(1.0);
+        let element = problem.dtype;
         let values = SeededValues::new(seed, f64::sqrt(3.0 / kept) as f32, element);
-        Ok(Self { pattern, values, element })
+        let blocks = pattern.blocks().collect();
+        Ok(Self { pattern, blocks, values, element, dequantised: None })
     }
 
     /// The weight at `[k, n]`, if the block is kept.
@@ -122,21 +141,36 @@ impl Weight {
         f64::from(self.value(k, n))
     }
 
+    /// Row and column of the `at`-th value of a block, if it is inside the weight.
+    pub fn position(&self, slot: usize, at: usize) -> Option<(usize, usize)> {
+        let (shape, b) = (self.pattern.shape(), self.pattern.block().get());
+        let (row, col) = self.blocks[slot];
+        let (k, n) = (row * b + at / b, col * b + at % b);
+        (k < shape.rows() && n < shape.cols()).then_some((k, n))
+    }
+
     /// The packed values on `device`.
     pub fn values(&self, device: &Device) -> Tensor<3> {
-        let (shape, b) = (self.pattern.shape(), self.pattern.block().get());
-        let blocks: Vec<(usize, usize)> = self.pattern.blocks().collect();
+        let b = self.pattern.block().get();
         let mut values = vec![0.0; self.pattern.value_count()];
-        values.par_chunks_exact_mut(b * b).zip(blocks).for_each(|(block, (row, col))| {
+        values.par_chunks_exact_mut(b * b).enumerate().for_each(|(slot, block)| {
             for (at, value) in block.iter_mut().enumerate() {
-                let (k, n) = (row * b + at / b, col * b + at % b);
                 // A block is zero outside the weight.
-                if k < shape.rows() && n < shape.cols() {
-                    *value = self.value(k, n);
-                }
+                *value = self.position(slot, at).map_or(0.0, |(k, n)| self.value(k, n));
             }
         });
         upload(values, [self.pattern.nnz(), b, b], self.element, device)
+    }
+
+    /// The block-sparse layer on `device`.
+    pub fn layer(&self, device: &Device) -> BlockSparseLinear {
+        let packed = BlockSparseWeight::new(self.values(device), self.pattern.clone());
+        BlockSparseLinear::new(packed, None).with_strategy(Strategy::Sparse)
+    }
+
+    /// The dense layer on `device`.
+    pub fn linear(&self, device: &Device) -> Linear {
+        Linear { weight: Param::from_tensor(self.dense(device).detach()), bias: None }
     }
 
     /// The dense weight on `device`.
@@ -146,26 +180,15 @@ impl Weight {
 
     /// `(k, w[k, n])` of the kept blocks of a column.
     pub fn column(&self, n: usize) -> impl Iterator<Item = (usize, f64)> {
-        self.column_slots(n).map(move |(_, k)| (k, self.at(k, n)))
-    }
-
-    /// The same as [`column`](Self::column), with other packed values of the same blocks.
-    pub fn column_of<'a>(
-        &'a self,
-        packed: &'a [f32],
-        n: usize,
-    ) -> impl Iterator<Item = (usize, f64)> + 'a {
-        let b = self.pattern.block().get();
-        let value = move |slot: usize, k: usize| packed[slot * b * b + k % b * b + n % b];
-        self.column_slots(n).map(move |(slot, k)| (k, f64::from(value(slot, k))))
-    }
-
-    /// Slot of the block and row `k` of every kept element of a column.
-    fn column_slots(&self, n: usize) -> impl Iterator<Item = (usize, usize)> {
         let (b, col) = (self.pattern.block().get(), n / self.pattern.block().get());
         let slots = self.pattern.col_ptr()[col] as usize..self.pattern.col_ptr()[col + 1] as usize;
         let (rows, row_idx) = (self.pattern.shape().rows(), self.pattern.row_idx());
-        slots.flat_map(move |slot| span(row_idx[slot], b, rows).map(move |k| (slot, k)))
+        let positions =
+            slots.flat_map(move |slot| span(row_idx[slot], b, rows).map(move |k| (slot, k)));
+        positions.map(move |(slot, k)| match &self.dequantised {
+            Some(packed) => (k, f64::from(packed[slot * b * b + k % b * b + n % b])),
+            None => (k, self.at(k, n)),
+        })
     }
 
     /// `(n, w[k, n])` of the kept blocks of a row.
@@ -202,9 +225,8 @@ pub struct Input {
 
 impl Input {
     /// Values between -1 and 1.
-    pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Result<Self> {
-        let element = element(problem)?;
-        Ok(Self { shape, values: SeededValues::new(seed, 1.0, element), element })
+    pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Self {
+        Self { shape, values: SeededValues::new(seed, 1.0, problem.dtype), element: problem.dtype }
     }
 
     /// The element at `[row, col]`.
@@ -225,9 +247,13 @@ pub fn boxed<T: Any + Send>(result: T) -> AnyOutput {
     Box::new(result)
 }
 
-fn element(problem: &Problem) -> Result<Element> {
-    Element::from_name(&problem.dtype)
-        .with_context(|| format!("{} is not a data type of this benchmark", problem.dtype))
+/// A call of `forward` on an input.
+fn call<const D: usize>(
+    x: &Tensor<2>,
+    forward: impl Fn(Tensor<2>) -> Tensor<D> + Send + 'static,
+) -> Call {
+    let x = x.clone();
+    Box::new(move || boxed(forward(x.clone())))
 }
 
 fn upload<const D: usize>(

@@ -1,16 +1,15 @@
 //! A whole training step of one layer.
 
 use anyhow::{Context, Result};
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use burn_blast::module::{BlockSparseLinear, BlockSparseWeight};
+use burn_blast::module::BlockSparseLinear;
 use burn_blast::tuning::Strategy;
-use burn_blast_kernels::reference::{Exact, Rounding};
+use burn_blast_kernels::reference::Rounding;
 
-use super::product::{Positions, by_slot};
-use super::{Call, Case, Input, Weight, Work, boxed};
+use super::{Call, Case, Input, Weight, Work, bounded, boxed};
 use crate::check::Sample;
 use crate::record::Problem;
 
@@ -25,19 +24,18 @@ const EPSILON: f64 = 1e-5;
 /// Forward, both gradients and an AdamW step. The loss is the sum of the outputs.
 pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let device = device.clone().autodiff();
-    let weight = Weight::new([problem.d_input, problem.d_output], 1, problem)?;
-    let input = Input::new([problem.rows, problem.d_input], 2, problem)?;
+    let weight = Weight::of(problem)?;
+    let input = Input::new([problem.rows, problem.d_input], 2, problem);
     let x = input.tensor(&device).require_grad();
-    let packed = BlockSparseWeight::new(weight.values(&device), weight.pattern.clone());
-    let sparse = BlockSparseLinear::new(packed, None).with_strategy(Strategy::Sparse);
+    let sparse = weight.layer(&device);
     let auto = sparse.clone().with_strategy(Strategy::Auto);
     let path = auto.path(problem.rows).path;
-    let dense = Linear { weight: Param::from_tensor(weight.dense(&device).detach()), bias: None };
+    let dense = weight.linear(&device);
     let one = weight.work(problem.rows);
     // Three products, but the weight is counted once.
     let work = Work { kept_flops: 3.0 * one.kept_flops, dense_flops: 3.0 * one.dense_flops, ..one };
     let (checked, x_check, rows) = (sparse.clone(), x.clone(), problem.rows);
-    let rounding = super::element(problem)?.rounding();
+    let rounding = problem.dtype.rounding();
     Ok(Case {
         sparse: call(sparse, x.clone(), BlockSparseLinear::forward),
         auto: Some((call(auto, x.clone(), BlockSparseLinear::forward), path)),
@@ -91,10 +89,10 @@ impl Oracle {
         let values = layer.weight.values();
         let mut grads = layer.forward(x.clone()).sum().backward();
         let dx = x.grad_remove(&mut grads).context("the input has no gradient")?;
-        let dv = by_slot(values.grad(&grads).context("the weight has no gradient")?);
+        let dv = values.grad(&grads).context("the weight has no gradient")?.flatten(1, 2);
         let grads = GradientsParams::from_grads(grads, &layer);
         let stepped = AdamWConfig::new().init().step(LEARNING_RATE, layer, grads);
-        let after = by_slot(stepped.weight.values().inner());
+        let after = stepped.weight.values().inner().flatten(1, 2);
         let worst =
             [self.input_gradient(&dx)?, self.weight_gradient(&dv)?, self.values(&dv, &after)?];
         Ok(worst.into_iter().fold(0.0, f64::max))
@@ -103,33 +101,28 @@ impl Oracle {
     /// The gradient of the sum of the outputs is 1 everywhere.
     fn input_gradient(&self, dx: &Tensor<2>) -> Result<f64> {
         let sample = Sample::of(dx, self.weight.pattern.shape().cols());
-        let worst = sample.compare(|_, k| {
-            let exact = Exact::dot(self.weight.row(k).map(|(_, w)| (1.0, w)));
-            (exact.value, self.rounding.limit(&exact))
-        });
+        let worst = sample
+            .compare(|_, k| bounded(self.rounding, self.weight.row(k).map(|(_, w)| (1.0, w))));
         worst.context("the input gradient is wrong")
     }
 
     fn weight_gradient(&self, dv: &Tensor<2>) -> Result<f64> {
-        let positions = Positions::of(&self.weight);
         let worst = Sample::of(dv, self.rows).compare(|slot, at| {
-            let exact = match positions.inside(slot, at) {
-                Some((k, _)) => Exact::dot((0..self.rows).map(|m| (self.input.at(m, k), 1.0))),
-                None => Exact::dot(std::iter::empty()),
-            };
-            (exact.value, self.rounding.limit(&exact))
+            let column = self.weight.position(slot, at).map(|(k, _)| k).into_iter();
+            let terms =
+                column.flat_map(|k| (0..self.rows).map(move |m| (self.input.at(m, k), 1.0)));
+            bounded(self.rounding, terms)
         });
         worst.context("the weight gradient is wrong")
     }
 
     /// In its first step AdamW moves against the gradient by `g / (|g| + ε)`, and decays the weight.
     fn values(&self, dv: &Tensor<2>, after: &Tensor<2>) -> Result<f64> {
-        let positions = Positions::of(&self.weight);
         // The same shape and number of terms select the same elements.
         let mut gradients = Sample::of(dv, self.rows).values()?.into_iter();
         let worst = Sample::of(after, self.rows).compare(|slot, at| {
             let g = gradients.next().map_or(f64::NAN, f64::from);
-            let w = positions.inside(slot, at).map_or(0.0, |(k, n)| self.weight.at(k, n));
+            let w = self.weight.position(slot, at).map_or(0.0, |(k, n)| self.weight.at(k, n));
             let delta = LEARNING_RATE * g / (g.abs() + EPSILON);
             let value = w - LEARNING_RATE * WEIGHT_DECAY * w - delta;
             // About ten roundings, of the update and of the weight.
