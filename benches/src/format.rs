@@ -97,6 +97,11 @@ pub fn ratio(value: f64) -> String {
     if value.is_finite() { format!("{}×", figures(value)) } else { NOTHING.into() }
 }
 
+/// A tick of a ratio.
+pub fn short_ratio(value: f64) -> String {
+    format!("{}×", round(value))
+}
+
 /// Median and quartiles of a ratio.
 pub fn ratio_quartiles(spread: &Quartiles) -> String {
     format!("{} ({}–{})", ratio(spread.median), figures(spread.low), figures(spread.high))

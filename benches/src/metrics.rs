@@ -5,7 +5,7 @@ use std::hash::Hash;
 
 use burn_blast::tuning;
 
-use crate::record::{Limit, Measured, Run};
+use crate::record::{Limit, Measured, Peak};
 
 /// `Auto` counts as slower when its time divided by the dense time is above this. Two medians of one machine differ by a
 /// few percent without a cause.
@@ -55,8 +55,8 @@ pub fn compression(sparsity: f64) -> Option<f64> {
 }
 
 /// A limit measured in the same run.
-pub fn peak(run: &Run, limit: Limit) -> Option<f64> {
-    run.peaks.iter().find(|peak| peak.limit == limit).and_then(|peak| positive(peak.rate))
+pub fn peak(peaks: &[Peak], limit: Limit) -> Option<f64> {
+    peaks.iter().find(|peak| peak.limit == limit).and_then(|peak| positive(peak.rate))
 }
 
 /// Groups in order of first appearance.

@@ -144,6 +144,11 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
+    /// All three, in rising order.
+    pub fn all(self) -> [f64; 3] {
+        [self.low, self.median, self.high]
+    }
+
     /// Quartiles of at least one value.
     ///
     /// # Panics

@@ -1,112 +1,92 @@
-//! Results as a table in the terminal.
+//! Machines and results as tables, in the terminal and on the page.
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::catalogue::verb_name;
-use crate::format::{percent, rate, ratio_quartiles, seconds};
-use crate::record::{Clock, Limit, Machine, Measured, Peak, Problem};
+use crate::format::{self, NOTHING};
+use crate::metrics::{bandwidth, equivalent_rate, kept_rate, peak, positive};
+use crate::record::{Clock, Limit, Machine, Measured, Peak, Quartiles};
 
-const HEADER: [&str; 15] = [
-    "model",
-    "verb",
-    "rows",
-    "weight",
-    "block",
-    "removed",
-    "type",
-    "sparse",
-    "dense",
-    "auto",
-    "speed-up (quartiles)",
-    "kept",
-    "dense-equivalent",
-    "weight",
-    "of peak",
+/// Name and text of a property of a machine; the text is empty if the machine has none.
+type Fact = (&'static str, fn(&Machine, &[Peak]) -> String);
+
+/// The properties of a machine.
+pub const FACTS: [Fact; 12] = [
+    ("device", |machine, _| machine.device.clone()),
+    ("backend", |machine, _| machine.backend.clone()),
+    ("driver", |machine, _| machine.driver.clone()),
+    ("SIMD", |machine, _| machine.simd.join(", ")),
+    ("threads", |machine, _| machine.threads.to_string()),
+    ("features", |machine, _| machine.features.join(", ")),
+    ("best dense f32", |_, peaks| rate(peaks, Limit::DenseF32, "FLOP/s")),
+    ("reading memory", |_, peaks| rate(peaks, Limit::Read, "B/s")),
+    ("clock", |machine, _| match machine.clock {
+        Clock::Wall => "the host's clock".to_owned(),
+        Clock::Device => "the device's own time stamps".to_owned(),
+    }),
+    ("commit", |machine, _| machine.commit.clone()),
+    ("date", |machine, _| machine.date.clone()),
+    ("command", |machine, _| machine.command.clone()),
 ];
 
-/// Columns of text; the others hold numbers.
-const TEXT: [usize; 3] = [0, 1, 6];
+/// Heading and cell of a result, beside the limits of its device.
+type Column = (&'static str, fn(&Measured, &[Peak]) -> String);
 
-/// Machine, clock and limits of the device.
-pub fn header(machine: &Machine, peaks: &[Peak]) -> String {
-    let Machine { device, driver, backend, simd, threads, commit, features, date, .. } = machine;
-    let clock = match machine.clock {
-        Clock::Wall => "the host's clock",
-        Clock::Device => "the device's own time stamps",
-    };
-    let facts = [
-        device.clone(),
-        driver.clone(),
-        backend.clone(),
-        simd.join(" "),
-        format!("{threads} threads"),
-        features.join(" "),
-        if commit.is_empty() { String::new() } else { format!("commit {commit}") },
-        date.clone(),
-    ];
-    let facts: Vec<String> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
-    let mut text = format!("{}\ntimed by {clock}\n", facts.join(", "));
-    for peak in peaks {
-        text += &match peak.limit {
-            Limit::DenseF32 => {
-                format!("fastest dense f32 product: {}\n", rate(peak.rate, "FLOP/s"))
-            }
-            Limit::Read => format!("reading memory: {}\n", rate(peak.rate, "B/s")),
-        };
-    }
-    text
+/// The columns of a table of results; all but the first hold numbers.
+pub const COLUMNS: [Column; 13] = [
+    ("problem", |result, _| format::id(&result.problem)),
+    ("rounds", |result, _| result.rounds.to_string()),
+    ("sparse (quartiles)", |result, _| time(&result.sparse)),
+    ("dense (quartiles)", |result, _| time(&result.dense)),
+    ("Auto (quartiles)", |result, _| result.auto.as_ref().map_or(NOTHING.into(), time)),
+    ("path", |result, _| result.auto_path.clone().unwrap_or_else(|| NOTHING.into())),
+    ("speed-up (quartiles)", |result, _| format::ratio_quartiles(&result.speedup)),
+    ("GFLOP/s on kept blocks", |result, _| giga(kept_rate(result))),
+    ("GFLOP/s dense-equivalent", |result, _| giga(equivalent_rate(result))),
+    ("GB/s of weight", |result, _| giga(bandwidth(result))),
+    ("of dense f32 peak", |result, peaks| fraction(kept_rate(result), peaks, Limit::DenseF32)),
+    ("of read peak", |result, peaks| fraction(bandwidth(result), peaks, Limit::Read)),
+    ("error over bound", |result, _| format::figures(result.error)),
+];
+
+/// The cells of a result.
+pub fn row(result: &Measured, peaks: &[Peak]) -> Vec<String> {
+    COLUMNS.iter().map(|(_, cell)| cell(result, peaks)).collect()
 }
 
-/// One row per problem.
+/// Machine, clock and limits of the device, for the terminal.
+pub fn header(machine: &Machine, peaks: &[Peak]) -> String {
+    let facts = FACTS.iter().map(|(name, fact)| (name, fact(machine, peaks)));
+    let known = facts.filter(|(_, text)| !text.is_empty());
+    known.map(|(name, text)| format!("{name}: {text}\n")).collect()
+}
+
+/// One row per problem, for the terminal.
 pub fn table(results: &[Measured], peaks: &[Peak]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(HEADER);
+    table.set_header(COLUMNS.map(|(name, _)| name));
     table.add_rows(results.iter().map(|result| row(result, peaks)));
-    for (at, column) in table.column_iter_mut().enumerate() {
-        if !TEXT.contains(&at) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
 }
 
-fn row(result: &Measured, peaks: &[Peak]) -> [String; 15] {
-    let Problem { model, verb, rows, d_input, d_output, block, sparsity, dtype, cold } =
-        &result.problem;
-    let sparse = result.sparse.median;
-    let auto = match (&result.auto, &result.auto_path) {
-        (Some(auto), Some(path)) => format!("{} ({path})", seconds(auto.median)),
-        _ => String::new(),
-    };
-    [
-        model.clone(),
-        verb_name(*verb),
-        if *cold { format!("{rows} cold") } else { rows.to_string() },
-        format!("{d_input}×{d_output}"),
-        block.to_string(),
-        percent(*sparsity),
-        dtype.to_string(),
-        seconds(sparse),
-        seconds(result.dense.median),
-        auto,
-        ratio_quartiles(&result.speedup),
-        rate(result.kept_flops / sparse, "FLOP/s"),
-        rate(result.dense_flops / sparse, "FLOP/s"),
-        rate(result.weight_bytes / sparse, "B/s"),
-        of_peak(result, peaks),
-    ]
+fn rate(peaks: &[Peak], limit: Limit, unit: &str) -> String {
+    peak(peaks, limit).map_or("not measured".into(), |value| format::rate(value, unit))
 }
 
-/// Fraction of the nearer limit of the device.
-fn of_peak(result: &Measured, peaks: &[Peak]) -> String {
-    let sparse = result.sparse.median;
-    let fractions = peaks.iter().map(|peak| match peak.limit {
-        Limit::DenseF32 => (result.kept_flops / sparse / peak.rate, "FLOP/s"),
-        Limit::Read => (result.weight_bytes / sparse / peak.rate, "B/s"),
-    });
-    let nearest = fractions.max_by(|a, b| a.0.total_cmp(&b.0));
-    nearest.map_or(String::new(), |(fraction, unit)| format!("{} of {unit}", percent(fraction)))
+fn time(spread: &Quartiles) -> String {
+    positive(spread.median).map_or(NOTHING.into(), |_| format::seconds_quartiles(spread))
+}
+
+fn giga(rate: Option<f64>) -> String {
+    rate.map_or(NOTHING.into(), |rate| format::figures(rate / 1e9))
+}
+
+fn fraction(rate: Option<f64>, peaks: &[Peak], limit: Limit) -> String {
+    let fraction = rate.zip(peak(peaks, limit)).map(|(rate, peak)| rate / peak);
+    fraction.map_or(NOTHING.into(), format::percent)
 }
 
 #[cfg(test)]
@@ -119,8 +99,7 @@ mod tests {
         let peaks =
             [Peak { limit: Limit::DenseF32, rate: 1e11 }, Peak { limit: Limit::Read, rate: 1e10 }];
         let text = table(&[fixtures::measured(0.9, 4.0)], &peaks);
-        for part in
-            ["2048×8192", "90 %", "20.0 ms", "80.0 ms", "4.00× (3.60–4.40)", "42.9 % of FLOP/s"]
+        for part in ["2048 × 8192", "90 %", "20.0 ms", "80.0 ms", "4.00× (3.60–4.40)", "42.9 %"]
         {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
@@ -129,7 +108,9 @@ mod tests {
     #[test]
     fn the_header_names_machine_clock_and_limits() {
         let text = header(&fixtures::machine(), &[Peak { limit: Limit::Read, rate: 9.5e9 }]);
-        for part in ["Abacus 9000, flex, avx2, 2 threads, commit", "host's clock", "9.50 GB/s"] {
+        for part in
+            ["Abacus 9000", "flex", "avx2", "threads: 2", "commit: 0", "host's clock", "9.50 GB/s"]
+        {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
     }

@@ -76,8 +76,7 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
     let mut all = vec![(root.join(PICTURE), result.svg)];
     for (name, blocks) in files {
         let path = root.join(name);
-        let mut text = fs::read_to_string(&path)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
+        let mut text = read_text(&path)?;
         for (block, content) in blocks {
             text = replace(&text, block, &content).with_context(|| format!("in {name}"))?;
         }
@@ -105,23 +104,20 @@ fn record(name: &str) -> PathBuf {
     root().join("benches/record").join(name)
 }
 
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
 /// A record that is one JSON value.
 fn read_json<T: DeserializeOwned>(name: &str) -> Result<T> {
-    let path = record(name);
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
+    serde_json::from_str(&read_text(&record(name))?).with_context(|| format!("in {name}"))
 }
 
 /// A record of JSON lines.
 fn read_lines<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
-    let path = record(name);
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
-    text.lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("in {}", path.display()))
+    let lines = read_text(&record(name))?;
+    let values: Result<_, _> = lines.lines().map(serde_json::from_str).collect();
+    values.with_context(|| format!("in {name}"))
 }
 
 #[cfg(test)]

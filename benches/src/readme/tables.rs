@@ -39,8 +39,11 @@ const COLUMNS: [(usize, bool); 3] = [(256, false), (16, false), (1, true)];
 const PEER_SPARSITY: [u32; 5] = [10, 50, 70, 80, 90];
 
 /// A Markdown table.
-fn table(header: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+fn table(header: &[impl AsRef<str>], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    fn line(cells: &[impl AsRef<str>]) -> String {
+        let cells: Vec<&str> = cells.iter().map(AsRef::as_ref).collect();
+        format!("| {} |\n", cells.join(" | "))
+    }
     let rule = format!("|{}\n", "---|".repeat(header.len()));
     let rows: String = rows.into_iter().map(|row| line(&row)).collect();
     line(header) + &rule + &rows
@@ -93,7 +96,7 @@ pub fn products() -> Result<String> {
     let others = verbs.map(|verb| find(&run, verb, 256, false, 90).map(cell));
     let others = others.into_iter().collect::<Option<Vec<_>>>();
     let others = others.with_context(|| format!("{QUICK} has no results of all verbs"))?;
-    let others = table(&verbs.map(|verb| format::verb(verb).to_owned()), [others]);
+    let others = table(&verbs.map(format::verb), [others]);
     Ok(format!(
         "Forward product of one layer of 2048 × 8192 in blocks of 64, `f32`: median time, and speed-up over Burn's dense\n\
          layer. On {}.\n\n{forward}\nOther operations of this layer, with 90 % of the blocks removed and 256 rows:\n\n\
@@ -157,7 +160,7 @@ fn peer_row(
 
 /// Validation loss of `pretrain` at several sparsities.
 pub fn losses() -> Result<String> {
-    let header = ["blocks removed", "dense", "block-sparse", "difference"].map(str::to_owned);
+    let header = ["blocks removed", "dense", "block-sparse", "difference"];
     let mut rows = Vec::new();
     for file in LOSSES {
         let Pretrain { validation_loss, gap_percent, sparsity, .. } = read_json(file)?;
@@ -220,7 +223,7 @@ pub fn recover() -> Result<String> {
             checkpoint.decode.cell(),
         ]
     });
-    Ok(table(&header.map(str::to_owned), rows))
+    Ok(table(&header, rows))
 }
 
 /// How a checkpoint was made, by its name in the record.

@@ -3,16 +3,10 @@
 use super::context::Context;
 use super::html::{self, Section};
 use super::scale::{Kind, Scale};
-use super::svg::{Anchor, Frame, Svg, WIDTH};
+use super::svg::{Anchor, BOTTOM, Frame, HEIGHT, LEFT, RIGHT, Svg, TOP};
 use crate::format;
 use crate::metrics::{AUTO_SLACK, auto_over_dense, positive};
 use crate::record::{Measured, Run};
-
-const HEIGHT: f64 = 310.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = WIDTH - 14.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = HEIGHT - 42.0;
 
 /// The section: one plot per machine, with the same axes.
 pub fn section(context: &Context) -> Section {
@@ -50,11 +44,9 @@ fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
 fn plot(name: &str, run: &Run, mut frame: Frame) -> Option<String> {
     points(run).next()?;
     losing(&mut frame);
-    let tick = |value: f64| (value, format!("{}×", format::round(value)));
-    let ticks: Vec<_> = frame.x.ticks(34.0).into_iter().map(tick).collect();
+    let ticks = frame.x.labels(34.0, format::short_ratio);
     frame.x_axis(&ticks, "speed-up of the sparse path over dense");
-    let ticks: Vec<_> = frame.y.ticks(20.0).into_iter().map(tick).collect();
-    frame.y_axis(&ticks, "speed of Auto over faster path");
+    frame.y_axis(format::short_ratio, "speed of Auto over faster path");
     frame.rule(1.0);
     for (x, y, result) in points(run) {
         let Some(point) = frame.at(x, y) else { continue };

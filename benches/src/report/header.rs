@@ -3,8 +3,9 @@
 use super::context::Context;
 use super::html;
 use crate::format::{self, count};
-use crate::metrics::{AUTO_SLACK, auto_over_dense, peak, speedup};
-use crate::record::{Limit, Machine, Run};
+use crate::metrics::{AUTO_SLACK, auto_over_dense, speedup};
+use crate::record::Run;
+use crate::table::FACTS;
 
 /// Title, what was measured, outcome and machines.
 pub fn header(context: &Context) -> String {
@@ -74,42 +75,15 @@ fn outcome_row(name: String, run: &Run) -> Vec<String> {
 
 /// A column per machine.
 fn machines(context: &Context) -> String {
-    type Field = (&'static str, fn(&Run) -> String);
-    let fields: [Field; 11] = [
-        ("device", |run| run.machine.device.clone()),
-        ("backend", |run| run.machine.backend.clone()),
-        ("driver", |run| run.machine.driver.clone()),
-        ("SIMD", |run| run.machine.simd.join(", ")),
-        ("threads", |run| run.machine.threads.to_string()),
-        ("features", |run| run.machine.features.join(", ")),
-        ("best dense f32", |run| rate(run, Limit::DenseF32, "FLOP/s")),
-        ("reading memory", |run| rate(run, Limit::Read, "B/s")),
-        ("commit", |run| run.machine.commit.clone()),
-        ("date", |run| run.machine.date.clone()),
-        ("command", |run| run.machine.command.clone()),
-    ];
-    let names: Vec<String> = (0..context.runs.len()).map(|index| short(context, index)).collect();
-    let columns: Vec<&str> = [""].into_iter().chain(names.iter().map(String::as_str)).collect();
-    let rows = fields.iter().map(|(name, field)| {
-        let values = context
-            .runs
-            .iter()
-            .map(field)
-            .map(|v| if v.is_empty() { format::NOTHING.into() } else { v });
-        [name.to_string()].into_iter().chain(values).collect()
-    });
-    if context.runs.is_empty() { String::new() } else { html::table(&columns, 0..0, rows) }
-}
-
-fn short(context: &Context, index: usize) -> String {
-    let Machine { backend, .. } = &context.runs[index].machine;
-    if context.runs.len() > 1 {
-        format!("{}: {backend}", super::context::letter(index))
-    } else {
-        "machine".into()
+    if context.runs.is_empty() {
+        return String::new();
     }
-}
-
-fn rate(run: &Run, limit: Limit, unit: &str) -> String {
-    peak(run, limit).map_or("not measured".into(), |value| format::rate(value, unit))
+    let tags: Vec<String> = (0..context.runs.len()).map(|index| context.tag(index)).collect();
+    let columns: Vec<&str> = [""].into_iter().chain(tags.iter().map(String::as_str)).collect();
+    let rows = FACTS.iter().map(|(name, fact)| {
+        let texts = context.runs.iter().map(|run| fact(&run.machine, &run.peaks));
+        let known = texts.map(|text| if text.is_empty() { format::NOTHING.into() } else { text });
+        [name.to_string()].into_iter().chain(known).collect()
+    });
+    html::table(&columns, 0..0, rows)
 }

@@ -4,16 +4,21 @@ use super::context::Context;
 use super::html::{self, Section};
 use crate::format;
 use crate::metrics::{AUTO_SLACK, auto_over_dense, speedup};
-use crate::record::Measured;
+use crate::record::{Measured, Run};
+use crate::table;
 
-/// A result and the short name of its run.
-type Named<'a> = (String, &'a Measured);
+/// A result, its run, and the short name of the run.
+type Named<'a> = (String, &'a Run, &'a Measured);
+
+/// A problem on which dense is faster: how much is lost, and where.
+type Loss<'a> = (f64, &'a Named<'a>);
 
 /// The section: three lists with their lengths, and a sentence for an empty list.
 pub fn section(context: &Context) -> Section {
     let all: Vec<Named> = (0..context.runs.len())
         .flat_map(|index| {
-            context.runs[index].results.iter().map(move |result| (context.tag(index), result))
+            let run = &context.runs[index];
+            run.results.iter().map(move |result| (context.tag(index), run, result))
         })
         .collect();
     let body =
@@ -23,19 +28,28 @@ pub fn section(context: &Context) -> Section {
 }
 
 /// Results for which `loss` returns a number, largest first.
-fn worst<'a>(all: &'a [Named<'a>], loss: impl Fn(&Measured) -> Option<f64>) -> Vec<&'a Named<'a>> {
-    let mut ranked: Vec<_> = all.iter().filter_map(|named| Some((loss(named.1)?, named))).collect();
+fn worst<'a>(all: &'a [Named<'a>], loss: impl Fn(&Measured) -> Option<f64>) -> Vec<Loss<'a>> {
+    let mut ranked: Vec<_> = all.iter().filter_map(|named| Some((loss(named.2)?, named))).collect();
     ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    ranked.into_iter().map(|(_, named)| named).collect()
+    ranked
 }
 
-fn list(title: &str, none: &str, slower: &[&Named], table: impl FnOnce() -> String) -> String {
+/// A table of the results with a column that says what is lost; `none` if there are no results.
+fn list(title: &str, none: &str, losses: &[Loss], why: &str, text: fn(&Loss) -> String) -> String {
     let heading = html::heading(3, title);
-    if slower.is_empty() { format!("{heading}<p>{none}</p>\n") } else { heading + &table() }
+    if losses.is_empty() {
+        return format!("{heading}<p>{none}</p>\n");
+    }
+    let columns = [&["machine", why][..], &table::COLUMNS.map(|(name, _)| name)].concat();
+    let rows = losses.iter().map(|loss| {
+        let (name, run, result) = loss.1;
+        [vec![name.clone(), text(loss)], table::row(result, &run.peaks)].concat()
+    });
+    heading + &html::table(&columns, 3..columns.len(), rows)
 }
 
 fn auto(all: &[Named]) -> String {
-    let chosen = all.iter().filter(|(_, result)| auto_over_dense(result).is_some()).count();
+    let chosen = all.iter().filter(|(.., result)| auto_over_dense(result).is_some()).count();
     let loss = |result: &Measured| auto_over_dense(result).filter(|ratio| *ratio > AUTO_SLACK);
     let slower = worst(all, loss);
     let slack = format::percent(AUTO_SLACK - 1.0);
@@ -46,76 +60,34 @@ fn auto(all: &[Named]) -> String {
     } else {
         format!("None: Auto is never more than {slack} slower than dense.")
     };
-    list(&title, &none, &slower, || {
-        let columns = ["problem", "Auto over dense", "Auto", "dense", "sparse", "path", "machine"];
-        html::table(&columns, 1..5, slower.iter().map(|(name, result)| auto_row(name, result)))
-    })
-}
-
-fn auto_row(name: &str, result: &Measured) -> Vec<String> {
-    let path = result.auto_path.clone().unwrap_or_else(|| format::NOTHING.into());
-    let ratio = auto_over_dense(result).map_or(format::NOTHING.into(), format::ratio);
-    let auto = result.auto.map_or(f64::NAN, |auto| auto.median);
-    let times = [auto, result.dense.median, result.sparse.median].map(format::seconds);
-    let [auto, dense, sparse] = times;
-    vec![format::id(&result.problem), ratio, auto, dense, sparse, path, name.into()]
+    list(&title, &none, &slower, "Auto over dense", |(loss, _)| format::ratio(*loss))
 }
 
 fn sparse(all: &[Named]) -> String {
-    let compared = all.iter().filter(|(_, result)| speedup(result).is_some()).count();
-    let slower =
-        worst(all, |result| speedup(result).filter(|ratio| *ratio < 1.0).map(|ratio| 1.0 / ratio));
+    let compared = all.iter().filter(|(.., result)| speedup(result).is_some()).count();
+    let loss = |result: &Measured| speedup(result).filter(|ratio| *ratio < 1.0).map(f64::recip);
+    let slower = worst(all, loss);
     let title = format!("The sparse path is slower than dense: {} of {compared}", slower.len());
     let none = if compared == 0 {
         "No problem could be compared."
     } else {
         "None: the sparse path is at least as fast as dense on every problem."
     };
-    list(&title, none, &slower, || {
-        let columns = ["problem", "speed-up (quartiles)", "sparse", "dense", "Auto", "machine"];
-        html::table(&columns, 1..5, slower.iter().map(|(name, result)| sparse_row(name, result)))
-    })
-}
-
-fn sparse_row(name: &str, result: &Measured) -> Vec<String> {
-    let auto = result.auto.map_or(format::NOTHING.into(), |auto| {
-        format!(
-            "{}, {}",
-            format::seconds(auto.median),
-            result.auto_path.as_deref().unwrap_or("path unknown")
-        )
-    });
-    let times = [result.sparse.median, result.dense.median].map(format::seconds);
-    let [sparse, dense] = times;
-    vec![
-        format::id(&result.problem),
-        format::ratio_quartiles(&result.speedup),
-        sparse,
-        dense,
-        auto,
-        name.into(),
-    ]
+    list(&title, none, &slower, "sparse over dense", |(loss, _)| format::ratio(*loss))
 }
 
 /// Results without a ratio, or with an error at or above its bound.
 fn unusable(all: &[Named]) -> String {
-    let wrong = |result: &Measured| result.error.is_nan() || result.error >= 1.0;
+    fn wrong(result: &Measured) -> bool {
+        result.error.is_nan() || result.error >= 1.0
+    }
     let loss = |result: &Measured| (speedup(result).is_none() || wrong(result)).then_some(0.0);
-    let slower = worst(all, loss);
-    if slower.is_empty() {
+    let broken = worst(all, loss);
+    if broken.is_empty() {
         return String::new();
     }
-    let title = format!("Unusable results: {} of {}", slower.len(), all.len());
-    let rows = slower.iter().map(|(name, result)| {
-        let reason =
-            if wrong(result) { "error at or above its bound" } else { "no time or no ratio" };
-        vec![
-            format::id(&result.problem),
-            reason.into(),
-            format::figures(result.error),
-            name.clone(),
-        ]
-    });
-    html::heading(3, &title)
-        + &html::table(&["problem", "reason", "error over bound", "machine"], 2..3, rows)
+    let title = format!("Unusable results: {} of {}", broken.len(), all.len());
+    list(&title, "", &broken, "reason", |(_, (.., result))| {
+        if wrong(result) { "error at or above its bound" } else { "no time or no ratio" }.into()
+    })
 }

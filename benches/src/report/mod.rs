@@ -11,7 +11,6 @@ mod dot_plot;
 mod header;
 mod html;
 mod losses;
-mod results;
 mod roofline;
 mod scale;
 mod speedup;
@@ -20,7 +19,9 @@ mod svg;
 mod tests;
 mod verbs;
 
+use crate::format::count;
 use crate::record::Run;
+use crate::table;
 use context::Context;
 use html::Section;
 
@@ -54,7 +55,22 @@ fn sections(context: &Context) -> Vec<Section> {
             verbs::section(context),
             auto::section(context),
             losses::section(context),
-            results::section(context),
+            results(context),
         ])
         .collect()
+}
+
+/// All results: a collapsed table per machine.
+fn results(context: &Context) -> Section {
+    let filled = context.named().filter(|(_, run)| !run.results.is_empty());
+    let tables = filled.map(|(name, run)| {
+        let rows = run.results.iter().map(|result| table::row(result, &run.peaks));
+        let columns = table::COLUMNS.map(|(name, _)| name);
+        let table = html::table(&columns, 1..columns.len(), rows);
+        html::details(&format!("{name}: {}", count(run.results.len(), "result")), false, &table)
+    });
+    let lead = "Medians of a call with quartiles over rounds. FLOPs are counted on the kept blocks or, dense-equivalent, \
+                on the whole weight. Peaks are measured in the same run. The error is the largest one divided by its \
+                bound, against the f64 oracle before timing; above 1 the run fails.";
+    Section { id: "results", title: "All results", lead: lead.into(), body: tables.collect() }
 }

@@ -4,16 +4,10 @@ use super::context::{self, Context};
 use super::dot_plot::{Dot, DotPlot, DotRow};
 use super::html::{self, Section};
 use super::scale::{Kind, Scale};
-use super::svg::{Anchor, Frame, Svg, WIDTH};
+use super::svg::{Anchor, BOTTOM, Frame, HEIGHT, LEFT, RIGHT, Svg, TOP};
 use crate::format;
 use crate::metrics::{self, bandwidth, intensity, kept_rate, peak};
 use crate::record::{Limit, Measured, Run, Verb};
-
-const HEIGHT: f64 = 310.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = WIDTH - 12.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = HEIGHT - 42.0;
 
 /// The roofline section: one plot per machine.
 pub fn section(context: &Context) -> Section {
@@ -59,21 +53,18 @@ fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
 fn plot(context: &Context, name: &str, run: &Run, x: Scale) -> Option<String> {
     points(run).next()?;
     // The axis includes the ceiling even if no problem comes near it.
-    let y = points(run).map(|(_, y, _)| y).chain(peak(run, Limit::DenseF32));
+    let y = points(run).map(|(_, y, _)| y).chain(peak(&run.peaks, Limit::DenseF32));
     let y = Scale::fit(Kind::Log, y, (BOTTOM, TOP));
     let mut frame = Frame { svg: Svg::new(HEIGHT), x, y };
-    let ticks: Vec<_> =
-        frame.x.ticks(28.0).into_iter().map(|v| (v, format::short_rate(v))).collect();
+    let ticks = frame.x.labels(28.0, format::short_rate);
     frame.x_axis(&ticks, "FLOP per byte of weight");
-    let ticks: Vec<_> =
-        frame.y.ticks(20.0).into_iter().map(|v| (v, format::short_rate(v))).collect();
-    frame.y_axis(&ticks, "FLOP/s on kept blocks");
+    frame.y_axis(format::short_rate, "FLOP/s on kept blocks");
     for (x, y, result) in points(run) {
         let Some(point) = frame.at(x, y) else { continue };
         let title = format!("{}: {}", format::id(&result.problem), format::rate(y, "FLOP/s"));
         frame.svg.mark(point, 3.2, &mark_class(context, result), &title);
     }
-    let remark = roof(&mut frame, peak(run, Limit::DenseF32), peak(run, Limit::Read));
+    let remark = roof(&mut frame, peak(&run.peaks, Limit::DenseF32), peak(&run.peaks, Limit::Read));
     let label = format!("Roofline, {name}");
     Some(html::figure("roofline", name, &frame.svg.finish(&label), remark))
 }
@@ -159,7 +150,7 @@ fn decode_plot(context: &Context, name: &str, run: &Run, results: &[&Measured]) 
             dots: results.iter().filter_map(dot).collect(),
         })
         .collect();
-    let peak = peak(run, Limit::Read);
+    let peak = peak(&run.peaks, Limit::Read);
     let plot = DotPlot {
         scale: DotPlot::fit(Kind::Linear, &rows, &[0.0, peak.unwrap_or(0.0)]),
         axis: "bytes of weight per second",

@@ -77,6 +77,11 @@ impl Scale {
         }
     }
 
+    /// [`ticks`](Self::ticks) with their labels.
+    pub fn labels(&self, gap: f64, label: fn(f64) -> String) -> Vec<(f64, String)> {
+        self.ticks(gap).into_iter().map(|value| (value, label(value))).collect()
+    }
+
     fn linear_ticks(&self, gap: f64) -> Vec<f64> {
         let (low, high) = self.domain;
         let least = (high - low) * gap / (self.range.1 - self.range.0).abs();

@@ -7,7 +7,7 @@ use super::scale::{Kind, Scale, spread};
 use super::svg::{Anchor, Frame, Point, Svg, WIDTH};
 use crate::format;
 use crate::metrics::{self, Crossover, break_even, compression, positive};
-use crate::record::{Measured, Verb};
+use crate::record::{Measured, Quartiles, Verb};
 
 const HEIGHT: f64 = 292.0;
 const LEFT: f64 = 44.0;
@@ -38,12 +38,8 @@ pub fn section(context: &Context) -> Section {
         for (_, results) in context::layers(forward) {
             body += &html::heading(4, &format::layer(&results[0].problem));
             let plots = metrics::group(results, |result| context::variant(&result.problem));
-            body += &html::grid(
-                &plots
-                    .iter()
-                    .map(|(variant, group)| plot(context, variant, group, scales))
-                    .collect::<String>(),
-            );
+            let plots = plots.iter().map(|(variant, group)| plot(context, variant, group, scales));
+            body += &html::grid(&plots.collect::<String>());
         }
     }
     let lead = "Forward products: time of Burn's dense product divided by time of the block-sparse product, against the \
@@ -58,7 +54,7 @@ pub fn section(context: &Context) -> Section {
 fn scales(results: &[&Measured]) -> (Scale, Scale) {
     let x = results.iter().filter_map(|result| compression(result.problem.sparsity));
     let y = results.iter().filter_map(|result| metrics::speedup(result).map(|_| result.speedup));
-    let ratios: Vec<f64> = y.flat_map(|ratio| [ratio.low, ratio.median, ratio.high]).collect();
+    let ratios: Vec<f64> = y.flat_map(Quartiles::all).collect();
     let highest = ratios.iter().copied().filter_map(positive).fold(1.25, f64::max);
     let y = ratios.into_iter().chain([highest, 0.8, highest.powf(-BELOW)]);
     (Scale::fit(Kind::Log, x, (LEFT, RIGHT)), Scale::fit(Kind::Log, y, (BOTTOM, TOP)))
@@ -141,9 +137,7 @@ fn axes(frame: &mut Frame, group: &[&Measured]) {
         ticks.push((value, label));
     }
     frame.x_axis(&ticks, "sparsity, %");
-    let ticks: Vec<_> =
-        frame.y.ticks(20.0).into_iter().map(|v| (v, format!("{}×", format::round(v)))).collect();
-    frame.y_axis(&ticks, "speed-up over dense");
+    frame.y_axis(format::short_ratio, "speed-up over dense");
 }
 
 /// The speed-up at equal rates: ratio = compression.

@@ -22,6 +22,13 @@ pub enum Anchor {
     End,
 }
 
+/// Height of a plot with two axes, and the ends of the axes.
+pub const HEIGHT: f64 = 310.0;
+pub const LEFT: f64 = 48.0;
+pub const RIGHT: f64 = WIDTH - 14.0;
+pub const TOP: f64 = 26.0;
+pub const BOTTOM: f64 = HEIGHT - 42.0;
+
 /// A point on the page.
 pub type Point = (f64, f64);
 
@@ -131,12 +138,12 @@ impl Frame {
     }
 
     /// Horizontal grid lines with labels at the left, and the title of the axis above them.
-    pub fn y_axis(&mut self, ticks: &[(f64, String)], title: &str) {
+    pub fn y_axis(&mut self, label: fn(f64) -> String, title: &str) {
         let (left, right) = self.x.range();
-        for (value, label) in ticks {
-            let Some(y) = self.y.at(*value) else { continue };
+        for (value, label) in self.y.labels(20.0, label) {
+            let Some(y) = self.y.at(value) else { continue };
             self.svg.line((left, y), (right, y), "grid");
-            self.svg.text((left - 6.0, y + 4.0), Anchor::End, "tick", label);
+            self.svg.text((left - 6.0, y + 4.0), Anchor::End, "tick", &label);
         }
         self.svg.text((2.0, self.y.range().1 - 10.0), Anchor::Start, "name", title);
     }

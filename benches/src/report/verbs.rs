@@ -6,7 +6,7 @@ use super::html::{self, Section};
 use super::scale::{Kind, Scale};
 use crate::format;
 use crate::metrics::{self, speedup};
-use crate::record::{Measured, Quartiles, Verb};
+use crate::record::{Measured, Verb};
 
 /// The section: a plot per machine, layer, block, data type and caches, with a row per verb and number of input rows.
 pub fn section(context: &Context) -> Section {
@@ -31,13 +31,10 @@ pub fn section(context: &Context) -> Section {
         }
     }
     if !body.is_empty() {
-        let entry = |sparsity: &f64| {
-            (format!("dot {}", context.sparsity_color(*sparsity)), format::percent(*sparsity))
-        };
-        body.insert_str(
-            0,
-            &html::legend(&context.sparsities().iter().map(entry).collect::<Vec<_>>()),
-        );
+        let entries = context.sparsities().iter().map(|&sparsity| {
+            (format!("dot {}", context.sparsity_color(sparsity)), format::percent(sparsity))
+        });
+        body = html::legend(&entries.collect::<Vec<_>>()) + &body;
     }
     let lead = "Dense time divided by sparse time of the other verbs, with a dot per sparsity and its quartiles. \
                 Left of 1×, shaded, dense is faster. A training step is forward, both gradients and AdamW.";
@@ -46,10 +43,7 @@ pub fn section(context: &Context) -> Section {
 
 /// Common ends of the axis for all plots of a machine. Ratio 1 is between them.
 fn ends(results: &[&Measured]) -> (f64, f64) {
-    let ratios = results.iter().flat_map(|result| {
-        let Quartiles { low, median, high } = result.speedup;
-        [low, median, high]
-    });
+    let ratios = results.iter().flat_map(|result| result.speedup.all());
     Scale::fit(Kind::Log, ratios.chain([0.8, 1.25]), (0.0, 1.0)).domain()
 }
 
@@ -78,7 +72,7 @@ fn plot(context: &Context, results: &[&Measured], ends: (f64, f64)) -> DotPlot {
     DotPlot {
         scale: Scale::new(Kind::Log, ends, DotPlot::range(&rows)),
         axis: "speed-up over dense",
-        tick: |value| format!("{}×", format::round(value)),
+        tick: format::short_ratio,
         rule: Some((1.0, "as fast as dense".into())),
         losing: true,
         rows,
