@@ -6,7 +6,7 @@
 use anyhow::{Result, ensure};
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use crate::seeded::hash;
+use crate::element::hash;
 
 /// Multiplications per check: about a tenth of a second.
 const MAX_TERMS: usize = 20_000_000;

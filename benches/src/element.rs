@@ -1,4 +1,5 @@
-//! Data types of the problems.
+//! Data types of the problems, and their random values, which can be re-computed one by one, so that the check of a
+//! large problem needs no copy of it.
 
 use std::fmt;
 
@@ -80,5 +81,59 @@ impl Element {
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// Pseudorandom values, uniform in `[-scale, scale)`, each a function of its index.
+#[derive(Debug, Clone, Copy)]
+pub struct SeededValues {
+    seed: u64,
+    scale: f32,
+    element: Element,
+}
+
+impl SeededValues {
+    /// Values that can be stored as `element` without rounding.
+    pub fn new(seed: u64, scale: f32, element: Element) -> Self {
+        Self { seed: hash(seed), scale, element }
+    }
+
+    /// The value at an index.
+    pub fn at(&self, index: usize) -> f32 {
+        // 24 bits, as many as an f32 holds.
+        let bits = hash(self.seed.wrapping_add(index as u64)) >> 40;
+        let uniform = bits as f32 / (1 << 23) as f32 - 1.0;
+        self.element.round(uniform * self.scale)
+    }
+}
+
+/// SplitMix64's output of the `index`-th state (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
+/// 2014).
+pub fn hash(index: u64) -> u64 {
+    let mut bits = index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fill_their_range_evenly() {
+        let values = SeededValues::new(3, 2.0, Element::F32);
+        let all: Vec<f64> = (0..10_000).map(|index| f64::from(values.at(index))).collect();
+        let mean = all.iter().sum::<f64>() / 1e4;
+        let square = all.iter().map(|number| number * number).sum::<f64>() / 1e4;
+        assert!(all.iter().all(|number| (-2.0..2.0).contains(number)));
+        assert!(mean.abs() < 0.05, "{mean}");
+        assert!((square - 4.0 / 3.0).abs() < 0.05, "{square}");
+    }
+
+    #[test]
+    fn values_are_stored_exactly() {
+        let values = SeededValues::new(3, 1.0, Element::Bf16);
+        assert!((0..100).all(|index| values.at(index) == Element::Bf16.round(values.at(index))));
     }
 }

@@ -19,7 +19,6 @@ mod readme;
 mod record;
 mod report;
 mod run;
-mod seeded;
 mod setup;
 mod table;
 #[cfg(all(test, feature = "flex"))]

@@ -16,6 +16,10 @@ pub fn positive(value: f64) -> Option<f64> {
     (value.is_finite() && value > 0.0).then_some(value)
 }
 
+fn ratio(value: f64, by: f64) -> Option<f64> {
+    positive(by).and_then(|by| positive(value / by))
+}
+
 /// Dense time divided by sparse time, if both were timed.
 pub fn speedup(result: &Measured) -> Option<f64> {
     positive(result.sparse.median)?;
@@ -31,27 +35,27 @@ pub fn auto_over_dense(result: &Measured) -> Option<f64> {
 
 /// FLOP/s on kept blocks.
 pub fn kept_rate(result: &Measured) -> Option<f64> {
-    positive(result.sparse.median).and_then(|time| positive(result.kept_flops / time))
+    ratio(result.kept_flops, result.sparse.median)
 }
 
 /// FLOP/s of the dense product in the time of the sparse one.
 pub fn equivalent_rate(result: &Measured) -> Option<f64> {
-    positive(result.sparse.median).and_then(|time| positive(result.dense_flops / time))
+    ratio(result.dense_flops, result.sparse.median)
 }
 
 /// Bytes of weight per second.
 pub fn bandwidth(result: &Measured) -> Option<f64> {
-    positive(result.sparse.median).and_then(|time| positive(result.weight_bytes / time))
+    ratio(result.weight_bytes, result.sparse.median)
 }
 
 /// FLOPs per byte of weight.
 pub fn intensity(result: &Measured) -> Option<f64> {
-    positive(result.weight_bytes).and_then(|bytes| positive(result.kept_flops / bytes))
+    ratio(result.kept_flops, result.weight_bytes)
 }
 
 /// Dense FLOPs divided by kept FLOPs: the x axis of a speed-up plot.
 pub fn compression(sparsity: f64) -> Option<f64> {
-    positive(1.0 - sparsity).map(|density| 1.0 / density)
+    ratio(1.0, 1.0 - sparsity)
 }
 
 /// A limit measured in the same run.

@@ -19,8 +19,10 @@ pub struct Context<'a> {
     /// All runs.
     pub runs: &'a [Run],
     rows: Vec<usize>,
-    sparsities: Vec<f64>,
-    dtypes: Vec<Element>,
+    /// All sparsities in rising order.
+    pub sparsities: Vec<f64>,
+    /// All data types, in the order of the page.
+    pub dtypes: Vec<Element>,
 }
 
 impl<'a> Context<'a> {
@@ -62,16 +64,6 @@ impl<'a> Context<'a> {
     /// Colour of a data type.
     pub fn dtype_color(&self, dtype: Element) -> String {
         color(self.dtypes.iter().position(|known| *known == dtype))
-    }
-
-    /// All data types, in the order of the page.
-    pub fn dtypes(&self) -> &[Element] {
-        &self.dtypes
-    }
-
-    /// All sparsities in rising order.
-    pub fn sparsities(&self) -> &[f64] {
-        &self.sparsities
     }
 }
 

@@ -29,7 +29,7 @@ pub fn section(context: &Context) -> Section {
 /// Colours of the data types, and the two states of the caches.
 fn legend(context: &Context) -> String {
     let mut entries: Vec<_> = context
-        .dtypes()
+        .dtypes
         .iter()
         .map(|dtype| (format!("dot {}", context.dtype_color(*dtype)), dtype.to_string()))
         .collect();

@@ -1,7 +1,5 @@
 //! The page and the reading of records; parts of the page are tested in their own files.
 
-use std::path::PathBuf;
-
 use super::page;
 use crate::fixtures::{machine, quartiles};
 use crate::record::{Limit, Line, Machine, Measured, Peak, Quartiles, Run, VERSION, Verb};
@@ -24,12 +22,10 @@ fn json(line: &Line) -> String {
 
 /// Reads `text` as a file named after the test; gives the run or the message.
 fn read_text(name: &str, text: &str) -> Result<Run, String> {
-    let path: PathBuf =
-        std::env::temp_dir().join(format!("blast-bench-{}-{name}.jsonl", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(format!("{name}.jsonl"));
     std::fs::write(&path, text).unwrap();
-    let run = Run::read(&path).map_err(|error| format!("{error:#}"));
-    std::fs::remove_file(&path).unwrap();
-    run
+    Run::read(&path).map_err(|error| format!("{error:#}"))
 }
 
 #[track_caller]

@@ -31,7 +31,7 @@ pub fn section(context: &Context) -> Section {
         }
     }
     if !body.is_empty() {
-        let entries = context.sparsities().iter().map(|&sparsity| {
+        let entries = context.sparsities.iter().map(|&sparsity| {
             (format!("dot {}", context.sparsity_color(sparsity)), format::percent(sparsity))
         });
         body = html::legend(&entries.collect::<Vec<_>>()) + &body;

@@ -21,12 +21,17 @@ const SILU_SLOPE: f64 = 1.1;
 
 /// `down(silu(gate(x)) · up(x))`, with all layers block-sparse or all dense.
 pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
-    let weights = Weights::new(problem)?;
+    let (d_model, d_ff) = (problem.d_input, problem.d_output);
+    let weights = [
+        Weight::new([d_model, d_ff], 1, problem)?,
+        Weight::new([d_model, d_ff], 2, problem)?,
+        Weight::new([d_ff, d_model], 3, problem)?,
+    ];
     let input = Input::new([problem.rows, problem.d_input], 4, problem);
     let x = input.tensor(device);
-    let [gate, up, down] = weights.all().map(|weight| weight.linear(device));
+    let [gate, up, down] = weights.each_ref().map(|weight| weight.linear(device));
     let dense = Dense { gate, up, down };
-    let layers = weights.all().map(|weight| weight.layer(device));
+    let layers = weights.each_ref().map(|weight| weight.layer(device));
     let sparse = mlp(layers.clone(), Strategy::Sparse);
     let auto = mlp(layers, Strategy::Auto);
     let layers = [&auto.gate, &auto.up, &auto.down];
@@ -38,12 +43,13 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
         sparse: call(&x, move |x| sparse.forward(x)),
         dense: call(&x, move |x| dense.forward(x)),
         auto: Some((call(&x, move |x| auto.forward(x)), path)),
-        work: weights.work(rows),
+        work: work(&weights, rows),
         check: Box::new(move || {
             let y = checked.forward(x);
-            let mut oracle = Oracle { weights, input, rounding, hidden: vec![Vec::new(); rows] };
+            let ([gate, up, down], hidden) = (weights, vec![Vec::new(); rows]);
+            let mut oracle = Oracle { gate, up, down, input, rounding, hidden };
             // One element needs a row of the hidden layer, so few rows are checked.
-            let terms = oracle.weights.gate.pattern.value_count();
+            let terms = oracle.gate.pattern.value_count();
             Sample::of(&y, terms).compare(|m, n| oracle.element(m, n))
         }),
     })
@@ -52,12 +58,6 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
 fn mlp(layers: [BlockSparseLinear; 3], strategy: Strategy) -> BlockSparseGatedMlp {
     let [gate, up, down] = layers.map(|layer| layer.with_strategy(strategy));
     BlockSparseGatedMlp::new(gate, up, down)
-}
-
-struct Weights {
-    gate: Weight,
-    up: Weight,
-    down: Weight,
 }
 
 /// The dense block.
@@ -74,33 +74,20 @@ impl Dense {
     }
 }
 
-impl Weights {
-    fn new(problem: &Problem) -> Result<Self> {
-        let (d_model, d_ff) = (problem.d_input, problem.d_output);
-        Ok(Self {
-            gate: Weight::new([d_model, d_ff], 1, problem)?,
-            up: Weight::new([d_model, d_ff], 2, problem)?,
-            down: Weight::new([d_ff, d_model], 3, problem)?,
-        })
-    }
-
-    fn all(&self) -> [&Weight; 3] {
-        [&self.gate, &self.up, &self.down]
-    }
-
-    fn work(&self, rows: usize) -> Work {
-        let all = self.all().map(|weight| weight.work(rows));
-        let sum = |part: fn(&Work) -> f64| all.iter().map(part).sum();
-        Work {
-            kept_flops: sum(|work| work.kept_flops),
-            dense_flops: sum(|work| work.dense_flops),
-            weight_bytes: sum(|work| work.weight_bytes),
-        }
+fn work(weights: &[Weight; 3], rows: usize) -> Work {
+    let all = weights.each_ref().map(|weight| weight.work(rows));
+    let sum = |part: fn(&Work) -> f64| all.iter().map(part).sum();
+    Work {
+        kept_flops: sum(|work| work.kept_flops),
+        dense_flops: sum(|work| work.dense_flops),
+        weight_bytes: sum(|work| work.weight_bytes),
     }
 }
 
 struct Oracle {
-    weights: Weights,
+    gate: Weight,
+    up: Weight,
+    down: Weight,
     input: Input,
     rounding: Rounding,
     /// Values and error bounds of the hidden layer, by row, computed on demand.
@@ -111,12 +98,12 @@ impl Oracle {
     /// An element of the output and its error bound.
     fn element(&mut self, m: usize, n: usize) -> (f64, f64) {
         if self.hidden[m].is_empty() {
-            let d_ff = self.weights.gate.pattern.shape().cols();
+            let d_ff = self.gate.pattern.shape().cols();
             self.hidden[m] = (0..d_ff).map(|h| self.hidden(m, h)).collect();
         }
         let hidden = &self.hidden[m];
-        let exact = Exact::dot(self.weights.down.column(n).map(|(h, w)| (hidden[h].0, w)));
-        let inherited: f64 = self.weights.down.column(n).map(|(h, w)| hidden[h].1 * w.abs()).sum();
+        let exact = Exact::dot(self.down.column(n).map(|(h, w)| (hidden[h].0, w)));
+        let inherited: f64 = self.down.column(n).map(|(h, w)| hidden[h].1 * w.abs()).sum();
         // The hidden layer may be off by its own bound.
         let exact = Exact { abs_sum: exact.abs_sum + inherited, ..exact };
         (exact.value, inherited + self.rounding.limit(&exact))
@@ -128,8 +115,7 @@ impl Oracle {
         let product = |weight: &Weight| {
             bounded(self.rounding, weight.column(h).map(|(k, w)| (self.input.at(m, k), w)))
         };
-        let ((gate, gate_off), (up, up_off)) =
-            (product(&self.weights.gate), product(&self.weights.up));
+        let ((gate, gate_off), (up, up_off)) = (product(&self.gate), product(&self.up));
         let active = gate / (1.0 + (-gate).exp());
         let active_off =
             SILU_SLOPE * gate_off + ACTIVATION_ROUNDINGS * self.rounding.output * active.abs();

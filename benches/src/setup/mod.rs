@@ -17,9 +17,8 @@ use burn_blast::{BlockPattern, BlockSize, MatrixShape, functions};
 use burn_blast_kernels::reference::{Exact, Rounding};
 use rayon::prelude::*;
 
-use crate::element::Element;
+use crate::element::{Element, SeededValues};
 use crate::record::{Problem, Verb};
-use crate::seeded::SeededValues;
 
 /// One timed call; the output is kept until the device has finished.
 pub type Call = Box<dyn FnMut() -> AnyOutput + Send>;
