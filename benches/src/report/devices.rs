@@ -38,7 +38,7 @@ pub fn section(context: &Context) -> Option<Section> {
     let body = html::legend(&legend)
         + &plots
         + &html::details(
-            &format!("Times of {}", format::count(problems.len(), "context problem")),
+            &format!("Times of {}", format::count(problems.len(), "shared problem")),
             false,
             &table(context, &problems),
         );

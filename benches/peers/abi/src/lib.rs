@@ -45,13 +45,6 @@ pub unsafe extern "C" fn blast_pattern_free(pattern: *mut BlockPattern) {
 }
 
 /// # Safety
-/// `len` elements must be readable at `ptr`.
-unsafe fn view<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
-    // SAFETY: guaranteed by the caller.
-    unsafe { from_raw_parts(ptr, len) }
-}
-
-/// # Safety
 /// `len` elements must be writable at `ptr`.
 unsafe fn room<'a, T>(ptr: *mut T, len: usize) -> &'a mut [MaybeUninit<T>] {
     // SAFETY: guaranteed by the caller.
@@ -69,7 +62,7 @@ unsafe fn forward<T: HostFloat>(
 ) {
     let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
     // SAFETY: guaranteed by the caller.
-    let (x, y) = unsafe { (view(x, m * k), room(y, m * n)) };
+    let (x, y) = unsafe { (from_raw_parts(x, m * k), room(y, m * n)) };
     cpu::spmm_into(x, values, None, pattern, y);
 }
 
@@ -90,7 +83,7 @@ macro_rules! forward {
         ) {
             // SAFETY: guaranteed by the caller.
             unsafe {
-                let values = $values(view(values, (*pattern).value_count()));
+                let values = $values(from_raw_parts(values, (*pattern).value_count()));
                 forward(&*pattern, x, values, y, m);
             }
         }
@@ -125,8 +118,8 @@ pub unsafe extern "C" fn blast_spmm_int8(
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let values = view(values, (*pattern).value_count());
-        let values = Values::Int8 { values, scales: view(scales, (*pattern).nnz()) };
+        let values = from_raw_parts(values, (*pattern).value_count());
+        let values = Values::Int8 { values, scales: from_raw_parts(scales, (*pattern).nnz()) };
         forward(&*pattern, x, values, y, m);
     }
 }
@@ -147,8 +140,8 @@ pub unsafe extern "C" fn blast_spmm_t_f32(
     unsafe {
         let pattern = &*pattern;
         let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
-        let values = Values::F32(view(values, pattern.value_count()));
-        cpu::spmm_t_into(view(dy, m * n), values, pattern, room(dx, m * k));
+        let values = Values::F32(from_raw_parts(values, pattern.value_count()));
+        cpu::spmm_t_into(from_raw_parts(dy, m * n), values, pattern, room(dx, m * k));
     }
 }
 
@@ -169,6 +162,6 @@ pub unsafe extern "C" fn blast_sddmm_f32(
         let pattern = &*pattern;
         let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
         let dw = room(dw, pattern.value_count());
-        cpu::sddmm_into(view(x, m * k), view(dy, m * n), pattern, m, dw);
+        cpu::sddmm_into(from_raw_parts(x, m * k), from_raw_parts(dy, m * n), pattern, m, dw);
     }
 }
