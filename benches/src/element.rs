@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use burn::tensor::{DType, Device, FloatDType, bf16, f16};
+use burn::tensor::{DType, Device, bf16, f16};
 use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -26,16 +26,6 @@ pub enum Element {
 }
 
 impl Element {
-    /// Name in files and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-
     /// Burn's type of inputs and of the dense weight.
     pub fn dtype(self) -> DType {
         match self {
@@ -47,11 +37,7 @@ impl Element {
 
     /// Whether `device` computes in this type.
     pub fn runs_on(self, device: &Device) -> bool {
-        device.supports_dtype(match self {
-            Self::F32 | Self::Int8 => FloatDType::F32,
-            Self::F16 => FloatDType::F16,
-            Self::Bf16 => FloatDType::BF16,
-        })
+        device.supports_dtype(self.dtype())
     }
 
     /// Bytes per value of the weight.
@@ -80,7 +66,12 @@ impl Element {
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
     }
 }
 

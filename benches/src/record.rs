@@ -136,10 +136,12 @@ pub struct Problem {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quartiles {
     /// Lower quartile.
+    #[serde(alias = "lower")]
     pub low: f64,
     /// Median.
     pub median: f64,
     /// Upper quartile.
+    #[serde(alias = "upper")]
     pub high: f64,
 }
 

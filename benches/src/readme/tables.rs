@@ -7,7 +7,7 @@ use super::{Pretrain, read_json, read_lines, record};
 use crate::catalogue::SPARSITY;
 use crate::element::Element;
 use crate::format::{self, percent, ratio, seconds};
-use crate::record::{Measured, Run, Verb};
+use crate::record::{Measured, Quartiles, Run, Verb};
 
 /// The quick catalogue on one machine.
 pub const QUICK: &str = "2026-11-21-cascade-lake/quick.jsonl";
@@ -182,22 +182,13 @@ struct Checkpoint {
     gap_percent: f64,
     mlp_sparsity: f64,
     bytes: f64,
-    prefill: Rate,
-    decode: Rate,
+    prefill: Quartiles,
+    decode: Quartiles,
 }
 
-/// Tokens per second.
-#[derive(Deserialize)]
-struct Rate {
-    lower: f64,
-    median: f64,
-    upper: f64,
-}
-
-impl Rate {
-    fn cell(&self) -> String {
-        format!("{:.0} ({:.0} to {:.0})", self.median, self.lower, self.upper)
-    }
+/// Median and quartiles of tokens per second.
+fn tokens(Quartiles { low, median, high }: &Quartiles) -> String {
+    format!("{median:.0} ({low:.0} to {high:.0})")
 }
 
 /// A small Llama after one-shot pruning and fine-tuning.
@@ -219,8 +210,8 @@ pub fn recover() -> Result<String> {
             format!("{:.3}", checkpoint.loss),
             format!("{:+.1} %", checkpoint.gap_percent),
             format!("{:.2}", checkpoint.bytes / 1e6),
-            checkpoint.prefill.cell(),
-            checkpoint.decode.cell(),
+            tokens(&checkpoint.prefill),
+            tokens(&checkpoint.decode),
         ]
     });
     Ok(table(&header, rows))
