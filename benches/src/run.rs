@@ -190,9 +190,9 @@ impl Bench {
             auto: seconds.get(2).map(|auto| Quartiles::of(auto)),
             auto_path: path,
             speedup: Quartiles::of(&speedup),
-            kept_flops: work.kept_flops,
+            kept_flops: work.sparse_flops,
             dense_flops: work.dense_flops,
-            weight_bytes: work.weight_bytes,
+            weight_bytes: work.sparse_bytes,
             error,
         })
     }

@@ -5,10 +5,11 @@ use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear};
+use burn_blast::tuning::cost::Cost;
 use burn_blast::tuning::{ProductPath, Strategy};
 use burn_blast_kernels::reference::{Exact, Rounding};
 
-use super::{Case, Input, Weight, Work, bounded, call};
+use super::{Case, Input, Weight, bounded, call};
 use crate::check::Sample;
 use crate::record::Problem;
 
@@ -74,13 +75,14 @@ impl Dense {
     }
 }
 
-fn work(weights: &[Weight; 3], rows: usize) -> Work {
+fn work(weights: &[Weight; 3], rows: usize) -> Cost {
     let all = weights.each_ref().map(|weight| weight.work(rows));
-    let sum = |part: fn(&Work) -> f64| all.iter().map(part).sum();
-    Work {
-        kept_flops: sum(|work| work.kept_flops),
+    let sum = |part: fn(&Cost) -> f64| all.iter().map(part).sum();
+    Cost {
+        sparse_flops: sum(|work| work.sparse_flops),
         dense_flops: sum(|work| work.dense_flops),
-        weight_bytes: sum(|work| work.weight_bytes),
+        sparse_bytes: sum(|work| work.sparse_bytes),
+        dense_bytes: sum(|work| work.dense_bytes),
     }
 }
 

@@ -38,20 +38,9 @@ pub struct Case {
     /// The layer by `Strategy::Auto` and the path it takes, for verbs that leave it a choice.
     pub auto: Option<(Call, ProductPath)>,
     /// Work of one call.
-    pub work: Work,
+    pub work: Cost,
     /// Runs before anything is timed.
     pub check: Check,
-}
-
-/// Work of one call.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Work {
-    /// Multiplications and additions on kept blocks.
-    pub kept_flops: f64,
-    /// Multiplications and additions of the dense product.
-    pub dense_flops: f64,
-    /// Bytes of packed values and indices.
-    pub weight_bytes: f64,
 }
 
 /// Prepares `problem` on `device`.
@@ -200,13 +189,8 @@ impl Weight {
     }
 
     /// Work of a product of `rows` rows by it.
-    pub fn work(&self, rows: usize) -> Work {
-        let cost = Cost::of(&self.pattern, rows, self.element.bytes());
-        Work {
-            kept_flops: cost.sparse_flops,
-            dense_flops: cost.dense_flops,
-            weight_bytes: cost.sparse_bytes,
-        }
+    pub fn work(&self, rows: usize) -> Cost {
+        Cost::of(&self.pattern, rows, self.element.bytes())
     }
 
     fn value(&self, k: usize, n: usize) -> f32 {

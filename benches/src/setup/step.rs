@@ -7,9 +7,10 @@ use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::tuning::Strategy;
+use burn_blast::tuning::cost::Cost;
 use burn_blast_kernels::reference::Rounding;
 
-use super::{Call, Case, Input, Weight, Work, bounded, boxed};
+use super::{Call, Case, Input, Weight, bounded, boxed};
 use crate::check::Sample;
 use crate::record::Problem;
 
@@ -33,7 +34,8 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let dense = weight.linear(&device);
     let one = weight.work(problem.rows);
     // Three products, but the weight is counted once.
-    let work = Work { kept_flops: 3.0 * one.kept_flops, dense_flops: 3.0 * one.dense_flops, ..one };
+    let work =
+        Cost { sparse_flops: 3.0 * one.sparse_flops, dense_flops: 3.0 * one.dense_flops, ..one };
     let (checked, x_check, rows) = (sparse.clone(), x.clone(), problem.rows);
     let rounding = problem.dtype.rounding();
     Ok(Case {
