@@ -18,6 +18,7 @@ use burn::train::metric::LossMetric;
 use burn::train::{
     InferenceStep, Learner, RegressionOutput, SupervisedTraining, TrainOutput, TrainStep,
 };
+use burn_blast::io;
 use burn_blast::prelude::*;
 use burn_blast::prune::Snapshot;
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};

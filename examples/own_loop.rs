@@ -12,8 +12,8 @@ use std::path::Path;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_blast::io;
 use burn_blast::prelude::*;
-use burn_blast::prune::Schedule;
 
 const STEPS: usize = 60;
 const D_MODEL: usize = 64;

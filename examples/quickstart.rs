@@ -11,6 +11,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_blast::io;
 use burn_blast::prelude::*;
 use burn_blast::report::summary;
 

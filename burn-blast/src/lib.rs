@@ -10,24 +10,42 @@
 //! assert_eq!(layer.forward(Tensor::<2>::ones([1, 64], &device)).dims(), [1, 128]);
 //! ```
 //!
-//! Start with [`prelude`], then [`module`] for the layers, [`prune`] for training and [`io`] for files.
+//! In training, two lines differ from a dense model: the type of the layer and the optimizer.
 //!
-//! # Order of the modules
-//! A module imports only from lines below its own:
-//!
-//! ```text
-//! prelude
-//! train / calibrate / tuning / report
-//! prune
-//! io
-//! module
-//! weight
-//! functions
-//! quantize
-//! backends / window
-//! ops / break_even
-//! feed_forward / error
 //! ```
+//! use burn::optim::{AdamWConfig, GradientsParams};
+//! use burn::tensor::{Device, Tensor};
+//! use burn_blast::prelude::*;
+//!
+//! let device = Device::flex().autodiff();
+//! let model = BlockSparseLinearConfig::new(64, 64).init(&device);
+//! let config = BlastConfig::new(20).with_sparsity(0.5).with_interval(5);
+//! let (mut model, mut optim) = Blast::new(AdamWConfig::new().build(), config).attach(model)?;
+//! for _ in 0..20 {
+//!     let loss = model.forward(Tensor::<2>::ones([4, 64], &device)).square().mean();
+//!     let grads = GradientsParams::from_grads(loss.backward(), &model);
+//!     model = optim.step(1e-3, model, grads);
+//! }
+//! assert_eq!(model.sparsity(), 0.5);
+//! # Ok::<(), BlastError>(())
+//! ```
+//!
+//! | module | content |
+//! |---|---|
+//! | [`prelude`] | what most users import |
+//! | [`module`] | the layers: linear, gated and two-layer MLPs, low-rank adapters |
+//! | [`prune`] | [`Blast`](prune::Blast), the optimizer that drops and grows blocks, and its settings |
+//! | [`io`] | files: burnpack, safetensors, checkpoints of Hugging Face |
+//! | [`report`] | summaries and plots |
+//! | [`tuning`] | sparse or dense product, by measurement or by a cost model |
+//! | [`functions`] | the operations on tensors, and the trait that a backend implements |
+//! | `train`, `calibrate` | metrics for `burn::train`; one-shot sparsification; behind features of these names |
+//!
+//! # Features
+//! - `flex` (default), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`: backends
+//! - `fusion`, `autotune`: as in Burn
+//! - `train`, `calibrate`: the modules of these names; `plot`: SVG plots in [`report`]
+//! - `amx`: bf16 products in the tile unit of recent Xeons
 
 mod backends;
 mod break_even;
