@@ -24,7 +24,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+)
 
 HERE = Path(__file__).parent
 TEXT = "The quick brown fox: naïve café 🦙, it's 2024!"
@@ -133,6 +135,14 @@ def tied():
     expect(LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(), folder)
 
 
+def mistral():
+    folder = HERE / "mistral"
+    config = MistralConfig(**LLAMA, head_dim=12, sliding_window=None, tie_word_embeddings=False)
+    model = random(MistralForCausalLM(config), 7)
+    model.save_pretrained(folder)
+    expect(model, folder)
+
+
 def gpt2():
     folder = HERE / "gpt2"
     config = GPT2Config(
@@ -183,5 +193,5 @@ def packed():
 
 
 if __name__ == "__main__":
-    for make in (llama3, tied, gpt2, packed):
+    for make in (llama3, tied, mistral, gpt2, packed):
         make()

@@ -5,6 +5,7 @@
 
 mod gpt2;
 mod llama;
+mod mistral;
 
 pub use gpt2::{Gpt2, Gpt2Config};
 pub use llama::{Llama, LlamaConfig};
@@ -22,7 +23,7 @@ use crate::{Error, LayerSizes};
 /// Architecture and sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Config {
-    /// `"model_type": "llama"`.
+    /// `"model_type": "llama"`, or `"mistral"` without a window.
     Llama(LlamaConfig),
     /// `"model_type": "gpt2"`.
     Gpt2(Gpt2Config),
@@ -42,7 +43,7 @@ pub enum Model {
 }
 
 /// Every value of `model_type` that can be loaded.
-pub(crate) const MODEL_TYPES: &str = "\"llama\" and \"gpt2\"";
+pub(crate) const MODEL_TYPES: &str = "\"llama\", \"mistral\" and \"gpt2\"";
 
 /// Evaluates an expression for the family of a [`Config`] or a [`Model`].
 macro_rules! each {
@@ -69,6 +70,7 @@ impl Config {
         }
         Ok(match json.get("model_type").and_then(Value::as_str) {
             Some("llama") => Self::Llama(LlamaConfig::parse(json)?),
+            Some("mistral") => Self::Llama(mistral::parse(json)?),
             Some("gpt2") => Self::Gpt2(Gpt2Config::parse(json)?),
             found => return Err(Error::ModelType { found: found.unwrap_or("").to_string() }),
         })

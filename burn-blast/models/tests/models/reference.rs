@@ -9,8 +9,8 @@ use safetensors::SafeTensors;
 
 use crate::common::{self, Expected, distance, load, numbers, open};
 
-/// The four models that `testdata/make.py` writes.
-const MODELS: [&str; 4] = ["llama3", "tied", "gpt2", "packed"];
+/// The models that `testdata/make.py` writes.
+const MODELS: [&str; 5] = ["llama3", "tied", "mistral", "gpt2", "packed"];
 
 impl Expected {
     pub fn floats(&self, name: &str) -> Vec<f32> {
