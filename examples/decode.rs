@@ -96,7 +96,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{rows:>3} rows: {}; by {}", gate.path(rows), gate.kernel(rows));
     }
 
-    // 8-bit integers with a scale per block. Few rows read the integers themselves: a quarter of the bytes.
+    // 8-bit integers with a scale per block. Few rows read the integers themselves: a quarter of the bytes. The weights
+    // are frozen by this: quantise when training is done.
     let int8 = quantize(model.clone())?;
     println!("gate: {} bytes in f32, {} in int8", gate.bytes(), int8.mlp.gate.bytes());
     assert!(int8.mlp.gate.bytes() < gate.bytes() / 3);

@@ -66,7 +66,8 @@ fn train(folder: &Path, range: Range<usize>) -> Result<BlockSparseMlp, Box<dyn E
         let grads = GradientsParams::from_grads(loss.clone().backward(), &model);
         model = optim.step(schedule.step(), model, grads);
 
-        // The monitor knows what the pruning did, in this step and over the run.
+        // The monitor knows what the pruning did, in this step and over the run. `is_update` counts steps from 1.
+        // Churn counts the blocks that were dropped as well as the ones that came back, so it may be above 100 %.
         if config.is_update(step + 1) {
             let now = monitor.snapshot();
             println!(

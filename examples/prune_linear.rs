@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         net = optim.step(3e-3, net, grads);
     }
 
-    // The weight has its shape still. Removed blocks are zero, and it costs what it did.
+    // The weight is still dense, of the same shape and cost. Its removed blocks are zero.
     let net = net.valid();
     assert_eq!(net.hidden.weight.dims(), [64, 256]);
 

@@ -70,8 +70,8 @@ impl<'a> DenseWeight<'a> {
         values.into_flattened()
     }
 
-    /// Calls `measure(block row, block in packed order, scratch of the thread)` for every block of elements of `N` bytes.
-    /// Results are ordered by block number. A task is a band of stored rows, so that every thread reads forward.
+    /// Calls `measure(block row, block in packed order, scratch of the thread)` for every block of elements of `N`
+    /// bytes. Results are ordered by block number. A task is a band of stored rows, so that every thread reads forward.
     ///
     /// # Panics
     /// If an element has another size.

@@ -91,8 +91,8 @@ impl<'a> PackedWeight<'a> {
         names.iter().map(|name| Self::read(checkpoint, name).map_err(first)).collect()
     }
 
-    /// Names of all packed weights, damaged or not, in the order of their layers: an index tensor of theirs is there, or
-    /// values whose name ends in `.weight.values`.
+    /// Names of all packed weights, damaged or not, in the order of their layers: an index tensor of theirs is there,
+    /// or values whose name ends in `.weight.values`.
     pub fn names(checkpoint: &Checkpoint) -> Vec<String> {
         let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
         for name in checkpoint.names() {
@@ -165,8 +165,8 @@ impl<'a> PackedWeight<'a> {
         &self.values.bytes()[slot * self.block_bytes()..][..self.block_bytes()]
     }
 
-    /// What [`read`](Self::read) does not need to know: whether the weight is there dense too, whether the probe is what
-    /// the layout says, and whether blocks are zero outside the weight.
+    /// What [`read`](Self::read) does not need to know: whether the weight is there dense too, whether the probe is
+    /// what the layout says, and whether blocks are zero outside the weight.
     pub fn problems(&self, checkpoint: &Checkpoint) -> Vec<CheckpointError> {
         let (mut problems, name, pattern) = (Vec::new(), &self.name, &self.pattern);
         if checkpoint.tensor(name).is_some() {

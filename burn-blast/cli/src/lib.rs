@@ -7,8 +7,8 @@
 //!
 //! 1. [`select`] picks the weights of a [`Checkpoint`](burn_blast_checkpoint::Checkpoint).
 //! 2. [`score`] ranks their blocks, with [`activations`] if there are any.
-//! 3. [`sparsify`] says how many blocks each keeps, by the rules of training ([`burn_blast_kernels::budget`]), and which,
-//!    and writes them.
+//! 3. [`sparsify`] says how many blocks each keeps, by the rules of training ([`burn_blast_kernels::budget`]), and
+//!    which, and writes them.
 //! 4. [`densify`], [`inspect`], [`verify`] and [`diff`] read them again.
 
 pub mod activations;

@@ -40,9 +40,9 @@ impl Model {
     ///   heads as are dead in each of them, since groups must be equal. Block-sparse attention layers are left as they
     ///   are unless whole blocks make up a head.
     ///
-    /// One head and one block of hidden features are kept in each layer. Layers are decided one by one, so they may differ
-    /// in size, which a checkpoint cannot always record: see [`Checkpoint::save`](crate::Checkpoint::save). Weights that
-    /// shrink are new parameters.
+    /// One head and one block of hidden features are kept in each layer. Layers are decided one by one, so they may
+    /// differ in size, which a checkpoint cannot always record: see [`Checkpoint::save`](crate::Checkpoint::save).
+    /// Weights that shrink are new parameters.
     pub fn compact(mut self) -> Self {
         self.family_mut().compact();
         self
@@ -85,8 +85,8 @@ impl Heads {
         Self { queries, groups }
     }
 
-    /// Heads of an attention with these layers before it and `out` after it, if some can be removed. `values` says which of
-    /// the value features can differ from zero.
+    /// Heads of an attention with these layers before it and `out` after it, if some can be removed. `values` says
+    /// which of the value features can differ from zero.
     pub(crate) fn alive(
         before: &[&AnyLinear],
         values: &[bool],

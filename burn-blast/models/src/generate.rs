@@ -35,8 +35,8 @@ impl Generation {
 /// Continues `prompt` and returns what is new; `on_token` is called with each token as soon as it is chosen.
 ///
 /// # Errors
-/// If the prompt is empty, has tokens the model does not know or more of them than the model has positions, if a setting
-/// is out of range, if the device fails, or what `on_token` returns.
+/// If the prompt is empty, has tokens the model does not know or more of them than the model has positions, if a
+/// setting is out of range, if the device fails, or what `on_token` returns.
 pub fn generate<E: From<Error>>(
     model: &Model,
     prompt: &[u32],

@@ -166,8 +166,8 @@ impl Model {
         Ok(())
     }
 
-    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `keep_last` layers. Given to
-    /// [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
+    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `keep_last` layers. Given
+    /// to [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
     pub fn outside_mlps(&mut self, keep_last: usize) -> Vec<String> {
         let variant = self.variant();
         let mlps: Vec<String> =

@@ -22,8 +22,8 @@ pub(super) enum Recorded {
     Packed { name: String, pattern: BlockPattern, probe: bool },
 }
 
-/// Checks that a file's tensors are exactly the parameters of a model. Returns what it has for each block-sparse weight,
-/// by path.
+/// Checks that a file's tensors are exactly the parameters of a model. Returns what it has for each block-sparse
+/// weight, by path.
 pub(super) fn check_model<M: Module>(
     model: &M,
     tensors: &Tensors<'_>,

@@ -77,8 +77,8 @@ impl Filler<'_> {
         Some((data, id))
     }
 
-    /// Type of a parameter: quantised values stay so, others take the type asked for. Without one they keep the file's type
-    /// if device and kernels have it, and are single precision otherwise.
+    /// Type of a parameter: quantised values stay so, others take the type asked for. Without one they keep the file's
+    /// type if device and kernels have it, and are single precision otherwise.
     fn float_dtype(&self, found: DType, device: &Device) -> DType {
         match (found, self.dtype) {
             (DType::QFloat(_), _) => found,

@@ -11,7 +11,8 @@
 //! the file and reads the patterns, the second fills the model. A model is loaded completely or not at all.
 //!
 //! [`burn_blast_checkpoint::format`] lists the tensors that a block-sparse weight has in a file. A file that holds a
-//! dense weight instead loads too: its non-zero blocks are packed. Files are written under a temporary name and renamed.
+//! dense weight instead loads too: its non-zero blocks are packed. Files are written under a temporary name and
+//! renamed.
 
 mod check;
 mod collect;

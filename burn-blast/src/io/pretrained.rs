@@ -17,10 +17,12 @@ use crate::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, LoraLinear}
 
 /// A safetensors file or a Hugging Face folder, with or without shards, to be loaded into a module.
 ///
-/// A parameter finds its tensor by its path. Names that only say which type a module has do not count: variants of enums
-/// and the base of an adapter. Scale and shift of a norm may be called `weight` and `bias`. Other differences are
-/// up to [`rename`](Self::rename). Weights of linear layers are transposed where the file has them as
-/// `[d_output, d_input]`. Block-sparse layers take packed weights as they are, and pack dense ones.
+/// A parameter finds its tensor by its path. Names that only say which type a module has do not count: variants of
+/// enums and the base of an adapter. Scale and shift of a norm may be called `weight` and `bias`. Other differences are
+/// up to [`rename`](Self::rename), and so are tensors that the model has no place for. Weights of linear layers are
+/// transposed where the file has them as `[d_output, d_input]`. Block-sparse layers take packed weights as they are,
+/// and pack dense ones. Every block that holds anything but zeros is kept: to remove blocks, attach a
+/// [`Blast`](crate::prune::Blast) to the loaded model and train it.
 ///
 /// Files are mapped and tensors are read one by one, so no second copy of the checkpoint is held. A model is
 /// loaded completely or not at all.
@@ -83,7 +85,9 @@ impl Pretrained {
             .rename(|name| Some(name.to_owned()))
     }
 
-    /// Sets what each tensor of the file is called in the model. A tensor without such a name is not loaded.
+    /// Sets what each tensor of the file is called in the model. A tensor without such a name is not loaded: answer
+    /// `None` for every tensor that the model has no place for, otherwise [`load`](Self::load) fails with
+    /// [`IoError::Unknown`].
     ///
     /// # Errors
     /// If two tensors get one name.
@@ -107,8 +111,8 @@ impl Pretrained {
         Ok(self)
     }
 
-    /// Sets how the weights of linear layers are stored, by their name in the model. Without it, files of burn-blast and
-    /// the `Conv1D` layers of GPT-2 have them as `[d_input, d_output]`, all others as `[d_output, d_input]`; see
+    /// Sets how the weights of linear layers are stored, by their name in the model. Without it, files of burn-blast
+    /// and the `Conv1D` layers of GPT-2 have them as `[d_input, d_output]`, all others as `[d_output, d_input]`; see
     /// [`Checkpoint::orientation`].
     pub fn orientation(mut self, orientation: impl Fn(&str) -> Orientation + 'static) -> Self {
         self.orientation = Some(Box::new(orientation));
@@ -132,8 +136,8 @@ impl Pretrained {
         from_safetensors(name, self.tensor(name)?.dtype()).ok()
     }
 
-    /// A layer for the weight at `path`, to be filled by [`load`](Self::load): block-sparse if the file has it packed, with
-    /// an adapter if there is one beside it, and dense otherwise.
+    /// A layer for the weight at `path`, to be filled by [`load`](Self::load): block-sparse if the file has it packed,
+    /// with an adapter if there is one beside it, and dense otherwise.
     ///
     /// # Errors
     /// If the packed weight or the adapter does not have these sizes, or is damaged.

@@ -26,9 +26,13 @@ pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<
     super::export::write_file(path.as_ref(), false, metadata, tensors)
 }
 
-/// Loads a safetensors file that [`save_safetensors`] or `blast` wrote into a model of the same architecture, whatever
-/// blocks either keeps. The format has no place for the identity of a parameter: to resume training, use
-/// [`load`](super::load). [`Pretrained`](super::Pretrained) loads checkpoints of Hugging Face.
+/// Loads a safetensors file into a model of the same architecture, whatever blocks either keeps.
+///
+/// The file must be one that [`save_safetensors`] wrote, or that `blast` made from such a file. Dense weights are taken
+/// as `[d_input, d_output]`, never transposed. For a checkpoint of Hugging Face, and for what `blast` makes from one,
+/// use [`Pretrained`](super::Pretrained): here a square weight of such a file would be loaded transposed.
+///
+/// The format has no place for the identity of a parameter: to resume training, use [`load`](super::load).
 ///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model.

@@ -50,7 +50,8 @@ impl AnyLinear {
         }
     }
 
-    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. Other layers are left as they are.
+    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. Other layers are left as they
+    /// are.
     ///
     /// # Errors
     /// If the block size is not supported.
@@ -61,7 +62,8 @@ impl AnyLinear {
         Ok(())
     }
 
-    /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others are left as they are.
+    /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others are
+    /// left as they are.
     pub fn adapt(&mut self, config: &LoraLinearConfig) -> bool {
         let Self::Sparse(layer) = self else { return false };
         *self = Self::Adapted(config.init(layer.clone()));

@@ -34,8 +34,8 @@ pub fn live_features(into: &[&AnyLinear], out: &AnyLinear) -> Option<Vec<bool>> 
 }
 
 impl BlockSparseGatedMlp {
-    /// The block without dead hidden features: `gate` or `up` is zero for them, bias included, or `down` reads nothing of
-    /// them. One block of features is always kept.
+    /// The block without dead hidden features: `gate` or `up` is zero for them, bias included, or `down` reads nothing
+    /// of them. One block of features is always kept.
     ///
     /// Outputs are the same up to the order of sums. Layers that shrink are new: compact a model before its optimizer
     /// is attached, or when training is done.

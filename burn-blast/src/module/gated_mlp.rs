@@ -56,6 +56,10 @@ impl BlockSparseGatedMlpConfig {
 }
 
 /// `down(activation(gate(x)) · up(x))`: SwiGLU, or GeGLU, with three block-sparse layers.
+///
+/// Checkpoints of Hugging Face call the layers `gate_proj`, `up_proj` and `down_proj`. To load one into a model whose
+/// field is called `mlp`, as there, let [`Pretrained::rename`](crate::io::Pretrained::rename) replace `_proj.` by `.`
+/// in the names that contain `.mlp.`.
 #[derive(Module, Debug)]
 pub struct BlockSparseGatedMlp {
     /// `[d_model, d_ff]`, through the activation.

@@ -21,7 +21,7 @@
 //! let device = Device::flex().autodiff();
 //! // The first changed line: the layer type.
 //! let model = BlockSparseLinearConfig::new(64, 64).with_block_size(16).init(&device);
-//! // The second: the optimizer.
+//! // The second: the optimizer. `attach` takes the place of its `init`, and gives the model back too.
 //! let config = BlastConfig::new(40).with_sparsity(0.75).with_interval(5);
 //! let (mut model, mut optim) = Blast::new(AdamWConfig::new().build(), config).attach(model)?;
 //!

@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub step: usize,
     /// Share of blocks removed from the layers that are pruned.
     pub sparsity: f64,
-    /// Blocks dropped and added by the latest update, divided by the blocks kept.
+    /// Blocks dropped and added by the latest update, divided by the blocks kept; may be above 1.
     pub churn: f64,
     /// Bytes of all block-sparse weights and their indices.
     pub weight_bytes: usize,

@@ -76,7 +76,7 @@ pub struct Config {
     #[arg(long, default_value_t = 300)]
     pub steps: usize,
 
-    /// Sequences in a batch
+    /// Sequences in a batch; `blast` takes 8 by default
     #[arg(long, default_value_t = 6)]
     pub batch: usize,
 
@@ -112,7 +112,7 @@ pub struct Config {
     #[arg(long, value_enum, default_value_t = GrowthRule::Gradient)]
     pub growth: GrowthRule,
 
-    /// Optimizer steps between two changes of the block pattern
+    /// Optimizer steps between two changes of the block pattern; the default of `BlastConfig` is 25
     #[arg(long, default_value_t = 20)]
     pub interval: usize,
 
@@ -120,7 +120,7 @@ pub struct Config {
     #[arg(long, default_value_t = 0.7)]
     pub end_fraction: f64,
 
-    /// Last layers whose MLP stays dense
+    /// Last layers whose MLP stays dense; `blast` calls this --keep-last, with a default of 0
     #[arg(long, default_value_t = 1)]
     pub dense_last: usize,
 

@@ -37,8 +37,8 @@ pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
     Ok(burn_blast_models::Config::Llama(sizes).init(device, seed)?)
 }
 
-/// Continues [`PROMPT`] by [`SAMPLE_LENGTH`] bytes. The model sees at most `context` of them: when these are full, it goes
-/// on from their last half.
+/// Continues [`PROMPT`] by [`SAMPLE_LENGTH`] bytes. The model sees at most `context` of them: when these are full, it
+/// goes on from their last half.
 ///
 /// # Errors
 /// If the device does not return the scores.

@@ -1,5 +1,5 @@
-//! The output folder. `state.json` says what is done; `dense.run` and `sparse.run` hold the log and the checkpoint of each
-//! run, as any run of `burn-blast-models` does.
+//! The output folder. `state.json` says what is done; `dense.run` and `sparse.run` hold the log and the checkpoint of
+//! each run, as any run of `burn-blast-models` does.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -42,6 +42,10 @@ pub struct Cli {
 #[allow(clippy::large_enum_variant, reason = "there is one command")]
 pub enum Command {
     /// Remove the weakest blocks of dense weights and pack the rest
+    ///
+    /// Takes checkpoints of any architecture and does not run the model. For a Llama or a GPT-2, `one-shot` loses less,
+    /// since it corrects the kept values. Without training little is left of a model at the default share of 0.9: begin
+    /// with --sparsity 0.5 at most.
     Sparsify(SparsifyArgs),
     /// Show what each weight keeps, and find zero blocks in dense ones
     Inspect(InspectArgs),
@@ -54,16 +58,25 @@ pub enum Command {
     /// Continue a text
     Generate(GenerateArgs),
     /// Score a text by a sliding window
+    ///
+    /// The whole text is scored. `measure` scores separate sequences of the last tenth: its numbers differ.
     Perplexity(PerplexityArgs),
     /// Measure tokens per second, for a prompt and token by token
     Bench(BenchArgs),
     /// Compare models: loss on held-out text, bytes, tokens per second
+    ///
+    /// The loss is that of separate sequences of --context tokens in the last tenth of the text. `perplexity` scores
+    /// the whole text by a sliding window: its numbers differ.
     Measure(MeasureArgs),
     /// Collect what `sparsify --score wanda` needs: norms of the MLPs' inputs over a text
     Activations(ActivationsArgs),
     /// Train a small Llama from scratch, to have something to sparsify
     Dense(DenseArgs),
     /// Remove MLP blocks of a model at once, without training
+    ///
+    /// Runs the model, a Llama or a GPT-2, to correct the kept values; `sparsify` takes any checkpoint and runs
+    /// nothing. Without training little is left of a model at the default share of 0.9: begin with --sparsity 0.5 at
+    /// most.
     OneShot(OneShotArgs),
     /// Remove MLP blocks step by step while a model trains on, or train adapters beside the kept blocks
     FineTune(FineTuneArgs),

@@ -46,7 +46,7 @@ pub struct PerplexityArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Text file, UTF-8; all of it is scored
+    /// Plain text file, UTF-8; all of it is scored, JSON lines as they are
     #[arg(long, value_name = "FILE")]
     pub corpus: PathBuf,
 
@@ -77,7 +77,7 @@ pub struct ActivationsArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Text file, UTF-8
+    /// Plain text file, UTF-8; JSON lines are taken as they are
     #[arg(long, value_name = "FILE")]
     pub corpus: PathBuf,
 
@@ -148,7 +148,8 @@ pub struct MeasureArgs {
     #[command(flatten)]
     pub timing: TimingArgs,
 
-    /// File for a plot of loss against sparsity; names that differ only in a number at the end make one curve
+    /// File for a plot of loss against sparsity, replaced if it exists; names that differ only in a number at the end
+    /// make one curve
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 

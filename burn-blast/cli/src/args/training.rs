@@ -50,7 +50,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "STEPS", default_value_t = train().warm_up as usize)]
     pub warm_up: usize,
 
-    /// Largest norm of a parameter's gradient
+    /// Largest norm of the gradient of each parameter by itself
     #[arg(long, value_name = "NORM", default_value_t = train().gradient_norm)]
     pub clip: f32,
 
@@ -171,7 +171,7 @@ pub struct OneShotArgs {
     #[arg(long, value_enum, default_value_t = Method::WandaCorrected)]
     pub method: Method,
 
-    /// Text to calibrate on, for every method but `magnitude`; the last tenth is left out
+    /// Text to calibrate on; the last tenth is left out [required unless --method magnitude]
     #[arg(long, value_name = "FILE")]
     pub corpus: Option<PathBuf>,
 
@@ -206,7 +206,7 @@ pub struct FineTuneArgs {
     #[command(flatten)]
     pub blocks: BlockArgs,
 
-    /// Steps from one change of the pattern to the next
+    /// Steps from one change of the pattern to the next; the default of `BlastConfig` is 25
     #[arg(long, value_name = "STEPS", default_value_t = 20, help_heading = "Pruning")]
     pub interval: usize,
 
@@ -222,7 +222,7 @@ pub struct FineTuneArgs {
     #[arg(long, value_name = "SHARE", default_value_t = blast().growth_fraction, help_heading = "Pruning")]
     pub growth_fraction: f64,
 
-    /// Train adapters of this rank beside the block-sparse MLP weights of MODEL, and nothing else
+    /// Train adapters of this rank beside the block-sparse MLP weights of MODEL; the model itself is frozen
     #[arg(
         long,
         value_name = "RANK",

@@ -54,7 +54,7 @@ pub struct TrainConfig {
     /// Steps in which the learning rate rises; the last one may count in part.
     #[config(default = 50.0)]
     pub warm_up: f64,
-    /// Largest norm of a parameter's gradient.
+    /// Largest norm of the gradient of each parameter by itself.
     #[config(default = 1.0)]
     pub gradient_norm: f32,
     /// Decay of the weights.

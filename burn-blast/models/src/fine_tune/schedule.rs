@@ -1,7 +1,7 @@
 //! The learning rate over a run.
 //!
-//! A function of the step, so that a resumed run needs no record of it. Burn's schedulers count steps in their state and
-//! round in another order.
+//! A function of the step, so that a resumed run needs no record of it. Burn's schedulers count steps in their state
+//! and round in another order.
 
 use serde::{Deserialize, Serialize};
 

@@ -196,8 +196,8 @@ impl Session<'_> {
     }
 }
 
-/// Reads the losses of the last steps in one go, since reading each at once would stall a GPU. Adds their time by `clock`,
-/// which starts again.
+/// Reads the losses of the last steps in one go, since reading each at once would stall a GPU. Adds their time by
+/// `clock`, which starts again.
 fn drain(pending: &mut Vec<Tensor<1>>, clock: &mut Instant, log: &mut Log) -> Result<(), Error> {
     if pending.is_empty() {
         return Ok(());
