@@ -55,7 +55,7 @@ fn train(folder: &Path, range: Range<usize>) -> Result<BlockSparseMlp, Box<dyn E
         optim = io::load_optimizer(optim, &model, &optim_file)?;
     }
 
-    // Burn's schedules count their calls: those of the steps already taken are made up for.
+    // Burn's schedules count calls, so step once for each training step already taken.
     let mut schedule =
         CosineAnnealingLrSchedulerConfig::new(1e-2, STEPS).with_min_lr(1e-3).init()?;
     (0..range.start).for_each(|_| drop(schedule.step()));

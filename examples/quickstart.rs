@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut model, mut optim) =
         Blast::new(AdamWConfig::new().build(), config).attach(Net::new(&device))?;
 
-    // The loop is that of any Burn model. Targets depend on the first 16 of 64 inputs.
+    // This is the training loop of any Burn model. Targets depend on the first 16 of 64 inputs.
     for step in 1..=STEPS {
         let x = Tensor::<2>::random([64, D_INPUT], Distribution::Uniform(-1.0, 1.0), &device);
         let target = x.clone().slice_dim(1, 0..BLOCK).abs();

@@ -91,7 +91,7 @@ impl SeededValues {
 
     /// The value at an index.
     pub fn at(&self, index: usize) -> f32 {
-        // 24 bits, as many as an f32 holds.
+        // 24 bits, the precision of an f32.
         let bits = hash(self.seed.wrapping_add(index as u64)) >> 40;
         let uniform = bits as f32 / (1 << 23) as f32 - 1.0;
         self.element.round(uniform * self.scale)

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_blast_kernels::{BlockPattern, PathReason};
 use serde::{Deserialize, Serialize};
 
-/// Largest factor between a size and a measured size that is used for it. Guess.
+/// A measurement is used for sizes up to this factor away. Guess.
 const NEAR: f64 = 4.0;
 
 /// Measured break-even points of one device. [`tuning::apply`](crate::tuning::apply) gives it to the layers of a model.

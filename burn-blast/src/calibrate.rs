@@ -124,8 +124,8 @@ impl Calibration {
         dense_block_norms(weight.detach().cast(DType::F32) * norms, block)
     }
 
-    /// The pattern of the blocks with the highest [`scores`](Self::scores), exactly as many as `sparsity` leaves, but
-    /// at least one. Ties go to the lower block number.
+    /// The pattern of the blocks with the highest [`scores`](Self::scores): exactly the number that `sparsity` leaves,
+    /// but at least one. Ties go to the lower block number.
     ///
     /// # Panics
     /// If `weight` has another `d_input`, or `sparsity` is not in `[0, 1]`.

@@ -1,5 +1,5 @@
-//! What the feed-forward operations are told besides tensors: patterns and activation. And the activation on the
-//! primitive tensors of a backend.
+//! Non-tensor arguments of the feed-forward operations: patterns and activation. And the activation on the primitive
+//! tensors of a backend.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 

@@ -35,12 +35,12 @@ pub(crate) const CONTAINER: &str = "Struct:BlockSparseWeight";
 pub struct BlockSparseWeight {
     values: Param<Tensor<3>>,
     probe: Option<Param<Tensor<2>>>,
-    /// Fixed, so that the probes of all replicas are one parameter.
+    /// Id of every probe this weight will ever have, so that the probes of all replicas are one parameter.
     probe_id: ParamId,
     pattern: BlockPattern,
     index_ids: [ParamId; 3],
     layer: Option<LayerId>,
-    /// Type of the values, or the one they had before they were quantised.
+    /// Type of the values, if they are not quantised; otherwise their type before.
     float: DType,
     tuning: Option<Arc<TuningTable>>,
 }
@@ -238,8 +238,8 @@ impl BlockSparseWeight {
     /// # Panics
     /// If they are not a pattern of this weight: a walk cannot return an error.
     fn replace_pattern(&mut self, indices: [Param<Tensor<1, Int>>; 3]) {
-        // A record with another number of blocks replaces some of the three and reports an error for the others. None
-        // are taken then.
+        // If a record has another number of blocks, Burn reports an error for each tensor it refuses and leaves it
+        // uninitialised. The old pattern stays.
         if indices.iter().any(|index| !index.is_initialized()) {
             return;
         }

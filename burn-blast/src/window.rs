@@ -36,6 +36,7 @@ pub(crate) enum Stage {
 /// What a walk sees of the weight.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
+    /// The parameter that is walked now. A walk starts at `Probe`, even if there is no probe.
     pub(crate) stage: Stage,
     pub(crate) pattern: BlockPattern,
     pub(crate) layer: Option<LayerId>,
@@ -51,7 +52,8 @@ pub(crate) struct Update {
     pub(crate) probe: Option<bool>,
     pub(crate) layer: Option<LayerId>,
     pub(crate) tuning: Option<Arc<TuningTable>>,
-    /// Gradient norms of all blocks, row by row: from the walk over the probe to the walk over the values.
+    /// Gradient norms of all blocks, row by row. The walk over the probe writes them, the walk over the values takes
+    /// them.
     pub(crate) grad_norms: Option<Vec<f32>>,
 }
 
@@ -71,7 +73,7 @@ pub(crate) fn open<R>(view: View, walk: impl FnOnce() -> R) -> (R, Update) {
     (result, changes)
 }
 
-/// Goes on to another parameter of the weight.
+/// Marks which parameter of the weight the walk handles now.
 pub(crate) fn enter(stage: Stage) {
     WINDOW.with_borrow_mut(|window| {
         if let Some((view, _)) = window {
@@ -80,12 +82,12 @@ pub(crate) fn enter(stage: Stage) {
     });
 }
 
-/// The weight that is being walked, if there is one.
+/// What a walk sees of the weight, if it handles one.
 pub(crate) fn view() -> Option<View> {
     WINDOW.with_borrow(|window| window.as_ref().map(|(view, _)| view.clone()))
 }
 
-/// The weight whose values are being walked, if there is one.
+/// What a walk sees of the weight, if it handles the values now.
 pub(crate) fn values() -> Option<View> {
     view().filter(|view| view.stage == Stage::Values)
 }

@@ -1,5 +1,5 @@
-//! The fused gated block on every backend: values and gradients equal those of the dense block and of its single
-//! layers.
+//! The fused gated block on every backend: values and gradients are the same as in the dense block and in its
+//! single layers.
 
 mod common;
 

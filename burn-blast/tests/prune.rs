@@ -246,7 +246,7 @@ fn clipping_reaches_weights_and_spares_the_norms_growth_ranks_by() {
     assert_eq!(run(None, 40, 0.0).0, run(Some(1e-4), 40, 0.0).0);
 }
 
-/// After a step with known gradients, the moments of a kept block must be those it had.
+/// After a step with known gradients, a kept block must have the same moments as before.
 #[test]
 fn moments_follow_their_blocks() {
     let device = Device::flex().autodiff();

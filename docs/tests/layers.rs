@@ -101,7 +101,7 @@ impl Tree {
         }
     }
 
-    /// Which file mentions which others. Files that only declare and re-export have no arrows of their own.
+    /// The modules that each file imports. Files that only declare and re-export have no imports of their own.
     fn arrows(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut arrows = BTreeMap::new();
         for (module, source) in &self.files {
@@ -165,7 +165,7 @@ impl Source {
         }
     }
 
-    /// A re-export is followed by those who use it; it is no use by itself.
+    /// A re-export counts for the modules that import through it, not as an import itself.
     fn add(&mut self, name: String, path: Vec<String>, public: bool) {
         if !public {
             self.paths.insert(path.clone());
@@ -276,5 +276,5 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("docs lies in the root").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("docs is in the root").to_owned()
 }

@@ -36,7 +36,7 @@ fn is_record(path: &Path) -> bool {
 fn every_link_leads_to_a_file() {
     let mut missing = Vec::new();
     for Page { path, text } in pages().into_iter().filter(|page| !is_record(&page.path)) {
-        let folder = path.parent().expect("a page lies in a folder");
+        let folder = path.parent().expect("a page is in a folder");
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         let sources = text.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next());
         for link in links.chain(sources) {
@@ -129,9 +129,6 @@ fn files() -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("docs lies in the root"),
-        &mut found,
-    );
+    walk(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("docs is in the root"), &mut found);
     found
 }

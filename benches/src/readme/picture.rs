@@ -41,7 +41,7 @@ type Row = [String; 4];
 /// The result of the main job.
 pub fn result() -> Result<Picture> {
     let rows = rows(&read_json(REPORT)?);
-    // Runs in one folder are from one machine, and only those of the benchmark describe it.
+    // All runs in one folder are from one machine, but only the runs of the benchmark describe it.
     let machine = Run::read(&record(QUICK))?.machine;
     let footer = format!(
         "{} of an {}, {}: benches/record/{REPORT}",

@@ -31,7 +31,7 @@ pub const F16: ElemType = ElemType::Float(FloatKind::F16);
 /// bf16 as CubeCL names it.
 pub const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
-/// f32 as CubeCL names it. Its tensor-core kernels are those in TF32.
+/// f32 as CubeCL names it. Its tensor-core kernels multiply in TF32.
 pub const F32: ElemType = ElemType::Float(FloatKind::F32);
 /// TF32 as CubeCL names it.
 pub const TF32: ElemType = ElemType::Float(FloatKind::TF32);

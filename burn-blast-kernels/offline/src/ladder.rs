@@ -10,7 +10,7 @@ const REGISTERS: usize = 65_536;
 /// Shared memory of a multiprocessor of an H100, and what each block takes on top of its own, in bytes.
 const SHARED: usize = 228 * 1024;
 const SHARED_RESERVED: usize = 1024;
-/// Registers are given to a warp in units of so many.
+/// Granularity of register allocation per warp.
 const REGISTER_UNIT: usize = 256;
 /// Rate of `mma.sync` on an H100 in TFLOP/s: 62 % of 800 for dense bf16. From public micro-benchmarks of
 /// Hopper; to be measured.
@@ -22,7 +22,7 @@ const L2_TBPS: f64 = 5.5;
 /// made.
 pub fn on_the_page() -> Vec<Variant> {
     let mut variants = Variant::all();
-    // What these are made from says nothing of an architecture that both do not have.
+    // They depend only on properties that both architectures have, so one list suffices.
     variants.extend(cooperative(Arch::Sm80, BF16));
     variants.retain(|variant| {
         (variant.pipelined() || variant.is_cooperative() || variant.tile_size().is_none())
@@ -71,7 +71,7 @@ fn row_head(variant: &Variant) -> String {
     format!("| {} | {} |", variant.name(), variant.units())
 }
 
-/// The row of a variant that takes so many registers on Ampere and on Hopper.
+/// The row of a variant, with its registers on Ampere and on Hopper.
 pub fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
     let bound = variant.tile_size().map_or("| |".into(), |size| {
         let [rows, cols] = size.map(|side| side as f64);
@@ -90,7 +90,7 @@ pub fn row(variant: &Variant, [ampere, hopper]: [usize; 2]) -> String {
     )
 }
 
-/// Blocks of so many units and bytes that a multiprocessor of an H100 holds at once, by registers and shared memory.
+/// Cubes that a multiprocessor of an H100 holds at once, limited by registers per unit and by shared memory per cube.
 pub(crate) fn resident(units: usize, shared_bytes: usize, registers: usize) -> usize {
     let warp = (registers * 32).next_multiple_of(REGISTER_UNIT);
     let by_registers = REGISTERS / warp / (units / 32);
@@ -105,7 +105,7 @@ mod tests {
     fn a_row_holds_what_its_tile_costs() {
         let all = Variant::all();
         let variant = all.iter().find(|variant| variant.name() == "spmm_256x128").unwrap();
-        // 384 elements of two bytes a step for 256 x 128 outputs; 85.3 FLOP a byte at 5.5 TB/s.
+        // 384 two-byte elements per step for 256 x 128 outputs; 85.3 FLOP per byte at 5.5 TB/s.
         assert_eq!(
             row(variant, [200, 200]),
             "| spmm_256x128 | 256 | 200, 200 | 114 | 1 | 0.023 | 85 | 469 |\n"

@@ -25,9 +25,13 @@ const GROUP_FLOATS: usize = 64 << 10;
 #[derive(Clone, Copy)]
 pub(super) struct SparseOperand<'a> {
     pub(super) values: Values<'a>,
+    /// First entry of each block column of the output, and the number of entries.
     pub(super) ptr: &'a [u32],
+    /// Inner block of each entry.
     idx: &'a [u32],
+    /// Value block of each entry of a transposed weight. `None` for the weight itself: the entry is the value block.
     slot: Option<&'a [u32]>,
+    /// Side of a block.
     pub(super) b: usize,
     pub(super) inner: usize,
     pub(super) outer: usize,
@@ -342,7 +346,7 @@ impl Group<'_> {
     ) {
         let SparseOperand { values, idx, inner, .. } = self.term.right;
         let mut tile = RegisterTile::<S, MR, NV, HALF>::zero();
-        // SAFETY: indices are those of a checked pattern, and the target is the caller's.
+        // SAFETY: the indices come from a checked pattern, and the caller guarantees the target.
         unsafe {
             let to = self.to.ptr.add(row * self.to.stride + self.first_col);
             if self.add {

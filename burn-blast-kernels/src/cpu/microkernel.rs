@@ -213,7 +213,7 @@ fn prefetch(ptr: *const f32) {
     let _ = ptr;
 }
 
-/// Orders the stores of [`RegisterTile::stream`] before those that follow, for other threads.
+/// Orders the stores of [`RegisterTile::stream`] before all later stores, for other threads.
 pub(super) fn stream_fence() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: part of every x86-64.

@@ -2,7 +2,7 @@
 //!
 //! With many rows, a task takes a chunk of rows, writes it to panels and computes all block columns of the output. With
 //! few rows, the whole input is written to panels once, and a task takes block columns of about equal work. In both cases
-//! a tile keeps its sums in registers over the blocks of its column, or over as many of them as fit the cache.
+//! a tile keeps its sums in registers over all blocks of its column, or over a group of blocks that fits the cache.
 
 use std::mem::MaybeUninit;
 

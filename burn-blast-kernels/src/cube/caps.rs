@@ -27,7 +27,7 @@ pub(super) struct Caps {
     pub cmma: Option<MatrixKind>,
     /// Asynchronous copies to shared memory.
     pub copy_async: bool,
-    /// Units of a plane; zero if that varies.
+    /// Units of a plane; zero if that varies, which equals no size that a kernel checks for.
     pub plane: usize,
     /// Most units of a cube.
     pub max_units: usize,
@@ -37,7 +37,7 @@ pub(super) struct Caps {
     pub vector: usize,
     /// Most buffers of a kernel, not counting the one that CubeCL adds.
     pub bindings: usize,
-    /// Number of multiprocessors, 1 if unknown: at least as many cubes run side by side.
+    /// Number of multiprocessors; 1 where the device does not report it.
     pub compute_units: usize,
     /// Most cubes of a launch.
     pub cubes: u64,

@@ -24,7 +24,7 @@ impl Context<'_> {
         PatternIndex::of(self.pattern, self.client)
     }
 
-    /// Cubes spread over the three grid dimensions; there may be a few too many.
+    /// Cubes spread over the three grid dimensions. The grid may be rounded up; kernels ignore cubes beyond `count`.
     ///
     /// # Panics
     /// If there are more than CubeCL counts, which [`for_rows`](Self::for_rows) refuses.
@@ -45,7 +45,7 @@ pub(super) fn row_vector(len: usize) -> usize {
     if len.is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// Panics if a launch of so many cubes would silently have fewer.
+/// Panics if the number of cubes exceeds 32 bits: the launch would silently run fewer.
 fn check_count(cubes: usize) {
     assert!(
         u32::try_from(cubes).is_ok(),

@@ -101,7 +101,7 @@ pub(super) fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
         Op::BlockNorms => {
             vec![done(Kernel::BlockNorms(norm::base::select(shape.block(), caps.max_units)))]
         }
-        // Where rows of the weight are read four elements at a time, a unit moves as many.
+        // If rows of the weight are read four elements at a time, each unit moves four.
         Op::Pack => vec![done(Kernel::Pack { four: row_vector(shape.matrix().cols()) == 4 })],
         Op::Unpack => vec![done(Kernel::Unpack { four: row_vector(shape.matrix().cols()) == 4 })],
     }
@@ -185,7 +185,8 @@ fn gemv_tensors<'a>(ctx: &Context<'a>, args: Args<'a>) -> gemv::Tensors<'a> {
     }
 }
 
-/// What is left where a kernel has to bind one buffer more than every device does.
+/// `Left::Residual` if a kernel needs one buffer more than [`BINDINGS`] and the device does not bind it, otherwise
+/// `Left::Nothing`.
 fn left(caps: &Caps, one_more: bool) -> Left {
     if one_more && caps.bindings <= BINDINGS { Left::Residual } else { Left::Nothing }
 }
@@ -211,8 +212,8 @@ fn gemv_int8(caps: &Caps, shape: &Shape) -> Option<Kernel> {
     gemv(caps, shape, &[shape.pattern], Format::Int8, buffers, false)
 }
 
-/// The kernel for few rows of these weights, if it is the best. `cores` says whether tensor cores would take them
-/// otherwise.
+/// The kernel for few rows of these weights, if it is the best. `cores`: whether tensor cores would run the
+/// product instead.
 fn gemv(
     caps: &Caps,
     shape: &Shape,
@@ -233,7 +234,7 @@ fn gemv(
     Some(Kernel::Gemv { plan, split: split.if_splits(longest) })
 }
 
-/// The kernels for many rows of a product: the tile that is taken without tuning first, then the other heights, tallest
+/// The kernels for many rows of a product: first the tile that is used without tuning, then the other heights, tallest
 /// first.
 fn products(caps: &Caps, shape: &Shape, transposed: bool, address: AddressType) -> Vec<Kernel> {
     let (block, pattern, m) = (shape.block(), shape.pattern, shape.m);
@@ -261,8 +262,8 @@ fn products(caps: &Caps, shape: &Shape, transposed: bool, address: AddressType) 
     }
 }
 
-/// How the block columns of the output are split for row tiles of so many rows. Not at all if partial sums would need
-/// indices that copies which run ahead do not take.
+/// How the block columns of the output are split for row tiles of `rows` rows. `None` if the partial sums need 64-bit
+/// indices, which asynchronous copies do not support.
 fn split_columns(caps: &Caps, shape: &Shape, transposed: bool, rows: usize) -> Option<SplitK> {
     let (pattern, m) = (shape.pattern, shape.m);
     let split = SplitK::by_share(pattern.nnz(), m.div_ceil(rows), caps.compute_units)?
@@ -279,7 +280,7 @@ fn sampled(caps: &Caps, shape: &Shape, address: AddressType) -> Kernel {
             sddmm::mma::base::select(caps, block, pipelined).map(|plan| {
                 let groups = sddmm::groups(shape.pattern.col_ptr(), plan.group());
                 let parts = row_parts(caps.compute_units, shape.m, groups);
-                // Partial sums stay within the indices of copies that run ahead.
+                // Partial sums stay within 32-bit indices, since asynchronous copies support no others.
                 let sums = AddressType::from_len(parts * shape.pattern.value_count());
                 Kernel::SddmmMma { plan, parts: if sums == AddressType::U32 { parts } else { 1 } }
             })

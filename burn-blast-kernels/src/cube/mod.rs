@@ -7,8 +7,8 @@
 //! | [`spmm_t`] | input gradient |
 //! | [`sddmm()`] | weight gradient |
 //! | [`gated_hidden`], [`gated_hidden_backward`] | gate and up of a gated block |
-//! | [`grad_block_norms`] | growth scores |
-//! | [`block_norms`] | pruning scores |
+//! | [`grad_block_norms`] | gradient norms for growth |
+//! | [`block_norms`] | scores for pruning |
 //! | [`pack`], [`unpack`] | dense ⇄ packed |
 //!
 //! A verb checks its buffers and asks `dispatch.rs` for a [`Plan`], which the same file launches: a kernel for few

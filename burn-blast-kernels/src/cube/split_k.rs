@@ -41,7 +41,7 @@ pub(super) const ADD_UNITS: usize = 256;
 /// How long block columns are split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SplitK {
-    /// Blocks of a part.
+    /// Blocks per part.
     pub blocks: usize,
     rounding: Rounding,
 }
@@ -59,13 +59,13 @@ impl SplitK {
         Self { blocks, rounding: Rounding::AtLeast }
     }
 
-    /// Parts of at most `blocks` blocks; columns of up to twice as many stay whole.
+    /// Parts of at most `blocks` blocks; columns of at most twice this length stay whole.
     pub(super) fn at_most(blocks: usize) -> Self {
         Self { blocks, rounding: Rounding::AtMost }
     }
 
-    /// For a product bound by reading its `blocks` blocks of so many bytes: even parts, but none too small to be
-    /// worth a cube.
+    /// For a product bound by reading its `blocks` blocks of `block_bytes` bytes each: even parts, but none too small
+    /// to be worth a cube.
     pub(super) fn by_bytes(blocks: usize, block_bytes: usize, compute_units: usize) -> Self {
         let even = blocks.div_ceil(compute_units * CUBES_PER_UNIT);
         Self::at_least(even.max(MIN_BYTES.div_ceil(block_bytes)))
@@ -95,7 +95,7 @@ impl SplitK {
         (self.parts(longest) > 1).then_some(self)
     }
 
-    /// Partial sums of the split columns among those that begin at `ptr`.
+    /// Number of partial sums of all split columns. Columns begin at `ptr`.
     pub(super) fn partials(self, ptr: &[u32]) -> usize {
         let parts = ptr.windows(2).map(|ends| self.parts((ends[1] - ends[0]) as usize));
         parts.filter(|&parts| parts > 1).sum()

@@ -26,7 +26,7 @@ use crate::BlockPattern;
 /// Most plans of a product, and their names in the log of the tuner.
 const MAX_PLANS: usize = 3;
 const NAMES: [&str; MAX_PLANS] = ["tallest", "second", "third"];
-/// Names of adapters that compute on the CPU: tuning there costs seconds and says nothing.
+/// Names of adapters that compute on the CPU: tuning there takes seconds and the result is meaningless.
 const SOFTWARE: [&str; 4] = ["llvmpipe", "lavapipe", "swiftshader", "basic render"];
 
 static TUNER: LocalTuner<Key, String> = local_tuner!("spmm");

@@ -84,6 +84,7 @@ fn product(ctx: &Context, op: Op, mut tensors: ProductTensors) -> Left {
         Left::Activation => tensors.epilogue.activation = None,
         Left::Residual => tensors.epilogue.residual = None,
     }
+    // The tuner may launch another plan than [`Context::plan`] returns, with another tile height.
     #[cfg(feature = "autotune")]
     if plans.len() > 1 && super::tune::is_on(ctx.client) {
         super::tune::Product::new(ctx, plans, tensors).run();
@@ -190,8 +191,8 @@ pub fn gated_hidden(
     gated(ctx, GatedTensors { up, activation, x, values, h, gradients: None, m });
 }
 
-/// From the gradient `dh` of `h = f(x · gate) · (x · up)`, which `h` holds when called: writes the gradients of `x ·
-/// gate` and `x · up` to `dgate` and `dup`, and `h` over `dh`.
+/// Writes the gradients of `x · gate` and `x · up` to `dgate` and `dup`, and the hidden features
+/// `f(x · gate) · (x · up)` to `h`, which holds their gradient on entry.
 ///
 /// # Shapes
 /// - `x`: `[m, d_model]`

@@ -85,7 +85,7 @@ extern "C" fn handle(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc
 /// Executes the instruction at `at` and returns its length, or `None` if it is not an AMX instruction.
 ///
 /// # Safety
-/// The registers must be those of a thread that is about to execute it.
+/// The registers must belong to a thread that is about to execute it.
 unsafe fn execute(tiles: &mut Registers, at: *const u8, registers: &[i64]) -> Option<usize> {
     // SAFETY: the longest instruction here; reading on is harmless inside the text of a program.
     let code = unsafe { &*at.cast::<[u8; 11]>() };

@@ -1,7 +1,7 @@
 //! Files and folders that appear complete or not at all.
 //!
-//! They are written beside their place, under their name with letters and `.part` after it, and then renamed. What a
-//! killed process leaves behind therefore says what it was to become.
+//! They are written to `<name>.<random>.part` in the same folder and renamed when complete. The name of a leftover file
+//! shows what it was meant to become.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,7 +34,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Opens a temporary file beside `path`. `replace` allows to replace a file of that name.
+    /// Opens a temporary file beside `path`. `replace`: whether an existing file may be replaced.
     ///
     /// # Errors
     /// If the folder cannot be written.
@@ -90,7 +90,7 @@ pub struct AtomicFolder {
 }
 
 impl AtomicFolder {
-    /// Makes a temporary folder beside `path`. `replace` allows to replace a folder of that name.
+    /// Makes a temporary folder beside `path`. `replace`: whether an existing folder may be replaced.
     ///
     /// # Errors
     /// If the folder above cannot be written.
@@ -104,7 +104,7 @@ impl AtomicFolder {
         self.folder.path()
     }
 
-    /// Opens a new file, with the folders above it. Its writer calls [`File::sync_all`].
+    /// Opens a new file, with the folders above it. The caller must call [`File::sync_all`] when it is written.
     ///
     /// # Errors
     /// If the system refuses.
@@ -128,7 +128,7 @@ impl AtomicFolder {
         } else {
             swap(folder.path(), &path)?;
         }
-        // Only now: a folder that could not be renamed is removed.
+        // Stop deleting the temporary folder on drop, now that it has its final name.
         let _ = folder.keep();
         Ok(())
     }

@@ -22,7 +22,7 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// A tensor whose content `write` writes: as many bytes as type and shape need, little-endian and row-major.
+    /// A tensor whose content `write` writes: the bytes of all elements of `shape`, little-endian and row-major.
     pub fn new(
         name: impl Into<String>,
         dtype: Dtype,

@@ -60,7 +60,8 @@ pub const FORMAT_VERSION: i64 = 1;
 /// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
 pub const LAYOUT_LEN: usize = 5;
 
-/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`]. `armed` says that a probe is recorded too.
+/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`], in this order. `armed`: whether the weight is recorded with a
+/// probe.
 pub fn indices(pattern: &BlockPattern, armed: bool) -> [Vec<i32>; 3] {
     // Indices are below `i32::MAX / 2` by the limits of `MatrixShape`.
     let signed = |index: &[u32]| index.iter().map(|&at| at as i32).collect();
@@ -99,7 +100,7 @@ pub enum LayoutError {
     Size {
         /// `d_input` and `d_output` in the file.
         found: [usize; 2],
-        /// Those of the model.
+        /// `d_input` and `d_output` of the model.
         expected: [usize; 2],
     },
     /// A number is negative or too large.

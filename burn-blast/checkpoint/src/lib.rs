@@ -1,14 +1,16 @@
 //! Checkpoints with block-sparse weights: safetensors files and Hugging Face folders, without Burn.
 //!
-//! One weight, from file to file:
-//!
+//! # Reading
 //! 1. [`Checkpoint::open`] finds the files of a folder ([`Source`], [`Index`]) and maps them ([`Shard`]).
 //! 2. [`Checkpoint::tensor`] gives a [`TensorView`]: data type, shape, and bytes where they are mapped.
 //! 3. [`DenseWeight`] reads a dense matrix by blocks, in either [`Orientation`] ([`DenseLayout`]); [`PackedWeight`]
 //!    reads and checks the tensors of a packed weight, whose names and numbers [`mod@format`] defines.
-//! 4. An [`Entry`] is a tensor to be written. Its bytes are made while they are written.
-//! 5. [`write_safetensors`] writes one file, [`rewrite`] a checkpoint of the same files as another. [`atomic`] puts
-//!    files and folders in place when they are complete.
+//!
+//! # Writing
+//! 1. An [`Entry`] is a tensor to be written. Its bytes are made while they are written.
+//! 2. [`write_safetensors`] writes one file. [`rewrite`] writes a whole checkpoint with the same files as another, for
+//!    programs that convert checkpoints.
+//! 3. [`atomic`] puts files and folders in place when they are complete.
 //!
 //! # Example
 //! ```

@@ -91,8 +91,8 @@ impl<'a> PackedWeight<'a> {
         names.iter().map(|name| Self::read(checkpoint, name).map_err(first)).collect()
     }
 
-    /// Names of all packed weights, damaged or not, in the order of their layers: an index tensor of theirs is there,
-    /// or values whose name ends in `.weight.values`.
+    /// Names of all packed weights, damaged or not, in the order of their layers. A weight is found by an index tensor,
+    /// or by values whose name ends in `.weight.values`.
     pub fn names(checkpoint: &Checkpoint) -> Vec<String> {
         let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
         for name in checkpoint.names() {

@@ -43,12 +43,12 @@ pub struct Written {
 const WEIGHTS: [&str; 10] =
     ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot", "tflite"];
 
-/// Is told how far the writing of files is.
+/// Receives progress while files are written.
 pub trait Progress {
-    /// A file of this name and so many bytes begins.
+    /// Writing of `file`, of `bytes` bytes, begins.
     fn begin(&self, file: &str, bytes: u64);
 
-    /// So many more bytes are written.
+    /// Another `bytes` bytes are written.
     fn advance(&self, bytes: u64);
 }
 

@@ -24,9 +24,9 @@ pub struct LayerDiff {
     pub only_a: usize,
     /// Blocks only the second keeps.
     pub only_b: usize,
-    /// Blocks dropped and added, over those the second keeps.
+    /// Blocks dropped and added, relative to the blocks the second keeps.
     pub churn: f64,
-    /// Of the blocks kept by both, those whose values are equal bit for bit.
+    /// Blocks kept by both whose values are equal bit for bit.
     pub equal: usize,
 }
 
@@ -187,7 +187,7 @@ fn compare(
     Ok(LayerDiff { name: name.to_owned(), both: both.count(), only_a, only_b, churn, equal })
 }
 
-/// Compares all tensors but those in `seen`.
+/// Compares all tensors except the ones in `seen`.
 fn rest(
     a: &Checkpoint,
     b: &Checkpoint,

@@ -82,7 +82,7 @@ pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Re
     })
 }
 
-/// Dense weights with zero blocks, and the number of those without.
+/// Dense weights with zero blocks, and the number of dense weights without any.
 fn zero_blocks(
     checkpoint: &Checkpoint,
     block: BlockSize,

@@ -16,7 +16,7 @@ impl Progress {
         Self { bar, quiet }
     }
 
-    /// Begins a part of the work, of so many items.
+    /// Starts a phase of `items` items.
     pub fn count(&self, what: &'static str, items: usize) {
         self.bar.reset();
         self.bar.set_style(style("{bar:30} {pos}/{len} {msg}, {eta} left"));
@@ -24,12 +24,12 @@ impl Progress {
         self.bar.set_message(what);
     }
 
-    /// Says how many items are done.
+    /// Sets the number of items done.
     pub fn set(&self, done: usize) {
         self.bar.set_position(done as u64);
     }
 
-    /// Says how it goes.
+    /// Sets the text beside the bar.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);
     }
@@ -41,7 +41,7 @@ impl Progress {
         }
     }
 
-    /// Begins a part of the work, of so many bytes.
+    /// Starts a phase of `bytes` bytes.
     pub fn begin(&self, what: String, bytes: u64) {
         self.bar.reset();
         self.bar.set_style(style(
@@ -51,7 +51,7 @@ impl Progress {
         self.bar.set_message(what);
     }
 
-    /// Says that so many more bytes are done.
+    /// Advances by `bytes` bytes.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }

@@ -49,7 +49,7 @@ pub struct Rules {
     pub storage: Storage,
 }
 
-/// What came of it.
+/// Result of [`select`].
 #[derive(Debug)]
 pub struct Selected<'a> {
     /// Weights to prune, in the order of their layers.

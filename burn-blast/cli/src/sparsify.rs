@@ -63,8 +63,8 @@ pub struct Report {
 /// Prunes a checkpoint.
 ///
 /// Scores are read first, so that the size of everything is known when a file's header is written; weights are
-/// then read again. With a global budget all weights are scored before the first file is written, otherwise those
-/// of a file just before it.
+/// then read again. With a global budget all weights are scored before the first file is written, otherwise the
+/// weights of a file just before it is written.
 ///
 /// # Errors
 /// If the request or the checkpoint is not fit, or the output cannot be written.

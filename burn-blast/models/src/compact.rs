@@ -36,9 +36,9 @@ impl Model {
     /// - A hidden feature is dead if nothing reads it, or if it is zero before the activation whatever the input. In an
     ///   MLP with block-sparse layers, whole blocks of features are removed.
     /// - A head is dead if the output projection reads nothing of it, or its values are zero whatever the input. Where
-    ///   heads share keys, a group is removed with its keys if all its heads are dead. The other groups lose as many
-    ///   heads as are dead in each of them, since groups must be equal. Block-sparse attention layers are left as they
-    ///   are unless whole blocks make up a head.
+    ///   heads share keys, a group is removed with its keys if all its heads are dead. Groups must be equal, so every
+    ///   other group loses the same number of heads, the smallest number of dead heads in any of them. Block-sparse
+    ///   attention layers are left as they are unless whole blocks make up a head.
     ///
     /// One head and one block of hidden features are kept in each layer. Layers are decided one by one, so they may
     /// differ in size, which a checkpoint cannot always record: see [`Checkpoint::save`](crate::Checkpoint::save).

@@ -90,7 +90,7 @@ impl Corpus {
         Ok(Self { train, valid })
     }
 
-    /// A number that changes with any token, so that a resumed run can tell that its corpus is still the same.
+    /// A number that changes with any token, so that a resumed run can check that its corpus is unchanged.
     pub fn fingerprint(&self) -> u64 {
         // FNV-1a over tokens.
         self.tokens().fold(0xcbf2_9ce4_8422_2325, |hash, token| {

@@ -94,7 +94,7 @@ impl OneShot {
     }
 }
 
-/// A sample of so many sequences from the training part of a corpus.
+/// A sample of `sequences` sequences from the training part of a corpus.
 ///
 /// # Errors
 /// If it has no sequences, or they have no tokens.

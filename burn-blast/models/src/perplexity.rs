@@ -88,7 +88,7 @@ fn nats(model: &Model, text: &[u32], from: usize) -> Result<f64, Error> {
     let mut sum = 0.0;
     for start in (from..text.len()).step_by(ROWS) {
         let end = (start + ROWS).min(text.len());
-        // The scores of a token are those after the one before it.
+        // The scores of a token are computed at the token before it.
         let logits = model.logits(hidden.clone().slice_dim(1, start - 1..end - 1));
         let log_shares = log_softmax(logits.cast(DType::F32), 2);
         let targets: Vec<i32> = text[start..end].iter().map(|token| *token as i32).collect();

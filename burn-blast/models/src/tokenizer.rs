@@ -91,7 +91,7 @@ fn refuse(error: &tokenizers::Error) -> Error {
 
 /// Turns tokens into text as they come, and holds back characters that are not complete.
 ///
-/// A token's text depends on those before it, so the last piece shown is decoded along with what is new, the way
+/// A token's text depends on the tokens before it, so the last piece shown is decoded along with what is new, the way
 /// text-generation-inference does it. `tokenizers` has such a stream too, but not for bytes.
 #[derive(Debug)]
 pub struct TextStream<'a> {

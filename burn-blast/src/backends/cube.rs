@@ -145,7 +145,7 @@ impl BlastOps for CubeBackend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
-        // The gradient of the hidden features, which they then take the place of.
+        // Holds the gradient of the hidden features first; the kernel overwrites it with the features.
         let (h, _) = product_t(dy.clone(), down, None, &last);
         let [dg, du] = [(); 2].map(|()| output_like(&h, h.shape()));
         let values = [gate.clone(), up.clone()].map(input);

@@ -52,7 +52,7 @@ impl Filler<'_> {
         self.take(&name, own, self.path.is_linear_weight(), device)
     }
 
-    /// Values of the block-sparse weight that is walked. The weight is told their pattern.
+    /// Reads the values of the current block-sparse weight and requests their pattern.
     fn values(
         &mut self,
         own: ParamId,

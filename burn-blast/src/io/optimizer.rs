@@ -50,9 +50,9 @@ pub fn load_optimizer<M: Module>(
         let parameter = parameters.of(name)?;
         let flat = |tensor: &FileTensor<'_>| vec![tensor.shape.iter().product()];
         let expected = match name.rsplit_once('.') {
-            // As many as the blocks, however many that is.
+            // One per kept block, however many there are.
             Some((_, "blast_kept")) => flat(tensor),
-            // One per kept block. Those of a plain linear weight are recorded beside it, once some are dropped.
+            // One per kept block. For a plain linear weight, the file records the kept blocks once some are dropped.
             Some((state, "blast_movement" | "blast_gathered")) if parameter.num_dims() == 2 => {
                 match tensors.get(&format!("{state}.blast_kept")) {
                     Some(kept) => kept.shape.clone(),

@@ -135,7 +135,7 @@ pub(super) fn refuse(error: burn_pack::Error) -> IoError {
     IoError::Format { format: BURNPACK, reason: error.to_string() }
 }
 
-/// Reads the tensors of a burnpack buffer. Each has as many bytes as its shape needs: the reader checks all but
+/// Reads the tensors of a burnpack buffer. Each has the number of bytes that its shape needs: the reader checks all but
 /// quantised ones.
 pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Tensors<'static>, IoError> {
     let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(refuse)?;

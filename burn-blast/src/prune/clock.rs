@@ -8,7 +8,7 @@ use crate::window::LayerId;
 ///
 /// Burn steps parameter by parameter and never says where a step begins. But one walk over a model visits its layers in
 /// the order of their numbers, so on one thread a step begins where that order starts again. Replicas on other devices
-/// walk on threads of their own: between two threads only the recorded steps of the layer tell.
+/// walk on threads of their own, so between threads the step number is taken from the state of the layer.
 #[derive(Debug, Default)]
 pub(super) struct StepClock {
     step: usize,

@@ -56,7 +56,7 @@ pub struct Report {
     pub training_step: Comparison,
     /// Time of the training runs in seconds.
     pub training_seconds: Pair<f64>,
-    /// Peak memory of the process in each run, where the system tells.
+    /// Peak memory of the process in each run, where the system reports it.
     pub peak_bytes: Pair<Option<u64>>,
 }
 

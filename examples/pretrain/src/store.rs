@@ -67,7 +67,7 @@ pub struct State {
     pub corpus: u64,
     /// What is to be done next.
     pub phase: Phase,
-    /// Peak memory of the process in each run, where the system tells.
+    /// Peak memory of the process in each run, where the system reports it.
     pub peak_bytes: Pair<Option<u64>>,
 }
 

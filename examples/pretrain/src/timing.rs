@@ -16,7 +16,7 @@ use crate::training::Experiment;
 /// Rounds before measuring, in which caches fill and kernels are compiled and tuned.
 const WARM_UP_ROUNDS: usize = 3;
 
-/// Measured rounds of the MLP's forward pass: short, so many.
+/// Measured rounds of the MLP's forward pass. Many, since a round is short.
 const MLP_ROUNDS: usize = 41;
 
 /// Measured rounds of a whole training step.
@@ -49,7 +49,7 @@ impl Comparison {
     }
 }
 
-/// Times the first layer's MLP, forward only, on as many rows as a training step has.
+/// Times the first layer's MLP, forward only, with the number of rows of a training step.
 ///
 /// # Errors
 /// If the device fails.
@@ -95,7 +95,7 @@ fn finish<const D: usize>(device: &Device, output: Tensor<D>) -> Result<()> {
     Ok(())
 }
 
-/// Runs both by turns, so a change of the machine's speed meets both.
+/// Runs both by turns, so a change of the machine's speed affects both.
 fn interleave(
     rounds: usize,
     mut dense: impl FnMut() -> Result<()>,

@@ -12,7 +12,7 @@ use half::bf16;
 /// Creates a pattern from its column view; null if the indices are not valid.
 ///
 /// # Safety
-/// `col_ptr` holds `n / block + 1` elements, `row_idx` as many as its last element says.
+/// `col_ptr` holds `n / block + 1` elements. The last one is the number of elements in `row_idx`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_pattern(
     k: usize,

@@ -16,7 +16,7 @@ fn extreme(variant: &Variant) -> bool {
     first(variant) && (residual || !bias && activation.is_none()) && !between
 }
 
-/// Whether it is not a second pass: those run with the kernels that they belong to.
+/// Whether it is a first pass. Second passes run with the kernels that they belong to.
 fn first(variant: &Variant) -> bool {
     !matches!(variant.verb(), Verb::AddRowParts | Verb::AddParts)
 }

@@ -291,7 +291,7 @@ pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMa
 
 /// What is wrong with the machine code of a variant, if anything is.
 fn fault(variant: &FewRows, machine: &Machine) -> Option<String> {
-    // ptxas rather puts a few bytes of some aside, of the gated ones between their two walks, than take more registers.
+    // ptxas spills a few bytes of some variants, in gated ones between the two walks, rather than take more registers.
     let (aside, in_loops) = match variant {
         _ if decode::on_the_page(variant) => (0, 0),
         _ if variant.gate().is_some() => (44, 10),
@@ -302,7 +302,7 @@ fn fault(variant: &FewRows, machine: &Machine) -> Option<String> {
         && machine.stack <= 2 * aside
         && machine.spills_in_loops <= in_loops
         && machine.registers <= ceiling(variant);
-    // Those before the loop and those in it.
+    // Loads before the loop and in the loop.
     let wide = machine.instructions["LDG.128"] >= 2 * variant.ahead();
     // Divisions of indices take a few; one for each value would be slow.
     let whole = machine.instructions["I2F"] < 16;

@@ -1,5 +1,5 @@
 //! Machine code of every tensor-core kernel, without a GPU: nothing spills, registers stay below their
-//! ceiling, and the instructions are those the kernels were written for.
+//! ceiling, and the kernels use the instructions they were written for.
 
 use std::collections::BTreeMap;
 

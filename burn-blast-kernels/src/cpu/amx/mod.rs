@@ -195,7 +195,7 @@ fn rounded(x: f32) -> bf16 {
 
 /// The same memory, as 16-bit elements.
 fn halves(buffer: &mut [f32]) -> &mut [u16] {
-    // SAFETY: twice as many elements of half the size, and of any bits.
+    // SAFETY: twice the number of elements at half the size, and all bits are valid.
     unsafe { from_raw_parts_mut(buffer.as_mut_ptr().cast(), 2 * buffer.len()) }
 }
 

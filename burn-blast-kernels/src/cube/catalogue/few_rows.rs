@@ -137,14 +137,14 @@ impl FewRows {
         self.plan.ahead * self.plan.slots() * self.plan.vector * element
     }
 
-    /// Blocks of a part on a device with so many multiprocessors, where values have so many bytes.
+    /// Blocks per part on a device with `compute_units` multiprocessors, for values of `value_bytes` bytes.
     pub fn part_blocks(pattern: &BlockPattern, value_bytes: usize, compute_units: usize) -> usize {
         let block_bytes = pattern.block().area() * value_bytes;
         SplitK::by_bytes(pattern.nnz(), block_bytes, compute_units).blocks
     }
 
-    /// What a launch uploads besides its patterns, where parts have at least so many blocks: the parts of the first
-    /// kernel and the columns of the second.
+    /// Index arrays a launch uploads besides its patterns, for parts of at least `blocks` blocks: parts of the first
+    /// kernel and columns of the second.
     pub fn work(patterns: &[&BlockPattern], blocks: usize) -> [Vec<u32>; 2] {
         let work = Work::by_column(&lengths(patterns), Some(SplitK::at_least(blocks)));
         [work.parts, work.columns]

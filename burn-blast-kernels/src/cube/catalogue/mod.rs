@@ -102,14 +102,13 @@ impl Definition for Variant {
 
 impl Variant {
     /// Every variant on `mma`, with and without copies that run ahead. With split-K, and with copies that do not run
-    /// ahead, the epilogue is the same code as otherwise: of those, only the variants with the least and the most of
-    /// it.
+    /// ahead, the epilogue is the same code, so only its smallest and largest variants are listed.
     pub fn all() -> Vec<Self> {
         tensor_cores().into_iter().map(|code| Self { code }).collect()
     }
 
     /// Every variant on cooperative matrices for a device with these properties and this storage type. None if it
-    /// lists no matrix that the kernels take. The ones in f32 are those that TF32 must be allowed for.
+    /// lists no matrix that the kernels take. Variants in f32 need TF32 to be allowed.
     pub fn cooperative(target: &Target) -> Vec<Self> {
         let caps = Caps::of(&target.properties, target.dtype, true);
         cooperative(&caps).into_iter().map(|code| Self { code }).collect()

@@ -110,9 +110,9 @@ pub enum KernelClass {
 /// How a contraction is split over cubes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// In parts of about so many blocks.
+    /// Blocks per part, approximately.
     Blocks(usize),
-    /// In so many parts.
+    /// Number of parts.
     Parts(usize),
 }
 

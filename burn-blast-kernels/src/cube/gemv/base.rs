@@ -1,8 +1,8 @@
 //! The numbers of one product with few rows, selected on the host.
 //!
 //! The blocks of one column are stored one after the other, so a block column is a matrix of `b` columns that is read
-//! from front to back. Units take its 16-byte vectors in turn. A unit always meets the same columns of it and keeps
-//! their sums in registers. The rows of `x` for a stretch of the column are in shared memory.
+//! from front to back. Units take its 16-byte vectors in turn. Each unit always reads the same columns and keeps their
+//! sums in registers. The rows of `x` for the part of the column being read are in shared memory.
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
@@ -61,7 +61,7 @@ impl Blueprint {
         self.vector * if self.format == Format::Int8 { 4 } else { 1 }
     }
 
-    /// Columns of a block that a unit meets.
+    /// Columns of a block that a unit reads.
     pub(crate) fn cols(&self) -> usize {
         self.values().min(self.block)
     }
@@ -107,8 +107,8 @@ impl Blueprint {
         UNITS / (self.units_m() * self.units_n())
     }
 
-    /// Whether sums leave so few registers that each vector is loaded only when another is used up. Otherwise all are
-    /// loaded first: either order alone makes ptxas spill in some kernel.
+    /// Whether the sums take so many registers that vectors are loaded one at a time, each when another is used up.
+    /// Otherwise all are loaded first. With either order alone, ptxas spills in some kernel.
     pub(crate) fn crowded(&self) -> bool {
         self.units_m() > 1
     }
@@ -134,7 +134,8 @@ impl Blueprint {
     }
 }
 
-/// The rounds in which sums leave a cube: each takes as many sums of each unit as fit the memory that held `x`.
+/// The rounds in which a cube writes its sums: each writes the sums per unit that fit the shared memory that held
+/// `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Rounds {
     /// Columns and quads of rows of a unit in one round.
@@ -196,13 +197,13 @@ pub(crate) fn buffers(format: Format, gated: bool, bias: bool) -> usize {
     6 + usize::from(format == Format::Int8) + 3 * usize::from(gated) + usize::from(bias)
 }
 
-/// Whether the device takes a launch with so many buffers.
+/// Whether the device has the units and the shared memory of a cube and binds `buffers` buffers.
 pub(crate) fn fits(caps: &Caps, buffers: usize) -> bool {
     caps.max_units >= UNITS && caps.shared_bytes >= SHARED_BYTES && caps.bindings >= buffers
 }
 
-/// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores` says whether
-/// tensor cores would take the product otherwise.
+/// Most rows for which this kernel is the best, on a weight of `block_cols` block columns. `cores`: whether tensor
+/// cores would run the product instead.
 pub(crate) fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
     // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the
     // number of multiprocessors is not known, it is taken to be greater than the number of columns.

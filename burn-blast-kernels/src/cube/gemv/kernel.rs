@@ -61,7 +61,7 @@ pub(crate) fn gemv_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR
     }
 }
 
-/// Sums of one unit over one part: quads of rows, and for each the columns it meets.
+/// Sums of one unit over one part: quads of rows, and for each the columns it reads.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
@@ -147,8 +147,8 @@ fn load<E: Numeric, N: Size>(
     values[origin + select(vector < vectors, vector, vectors - 1)]
 }
 
-/// Gathers `x` for the rows of the block column from `row` on, as many as there are or fit. The scale of integers is
-/// multiplied here, where it is one product for all columns.
+/// Gathers `x` for rows of the block column starting at `row`, up to the end of the column or of shared memory. The
+/// scale of integers is multiplied here, where it is one product for all columns.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 fn fill<F: Float, NX: Size, NR: Size>(
@@ -198,7 +198,7 @@ fn fill<F: Float, NX: Size, NR: Size>(
     }
 }
 
-/// Adds the product of one vector of values with the rows of `x` it meets.
+/// Adds the product of one vector of values with the rows of `x` it belongs to.
 #[cube]
 fn multiply<E: Numeric, N: Size, NR: Size>(
     tile: &Shared<[Vector<f32, NR>]>,

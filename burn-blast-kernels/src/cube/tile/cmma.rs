@@ -13,7 +13,7 @@ use crate::cube::caps::{Caps, MatrixKind};
 
 /// Elements of one vector: eight bytes of 16-bit elements, which every device reads at once, or 16 of f32.
 pub(crate) const WIDTH: usize = 4;
-/// Padding between lines in shared memory, in bytes. Some devices want lines aligned to as many.
+/// Padding between lines in shared memory, in bytes. Some devices need lines aligned to this size.
 const PAD: usize = 16;
 /// Most units of a cube: the least that WebGPU promises.
 const MAX_UNITS: usize = 256;

@@ -58,7 +58,7 @@ impl UnitTile {
     }
 
     /// Vectors from one row of the `x` tile to the next; one more than needed, so that units reading
-    /// the same column of different rows meet different memory banks.
+    /// the same column of different rows use different memory banks.
     pub(crate) fn x_pitch(&self) -> usize {
         self.depth / 4 + 1
     }

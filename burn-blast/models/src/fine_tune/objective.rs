@@ -17,7 +17,7 @@ pub struct Objective {
     pub temperature: f64,
     /// Weight of the distance from the teacher's features.
     pub features: f64,
-    /// A model of as many layers and tokens, without autodiff; of the same width if its features count.
+    /// A model with the same number of layers and of tokens, without autodiff; of the same width if its features count.
     pub teacher: Option<Model>,
 }
 

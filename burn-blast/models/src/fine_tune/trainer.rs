@@ -42,8 +42,8 @@ pub struct Trainee {
 }
 
 impl Trainee {
-    /// AdamW around `model`, which is as it was before the first step, with pruning if asked for, brought to where
-    /// the log stands.
+    /// Creates AdamW, with pruning if configured, for `model` as it was before the first step, and restores both from
+    /// the last checkpoint of the run, if there is one.
     ///
     /// # Errors
     /// If pruning cannot be set up or a checkpoint cannot be read.
@@ -59,7 +59,7 @@ impl Trainee {
         let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
         let adamw = adamw.with_weight_decay(config.weight_decay);
         let (model, optimizer, monitor) = match model.dtype() {
-            // Weights of their own precision need no copies, and state without them is what earlier runs wrote.
+            // f32 weights need no f32 copies; earlier runs also saved their state without copies.
             DType::F32 => optimize(model, adamw.build(), blast, folder)?,
             _ => optimize(model, MasterWeights::new(adamw.build()), blast, folder)?,
         };

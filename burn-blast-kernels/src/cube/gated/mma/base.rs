@@ -22,7 +22,7 @@ pub(crate) struct Blueprint {
     /// Whether gate and up have one pattern. Then each step multiplies a tile of `x` by both blocks.
     pub joint: bool,
     /// The product of one step: as wide as a block, or as two when joint. The columns of a plane are then the same
-    /// ones of gate and up, so that both sums of an element meet in one unit.
+    /// ones of gate and up, so that one unit holds both sums of an element.
     pub tile: MmaTile,
 }
 

@@ -11,7 +11,7 @@ use crate::cube::buffer::partial_sums;
 use crate::cube::context::Context;
 use crate::cube::split_k::ADD_UNITS;
 
-/// Launches the product with its rows split into so many parts.
+/// Launches the product with its rows split into `parts` parts.
 pub(crate) fn launch(ctx: &Context, plan: Blueprint, parts: usize, tensors: Tensors) {
     if parts == 1 {
         return product(ctx, plan, 1, tensors, ctx.dtype);

@@ -60,7 +60,7 @@ impl Blueprint {
 
 /// The tile for a device with at most `max_units` units per cube.
 pub(crate) fn select(block: BlockSize, max_units: usize) -> Blueprint {
-    // A power of two, as in a sum over units: CubeCL's CPU runtime has as many units as the processor has threads.
+    // A power of two, as in a sum over units: CubeCL's CPU runtime has one unit per thread of the processor.
     let max_units = 1 << max_units.clamp(1, MAX_UNITS).ilog2();
     let mut side = block.get().min(MAX_SIDE);
     while (side / REGISTER_TILE).pow(2) > max_units {

@@ -68,7 +68,7 @@ mod tests {
     use crate::reference::{self, Exact, Rounding};
     use crate::{BlockPattern, BlockSize, MatrixShape};
 
-    /// CubeCL's CPU runtime has as many units as the processor has threads: few, and any number.
+    /// CubeCL's CPU runtime has one unit per thread of the processor: few, and any number.
     #[test]
     fn the_tiles_of_devices_with_few_units_agree_with_the_oracle() {
         let Some(client) = client() else { return };

@@ -134,7 +134,7 @@ fn add_epilogue<F: Float, N: Size>(
     sum
 }
 
-/// Writes those of the four columns of one row that are inside the output.
+/// Writes up to four columns of one row, skipping columns outside the output.
 #[cube]
 fn store<F: Float, N: Size>(
     y: &mut [Vector<F, N>],

@@ -76,7 +76,7 @@ pub fn no_rubbish(folder: &TempDir) {
     }
 }
 
-/// A tensor as it lies in a file.
+/// A tensor as stored in a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     pub dtype: Dtype,

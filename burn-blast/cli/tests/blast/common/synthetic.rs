@@ -65,7 +65,7 @@ impl Model {
         shapes.into_iter().map(made).collect()
     }
 
-    /// Writes it as a folder like those of Hugging Face.
+    /// Writes it as a folder in the layout of Hugging Face.
     pub fn write(&self, folder: &Path) {
         fs::create_dir_all(folder).unwrap();
         let kind = match self.family {
