@@ -1,4 +1,5 @@
-//! Llama and GPT-2, dense or with block-sparse weights: loaded as published, run, sparsified, trained on, measured.
+//! Llama, Mistral and GPT-2, dense or with block-sparse weights: loaded as published, run, sparsified, trained on,
+//! measured.
 //!
 //! ```text
 //! folder ─► Checkpoint ─► Model ─► generate, perplexity, measure ─► text, numbers

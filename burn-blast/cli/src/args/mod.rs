@@ -43,8 +43,8 @@ pub struct Cli {
 pub enum Command {
     /// Remove the weakest blocks of dense weights and pack the rest
     ///
-    /// Takes checkpoints of any architecture and does not run the model. For a Llama or a GPT-2, `one-shot` loses less,
-    /// since it corrects the kept values. Without training little is left of a model at the default share of 0.9: begin
+    /// Takes checkpoints of any architecture and does not run the model. `one-shot` loses less on a model that can be
+    /// run, since it corrects the kept values. Without training little is left of a model at the default share of 0.9: begin
     /// with --sparsity 0.5 at most.
     Sparsify(SparsifyArgs),
     /// Show what each weight keeps, and find zero blocks in dense ones
@@ -74,7 +74,7 @@ pub enum Command {
     Dense(DenseArgs),
     /// Remove MLP blocks of a model at once, without training
     ///
-    /// Runs the model, a Llama or a GPT-2, to correct the kept values; `sparsify` takes any checkpoint and runs
+    /// Runs the model to correct the kept values; `sparsify` takes any checkpoint and runs
     /// nothing. Without training little is left of a model at the default share of 0.9: begin with --sparsity 0.5 at
     /// most.
     OneShot(OneShotArgs),
