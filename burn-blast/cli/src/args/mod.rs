@@ -44,8 +44,8 @@ pub enum Command {
     /// Remove the weakest blocks of dense weights and pack the rest
     ///
     /// Takes checkpoints of any architecture and does not run the model. `one-shot` loses less on a model that can be
-    /// run, since it corrects the kept values. Without training little is left of a model at the default share of 0.9: begin
-    /// with --sparsity 0.5 at most.
+    /// run, since it corrects the kept values. Without training little is left of a model at the default share of 0.9:
+    /// begin with --sparsity 0.5 at most.
     Sparsify(SparsifyArgs),
     /// Show what each weight keeps, and find zero blocks in dense ones
     Inspect(InspectArgs),
