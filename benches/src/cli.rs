@@ -55,7 +55,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub select: Select,
 
-    /// Rounds per problem [default: as many as fit its share of the time]
+    /// Rounds per problem [default: what fits the problem's share of the time]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: Option<u32>,
 

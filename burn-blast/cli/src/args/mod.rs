@@ -65,8 +65,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Compare models: loss on held-out text, bytes, tokens per second
     ///
-    /// The loss is that of separate sequences of --context tokens in the last tenth of the text. `perplexity` scores
-    /// the whole text by a sliding window: its numbers differ.
+    /// The loss is measured on separate sequences of --context tokens in the last tenth of the text. `perplexity`
+    /// scores the whole text by a sliding window: its numbers differ.
     Measure(MeasureArgs),
     /// Collect what `sparsify --score wanda` needs: norms of the MLPs' inputs over a text
     Activations(ActivationsArgs),
