@@ -69,9 +69,12 @@ pub struct Pretrained {
     checkpoint: Checkpoint,
     /// Names in the file, by name in the model.
     names: BTreeMap<String, String>,
-    orientation: Option<Box<dyn Fn(&str) -> Orientation>>,
+    orientation: Option<OrientationRule>,
     dtype: Option<DType>,
 }
+
+/// How the weight of a linear layer is stored, by its name in the model.
+type OrientationRule = Box<dyn Fn(&str) -> Orientation>;
 
 impl Pretrained {
     /// Opens every file of a checkpoint and checks headers and index. Tensors are read by [`load`](Self::load).
