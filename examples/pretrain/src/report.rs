@@ -167,7 +167,7 @@ fn sparse_layers<'m>(
     config: &Config,
 ) -> impl Iterator<Item = (String, &'m BlockSparseLinear)> {
     let mlps = model.mlps_mut(config.dense_last).into_iter();
-    mlps.filter_map(|(name, linear)| Some((name, (&*linear).as_sparse()?)))
+    mlps.filter_map(|(name, linear)| Some((name, linear.as_sparse()?)))
 }
 
 /// Losses of both runs, sparsity and churn.
