@@ -7,9 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::nn::{
-    Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout,
-};
+use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use burn_blast::io::{Export, IoError, Orientation, Pretrained};
 use burn_blast::module::{
@@ -43,7 +41,7 @@ fn net(sparsity: f64, any: Vec<AnyLinear>, device: &Device) -> Net {
         embedding: EmbeddingConfig::new(5, 20).init(device),
         norm: LayerNormConfig::new(20).init(device),
         up: sparse(20, 33, sparsity, device),
-        down: LinearConfig::new(33, 20).with_layout(LinearLayout::Col).init(device),
+        down: LinearConfig::new(33, 20).init(device),
         any,
         adapted,
     }

@@ -1,7 +1,7 @@
 //! The measured tables and pictures of the documentation, generated from the records in `benches/record`.
 //!
 //! In a Markdown file a generated block starts with `<!-- generated:NAME -->` and ends with `<!-- /generated -->`.
-//! [`write`] rewrites these blocks and the pictures; a test compares the committed files with the records.
+//! [`write()`] rewrites these blocks and the pictures; a test compares the committed files with the records.
 
 mod picture;
 mod tables;

@@ -17,7 +17,8 @@ use super::collect::{Form, ModelTensor, collect};
 /// A model on its way to a safetensors file under the names that PyTorch models use. [`Pretrained`](super::Pretrained)
 /// loads such files, and so does every program that knows the architecture if they are [`dense`](Self::dense).
 ///
-/// Linear weights are written as `[d_output, d_input]`, unless [`orientation`](Self::orientation) says otherwise.
+/// Linear weights are written as `[d_output, d_input]`, unless [`orientation`](Self::orientation) says otherwise. Linear
+/// layers must have Burn's default layout, `LinearLayout::Row`.
 /// Tensors leave the device one by one.
 ///
 /// # Example

@@ -103,7 +103,7 @@ fn indices_that_are_no_pattern_are_found() {
     let col_ptr =
         |numbers: &'static [i32]| move |tensors: &mut Tensors| set(tensors, "w.col_ptr", numbers);
     problems(col_ptr(&[1, 3, 5]), &[], &["start at 1 instead of 0"]);
-    problems(col_ptr(&[0, 6, 5]), &[], &["fall from 6 to 5"]);
+    problems(col_ptr(&[0, 6, 5]), &[], &["from 6 to 5"]);
     problems(col_ptr(&[0, 3, 4]), &[], &["end at 4"]);
     problems(col_ptr(&[0, 3, -5]), &[], &["col_ptr holds -5"]);
     let rows = |tensors: &mut Tensors| set(tensors, "w.row_idx", &[0, 2, 1, 1, 2]);
