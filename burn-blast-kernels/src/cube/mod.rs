@@ -15,8 +15,8 @@
 //! rows, on tensor cores, on cooperative matrices, or on register tiles, which run on WebGPU too. [`Context::plan`]
 //! says what a verb will do.
 //!
-//! A routine is a folder. `base.rs` selects the numbers on the host, `kernel.rs` is the loop nest, and `launch.rs`
-//! launches it with the numbers of a plan.
+//! A routine is a folder, with a folder inside for each kernel class it has (`unit`, `mma`, `cmma`). `base.rs` selects
+//! tile sizes on the host, `kernel.rs` is the loop nest, and `launch.rs` launches it.
 //!
 //! # Layers
 //! A module uses modules of lower layers only, never of its own layer or of a higher one:
