@@ -228,9 +228,9 @@ fn packed_weights_that_are_none_are_named() {
     let weight = "model.layers.0.mlp.gate_proj.weight";
     let leaf = |leaf: &str| format!("{weight}.{leaf}");
     let error = with_tensors("packed", |tensors| _ = tensors.remove(&leaf("col_ptr")));
-    assert!(error.contains(&format!("no tensor \"{weight}.col_ptr\"")), "{error}");
+    assert!(error.contains(&leaf("col_ptr")), "{error}");
     let error = with_tensors("packed", |tensors| _ = tensors.remove(&leaf("values")));
-    assert!(error.contains(&format!("no tensor \"{weight}.values\"")), "{error}");
+    assert!(error.contains(&leaf("values")), "{error}");
     let error = with_tensors("packed", |tensors| {
         tensors.get_mut(&leaf("layout")).unwrap().2[0] = 9;
     });
@@ -244,12 +244,12 @@ fn packed_weights_that_are_none_are_named() {
         data.truncate(data.len() - 8 * 8 * 4);
         tensors.insert(leaf("values"), (dtype, vec![shape[0] - 1, 8, 8], data));
     });
-    assert!(error.contains(&format!("tensor \"{weight}.values\" has shape")), "{error}");
+    assert!(error.contains(&leaf("values")), "{error}");
     let error = with_tensors("packed", |tensors| {
         let (_, shape, data) = tensors[&leaf("row_idx")].clone();
         tensors.insert(leaf("row_idx"), (Dtype::F32, shape, data));
     });
-    assert!(error.contains("row_idx\" holds F32"), "{error}");
+    assert!(error.contains(&leaf("row_idx")) && error.contains("F32"), "{error}");
     let error = with_tensors("packed", |tensors| {
         tensors.insert(weight.into(), (Dtype::F32, vec![44, 32], vec![0; 44 * 32 * 4]));
     });
