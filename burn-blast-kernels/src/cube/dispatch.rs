@@ -10,13 +10,13 @@ use cubecl::prelude::BufferArg;
 
 pub(super) use self::class::device_class;
 use self::class::{Class, class};
-pub(super) use self::plan::Shape;
+pub(super) use self::plan::{Kernel, Shape};
 pub use self::plan::{KernelClass, Left, Op, Plan, Split};
 use super::caps::{Caps, MatrixKind};
 use super::context::{Context, row_vector};
 use super::gemv::base::{self as few, Format};
 use super::split_k::{SplitK, lengths, longest, output_ptr, row_parts};
-use super::tile::unit::{self, UnitTile};
+use super::tile::unit;
 use super::{gated, gather, gemv, norm, sddmm, spmm, tile};
 use crate::BlockPattern;
 
@@ -28,24 +28,6 @@ mod tests;
 /// Most buffers of a kernel that every device must bind: input, values, bias or slots, three of indices, and output.
 /// WebGPU binds eight, one of which CubeCL takes for the sizes of a kernel.
 pub(super) const BINDINGS: usize = 7;
-
-/// A kernel with its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kernel {
-    Gemv { plan: few::Blueprint, split: Option<SplitK> },
-    SpmmUnit(UnitTile),
-    SpmmMma { plan: spmm::mma::base::Blueprint, split: Option<SplitK> },
-    SpmmCmma(spmm::cmma::base::Blueprint),
-    SddmmUnit(sddmm::unit::base::Blueprint),
-    SddmmMma { plan: sddmm::mma::base::Blueprint, parts: usize },
-    SddmmCmma(sddmm::cmma::base::Blueprint),
-    GatedUnit(UnitTile),
-    GatedMma(gated::mma::base::Blueprint),
-    GradBlockNorms(sddmm::unit::base::Blueprint),
-    BlockNorms(norm::base::Blueprint),
-    Pack { four: bool },
-    Unpack { four: bool },
-}
 
 /// The tensors of an operation.
 pub(super) enum Args<'a> {

@@ -8,8 +8,7 @@ use burn_blast_checkpoint::format::{LORA_A, LORA_B, LORA_SCALE};
 use safetensors::Dtype;
 
 use super::IoError;
-use super::safetensors::to_safetensors;
-use super::tensors::ParameterPath;
+use super::tensors::{ParameterPath, to_safetensors};
 use crate::functions::unpack;
 use crate::module::lora_change;
 use crate::window::{self, Stage, View};

@@ -11,8 +11,8 @@ use burn_blast_checkpoint::{Checkpoint, Orientation, PackedWeight, TensorView};
 
 use super::IoError;
 use super::fill::fill;
-use super::safetensors::{file_tensor, from_safetensors};
-use super::tensors::{Names, Tensors};
+use super::safetensors::file_tensor;
+use super::tensors::{Names, Tensors, from_safetensors};
 use crate::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, LoraLinear};
 
 /// A safetensors file or a Hugging Face folder, with or without shards, to be loaded into a module.

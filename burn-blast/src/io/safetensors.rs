@@ -3,15 +3,13 @@
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{BoolStore, DType};
 use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY};
 use burn_blast_checkpoint::{Checkpoint, TensorView};
-use safetensors::Dtype;
 
 use super::IoError;
 use super::collect::{Form, collect};
 use super::fill::fill;
-use super::tensors::{Content, FileTensor, Names, Tensors};
+use super::tensors::{Content, FileTensor, Names, Tensors, from_safetensors};
 
 /// Saves a model to a safetensors file, tensor by tensor. The header's metadata holds `burn_blast` with the format
 /// version.
@@ -54,38 +52,4 @@ pub(super) fn file_tensor<'a>(
 ) -> Result<FileTensor<'a>, IoError> {
     let (dtype, shape) = (from_safetensors(name, view.dtype())?, view.shape().to_vec());
     Ok(FileTensor { dtype, shape, id: None, out_in, content: Content::Mapped(view) })
-}
-
-/// Data types both sides have.
-const DTYPES: [(DType, Dtype); 13] = [
-    (DType::F64, Dtype::F64),
-    (DType::F32, Dtype::F32),
-    (DType::F16, Dtype::F16),
-    (DType::BF16, Dtype::BF16),
-    (DType::I64, Dtype::I64),
-    (DType::I32, Dtype::I32),
-    (DType::I16, Dtype::I16),
-    (DType::I8, Dtype::I8),
-    (DType::U64, Dtype::U64),
-    (DType::U32, Dtype::U32),
-    (DType::U16, Dtype::U16),
-    (DType::U8, Dtype::U8),
-    (DType::Bool(BoolStore::Native), Dtype::BOOL),
-];
-
-pub(super) fn to_safetensors(name: &str, dtype: DType) -> Result<Dtype, IoError> {
-    if matches!(dtype, DType::QFloat(_)) {
-        return Err(IoError::Quantized { name: name.to_string() });
-    }
-    let known = DTYPES.iter().find(|(ours, _)| *ours == dtype);
-    known.map(|&(_, theirs)| theirs).ok_or_else(|| unsupported(name, format!("{dtype:?}")))
-}
-
-pub(super) fn from_safetensors(name: &str, dtype: Dtype) -> Result<DType, IoError> {
-    let known = DTYPES.iter().find(|(_, theirs)| *theirs == dtype);
-    known.map(|&(ours, _)| ours).ok_or_else(|| unsupported(name, format!("{dtype:?}")))
-}
-
-fn unsupported(name: &str, found: String) -> IoError {
-    IoError::Kind { name: name.to_string(), found, expected: "8- to 64-bit" }
 }

@@ -5,8 +5,34 @@ use std::io::{BufRead, BufReader, Result, Write};
 use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::atomic::replace_file;
+use serde::{Deserialize, Serialize};
 
-use super::{BlastError, LayerSnapshot};
+use super::BlastError;
+
+/// State of one layer in a [`Snapshot`](super::Snapshot), and one line of the run ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerSnapshot {
+    /// Optimizer step of the update that these counts belong to; 0 before the first.
+    pub step: usize,
+    /// Path of the layer in the model.
+    pub name: String,
+    /// Whether the layer is exempt from pruning.
+    pub dense: bool,
+    /// Blocks of its grid.
+    pub blocks: usize,
+    /// Blocks kept.
+    pub kept: usize,
+    /// Blocks dropped by the latest update.
+    pub pruned: usize,
+    /// Blocks added by the latest update.
+    pub regrown: usize,
+    /// Blocks kept through the latest update.
+    pub survivors: usize,
+    /// Bytes of the kept values and their indices, at four bytes per element.
+    pub bytes: usize,
+    /// Bytes of the dense weight, at four bytes per element.
+    pub dense_bytes: usize,
+}
 
 /// A ledger file.
 #[derive(Debug)]

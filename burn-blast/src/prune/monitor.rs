@@ -2,34 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+use super::ledger::LayerSnapshot;
 use super::shared::Shared;
-
-/// State of one layer in a [`Snapshot`], and one line of the run ledger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LayerSnapshot {
-    /// Optimizer step of the update that these counts belong to; 0 before the first.
-    pub step: usize,
-    /// Path of the layer in the model.
-    pub name: String,
-    /// Whether the layer is exempt from pruning.
-    pub dense: bool,
-    /// Blocks of its grid.
-    pub blocks: usize,
-    /// Blocks kept.
-    pub kept: usize,
-    /// Blocks dropped by the latest update.
-    pub pruned: usize,
-    /// Blocks added by the latest update.
-    pub regrown: usize,
-    /// Blocks kept through the latest update.
-    pub survivors: usize,
-    /// Bytes of the kept values and their indices, at four bytes per element.
-    pub bytes: usize,
-    /// Bytes of the dense weight, at four bytes per element.
-    pub dense_bytes: usize,
-}
 
 /// Counts over all layers after the latest update.
 #[derive(Debug, Clone, PartialEq)]

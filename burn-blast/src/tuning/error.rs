@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use burn::backend::ExecutionError;
 
-use super::VERSION;
+/// Version of the files of tuning tables.
+pub const VERSION: u32 = 1;
 
 /// Why there is no tuning table.
 #[derive(Debug, thiserror::Error)]

@@ -36,9 +36,9 @@ pub use crate::backends::Kernel;
 pub use crate::break_even::{BreakEven, TuningTable};
 use crate::window;
 
-pub use error::TuningError;
+pub use error::{TuningError, VERSION};
 pub use measure::break_even;
-pub use tables::{TuningTables, VERSION};
+pub use tables::TuningTables;
 pub use warm_up::warm_up;
 
 /// Gives a table to every block-sparse layer of a model, in place of an earlier one. Layers with [`Strategy::Auto`] use

@@ -4,10 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{TuningError, TuningTable};
-
-/// Version of the file.
-pub const VERSION: u32 = 1;
+use super::error::{TuningError, VERSION};
+use crate::break_even::TuningTable;
 
 /// Tuning tables of every device that was measured, as a file holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

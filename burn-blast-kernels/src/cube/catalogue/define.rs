@@ -3,8 +3,10 @@
 use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
+use super::Variant;
 use super::few_rows::FewRows;
-use super::{Code, Parts, Target, Variant};
+use super::problems::{Code, Parts, Target};
+use crate::Activation;
 use crate::cube::dispatch::Kernel;
 use crate::cube::gated::mma::kernel::gated_mma_kernel::GatedMmaKernel;
 use crate::cube::gemv::kernel::gemv_kernel::GemvKernel;
@@ -22,6 +24,53 @@ use crate::cube::spmm::mma::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use crate::cube::spmm::mma::split_k::{
     add_parts_kernel::AddPartsKernel, spmm_parts_kernel::SpmmPartsKernel,
 };
+
+/// A kernel that tools can generate code from.
+pub trait Definition {
+    /// A name for reports.
+    fn name(&self) -> String;
+
+    /// The kernel, ready for a code generator.
+    fn define(&self, target: &Target) -> KernelDefinition;
+}
+
+impl Definition for Variant {
+    fn name(&self) -> String {
+        Variant::name(self)
+    }
+
+    fn define(&self, target: &Target) -> KernelDefinition {
+        variant(self, target)
+    }
+}
+
+impl Definition for FewRows {
+    fn name(&self) -> String {
+        let kind = match self.dtype {
+            _ if self.int8() => "int8",
+            ElemType::Float(FloatKind::F32) => "f32",
+            ElemType::Float(FloatKind::F16) => "f16",
+            _ => "bf16",
+        };
+        let gate = match self.end.gate {
+            None => "",
+            Some(Activation::Silu) => "_silu",
+            Some(Activation::Gelu) => "_gelu",
+            Some(Activation::Relu) => "_relu",
+        };
+        let bias = if self.bias { "_bias" } else { "" };
+        let part = match (self.adds, self.end.split) {
+            (true, _) => "_add",
+            (false, true) => "_split_k",
+            (false, false) => "",
+        };
+        format!("gemv_{}x{}_{kind}{gate}{bias}{part}", self.plan.rows, self.plan.block)
+    }
+
+    fn define(&self, target: &Target) -> KernelDefinition {
+        few_rows(self, target)
+    }
+}
 
 const F32: ElemType = ElemType::Float(FloatKind::F32);
 
@@ -54,7 +103,7 @@ where
 }
 
 #[rustfmt::skip]
-pub(super) fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
+fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
     let (units, dtype) = (variant.units(), target.dtype);
     let Parts { bias, activation, residual } = variant.epilogue();
     match variant.code {
@@ -120,7 +169,7 @@ where
 }
 
 #[rustfmt::skip]
-pub(super) fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
+fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
     let FewRows { plan, dtype, end, bias, adds } = *kernel;
     let sizes = GemvSizesCompilationArg { m: (), k: (), n: (), parts: () };
     if adds {

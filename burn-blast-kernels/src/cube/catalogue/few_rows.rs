@@ -1,10 +1,8 @@
 //! Every kernel for few rows.
 
 use cubecl::ir::{ElemType, FloatKind};
-use cubecl::prelude::*;
 
 use super::problems::{GATES, few_rows_caps, kernels, pattern};
-use super::{Definition, Target, define};
 use crate::Activation;
 use crate::cube::dispatch::{Kernel, Op};
 use crate::cube::gemv::base::{Blueprint, Format, MOST_ROWS, SHARED_BYTES, UNITS};
@@ -148,33 +146,5 @@ impl FewRows {
     pub fn work(patterns: &[&BlockPattern], blocks: usize) -> [Vec<u32>; 2] {
         let work = Work::by_column(&lengths(patterns), Some(SplitK::at_least(blocks)));
         [work.parts, work.columns]
-    }
-}
-
-impl Definition for FewRows {
-    fn name(&self) -> String {
-        let kind = match self.dtype {
-            _ if self.int8() => "int8",
-            ElemType::Float(FloatKind::F32) => "f32",
-            ElemType::Float(FloatKind::F16) => "f16",
-            _ => "bf16",
-        };
-        let gate = match self.end.gate {
-            None => "",
-            Some(Activation::Silu) => "_silu",
-            Some(Activation::Gelu) => "_gelu",
-            Some(Activation::Relu) => "_relu",
-        };
-        let bias = if self.bias { "_bias" } else { "" };
-        let part = match (self.adds, self.end.split) {
-            (true, _) => "_add",
-            (false, true) => "_split_k",
-            (false, false) => "",
-        };
-        format!("gemv_{}x{}_{kind}{gate}{bias}{part}", self.plan.rows, self.plan.block)
-    }
-
-    fn define(&self, target: &Target) -> KernelDefinition {
-        define::few_rows(self, target)
     }
 }

@@ -7,13 +7,10 @@ mod define;
 mod few_rows;
 mod problems;
 
-use std::sync::Arc;
-
-use cubecl::ir::{DeviceProperties, ElemType, TargetProperties};
-use cubecl::prelude::*;
-
+pub use self::define::Definition;
 pub use self::few_rows::FewRows;
-use self::problems::{cooperative, tensor_cores};
+use self::problems::{Code, cooperative, tensor_cores};
+pub use self::problems::{Parts, Target};
 use super::caps::Caps;
 use super::dispatch::Kernel;
 use super::split_k::{ADD_UNITS, SplitK, Work};
@@ -22,27 +19,6 @@ use super::tile::mma::MmaTile;
 use super::{gated, sddmm};
 use crate::Activation;
 use crate::BlockPattern;
-
-/// One kernel, with the compile-time parameters that a plan does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Code {
-    Product { kernel: Kernel, epilogue: Parts },
-    Gated { plan: gated::mma::base::Blueprint, activation: Activation, backward: bool },
-    Sampled(Kernel),
-    AddRowParts,
-    AddParts { block: usize, epilogue: Parts },
-}
-
-/// The parts of the epilogue of a product.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Parts {
-    /// `+ bias`.
-    pub bias: bool,
-    /// `f(..)`.
-    pub activation: Option<Activation>,
-    /// `+ residual`.
-    pub residual: bool,
-}
 
 /// The verb of a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,37 +43,6 @@ pub enum Verb {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variant {
     code: Code,
-}
-
-/// What a definition is for.
-pub struct Target {
-    /// The device to generate code for.
-    pub properties: Arc<DeviceProperties>,
-    /// Its register layouts.
-    pub layouts: Arc<TargetProperties>,
-    /// Width of the indices.
-    pub address: AddressType,
-    /// Storage type of the tensors: f16 or bf16, f32 on cooperative matrices; kernels for few rows have their own.
-    pub dtype: ElemType,
-}
-
-/// A kernel that tools can generate code from.
-pub trait Definition {
-    /// A name for reports.
-    fn name(&self) -> String;
-
-    /// The kernel, ready for a code generator.
-    fn define(&self, target: &Target) -> KernelDefinition;
-}
-
-impl Definition for Variant {
-    fn name(&self) -> String {
-        Variant::name(self)
-    }
-
-    fn define(&self, target: &Target) -> KernelDefinition {
-        define::variant(self, target)
-    }
 }
 
 impl Variant {

@@ -1,12 +1,47 @@
 //! The problems whose plans are in the catalogue.
 
-use cubecl::ir::{ElemType, FloatKind};
+use std::sync::Arc;
 
-use super::{Code, Parts};
+use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind, TargetProperties};
+
 use crate::Activation;
 use crate::cube::caps::Caps;
 use crate::cube::dispatch::{Kernel, Op, Shape, candidates};
+use crate::cube::gated;
 use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+
+/// One kernel, with the compile-time parameters that a plan does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    Product { kernel: Kernel, epilogue: Parts },
+    Gated { plan: gated::mma::base::Blueprint, activation: Activation, backward: bool },
+    Sampled(Kernel),
+    AddRowParts,
+    AddParts { block: usize, epilogue: Parts },
+}
+
+/// The parts of the epilogue of a product.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// `+ bias`.
+    pub bias: bool,
+    /// `f(..)`.
+    pub activation: Option<Activation>,
+    /// `+ residual`.
+    pub residual: bool,
+}
+
+/// What a definition is for.
+pub struct Target {
+    /// The device to generate code for.
+    pub properties: Arc<DeviceProperties>,
+    /// Its register layouts.
+    pub layouts: Arc<TargetProperties>,
+    /// Width of the indices.
+    pub address: AddressType,
+    /// Storage type of the tensors: f16 or bf16, f32 on cooperative matrices; kernels for few rows have their own.
+    pub dtype: ElemType,
+}
 
 /// A device without limits but for its number of multiprocessors, which lets no kernel take few rows beside tensor
 /// cores.

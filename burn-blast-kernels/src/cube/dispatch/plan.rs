@@ -4,8 +4,28 @@ use std::fmt;
 
 use cubecl::ir::AddressType;
 
-use super::Kernel;
+use crate::cube::split_k::SplitK;
+use crate::cube::tile::unit::UnitTile;
+use crate::cube::{gated, gemv, norm, sddmm, spmm};
 use crate::{BlockPattern, BlockSize, MatrixShape};
+
+/// A kernel with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::cube) enum Kernel {
+    Gemv { plan: gemv::base::Blueprint, split: Option<SplitK> },
+    SpmmUnit(UnitTile),
+    SpmmMma { plan: spmm::mma::base::Blueprint, split: Option<SplitK> },
+    SpmmCmma(spmm::cmma::base::Blueprint),
+    SddmmUnit(sddmm::unit::base::Blueprint),
+    SddmmMma { plan: sddmm::mma::base::Blueprint, parts: usize },
+    SddmmCmma(sddmm::cmma::base::Blueprint),
+    GatedUnit(UnitTile),
+    GatedMma(gated::mma::base::Blueprint),
+    GradBlockNorms(sddmm::unit::base::Blueprint),
+    BlockNorms(norm::base::Blueprint),
+    Pack { four: bool },
+    Unpack { four: bool },
+}
 
 /// An operation of the kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
