@@ -11,7 +11,7 @@ use super::Gpt2;
 
 /// Sizes and settings of a GPT-2. Fields are named as in `config.json`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[allow(missing_docs, reason = "names and meanings are those of Hugging Face's GPT2Config")]
+#[allow(missing_docs, reason = "names and meanings as in Hugging Face's GPT2Config")]
 pub struct Gpt2Config {
     pub vocab_size: usize,
     pub n_embd: usize,

@@ -14,7 +14,7 @@ use super::Llama;
 ///
 /// The default is a small model over bytes, as `blast dense` trains it.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "names and meanings are those of Hugging Face's LlamaConfig")]
+#[allow(missing_docs, reason = "names and meanings as in Hugging Face's LlamaConfig")]
 pub struct LlamaConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
