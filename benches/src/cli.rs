@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast_models::Backend;
+use burn_blast_models::BackendKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::catalogue::{Catalogue, Filter};
@@ -44,8 +44,8 @@ pub struct Select {
     pub filter: Filter,
 
     /// Where to compute; each backend needs the cargo feature of the same name
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    pub backend: Backend,
+    #[arg(long, value_enum, default_value_t = BackendKind::Flex)]
+    pub backend: BackendKind,
 }
 
 /// Options of a run.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
-use burn_blast_models::Backend;
+use burn_blast_models::BackendKind;
 
 use crate::record::{Clock, Machine, VERSION};
 
@@ -28,7 +28,7 @@ const FEATURES: [(&str, bool, bool); 3] = [
 
 /// Describes this machine.
 pub fn describe(
-    backend: Backend,
+    backend: BackendKind,
     device: &Device,
     clock: Clock,
     driver: Option<String>,
@@ -54,7 +54,7 @@ pub fn describe(
 }
 
 /// Bytes that a problem may use on this machine. The free memory of a GPU is known for NVIDIA only.
-pub fn memory(backend: Backend) -> f64 {
+pub fn memory(backend: BackendKind) -> f64 {
     let bytes =
         if backend.is_host() { host_memory() } else { nvidia("memory.free").and_then(mebibytes) };
     bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_FRACTION

@@ -9,7 +9,7 @@ use burn_blast_checkpoint::{Entry, FileContent, write_safetensors};
 use safetensors::Dtype;
 
 use crate::generate::{check_tokens, to_host};
-use crate::{Config, Error, Model};
+use crate::{Error, Model, ModelConfig};
 
 /// Euclidean norms of the input features of every linear layer of the MLPs over a text, `sqrt(Σ x²)`: the file that
 /// `blast sparsify --score wanda` takes.
@@ -61,7 +61,7 @@ impl Activations {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn save(&self, config: &Config, path: impl AsRef<Path>) -> Result<(), Error> {
+    pub fn save(&self, config: &ModelConfig, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let entries = self.norms.iter().flat_map(|(layer, norms)| {
             let names = config.family().weight_names(layer).into_iter();

@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
     use crate::fine_tune::tests::{config, corpus, model, run, settings};
-    use crate::{Checkpoint, Form, Precision};
+    use crate::{Form, ModelFolder, Precision};
 
     /// Adapters that change something.
     fn changed(model: Model) -> Model {
@@ -115,13 +115,13 @@ mod tests {
     #[test]
     fn a_checkpoint_with_adapters_loads_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint::new(config()).unwrap();
+        let checkpoint = ModelFolder::new(config()).unwrap();
         let adapted =
             changed(model(DType::F32).adapt(&LoraLinearConfig::new(4).with_alpha(6.0), 7).unwrap());
         for (form, merged) in [(Form::Packed, false), (Form::Dense, true)] {
             let out = folder.path().join(format!("{form:?}"));
             checkpoint.save(&adapted, &out, form).unwrap();
-            let again = Checkpoint::open(&out).unwrap();
+            let again = ModelFolder::open(&out).unwrap();
             let mut again = again.load(&Device::flex(), Precision::File).unwrap();
             let apart = apart(&scores(&again), &scores(&adapted));
             assert!(if merged { apart < 1e-4 } else { apart == 0.0 }, "{form:?}: {apart}");
@@ -187,7 +187,7 @@ mod tests {
         };
         assert!(refuse(model(DType::F32), 0, 16.0).contains("lora is 0"));
         assert!(refuse(model(DType::F32), 4, 0.0).contains("lora-alpha is 0"));
-        let checkpoint = Checkpoint::new(config()).unwrap();
+        let checkpoint = ModelFolder::new(config()).unwrap();
         let dense = || checkpoint.config().init_normal(&Device::flex(), 1).unwrap();
         assert!(refuse(dense(), 4, 16.0).contains("no MLP weight of the model is block-sparse"));
         let error = dense().merge(false).unwrap_err().to_string();
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_tensor_of_another_rank_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoint = Checkpoint::new(config()).unwrap();
+        let checkpoint = ModelFolder::new(config()).unwrap();
         let mut adapted = model(DType::F32).adapt(&LoraLinearConfig::new(4), 7).unwrap();
         for (_, linear) in adapted.mlps_mut(0) {
             if let AnyLinear::Adapted(layer) = linear {
@@ -210,7 +210,7 @@ mod tests {
         }
         let out = folder.path().join("out");
         checkpoint.save(&adapted, &out, Form::Packed).unwrap();
-        let error = Checkpoint::open(&out).unwrap().load(&Device::flex(), Precision::File);
+        let error = ModelFolder::open(&out).unwrap().load(&Device::flex(), Precision::File);
         let error = error.unwrap_err().to_string();
         assert!(error.contains("lora_b\" has shape [3, "), "{error}");
     }

@@ -8,12 +8,12 @@ use burn_blast::module::AnyLinear;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Config, Error, Model};
+use crate::{Error, Model, ModelConfig};
 
-/// Deviation of an embedding at the start, and of every matrix of [`Config::init_normal`], as in GPT-2 and Llama.
+/// Deviation of an embedding at the start, and of every matrix of [`ModelConfig::init_normal`], as in GPT-2 and Llama.
 const DEVIATION: f32 = 0.02;
 
-impl Config {
+impl ModelConfig {
     /// A model of these sizes whose weights follow from `seed` alone, on every device.
     ///
     /// They are drawn on the host by one ChaCha8 generator: the embedding, then layer by layer the linear layers in

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Checkpoint, Error, Tokenizer};
+use crate::{Error, ModelFolder, Tokenizer};
 
 /// One token in this many is held out, at the end.
 const HELD_OUT: usize = 10;
@@ -60,7 +60,7 @@ impl Corpus {
     /// # Errors
     /// As [`read`](Self::read); if the model has fewer positions than a sequence has tokens, or does not know a token
     /// of the text.
-    pub fn of(checkpoint: &Checkpoint, path: &Path, context: usize) -> Result<Self, Error> {
+    pub fn of(checkpoint: &ModelFolder, path: &Path, context: usize) -> Result<Self, Error> {
         check_context(checkpoint, context)?;
         let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
         let vocabulary = checkpoint.config().vocabulary();
@@ -123,7 +123,7 @@ impl Corpus {
 }
 
 /// Refuses sequences longer than a model was made for.
-pub(crate) fn check_context(checkpoint: &Checkpoint, context: usize) -> Result<(), Error> {
+pub(crate) fn check_context(checkpoint: &ModelFolder, context: usize) -> Result<(), Error> {
     let limit = checkpoint.config().context();
     if context > limit {
         return Err(Error::TooLong { found: context, limit });
@@ -216,7 +216,7 @@ mod tests {
                 "pre_tokenizer": { "type": "Whitespace" },
             });
             std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
-            let checkpoint = Checkpoint::open(folder.path()).unwrap();
+            let checkpoint = ModelFolder::open(folder.path()).unwrap();
             format!("{:#}", Corpus::of(&checkpoint, file.path(), context).unwrap_err())
         };
         let error = refuse(301, 17);

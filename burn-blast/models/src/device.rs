@@ -19,7 +19,7 @@ pub struct NotBuilt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum), value(rename_all = "lowercase"))]
 #[serde(rename_all = "lowercase")]
-pub enum Backend {
+pub enum BackendKind {
     /// CPU, the default.
     Flex,
     /// CPU, through the `ndarray` crate.
@@ -36,7 +36,7 @@ pub enum Backend {
     Rocm,
 }
 
-impl Backend {
+impl BackendKind {
     /// Its name as flag value and as cargo feature.
     pub fn name(self) -> &'static str {
         match self {
@@ -95,13 +95,13 @@ mod tests {
     #[cfg(feature = "flex")]
     #[test]
     fn the_default_backend_opens() {
-        assert!(Backend::Flex.open().is_ok());
+        assert!(BackendKind::Flex.open().is_ok());
     }
 
     #[cfg(not(feature = "rocm"))]
     #[test]
     fn a_backend_that_is_not_built_in_names_its_feature() {
-        let error = Backend::Rocm.open().expect_err("not in this build").to_string();
+        let error = BackendKind::Rocm.open().expect_err("not in this build").to_string();
         assert!(error.contains("no rocm backend: add `--features rocm`"), "{error}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use burn::tensor::Tensor;
 
 use crate::sample::Sampler;
-use crate::{Cache, Checkpoint, Error, Model, Sampling};
+use crate::{Cache, Error, Model, ModelFolder, Sampling};
 
 /// What to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Generation {
 
 impl Generation {
     /// Greedy, up to `max_new` tokens or the end the checkpoint names.
-    pub fn new(checkpoint: &Checkpoint, max_new: usize) -> Self {
+    pub fn new(checkpoint: &ModelFolder, max_new: usize) -> Self {
         Self {
             max_new,
             sampling: Sampling::GREEDY,

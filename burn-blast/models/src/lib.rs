@@ -2,16 +2,17 @@
 //! measured.
 //!
 //! ```text
-//! folder ─► Checkpoint ─► Model ─► generate, perplexity, measure ─► text, numbers
-//!               │           │ ▲
-//!               └► Tokenizer │ └─ one_shot, fine_tune, adapt, merge, compact
-//!                            └► Checkpoint::save ─► folder
+//! folder ─► ModelFolder ─► Model ─► generate, perplexity, measure ─► text, numbers
+//!                │          │ ▲
+//!                │          │ └─ one_shot, fine_tune, adapt, merge, compact
+//!                │          └► ModelFolder::save ─► folder
+//!                └► Tokenizer
 //! ```
 //!
 //! | module | content |
 //! |---|---|
 //! | `families/` | configuration and architecture of each family, one folder each |
-//! | `checkpoint/` | folders: opened, loaded, written |
+//! | `model_folder` | folders: opened, loaded, written |
 //! | `builder`, `attention`, `rope` | what models are made of |
 //! | `model`, `compact`, `adapters` | what every model can do |
 //! | `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
@@ -21,9 +22,9 @@
 //! # Example
 //! ```no_run
 //! use burn::tensor::Device;
-//! use burn_blast_models::{Checkpoint, Generation, Precision, generate};
+//! use burn_blast_models::{Generation, ModelFolder, Precision, generate};
 //!
-//! let checkpoint = Checkpoint::open("Llama-3.2-1B")?;
+//! let checkpoint = ModelFolder::open("Llama-3.2-1B")?;
 //! let tokenizer = checkpoint.tokenizer()?;
 //! let model = checkpoint.load(&Device::flex(), Precision::F32)?;
 //! let prompt = tokenizer.encode("The capital of France is")?;
@@ -37,10 +38,10 @@
 //!
 //! ```
 //! use burn::tensor::Device;
-//! use burn_blast_models::{Config, LlamaConfig};
+//! use burn_blast_models::{ModelConfig, LlamaConfig};
 //!
 //! let sizes = LlamaConfig { hidden_size: 64, num_attention_heads: 4, head_dim: 16, ..LlamaConfig::default() };
-//! let mut model = Config::Llama(sizes).init(&Device::flex(), 7)?;
+//! let mut model = ModelConfig::Llama(sizes).init(&Device::flex(), 7)?;
 //! for (_, linear) in model.mlps_mut(0) {
 //!     linear.pack(32)?;
 //! }
@@ -59,7 +60,6 @@ mod activations;
 mod adapters;
 mod attention;
 mod builder;
-mod checkpoint;
 mod compact;
 mod corpus;
 mod device;
@@ -69,6 +69,7 @@ pub mod fine_tune;
 mod generate;
 mod measure;
 mod model;
+mod model_folder;
 #[cfg(feature = "calibrate")]
 pub mod one_shot;
 mod perplexity;
@@ -79,16 +80,16 @@ mod tokenizer;
 
 pub use activations::Activations;
 pub use attention::Cache;
-pub use checkpoint::{Checkpoint, Form, Precision};
 pub use compact::LayerSizes;
 pub use corpus::{Batch, Corpus, Sequences};
-pub use device::{Backend, NotBuilt};
+pub use device::{BackendKind, NotBuilt};
 pub use error::Error;
-pub use families::{Config, Gpt2, Gpt2Config, Llama, LlamaConfig, Model};
+pub use families::{Gpt2, Gpt2Config, Llama, LlamaConfig, Model, ModelConfig};
 pub use generate::{Generation, generate, next_scores};
-pub use measure::{Round, Storage, Timing};
+pub use measure::{LinearStorage, Round, Timing};
 pub use model::Blocks;
-pub use perplexity::{Score, Windows, perplexity};
+pub use model_folder::{Form, ModelFolder, Precision};
+pub use perplexity::{TextScore, Windows, perplexity};
 pub use quartiles::Quartiles;
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;

@@ -85,7 +85,7 @@ impl Timing {
 
 /// How much of the linear layers is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Storage {
+pub struct LinearStorage {
     /// Linear layers.
     pub linears: usize,
     /// Of these, block-sparse ones.
@@ -100,11 +100,11 @@ pub struct Storage {
 
 impl Model {
     /// What the linear layers store.
-    pub fn storage(&mut self) -> Storage {
+    pub fn storage(&mut self) -> LinearStorage {
         let linears = self.linears_mut();
         let sparse: Vec<&BlockSparseLinear> =
             linears.iter().filter_map(|(_, linear)| linear.as_sparse()).collect();
-        Storage {
+        LinearStorage {
             linears: linears.len(),
             sparse: sparse.len(),
             sparsity: sparsity(linears.iter().map(|(_, linear)| &**linear)),

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::AnyLinear;
 
 use crate::attention::Pass;
-use crate::{Cache, Config, Error, Model};
+use crate::{Cache, Error, Model, ModelConfig};
 
 /// Which blocks of the MLPs are removed.
 #[derive(burn::config::Config, Debug, PartialEq)]
@@ -213,7 +213,7 @@ impl Model {
     }
 }
 
-impl Config {
+impl ModelConfig {
     /// Tokens of the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.family().vocabulary()

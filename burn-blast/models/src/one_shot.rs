@@ -141,7 +141,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Checkpoint, Tokenizer, fine_tune};
+    use crate::{ModelFolder, Tokenizer, fine_tune};
 
     fn corpus() -> Corpus {
         let text = "pack my box with five dozen liquor jugs. ".repeat(40);
@@ -156,7 +156,7 @@ mod tests {
             "model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64,
             "num_hidden_layers": 2, "num_attention_heads": 2,
         });
-        let (checkpoint, device) = (Checkpoint::new(config).unwrap(), Device::flex());
+        let (checkpoint, device) = (ModelFolder::new(config).unwrap(), Device::flex());
         let dense = checkpoint.config().init_normal(&device, 2).unwrap();
         // Least squares is about texts like the sample.
         let like: Vec<u32> = b"five dozen jugs with my liquor box".map(u32::from).to_vec();

@@ -21,14 +21,14 @@ pub struct Windows {
 
 /// Negative log-likelihood of a text.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Score {
+pub struct TextScore {
     /// Sum of the negative log-likelihoods, in nats.
     pub nats: f64,
     /// Tokens scored: all but the first.
     pub tokens: usize,
 }
 
-impl Score {
+impl TextScore {
     /// `exp(nats / tokens)`.
     pub fn perplexity(&self) -> f64 {
         (self.nats / self.tokens as f64).exp()
@@ -47,11 +47,11 @@ pub fn perplexity(
     text: &[u32],
     windows: Windows,
     mut progress: impl FnMut(usize),
-) -> Result<Score, Error> {
+) -> Result<TextScore, Error> {
     let Windows { window, stride } = windows;
     check(window, stride, text.len())?;
     check_tokens(model, text)?;
-    let mut score = Score { nats: 0.0, tokens: 0 };
+    let mut score = TextScore { nats: 0.0, tokens: 0 };
     let mut start = 0;
     // The first token has nothing before it.
     while score.tokens + 1 < text.len() {

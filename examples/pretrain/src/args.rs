@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::prune::{BlastConfig, Growth};
 use burn_blast_models::fine_tune::TrainConfig;
-use burn_blast_models::{Backend, Blocks, Sequences};
+use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -57,8 +57,8 @@ pub struct Args {
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where to compute; each one needs the cargo feature of the same name
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    pub backend: Backend,
+    #[arg(long, value_enum, default_value_t = BackendKind::Flex)]
+    pub backend: BackendKind,
 
     /// Text to train on, a file or a folder [default: Rust sources of the dependencies]
     #[arg(long, value_name = "FILE|DIR")]

@@ -34,7 +34,7 @@ pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
         tie_word_embeddings: false,
         ..LlamaConfig::default()
     };
-    Ok(burn_blast_models::Config::Llama(sizes).init(device, seed)?)
+    Ok(burn_blast_models::ModelConfig::Llama(sizes).init(device, seed)?)
 }
 
 /// Continues [`PROMPT`] by [`SAMPLE_LENGTH`] bytes. The model sees at most `context` of them: when these are full, it

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn_blast::io;
-use burn_blast_models::Backend;
+use burn_blast_models::BackendKind;
 use burn_blast_models::fine_tune::INTERRUPTED;
 
 use crate::args::{Config, Request};
@@ -90,7 +90,7 @@ fn how_to_resume(state: &State, phase: Phase, step: usize, out: &Path) -> String
     let backend = state.config.backend;
     // The default build has no other.
     let features = match backend {
-        Backend::Flex => String::new(),
+        BackendKind::Flex => String::new(),
         other => format!(" --features {}", other.name()),
     };
     format!(
@@ -193,9 +193,9 @@ mod tests {
             let config = Config { backend, ..Config::default() };
             how_to_resume(&State::new(config, 0), Phase::Dense, 5, Path::new(out))
         };
-        let plain = command(Backend::Flex, "runs/one");
+        let plain = command(BackendKind::Flex, "runs/one");
         assert!(plain.ends_with("-p pretrain -- --resume --out runs/one"), "{plain}");
-        let gpu = command(Backend::Vulkan, "it's mine");
+        let gpu = command(BackendKind::Vulkan, "it's mine");
         let end = "-p pretrain --features vulkan -- --resume --out 'it'\\''s mine'";
         assert!(gpu.ends_with(end), "{gpu}");
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast_models::{Backend, Blocks, Precision, Sequences};
+use burn_blast_models::{BackendKind, Blocks, Precision, Sequences};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,8 @@ impl BlockArgs {
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceArgs {
     /// Where to compute; GPUs need a build with their feature
-    #[arg(long, value_enum, default_value_t = Backend::Flex, help_heading = "Device")]
-    pub backend: Backend,
+    #[arg(long, value_enum, default_value_t = BackendKind::Flex, help_heading = "Device")]
+    pub backend: BackendKind,
 
     /// Data type of weights and features [default: f32 on a CPU, otherwise the checkpoint's]
     #[arg(long, value_enum, help_heading = "Device")]

@@ -8,7 +8,8 @@ use burn::tensor::Device;
 use burn_blast::report::plot::{Series, line_chart};
 use burn_blast_models::fine_tune::evaluate;
 use burn_blast_models::{
-    Checkpoint, Corpus, Form, LayerSizes, Model, Precision, Quartiles, Round, Storage, Timing,
+    Corpus, Form, LayerSizes, LinearStorage, Model, ModelFolder, Precision, Quartiles, Round,
+    Timing,
 };
 use comfy_table::Table;
 use serde::Serialize;
@@ -23,7 +24,7 @@ use crate::report::{grid, percent};
 #[derive(Debug, Clone, Serialize)]
 pub struct BenchReport {
     #[serde(flatten)]
-    storage: Storage,
+    storage: LinearStorage,
     dtype: String,
     /// Tokens of the prompt, and tokens per second.
     prefill: (usize, Quartiles),
@@ -108,7 +109,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     progress.count("evaluating", args.models.len());
     for folder in &args.models {
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = ModelFolder::open(folder)?;
         let corpus = Corpus::of(&checkpoint, &args.text.corpus, sequences.context)?;
         let model = checkpoint.load(&device, args.device.precision())?;
         losses.push(evaluate(&model, &corpus.held_out(sequences, Corpus::EVALUATED, &device))?);
@@ -204,7 +205,7 @@ pub struct CompactReport {
 /// # Errors
 /// If the model cannot be read or written.
 pub fn compact(args: &CompactArgs) -> Result<CompactReport, Error> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&Device::flex(), Precision::File)?;
     let (before, parameters_before) = (model.sizes(), model.num_params());
     let model = model.compact();

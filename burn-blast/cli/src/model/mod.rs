@@ -4,7 +4,7 @@ mod measure;
 mod run;
 mod train;
 
-use burn_blast_models::{Checkpoint, Model, Quartiles};
+use burn_blast_models::{Model, ModelFolder, Quartiles};
 
 use crate::Error;
 use crate::args::ModelArgs;
@@ -14,9 +14,9 @@ pub use run::{activations, generate, perplexity};
 pub use train::{dense, fine_tune, merge, one_shot};
 
 /// Loads a model as the options ask for it.
-fn open(args: &ModelArgs) -> Result<(Checkpoint, Model), Error> {
+fn open(args: &ModelArgs) -> Result<(ModelFolder, Model), Error> {
     let device = args.device.backend.open()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&device, args.device.precision())?;
     if args.compact {
         model = model.compact();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::CheckpointError;
 use burn_blast_models::{
-    Activations, Checkpoint, Generation, Sampling, Windows, perplexity as score,
+    Activations, Generation, ModelFolder, Sampling, Windows, perplexity as score,
 };
 use serde::Serialize;
 
@@ -96,7 +96,7 @@ impl fmt::Display for PerplexityReport {
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
     let text = read_text(&args.corpus)?;
     let device = args.device.backend.open()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;
     let mut tokens = checkpoint.tokenizer()?.encode(&text)?;
     tokens.truncate(args.tokens);
@@ -113,7 +113,7 @@ fn read_text(path: &Path) -> Result<String, Error> {
 }
 
 /// The window asked for, or one that suits the model.
-fn window(checkpoint: &Checkpoint, asked: Option<usize>) -> Result<usize, Error> {
+fn window(checkpoint: &ModelFolder, asked: Option<usize>) -> Result<usize, Error> {
     let limit = checkpoint.config().context();
     match asked.unwrap_or(limit.min(DEFAULT_WINDOW)) {
         found if found > limit => Err(burn_blast_models::Error::TooLong { found, limit }.into()),

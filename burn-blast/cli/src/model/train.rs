@@ -9,7 +9,7 @@ use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
 use burn_blast_models::fine_tune::{Job, Objective, Progress as RunProgress, stop_on_ctrl_c};
 use burn_blast_models::one_shot::{Method, OneShot, sample};
-use burn_blast_models::{Checkpoint, Corpus, Form, Model, Precision};
+use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use serde_json::Value;
 
 use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
@@ -24,7 +24,7 @@ const SAMPLE: (usize, usize) = (64, 128);
 /// # Errors
 /// If a setting is not valid, or a file cannot be read or written.
 pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), Error> {
-    let checkpoint = Checkpoint::new(args.sizes().to_json())?;
+    let checkpoint = ModelFolder::new(args.sizes().to_json())?;
     let device = args.train.device.backend.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let run = Run { train: &args.train, settings: settings(args), output: &args.output };
@@ -38,7 +38,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), 
 pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
     let blocks = args.blocks.blocks();
     blocks.check()?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let device = &args.train.device;
     let mut model = checkpoint.load(&device.backend.open()?, device.precision())?;
     model.check_unadapted()?;
@@ -51,7 +51,7 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, St
     };
     if let Some(teacher) = &args.teacher {
         let context = args.train.text.sequences.context;
-        objective = objective.with_teacher(&Checkpoint::open(teacher)?, &model, context)?;
+        objective = objective.with_teacher(&ModelFolder::open(teacher)?, &model, context)?;
     }
     let run = Run { train: &args.train, settings: settings(args), output: &args.output };
     if let Some(rank) = args.lora {
@@ -86,7 +86,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn start(
         self,
-        checkpoint: &Checkpoint,
+        checkpoint: &ModelFolder,
         model: Model,
         objective: Objective,
         blast: Option<&BlastConfig>,
@@ -143,7 +143,7 @@ pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
     let blocks = args.blocks.blocks();
     blocks.check()?;
     absent(&args.output)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let device = args.device.backend.open()?;
     let mut model = checkpoint.load(&device, args.device.precision())?;
     let sample = match &args.corpus {
@@ -190,7 +190,7 @@ fn check_used(args: &OneShotArgs) -> Result<(), Error> {
 /// If there are none, or a file cannot be read or written.
 pub fn merge(args: &MergeArgs) -> Result<String, Error> {
     absent(&args.output)?;
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&Device::flex(), Precision::File)?;
     let lost = model.merge(args.within)?;
     checkpoint.save(&model, &args.output, Form::Packed)?;

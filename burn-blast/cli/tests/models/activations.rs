@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use burn_blast::module::AnyLinear;
 use burn_blast_cli::args::Cli;
 use burn_blast_kernels::budget::keep_top;
-use burn_blast_models::{Activations, Checkpoint, Model, Precision};
+use burn_blast_models::{Activations, Model, ModelFolder, Precision};
 use clap::Parser;
 use safetensors::{Dtype, SafeTensors};
 
@@ -70,7 +70,7 @@ fn blast_keeps_the_blocks_these_norms_call_for() {
 
         let mut dense = model.clone();
         let mut sparse =
-            Checkpoint::open(&out).unwrap().load(&Device::flex(), Precision::F32).unwrap();
+            ModelFolder::open(&out).unwrap().load(&Device::flex(), Precision::F32).unwrap();
         let pairs = dense.mlps_mut(0).into_iter().zip(sparse.mlps_mut(0));
         let mut moved = 0;
         for ((layer, before), (_, after)) in pairs {

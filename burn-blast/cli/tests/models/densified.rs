@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::{BlockMask, BlockPattern};
 use burn_blast_cli::args::Cli;
-use burn_blast_models::{Checkpoint, Form, Model, Precision};
+use burn_blast_models::{Form, Model, ModelFolder, Precision};
 use clap::Parser;
 
 use crate::common::{self, Expected, load, numbers, open};
@@ -26,7 +26,7 @@ fn thin(model: &mut Model) {
 }
 
 fn open_model(folder: &Path) -> Model {
-    Checkpoint::open(folder).unwrap().load(&Device::flex(), Precision::F32).unwrap()
+    ModelFolder::open(folder).unwrap().load(&Device::flex(), Precision::F32).unwrap()
 }
 
 #[test]

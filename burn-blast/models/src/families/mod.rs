@@ -1,7 +1,7 @@
 //! Model families: a folder each, and a line in each of the lists of this file.
 //!
 //! A folder holds the configuration of the family (`config.rs`: sizes, names, orientation of weights) and its
-//! architecture (`mod.rs`). Everything else in this crate works with [`Config`] and [`Model`].
+//! architecture (`mod.rs`). Everything else in this crate works with [`ModelConfig`] and [`Model`].
 
 mod gpt2;
 mod llama;
@@ -22,7 +22,7 @@ use crate::{Error, LayerSizes};
 
 /// Architecture and sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Config {
+pub enum ModelConfig {
     /// `"model_type": "llama"`, or `"mistral"` without a window.
     Llama(LlamaConfig),
     /// `"model_type": "gpt2"`.
@@ -45,7 +45,7 @@ pub enum Model {
 /// Every value of `model_type` that can be loaded.
 pub(crate) const MODEL_TYPES: &str = "\"llama\", \"mistral\" and \"gpt2\"";
 
-/// Evaluates an expression for the family of a [`Config`] or a [`Model`].
+/// Evaluates an expression for the family of a [`ModelConfig`] or a [`Model`].
 macro_rules! each {
     ($any:expr, $family:ident => $value:expr) => {
         match $any {
@@ -55,7 +55,7 @@ macro_rules! each {
     };
 }
 
-impl Config {
+impl ModelConfig {
     /// Reads the content of a `config.json`.
     ///
     /// # Errors

@@ -28,11 +28,11 @@ pub use interrupt::{INTERRUPTED, stop_on_ctrl_c};
 pub use losses::{divergence, features, next_token};
 pub use objective::Objective;
 pub use run_folder::{Log, RunFolder};
-pub use schedule::{Decay, Schedule};
+pub use schedule::{Decay, LrSchedule};
 pub use trainer::{Session, Trainee, evaluate};
 
 use crate::corpus::{Corpus, Sequences};
-use crate::{Checkpoint, Error, Form, Model};
+use crate::{Error, Form, Model, ModelFolder};
 
 /// How a model is trained.
 #[derive(Config, Debug, PartialEq)]
@@ -99,8 +99,8 @@ impl TrainConfig {
     }
 
     /// The learning rate over the run.
-    pub fn schedule(&self) -> Schedule {
-        Schedule { peak: self.lr, warm_up: self.warm_up, steps: self.steps, decay: self.decay }
+    pub fn schedule(&self) -> LrSchedule {
+        LrSchedule { peak: self.lr, warm_up: self.warm_up, steps: self.steps, decay: self.decay }
     }
 }
 
@@ -144,7 +144,7 @@ impl Job<'_> {
     /// If the settings are not valid, a file cannot be read or written, or the loss is no longer a number.
     pub fn run(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &ModelFolder,
         model: Model,
         corpus: &Corpus,
         objective: Objective,
@@ -203,7 +203,7 @@ pub(crate) mod tests {
     /// Its MLPs packed, with every block.
     pub fn model(dtype: DType) -> Model {
         let mut model =
-            Checkpoint::new(config()).unwrap().config().init_normal(&Device::flex(), 1).unwrap();
+            ModelFolder::new(config()).unwrap().config().init_normal(&Device::flex(), 1).unwrap();
         model.pack_mlps(&Blocks::new(8).with_sparsity(0.5)).unwrap();
         model.map(&mut Cast(dtype))
     }

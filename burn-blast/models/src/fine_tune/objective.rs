@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::losses;
 use crate::corpus::{Batch, check_context};
-use crate::{Checkpoint, Error, Model, Precision};
+use crate::{Error, Model, ModelFolder, Precision};
 
 /// What is minimised.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl Objective {
     /// If the settings make no sense, the teacher cannot be loaded, or the two do not fit each other.
     pub fn with_teacher(
         mut self,
-        teacher: &Checkpoint,
+        teacher: &ModelFolder,
         student: &Model,
         context: usize,
     ) -> Result<Self, Error> {
@@ -143,7 +143,7 @@ mod tests {
             "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": true,
         });
         let teacher =
-            Checkpoint::new(wide).unwrap().config().init_normal(&Device::flex(), 2).unwrap();
+            ModelFolder::new(wide).unwrap().config().init_normal(&Device::flex(), 2).unwrap();
         let batch = corpus.batch(settings().sequences, 0, 0, &Device::flex());
         let objective = Objective {
             next_token: 0.0,

@@ -162,7 +162,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Checkpoint, Form, Precision, fine_tune::tests};
+    use crate::{Form, ModelFolder, Precision, fine_tune::tests};
 
     #[test]
     fn a_folder_is_refused_with_a_reason() {
@@ -215,7 +215,7 @@ mod tests {
         let mut run = RunFolder::open(&out, json!(1), 7, false).unwrap();
         run.log.losses = vec![(10, 2.0), (20, 1.5)];
         run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
-        let checkpoint = Checkpoint::new(tests::config()).unwrap();
+        let checkpoint = ModelFolder::new(tests::config()).unwrap();
         let model = tests::model(DType::F32);
         let disk_full = checkpoint.save_with(&model, &out, Form::Packed, |staged| {
             run.record(staged)?;
@@ -245,6 +245,6 @@ mod tests {
             serde_json::from_slice(&fs::read(out.join("recover.json")).unwrap()).unwrap();
         assert_eq!((log.losses, log.checkpoint), (vec![(10, 2.0), (20, 1.5)], None));
         assert!(out.join("loss.svg").exists());
-        Checkpoint::open(&out).unwrap().load(&Device::flex(), Precision::File).unwrap();
+        ModelFolder::open(&out).unwrap().load(&Device::flex(), Precision::File).unwrap();
     }
 }

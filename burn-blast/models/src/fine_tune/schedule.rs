@@ -24,7 +24,7 @@ pub enum Decay {
 
 /// A linear rise to a peak, then a decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Schedule {
+pub struct LrSchedule {
     /// Highest learning rate.
     pub peak: f64,
     /// Steps in which it rises.
@@ -35,7 +35,7 @@ pub struct Schedule {
     pub decay: Decay,
 }
 
-impl Schedule {
+impl LrSchedule {
     /// The learning rate of a step, counted from 0.
     pub fn at(&self, step: usize) -> f64 {
         let step = step as f64;
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn rates(warm_up: f64, decay: Decay) -> Vec<f64> {
-        let schedule = Schedule { peak: 1.0, warm_up, steps: 200, decay };
+        let schedule = LrSchedule { peak: 1.0, warm_up, steps: 200, decay };
         (0..200).map(|step| schedule.at(step)).collect()
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use burn_blast::module::AnyLinear;
-use burn_blast_models::{Checkpoint, Form, LayerSizes, Model, Precision};
+use burn_blast_models::{Form, LayerSizes, Model, ModelFolder, Precision};
 use serde_json::{Value, json};
 
 use crate::common::{distance, numbers};
@@ -33,8 +33,8 @@ fn gpt2() -> Value {
     })
 }
 
-fn fresh(config: Value) -> (Checkpoint, Model) {
-    let checkpoint = Checkpoint::new(config).unwrap();
+fn fresh(config: Value) -> (ModelFolder, Model) {
+    let checkpoint = ModelFolder::new(config).unwrap();
     let model = checkpoint.config().init_normal(&Device::flex(), 5).unwrap();
     (checkpoint, model)
 }
@@ -179,7 +179,7 @@ fn equal_layers_are_written_with_their_sizes() {
         let scratch = tempfile::tempdir().unwrap();
         let out = scratch.path().join("compact");
         checkpoint.save(&compact, &out, Form::Dense).unwrap();
-        let again = Checkpoint::open(&out).unwrap();
+        let again = ModelFolder::open(&out).unwrap();
         let again = again.load(&Device::flex(), Precision::File).unwrap();
         assert_eq!(again.sizes(), compact.sizes());
         assert!(again.sizes()[0].hidden < HIDDEN);
@@ -191,7 +191,7 @@ fn equal_layers_are_written_with_their_sizes() {
 fn sizes_a_configuration_cannot_say_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("compact");
-    let refuse = |checkpoint: Checkpoint, model: Model| {
+    let refuse = |checkpoint: ModelFolder, model: Model| {
         checkpoint.save(&model.compact(), &out, Form::Packed).unwrap_err().to_string()
     };
     for layer in ["0.mlp.", "1.mlp."] {

@@ -1,7 +1,7 @@
 //! What one can see of a model while it runs, and models that are not trained yet.
 
 use burn::tensor::Device;
-use burn_blast_models::{Checkpoint, Model};
+use burn_blast_models::{Model, ModelFolder};
 use serde_json::{Value, json};
 
 fn configs() -> [Value; 2] {
@@ -16,7 +16,7 @@ fn configs() -> [Value; 2] {
 }
 
 fn model(config: Value) -> Model {
-    Checkpoint::new(config).unwrap().config().init_normal(&Device::flex(), 5).unwrap()
+    ModelFolder::new(config).unwrap().config().init_normal(&Device::flex(), 5).unwrap()
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_witness_hears_every_layer_of_the_mlps_in_order() {
 #[test]
 fn a_fresh_model_has_narrow_matrices_and_can_be_saved() {
     for config in configs() {
-        let checkpoint = Checkpoint::new(config).unwrap();
+        let checkpoint = ModelFolder::new(config).unwrap();
         let mut model = checkpoint.config().init_normal(&Device::flex(), 5).unwrap();
         for (name, linear) in model.linears_mut() {
             let square = linear.to_dense().square().mean().into_scalar::<f32>();
@@ -63,7 +63,7 @@ fn a_fresh_model_has_narrow_matrices_and_can_be_saved() {
         let out = folder.path().join("model");
         checkpoint.save(&model, &out, burn_blast_models::Form::Dense).unwrap();
         let again =
-            Checkpoint::open(&out).unwrap().load(&Device::flex(), Default::default()).unwrap();
+            ModelFolder::open(&out).unwrap().load(&Device::flex(), Default::default()).unwrap();
         let tokens = model.tokens(&[&[1, 2, 3]]);
         let scores = model.forward(tokens.clone(), None).into_data();
         assert_eq!(again.forward(tokens, None).into_data(), scores);

@@ -231,7 +231,7 @@ fn what_is_saved_loads_as_the_same_function() {
             for form in [Form::Dense, Form::Packed] {
                 let folder = scratch.path().join(format!("{form:?}"));
                 checkpoint.save(&model, &folder, form).unwrap();
-                let saved = burn_blast_models::Checkpoint::open(&folder).unwrap();
+                let saved = burn_blast_models::ModelFolder::open(&folder).unwrap();
                 assert_eq!(saved.config(), checkpoint.config());
                 let mut again = saved.load(&device, Precision::File).unwrap();
                 assert_eq!(again.dtype(), model.dtype());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use burn_blast_models::{
-    Checkpoint, Error, Form, Generation, Precision, Sampling, Windows, generate, perplexity,
+    Error, Form, Generation, ModelFolder, Precision, Sampling, Windows, generate, perplexity,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -25,7 +25,7 @@ fn copy(model: &str) -> tempfile::TempDir {
 
 /// What loading a folder is answered with.
 fn refusal(folder: &Path) -> String {
-    let loaded = Checkpoint::open(folder)
+    let loaded = ModelFolder::open(folder)
         .and_then(|checkpoint| checkpoint.load(&Device::flex(), Precision::File));
     loaded.expect_err("the folder is damaged").to_string()
 }
@@ -264,7 +264,7 @@ fn buffers_and_probes_are_passed_over() {
         tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), scalar.clone());
         tensors.insert("model.layers.0.mlp.gate_proj.weight.probe".into(), scalar);
     });
-    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let checkpoint = ModelFolder::open(folder.path()).unwrap();
     assert!(checkpoint.load(&Device::flex(), Precision::File).is_ok());
 }
 
@@ -280,7 +280,7 @@ fn the_older_spelling_of_scaling_means_the_same() {
         keys.remove("rope_parameters");
         keys.insert("rope_scaling".into(), scaling);
     });
-    let older = Checkpoint::open(folder.path()).unwrap();
+    let older = ModelFolder::open(folder.path()).unwrap();
     assert_eq!(older.config(), open("llama3").config());
 }
 
@@ -294,7 +294,7 @@ fn the_first_gpt2_checkpoints_load() {
         tensors.insert("h.0.attn.bias".into(), mask);
     });
     let expected = Expected::of("gpt2");
-    let model = Checkpoint::open(folder.path()).unwrap();
+    let model = ModelFolder::open(folder.path()).unwrap();
     let model = model.load(&Device::flex(), Precision::File).unwrap();
     let text = &expected.texts()[0];
     let found = common::numbers(model.forward(model.tokens(&[text]), None));
@@ -344,7 +344,7 @@ fn a_folder_that_exists_is_not_overwritten() {
 fn a_damaged_tokenizer_is_refused() {
     let folder = copy("llama3");
     std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
-    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let checkpoint = ModelFolder::open(folder.path()).unwrap();
     let error = checkpoint.tokenizer().unwrap_err().to_string();
     assert!(error.starts_with("tokenizer: "), "{error}");
 }
@@ -355,7 +355,7 @@ fn end_tokens_come_from_the_generation_settings_first() {
     edit(folder.path(), |config| config["eos_token_id"] = json!([3, 4]));
     let settings = folder.path().join("generation_config.json");
     std::fs::write(&settings, "{}").unwrap();
-    let stop = |folder: &Path| Checkpoint::open(folder).unwrap().stop().clone();
+    let stop = |folder: &Path| ModelFolder::open(folder).unwrap().stop().clone();
     assert_eq!(stop(folder.path()), [3, 4].into());
     std::fs::write(&settings, "{\"eos_token_id\": 7}").unwrap();
     assert_eq!(stop(folder.path()), [7].into());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
-use burn_blast_models::{Checkpoint, Model, Precision};
+use burn_blast_models::{Model, ModelFolder, Precision};
 use safetensors::SafeTensors;
 
 pub fn folder(model: &str) -> PathBuf {
@@ -12,8 +12,8 @@ pub fn folder(model: &str) -> PathBuf {
     crates.join("models/testdata").join(model)
 }
 
-pub fn open(model: &str) -> Checkpoint {
-    Checkpoint::open(folder(model)).unwrap()
+pub fn open(model: &str) -> ModelFolder {
+    ModelFolder::open(folder(model)).unwrap()
 }
 
 pub fn load(model: &str, precision: Precision) -> Model {

@@ -1,0 +1,282 @@
+//! Folders as Hugging Face publishes them, read into models and written back.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config.json` | architecture and sizes |
+//! | `model.safetensors` | every tensor |
+//! | `model.safetensors.index.json` and the files it lists | the same in shards |
+//! | `tokenizer.json` | how text becomes tokens; without it, tokens are bytes |
+//! | `generation_config.json` | with which tokens a text ends, if not in `config.json` |
+//!
+//! Tensors are read and written by [`burn_blast::io`]; here are the configuration, the names of the families and the
+//! files beside the weights.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, FloatDType};
+use burn_blast::io::{Export, Pretrained};
+use burn_blast_checkpoint::Orientation;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::builder::{Builder, Source};
+use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
+
+/// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
+const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
+
+/// Copied if the folder the model came from has them.
+const BESIDE: [&str; 7] = [
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// Data type of a model's weights and features.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The checkpoint's, if the device has it, otherwise f32.
+    #[default]
+    File,
+    /// 32 bits.
+    F32,
+    /// 16 bits, IEEE.
+    F16,
+    /// 16 bits with the range of 32.
+    #[cfg_attr(feature = "clap", value(name = "bf16"))]
+    BF16,
+}
+
+impl Precision {
+    /// The precision of a model of this data type.
+    pub fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::F16 => Self::F16,
+            DType::BF16 => Self::BF16,
+            _ => Self::F32,
+        }
+    }
+}
+
+/// How block-sparse weights are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Whole, zero where no block is kept, adapters merged: any program that knows the architecture reads the folder.
+    Dense,
+    /// Packed: [`ModelFolder::load`] reads the folder, and the files are as small as the weights are sparse.
+    Packed,
+}
+
+/// A folder that holds a model, its configuration read and checked.
+#[derive(Clone, Debug)]
+pub struct ModelFolder {
+    /// Without one there are no weights yet.
+    path: Option<PathBuf>,
+    json: Value,
+    config: ModelConfig,
+    stop: BTreeSet<u32>,
+}
+
+impl ModelFolder {
+    /// Reads the configuration; weights are read by [`load`](Self::load).
+    ///
+    /// # Errors
+    /// If there is no `config.json`, or it asks for something that is not implemented.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref().to_path_buf();
+        let file = path.join("config.json");
+        let mut folder = Self::new(read_json(&file)?.ok_or(Error::MissingFile { path: file })?)?;
+        let generation = read_json(&path.join("generation_config.json"))?;
+        // What is made for generation wins, as in transformers.
+        if let Some(stop) = generation.as_ref().and_then(end_tokens) {
+            folder.stop = stop;
+        }
+        Ok(Self { path: Some(path), ..folder })
+    }
+
+    /// What a folder with this `config.json` would be, without weights; [`ModelConfig::init`] draws some. Its tokens
+    /// are bytes.
+    ///
+    /// # Errors
+    /// If the configuration asks for something that is not implemented.
+    pub fn new(json: Value) -> Result<Self, Error> {
+        let config = ModelConfig::parse(&json)?;
+        let stop = end_tokens(&json).unwrap_or_default();
+        Ok(Self { path: None, json, config, stop })
+    }
+
+    /// A file of the folder, if there is a folder.
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.as_ref().map_or_else(PathBuf::new, |path| path.join(name))
+    }
+
+    /// Architecture and sizes.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Tokens that end a text.
+    pub fn stop(&self) -> &BTreeSet<u32> {
+        &self.stop
+    }
+
+    /// The tokenizer of the folder; one token per byte if it has none.
+    ///
+    /// # Errors
+    /// If `tokenizer.json` cannot be read, or is missing and the vocabulary cannot hold all bytes.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        Tokenizer::open(&self.file("tokenizer.json"), self.config.vocabulary())
+    }
+
+    /// Loads the model.
+    ///
+    /// Files are mapped and tensors are read one by one, so no second copy of the checkpoint is held.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, or holds other tensors than the configuration calls for.
+    pub fn load(&self, device: &Device, precision: Precision) -> Result<Model, Error> {
+        let config = self.config.clone();
+        let pretrained = Pretrained::open(self.file(""))?
+            .rename(|name| self.config.path_in_module(name))?
+            .orientation(move |path| config.orientation(path));
+        let dtype = self.dtype(&pretrained, device, precision)?;
+        let source = Source::Stored(Some(&pretrained));
+        let model = self.config.family().build(&mut Builder { source, device })?;
+        Ok(pretrained.dtype(dtype).load(model)?)
+    }
+
+    /// One type for the whole model: Burn's operations do not mix them.
+    fn dtype(
+        &self,
+        pretrained: &Pretrained,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<DType, Error> {
+        let stored = pretrained.dtype_of(self.config.family().embedding_name());
+        let asked = match (precision, stored) {
+            (Precision::F16, _) | (Precision::File, Some(DType::F16)) => FloatDType::F16,
+            (Precision::BF16, _) | (Precision::File, Some(DType::BF16)) => FloatDType::BF16,
+            _ => return Ok(DType::F32),
+        };
+        match (device.supports_dtype(asked), precision) {
+            (true, _) => Ok(asked.into()),
+            (false, Precision::File) => Ok(DType::F32),
+            (false, _) => {
+                let found = format!("{asked:?}");
+                Err(Error::setting("dtype", found, "one that the device has, such as F32"))
+            }
+        }
+    }
+
+    /// Writes `model`, which was loaded from this folder, to a new folder, with configuration and tokenizer.
+    ///
+    /// The folder gets its name when everything is in it. Tensors leave the device one by one.
+    ///
+    /// A [compacted](Model::compact) model is written with its sizes if all layers have the same and, in a GPT-2, every
+    /// head.
+    ///
+    /// # Errors
+    /// If `folder` exists, or cannot be written, or `config.json` has no place for the model's sizes.
+    pub fn save(&self, model: &Model, folder: impl AsRef<Path>, form: Form) -> Result<(), Error> {
+        self.save_with(model, folder, form, |_| Ok(()))
+    }
+
+    /// As [`save`](Self::save), with what `add` writes into the folder before it appears.
+    ///
+    /// # Errors
+    /// As for `save`, or if `add` fails; there is no folder then.
+    pub fn save_with(
+        &self,
+        model: &Model,
+        folder: impl AsRef<Path>,
+        form: Form,
+        add: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let folder = folder.as_ref();
+        if folder.exists() {
+            return Err(Error::Exists { path: folder.to_path_buf() });
+        }
+        let config = self.config_of(model)?;
+        let export = Export::new(model).orientation(|name| self.config.orientation(name));
+        let export = if form == Form::Dense { export.dense() } else { export };
+        export.save(folder, |staged| {
+            let staged = staged.path();
+            for name in BESIDE {
+                let from = self.file(name);
+                if from.exists() {
+                    std::fs::copy(from, staged.join(name)).map_err(Error::file(folder))?;
+                }
+            }
+            std::fs::write(staged.join("config.json"), config).map_err(Error::file(folder))?;
+            add(staged)
+        })
+    }
+
+    /// The configuration as it was, but for the precision and for what was compacted.
+    fn config_of(&self, model: &Model) -> Result<String, Error> {
+        let mut json = self.json.clone();
+        let mut sizes = model.sizes();
+        sizes.dedup();
+        let [all] = sizes[..] else {
+            let sizes: Vec<String> = sizes.iter().map(LayerSizes::to_string).collect();
+            let reason = format!("its layers have {}", sizes.join(", then "));
+            return Err(Error::Uneven { reason });
+        };
+        self.config.family().write_sizes(&all, &mut json)?;
+        let name = match model.dtype() {
+            DType::F16 => "float16",
+            DType::BF16 => "bfloat16",
+            _ => "float32",
+        };
+        // The older spelling, unless the file has the newer one: every version of transformers reads it.
+        let key = if json.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+        json[key] = Value::from(name);
+        Ok(format!("{json:#}"))
+    }
+}
+
+impl ModelConfig {
+    /// The path in the module of a tensor of a file, unless the model has no use for it.
+    fn path_in_module(&self, name: &str) -> Option<String> {
+        let path = self.family().path_in_module(name);
+        let unused = BUFFERS.iter().any(|end| path.ends_with(end))
+            || (self.is_tied() && path == "lm_head.weight");
+        (!unused).then_some(path)
+    }
+
+    /// How a file has the dense weight at a path of the module.
+    fn orientation(&self, path: &str) -> Orientation {
+        match self.family().is_out_in(path) {
+            true => Orientation::OutIn,
+            false => Orientation::InOut,
+        }
+    }
+}
+
+/// The token or tokens under `eos_token_id`.
+fn end_tokens(json: &Value) -> Option<BTreeSet<u32>> {
+    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
+    match json.get("eos_token_id")? {
+        Value::Array(tokens) => Some(tokens.iter().filter_map(token).collect()),
+        value => token(value).map(|token| BTreeSet::from([token])),
+    }
+}
+
+/// A JSON file, or nothing if there is no such file.
+fn read_json(path: &Path) -> Result<Option<Value>, Error> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file(path)(error)),
+    };
+    let json = serde_json::from_str(&text);
+    json.map(Some)
+        .map_err(|error| Error::Json { path: path.to_path_buf(), reason: error.to_string() })
+}
