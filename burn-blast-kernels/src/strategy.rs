@@ -31,6 +31,8 @@ pub enum ProductPath {
 pub enum PathReason {
     /// The strategy prescribes it.
     Forced,
+    /// The values are quantised, and only the sparse product reads integers.
+    Quantized,
     /// The density was compared with the break-even density of the cost model.
     CostModel {
         /// Largest density at which the sparse product is expected to be as fast.
@@ -82,7 +84,7 @@ impl Strategy {
             Strategy::Auto => {
                 let reason = reason();
                 let wins = match reason {
-                    PathReason::Forced => true,
+                    PathReason::Forced | PathReason::Quantized => true,
                     PathReason::CostModel { break_even }
                     | PathReason::Measured { break_even, .. } => density <= break_even,
                 };
@@ -102,6 +104,7 @@ impl fmt::Display for PathChoice {
         write!(f, "{path}: {} rows, {:.1} % of blocks kept", self.rows, 100.0 * self.density)?;
         match self.reason {
             PathReason::Forced => write!(f, "; prescribed by the strategy"),
+            PathReason::Quantized => write!(f, "; only the sparse product reads quantised values"),
             PathReason::CostModel { break_even } => {
                 write!(f, "; break-even at {:.1} % kept by the cost model", 100.0 * break_even)
             }

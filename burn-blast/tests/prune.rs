@@ -69,7 +69,7 @@ fn requested_reported_and_stored_sparsity_are_equal() {
                 assert_eq!(layer.weight.values().dims(), [kept, BLOCK, BLOCK]);
                 assert_eq!(line.kept, kept);
                 assert_eq!(line.bytes, layer.bytes());
-                assert_eq!(line.survivors + line.regrown, line.kept);
+                assert_eq!(line.survivors + line.added, line.kept);
             }
             assert_eq!(snapshot.sparsity, 1.0 - kept as f64 / blocks as f64);
             assert_eq!(snapshot.step, at);
@@ -118,13 +118,13 @@ fn every_schedule_score_rule_and_budget_lands_on_target() {
     let global = Budget::Global { min_density: 0.1, max_density: 0.6 };
     let configs = [
         config(40).with_schedule(Schedule::Linear),
-        config(40).with_schedule(Schedule::OneShot),
+        config(40).with_schedule(Schedule::Step),
         config(40).with_schedule(Schedule::Constant),
         config(40).with_schedule(Schedule::Cyclic { cycles: 2 }),
         config(40).with_score(Score::Saliency),
         config(40).with_score(Score::Movement),
         config(40).with_keep(KeepRule::Union),
-        config(40).with_keep(KeepRule::Union).with_schedule(Schedule::OneShot),
+        config(40).with_keep(KeepRule::Union).with_schedule(Schedule::Step),
         config(40).with_budget(Budget::ErdosRenyi),
         config(40).with_budget(global),
     ];
@@ -154,7 +154,7 @@ fn overrides_and_exemptions_are_obeyed() {
         run(AdamWConfig::new().build(), config(40).with_dense(vec!["a".into()]), 40, &device);
     assert_eq!((model.a.sparsity(), model.b.sparsity()), (0.0, 0.75));
     let (model, monitor, _) =
-        run(AdamWConfig::new().build(), config(40).with_dense_last(1), 40, &device);
+        run(AdamWConfig::new().build(), config(40).with_dense_last_linears(1), 40, &device);
     assert_eq!((model.a.sparsity(), model.b.sparsity()), (0.75, 0.0));
     assert_eq!(monitor.snapshot().sparsity, 0.75);
 }
@@ -177,7 +177,7 @@ fn a_setup_that_does_nothing_is_refused() {
     no_match(config(40).with_dense(vec!["layers.3".into()]), "layers.3");
     let rule = LinearRule { path: "c".into(), block_size: 8 };
     no_match(config(40).with_linear(vec![rule]), "c");
-    let error = attach(config(40).with_dense_last(2)).to_string();
+    let error = attach(config(40).with_dense_last_linears(2)).to_string();
     assert!(error.contains("nothing left to prune"), "{error}");
     let dense = LinearConfig::new(8, 8).init(&device);
     let error =
@@ -373,7 +373,7 @@ fn the_ledger_has_a_line_for_every_layer_and_update() {
     assert_eq!(first.lines().count(), 2 * updates);
     for line in first.lines() {
         let line: burn_blast::prune::LayerSnapshot = serde_json::from_str(line).unwrap();
-        assert_eq!(line.survivors + line.regrown, line.kept);
+        assert_eq!(line.survivors + line.added, line.kept);
         assert!(line.step == 5 || line.bytes < line.dense_bytes);
     }
     // The same steps again replace their lines.

@@ -7,7 +7,7 @@ proptest! {
     #[test]
     fn every_schedule_starts_where_the_layer_is_and_lands_on_target(
         schedule in prop::sample::select(vec![
-            Schedule::Cubic, Schedule::Linear, Schedule::OneShot, Schedule::Constant,
+            Schedule::Cubic, Schedule::Linear, Schedule::Step, Schedule::Constant,
             Schedule::Cyclic { cycles: 3 },
         ]),
         total in 10_usize..500,
@@ -34,7 +34,7 @@ proptest! {
         let updates: Vec<usize> = (0..=total).filter(|&step| config.is_update(step)).collect();
         prop_assert!(updates[0] == first || updates == [last]);
         prop_assert!(updates.windows(2).all(|pair| pair[1] - pair[0] >= interval));
-        if schedule != Schedule::OneShot {
+        if schedule != Schedule::Step {
             prop_assert_eq!(*updates.last().unwrap(), last);
         }
     }

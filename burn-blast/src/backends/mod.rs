@@ -39,11 +39,11 @@ pub enum Kernel {
     /// A CubeCL kernel.
     #[cfg(feature = "cube")]
     Gpu(burn_blast_kernels::cube::Plan),
-    /// No CubeCL kernel runs, and why.
+    /// No CubeCL kernel supports the product, and why.
     #[cfg(feature = "cube")]
-    Refused(burn_blast_kernels::cube::CubeError),
+    Unsupported(burn_blast_kernels::cube::CubeError),
     /// The device has no block-sparse kernels.
-    None,
+    Unavailable,
 }
 
 impl Kernel {
@@ -57,11 +57,11 @@ impl Kernel {
     ) -> Self {
         #[cfg(feature = "cube")]
         if let Some(plan) = cube::plan(device, pattern, dtype, int8, rows) {
-            return plan.map_or_else(Self::Refused, Self::Gpu);
+            return plan.map_or_else(Self::Unsupported, Self::Gpu);
         }
         #[cfg(not(feature = "cube"))]
         let _ = (pattern, dtype, int8, rows);
-        if is_host(device) { Self::Host } else { Self::None }
+        if is_host(device) { Self::Host } else { Self::Unavailable }
     }
 }
 
@@ -73,8 +73,8 @@ impl fmt::Display for Kernel {
             #[cfg(feature = "cube")]
             Self::Gpu(plan) => write!(f, "{plan}"),
             #[cfg(feature = "cube")]
-            Self::Refused(error) => write!(f, "none: {error}"),
-            Self::None => write!(f, "none"),
+            Self::Unsupported(error) => write!(f, "none: {error}"),
+            Self::Unavailable => write!(f, "none"),
         }
     }
 }

@@ -206,9 +206,7 @@ impl BlockSparseLinear {
     pub fn path(&self, rows: usize) -> PathChoice {
         let (pattern, device) = (self.pattern(), self.weight.device());
         if self.weight.is_quantized() {
-            // No cost model is asked: break-even at density 1 stands for "only the sparse product reads integers".
-            let always = || PathReason::CostModel { break_even: 1.0 };
-            return self.strategy.choose_by(pattern, rows, always);
+            return self.strategy.choose_by(pattern, rows, || PathReason::Quantized);
         }
         let dtype = self.weight.float_dtype();
         let measured = |table: &TuningTable| table.reason(pattern, dtype, rows);

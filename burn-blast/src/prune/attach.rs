@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor};
 use burn_blast_checkpoint::format::{PROBE, VALUES};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
-use super::plan::{LayerPlan, ModelLayer, inside, plan};
+use super::targets::{LayerTarget, ModelLayer, inside, layer_targets};
 use super::update::counts;
 use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Growth};
 use crate::window::{self, LayerId, Stage, View, layer_name};
@@ -21,19 +21,18 @@ impl<O: BlockOptimizer> Blast<O> {
     /// # Errors
     /// If a setting is out of range, a path matches no layer, or nothing is left to prune.
     pub fn attach<M: Module>(self, model: M) -> Result<(M, ModuleOptimizer), BlastError> {
-        let config = self.shared.config.clone();
+        let config = self.run.config.clone();
         config.validate()?;
         let mut visitor = ListLayers::new(&config);
         model.visit(&mut visitor);
         let layers = visitor.finish()?;
-        let plans = plan(&config, &layers)?;
-        let selects = plans.iter().map(LayerPlan::selects).collect();
-        let counts = plans.iter().zip(&layers).map(|(plan, layer)| {
+        let targets = layer_targets(&config, &layers)?;
+        let selects = targets.iter().map(LayerTarget::selects).collect();
+        let counts = targets.iter().zip(&layers).map(|(target, layer)| {
             let pattern = &layer.pattern;
-            counts(plan, 0, &pattern.into(), pattern)
+            counts(target, 0, &pattern.into(), pattern)
         });
-        let counts = counts.collect();
-        self.shared.attach(plans, counts)?;
+        self.run.attach(counts.collect(), targets)?;
         // The step before an update adds the probes. Before the first step there is none.
         let first = config.growth == Growth::Gradient && config.is_update(1);
         let model = model.map(&mut NumberLayers { next: 0, layers: &layers, selects, first });

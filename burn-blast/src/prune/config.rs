@@ -3,7 +3,46 @@
 use burn::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::{BlastError, Budget, Schedule};
+use super::{BlastError, Budget};
+
+/// Curve from the starting sparsity of a layer to its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// Fast at first, slow near the target: `s_f + (s_0 - s_f)(1 - t)³` (BLaST; Zhu and Gupta).
+    Cubic,
+    /// A straight line.
+    Linear,
+    /// The target at the first update, and no further updates.
+    #[serde(alias = "OneShot")]
+    Step,
+    /// The target from the first update on, with blocks exchanged at that sparsity (RigL, SET).
+    Constant,
+    /// The cubic curve several times, each time from the start.
+    Cyclic {
+        /// How many times.
+        cycles: usize,
+    },
+}
+
+impl Schedule {
+    /// Sparsity at a step; `first` and `last` are the steps of the first and last update.
+    pub(crate) fn at(self, step: usize, first: usize, last: usize, start: f64, end: f64) -> f64 {
+        if step < first {
+            return start;
+        }
+        if step >= last {
+            return end;
+        }
+        let progress = (step - first) as f64 / (last - first) as f64;
+        let cubic = |t: f64| end + (start - end) * (1.0 - t).powi(3);
+        match self {
+            Schedule::Cubic => cubic(progress),
+            Schedule::Linear => start + (end - start) * progress,
+            Schedule::Step | Schedule::Constant => end,
+            Schedule::Cyclic { cycles } => cubic((progress * cycles as f64).fract()),
+        }
+    }
+}
 
 /// What kept blocks are ranked by. The lowest are dropped first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,9 +139,9 @@ pub struct BlastConfig {
     /// Paths of layers, or of modules that contain them, that are not pruned.
     #[config(default = "Vec::new()")]
     pub dense: Vec<String>,
-    /// Number of layers at the end of the model that are not pruned.
+    /// Number of linear layers at the end of the model that are not pruned.
     #[config(default = 0)]
-    pub dense_last: usize,
+    pub dense_last_linears: usize,
     /// Plain linear layers that are pruned in place.
     #[config(default = "Vec::new()")]
     pub linear: Vec<LinearRule>,
@@ -124,7 +163,7 @@ impl BlastConfig {
 
     /// Step of the last update.
     pub fn last_update(&self) -> usize {
-        if self.schedule == Schedule::OneShot {
+        if self.schedule == Schedule::Step {
             return self.first_update();
         }
         let end = (self.end_fraction * self.total_steps as f64).round() as usize;

@@ -23,9 +23,11 @@ pub struct LayerSnapshot {
     /// Blocks kept.
     pub kept: usize,
     /// Blocks dropped by the latest update.
-    pub pruned: usize,
+    #[serde(alias = "pruned")]
+    pub dropped: usize,
     /// Blocks added by the latest update.
-    pub regrown: usize,
+    #[serde(alias = "regrown")]
+    pub added: usize,
     /// Blocks kept through the latest update.
     pub survivors: usize,
     /// Bytes of the kept values and their indices, at four bytes per element.

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::optimizer::move_state;
-use super::plan::LayerPlan;
+use super::targets::LayerTarget;
 use super::update::{counts, rank_globally, sources};
 use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
 use crate::functions::{dense_block_norms, gather, pack, unpack};
@@ -24,17 +24,17 @@ impl<O: BlockOptimizer> Blast<O> {
         state: Option<BlastState<O::State<D>>>,
         layer: LayerId,
     ) -> (Tensor<D>, BlastState<O::State<D>>) {
-        let config = &self.shared.config;
-        let plan = self.shared.plan(layer);
-        let mut state = state.unwrap_or_else(|| BlastState::new(plan.blocks()));
-        state.step = self.shared.tick(layer, state.step);
-        let Some(target) = plan.target else {
+        let config = &self.run.config;
+        let target = self.run.target(layer);
+        let mut state = state.unwrap_or_else(|| BlastState::new(target.blocks()));
+        state.step = self.run.tick(layer, state.step);
+        let Some(sparsity) = target.sparsity else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             return (weight, BlastState { inner, ..state });
         };
-        let pattern = kept_pattern(&plan, state.kept.as_deref());
-        self.shared.recount(layer, || counts(&plan, 0, &BlockMask::from(&pattern), &pattern));
-        let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &plan), &pattern);
+        let pattern = kept_pattern(&target, state.kept.as_deref());
+        self.run.recount(layer, || counts(&target, 0, &BlockMask::from(&pattern), &pattern));
+        let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &target), &pattern);
         if config.score == Score::Movement {
             let so_far = state.movement.take();
             state.movement = Some(score::add_movement(so_far, blocks(&weight), blocks(&grad)));
@@ -58,9 +58,9 @@ impl<O: BlockOptimizer> Blast<O> {
         if config.is_update(state.step) {
             let scores = scores(state.movement.as_ref());
             let by_gradient = config.growth == Growth::Gradient;
-            let gradients = by_gradient.then(|| gradient_norms(&grad, &plan));
+            let gradients = by_gradient.then(|| gradient_norms(&grad, &target));
             let ranked = (scores.as_slice(), gradients.as_deref());
-            let next = self.select_pattern(&plan, layer, target, &mut state, &pattern, ranked);
+            let next = self.select_pattern(&target, sparsity, &mut state, &pattern, ranked);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
             // Master weights and moments may have another type than the weight.
@@ -73,25 +73,25 @@ impl<O: BlockOptimizer> Blast<O> {
             weight = weight * survivors;
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
-            rank_globally(&self.shared, layer, target, &mut state, scores);
+            rank_globally(&self.run, &target, sparsity, &mut state, scores);
         }
         (weight, state)
     }
 }
 
-fn kept_pattern(plan: &LayerPlan, kept: Option<&[u32]>) -> BlockPattern {
+fn kept_pattern(target: &LayerTarget, kept: Option<&[u32]>) -> BlockPattern {
     match kept {
-        None => BlockPattern::dense(plan.shape, plan.block),
+        None => BlockPattern::dense(target.shape, target.block),
         Some(kept) => {
             // Recorded state is checked here, where the size of the grid is known.
-            let kept = kept.iter().map(|&at| at as usize).filter(|&at| at < plan.blocks());
-            BlockPattern::from_mask(&BlockMask::from_indices(plan.shape, plan.block, kept))
+            let kept = kept.iter().map(|&at| at as usize).filter(|&at| at < target.blocks());
+            BlockPattern::from_mask(&BlockMask::from_indices(target.shape, target.block, kept))
         }
     }
 }
 
-fn matrix<const D: usize>(tensor: &Tensor<D>, plan: &LayerPlan) -> Tensor<2> {
-    tensor.clone().reshape([plan.shape.rows(), plan.shape.cols()])
+fn matrix<const D: usize>(tensor: &Tensor<D>, target: &LayerTarget) -> Tensor<2> {
+    tensor.clone().reshape([target.shape.rows(), target.shape.cols()])
 }
 
 /// Ones in the kept blocks and zeros elsewhere, in the shape of `tensor`.
@@ -101,6 +101,6 @@ fn mask_like<const D: usize>(tensor: &Tensor<D>, pattern: &BlockPattern) -> Tens
 }
 
 /// Norm of every block of the dense gradient, by block number.
-fn gradient_norms<const D: usize>(grad: &Tensor<D>, plan: &LayerPlan) -> Vec<f32> {
-    dense_block_norms(matrix(grad, plan), plan.block)
+fn gradient_norms<const D: usize>(grad: &Tensor<D>, target: &LayerTarget) -> Vec<f32> {
+    dense_block_norms(matrix(grad, target), target.block)
 }

@@ -9,9 +9,9 @@ use burn::tensor::{Device, Tensor};
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::ledger::Ledger;
-use super::plan::LayerPlan;
+use super::run::PruningRun;
 use super::select::Ranked;
-use super::shared::Shared;
+use super::targets::LayerTarget;
 use super::update::{counts, next_mask, rank_globally, sources};
 use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
 use crate::functions::gather;
@@ -34,7 +34,7 @@ use crate::window::{self, LayerId, Stage, View};
 #[derive(Clone)]
 pub struct Blast<O> {
     pub(super) inner: O,
-    pub(super) shared: Arc<Shared>,
+    pub(super) run: Arc<PruningRun>,
     /// For a copy that serves one plain linear weight: its layer.
     pub(super) masked: Option<LayerId>,
     pub(super) clipping: Option<GradientClipping>,
@@ -43,14 +43,14 @@ pub struct Blast<O> {
 impl<O> std::fmt::Debug for Blast<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Burn's optimizers are not `Debug`.
-        f.debug_struct("Blast").field("config", &self.shared.config).finish_non_exhaustive()
+        f.debug_struct("Blast").field("config", &self.run.config).finish_non_exhaustive()
     }
 }
 
 impl<O: BlockOptimizer> Blast<O> {
     /// Wraps an optimizer, for example `AdamWConfig::new().build()`.
     pub fn new(inner: O, config: BlastConfig) -> Self {
-        Self { inner, shared: Arc::new(Shared::new(config)), masked: None, clipping: None }
+        Self { inner, run: Arc::new(PruningRun::new(config)), masked: None, clipping: None }
     }
 
     /// Writes one JSON line per layer and update to a file: a [`LayerSnapshot`](super::LayerSnapshot) each.
@@ -59,7 +59,7 @@ impl<O: BlockOptimizer> Blast<O> {
     /// # Errors
     /// If the file cannot be opened.
     pub fn with_ledger(self, path: impl AsRef<Path>) -> Result<Self, BlastError> {
-        self.shared.set_ledger(Ledger::open(path.as_ref())?);
+        self.run.set_ledger(Ledger::open(path.as_ref())?);
         Ok(self)
     }
 
@@ -74,7 +74,7 @@ impl<O: BlockOptimizer> Blast<O> {
 
     /// A view of the run.
     pub fn monitor(&self) -> Monitor {
-        Monitor(self.shared.clone())
+        Monitor(self.run.clone())
     }
 
     /// One step of a packed weight, `[nnz, b, b]`.
@@ -92,37 +92,38 @@ impl<O: BlockOptimizer> Blast<O> {
              Blast::attach before training, after any layer is added",
         );
         let gradients = window::update(|update| update.grad_norms.take()).flatten();
-        let config = &self.shared.config;
-        let plan = self.shared.plan(layer);
+        let config = &self.run.config;
+        let target = self.run.target(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        state.step = self.shared.tick(layer, state.step);
+        state.step = self.run.tick(layer, state.step);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
-        if config.score == Score::Movement && plan.target.is_some() {
+        if config.score == Score::Movement && target.sparsity.is_some() {
             let so_far = state.movement.take();
             state.movement = Some(score::add_movement(so_far, blocks(&values), blocks(&grad)));
         }
         let (mut values, inner) = self.inner.step(lr, values, grad.clone(), state.inner.take());
         state.inner = inner;
 
-        let Some(target) = plan.target else { return (values, state) };
+        let Some(sparsity) = target.sparsity else { return (values, state) };
         let scores = |movement: Option<&Tensor<1>>| {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            if plan.selects() && config.growth == Growth::Gradient && gradients.is_none() {
-                log::warn!("{}: no gradient norms at this update, so no block is added", plan.name);
+            if target.selects() && config.growth == Growth::Gradient && gradients.is_none() {
+                log::warn!(
+                    "{}: no gradient norms at this update, so no block is added",
+                    target.name
+                );
             }
-            let next = match plan.leader {
-                Some(leader) => self.adopt_pattern(&plan, layer, leader, state.step, &pattern),
+            let next = match target.leader {
+                Some(leader) => self.adopt_pattern(&target, leader, state.step, &pattern),
                 None => {
                     let scores = scores(state.movement.as_ref());
                     let ranked = (scores.as_slice(), gradients.as_deref());
-                    self.select_pattern(&plan, layer, target, &mut state, &pattern, ranked)
+                    self.select_pattern(&target, sparsity, &mut state, &pattern, ranked)
                 }
             };
-            if replicated
-                && let Err(error) = self.shared.check_replica(layer, state.step, next.id())
-            {
+            if replicated && let Err(error) = self.run.check_replica(layer, state.step, next.id()) {
                 // A step cannot return an error.
                 panic!("step {}: {error}", state.step);
             }
@@ -131,9 +132,9 @@ impl<O: BlockOptimizer> Blast<O> {
                 window::update(|update| update.pattern = Some(next));
             }
         } else {
-            rank_globally(&self.shared, layer, target, &mut state, scores);
+            rank_globally(&self.run, &target, sparsity, &mut state, scores);
         }
-        let grows = config.growth == Growth::Gradient && plan.selects();
+        let grows = config.growth == Growth::Gradient && target.selects();
         let probe = grows && config.is_update(state.step + 1);
         window::update(|update| update.probe = Some(probe));
         (values, state)
@@ -143,9 +144,8 @@ impl<O: BlockOptimizer> Blast<O> {
     /// number.
     pub(super) fn select_pattern<S>(
         &self,
-        plan: &LayerPlan,
-        layer: LayerId,
-        target: f64,
+        target: &LayerTarget,
+        sparsity: f64,
         state: &mut BlastState<S>,
         pattern: &BlockPattern,
         ranked: (&[f32], Option<&[f32]>),
@@ -157,27 +157,26 @@ impl<O: BlockOptimizer> Blast<O> {
         }
         let current = BlockMask::from(pattern);
         let ranked = Ranked { current: &current, scores: &scores, gradients };
-        let mask = next_mask(&self.shared.config, plan, layer, state, &ranked, target);
+        let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
         let next = BlockPattern::from_mask(&mask);
-        self.shared.publish(layer, state.step, &next);
-        self.shared.report(layer, counts(plan, state.step, &current, &next));
+        self.run.publish(target.layer, state.step, &next);
+        self.run.report(target.layer, counts(target, state.step, &current, &next));
         next
     }
 
     /// The pattern that the leader of the layer has just taken, reported for this layer too.
     fn adopt_pattern(
         &self,
-        plan: &LayerPlan,
-        layer: LayerId,
+        target: &LayerTarget,
         leader: LayerId,
         step: usize,
         pattern: &BlockPattern,
     ) -> BlockPattern {
-        let next = self.shared.published(leader, step).unwrap_or_else(|| {
-            log::warn!("{}: the layer that it is tied to took no part in this update", plan.name);
+        let next = self.run.published(leader, step).unwrap_or_else(|| {
+            log::warn!("{}: the layer that it is tied to took no part in this update", target.name);
             pattern.clone()
         });
-        self.shared.report(layer, counts(plan, step, &BlockMask::from(pattern), &next));
+        self.run.report(target.layer, counts(target, step, &BlockMask::from(pattern), &next));
         next
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Ranked<'a> {
 /// The best `keep - exchange` of the kept blocks stay. The others are selected by gradient or at random among all
 /// blocks that do not stay. With [`KeepRule::Union`] the best `keep` by score and the best `keep` by gradient are kept
 /// instead.
-pub(super) fn grow(
+pub(super) fn select_mask(
     ranked: &Ranked<'_>,
     keep: usize,
     exchange: usize,
@@ -112,7 +112,9 @@ mod tests {
         let gradients = [0.0, 0.0, 5.0, 1.0, 9.0, 2.0];
         let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
         let kept = |keep, exchange| -> Vec<usize> {
-            grow(&ranked, keep, exchange, Growth::Gradient, KeepRule::Exact, 0).indices().collect()
+            select_mask(&ranked, keep, exchange, Growth::Gradient, KeepRule::Exact, 0)
+                .indices()
+                .collect()
         };
         assert_eq!(kept(3, 1), [0, 1, 4]);
         // Block 2 leaves by score and comes back by gradient.
@@ -127,7 +129,7 @@ mod tests {
         let current = mask(1, 6, [0, 1, 2]);
         let ranked =
             Ranked { current: &current, scores: &[1.0, 2.0, 3.0, 0.0, 0.0, 0.0], gradients: None };
-        let kept = grow(&ranked, 5, 2, Growth::None, KeepRule::Exact, 0);
+        let kept = select_mask(&ranked, 5, 2, Growth::None, KeepRule::Exact, 0);
         assert_eq!(kept, current);
     }
 
@@ -137,7 +139,7 @@ mod tests {
         let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
         let gradients = [0.0, 5.0, 0.0, 0.0, 9.0, 2.0];
         let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
-        let kept = grow(&ranked, 2, 1, Growth::Gradient, KeepRule::Union, 0);
+        let kept = select_mask(&ranked, 2, 1, Growth::Gradient, KeepRule::Union, 0);
         assert_eq!(kept.indices().collect::<Vec<_>>(), [0, 1, 4]);
     }
 
@@ -146,7 +148,7 @@ mod tests {
         let current = mask(8, 8, 0..32);
         let scores: Vec<f32> = (0..64).map(|at| at as f32).collect();
         let ranked = Ranked { current: &current, scores: &scores, gradients: None };
-        let kept = |seed| grow(&ranked, 20, 8, Growth::Random, KeepRule::Exact, seed);
+        let kept = |seed| select_mask(&ranked, 20, 8, Growth::Random, KeepRule::Exact, seed);
         assert_eq!(kept(1), kept(1));
         assert_ne!(kept(1), kept(2));
         assert_eq!(kept(1).count(), 20);
@@ -168,7 +170,7 @@ mod tests {
             let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
             let gradients: Vec<f32> = gradients.into_iter().map(f32::from).collect();
             let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
-            let next = grow(&ranked, keep, exchange, growth, KeepRule::Exact, seed);
+            let next = select_mask(&ranked, keep, exchange, growth, KeepRule::Exact, seed);
             let expected = if growth == Growth::None { keep.min(kept.len()) } else { keep };
             prop_assert_eq!(next.count(), expected);
 
@@ -178,7 +180,7 @@ mod tests {
             prop_assert_eq!(survivors + dropped, current.count());
             prop_assert_eq!(survivors + grown, next.count());
             prop_assert_eq!(current.union(&next).count(), survivors + dropped + grown);
-            prop_assert_eq!(&next, &grow(&ranked, keep, exchange, growth, KeepRule::Exact, seed));
+            prop_assert_eq!(&next, &select_mask(&ranked, keep, exchange, growth, KeepRule::Exact, seed));
         }
     }
 }

@@ -1,20 +1,20 @@
-//! What the optimizers of one run share: the plan of each layer, the global ranking, counts for reports.
+//! What the optimizers of one run share: the target of each layer, the global ranking, counts for reports.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn_blast_kernels::budget::{LayerScores, global};
 use burn_blast_kernels::{BlockPattern, PatternId};
 
 use super::clock::StepClock;
 use super::ledger::Ledger;
-use super::plan::LayerPlan;
+use super::targets::LayerTarget;
 use super::{BlastConfig, BlastError, Budget, LayerSnapshot};
 use crate::window::LayerId;
 
 /// Shared by every clone of one [`Blast`](super::Blast).
 #[derive(Debug, derive_new::new)]
-pub(super) struct Shared {
+pub(super) struct PruningRun {
     pub(super) config: BlastConfig,
     #[new(default)]
     state: Mutex<State>,
@@ -22,7 +22,7 @@ pub(super) struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    plans: Vec<LayerPlan>,
+    targets: Vec<LayerTarget>,
     counts: Vec<LayerSnapshot>,
     clock: StepClock,
     ledger: Option<Ledger>,
@@ -38,7 +38,7 @@ struct State {
     replicas: HashMap<LayerId, (usize, PatternId)>,
 }
 
-impl Shared {
+impl PruningRun {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poison| poison.into_inner())
     }
@@ -49,14 +49,14 @@ impl Shared {
     /// If there is a model already.
     pub(super) fn attach(
         &self,
-        plans: Vec<LayerPlan>,
         counts: Vec<LayerSnapshot>,
+        targets: Vec<LayerTarget>,
     ) -> Result<(), BlastError> {
         let mut state = self.lock();
-        if !state.plans.is_empty() {
+        if !state.targets.is_empty() {
             return Err(BlastError::AlreadyAttached);
         }
-        (state.plans, state.counts) = (plans, counts);
+        (state.targets, state.counts) = (targets, counts);
         Ok(())
     }
 
@@ -64,8 +64,8 @@ impl Shared {
         self.lock().ledger = Some(ledger);
     }
 
-    pub(super) fn plan(&self, layer: LayerId) -> LayerPlan {
-        self.lock().plans[layer.0].clone()
+    pub(super) fn target(&self, layer: LayerId) -> LayerTarget {
+        self.lock().targets[layer.0].clone()
     }
 
     /// The current step, and the counts of every layer.
@@ -90,7 +90,7 @@ impl Shared {
         let mut state = self.lock();
         if state.ranked_update != update {
             state.ranked_update = update;
-            state.scores = vec![None; state.plans.len()];
+            state.scores = vec![None; state.targets.len()];
         }
         state.scores[layer.0] = Some(scores);
     }
@@ -104,8 +104,9 @@ impl Shared {
         if state.ranked_update != update {
             return None;
         }
-        let ranked = |at: &usize| state.plans[*at].target.is_some() && !state.plans[*at].fixed;
-        let pruned: Vec<usize> = (0..state.plans.len()).filter(ranked).collect();
+        let ranked =
+            |at: &usize| state.targets[*at].sparsity.is_some() && !state.targets[*at].fixed;
+        let pruned: Vec<usize> = (0..state.targets.len()).filter(ranked).collect();
         let scores: Option<Vec<LayerScores>> =
             pruned.iter().map(|&at| state.scores[at].clone()).collect();
         let kept = global(&scores?, min_density, max_density);
@@ -115,7 +116,7 @@ impl Shared {
     /// Publishes the new pattern of a layer for the layers that adopt it, which come later in the same step.
     pub(super) fn publish(&self, layer: LayerId, step: usize, pattern: &BlockPattern) {
         let mut state = self.lock();
-        if state.plans.iter().any(|plan| plan.leader == Some(layer)) {
+        if state.targets.iter().any(|target| target.leader == Some(layer)) {
             state.published.insert(layer, (step, pattern.clone()));
         }
     }
@@ -159,12 +160,52 @@ impl Shared {
         let mut state = self.lock();
         let first = *state.replicas.get(&layer).unwrap_or(&(0, pattern));
         if first.0 == step && first.1 != pattern {
-            return Err(BlastError::ReplicasDiffer { layer: state.plans[layer.0].name.clone() });
+            return Err(BlastError::ReplicasDiffer { layer: state.targets[layer.0].name.clone() });
         }
         if first.0 < step {
             state.replicas.insert(layer, (step, pattern));
         }
         Ok(())
+    }
+}
+
+/// Counts over all layers after the latest update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Optimizer steps taken.
+    pub step: usize,
+    /// Share of blocks removed from the layers that are pruned.
+    pub sparsity: f64,
+    /// Blocks dropped and added by the latest update, divided by the blocks kept; may be above 1.
+    pub churn: f64,
+    /// Bytes of all block-sparse weights and their indices.
+    pub weight_bytes: usize,
+    /// Bytes of the same weights dense.
+    pub dense_bytes: usize,
+    /// Every layer, in the order of the model.
+    pub layers: Vec<LayerSnapshot>,
+}
+
+/// A view of a run for progress bars, metrics and plots. Cheap to clone and readable from any thread.
+#[derive(Debug, Clone)]
+pub struct Monitor(pub(super) Arc<PruningRun>);
+
+impl Monitor {
+    /// The counts now.
+    pub fn snapshot(&self) -> Snapshot {
+        let (step, layers) = self.0.counts();
+        let pruned = || layers.iter().filter(|layer| !layer.dense);
+        let sum = |count: fn(&LayerSnapshot) -> usize| pruned().map(count).sum::<usize>() as f64;
+        let (kept, blocks) = (sum(|layer| layer.kept), sum(|layer| layer.blocks));
+        let moved = sum(|layer| layer.dropped + layer.added);
+        Snapshot {
+            step,
+            sparsity: if blocks > 0.0 { 1.0 - kept / blocks } else { 0.0 },
+            churn: if kept > 0.0 { moved / kept } else { 0.0 },
+            weight_bytes: layers.iter().map(|layer| layer.bytes).sum(),
+            dense_bytes: layers.iter().map(|layer| layer.dense_bytes).sum(),
+            layers,
+        }
     }
 }
 
@@ -177,20 +218,21 @@ mod tests {
     #[test]
     fn replicas_that_took_another_pattern_at_the_same_step_are_named() {
         let (shape, block) = (MatrixShape::new(32, 32).unwrap(), BlockSize::new(8).unwrap());
-        let shared = Shared::new(BlastConfig::new(10));
-        let plan = |name: &str| LayerPlan {
+        let run = PruningRun::new(BlastConfig::new(10));
+        let target = |at, name: &str| LayerTarget {
+            layer: LayerId(at),
             name: name.to_string(),
             shape,
             block,
-            target: Some(0.5),
+            sparsity: Some(0.5),
             fixed: false,
             masked: false,
             leader: None,
         };
-        shared.lock().plans = vec![plan("a"), plan("b")];
+        run.lock().targets = vec![target(0, "a"), target(1, "b")];
         let check = |layer, step, seed| {
             let pattern = BlockPattern::random(shape, block, 0.5, seed).id();
-            shared.check_replica(LayerId(layer), step, pattern)
+            run.check_replica(LayerId(layer), step, pattern)
         };
         for (layer, step, seed) in
             [(0, 5, 1), (1, 5, 2), (0, 5, 1), (1, 10, 3), (0, 10, 4), (1, 10, 3)]

@@ -20,13 +20,14 @@ pub(super) struct ModelLayer {
 
 /// What is asked of one layer.
 #[derive(Debug, Clone)]
-pub(super) struct LayerPlan {
+pub(super) struct LayerTarget {
+    pub(super) layer: LayerId,
     /// Path of the layer, for messages and reports.
     pub(super) name: String,
     pub(super) shape: MatrixShape,
     pub(super) block: BlockSize,
     /// Final sparsity; `None` keeps the layer as it is.
-    pub(super) target: Option<f64>,
+    pub(super) sparsity: Option<f64>,
     /// The layer has a target of its own and takes no part in a global ranking.
     pub(super) fixed: bool,
     /// A plain linear weight, pruned in place.
@@ -35,14 +36,14 @@ pub(super) struct LayerPlan {
     pub(super) leader: Option<LayerId>,
 }
 
-impl LayerPlan {
+impl LayerTarget {
     pub(super) fn blocks(&self) -> usize {
         self.shape.block_rows(self.block) * self.shape.block_cols(self.block)
     }
 
     /// Whether the layer selects blocks of its own.
     pub(super) fn selects(&self) -> bool {
-        self.target.is_some() && self.leader.is_none()
+        self.sparsity.is_some() && self.leader.is_none()
     }
 }
 
@@ -52,15 +53,15 @@ pub(super) fn inside(path: &str, filter: &str) -> bool {
 }
 
 /// Gives every layer of a model its target and its leader.
-pub(super) fn plan(
+pub(super) fn layer_targets(
     config: &BlastConfig,
     layers: &[ModelLayer],
-) -> Result<Vec<LayerPlan>, BlastError> {
+) -> Result<Vec<LayerTarget>, BlastError> {
     if layers.is_empty() {
         return Err(BlastError::NothingToPrune);
     }
     check_filters(config, layers)?;
-    let first_exempt = layers.len().saturating_sub(config.dense_last);
+    let first_exempt = layers.len().saturating_sub(config.dense_last_linears);
     let exempt = |at: usize| {
         at >= first_exempt || config.dense.iter().any(|filter| inside(&layers[at].path, filter))
     };
@@ -79,23 +80,24 @@ pub(super) fn plan(
         Budget::ErdosRenyi => erdos_renyi(&grids, 1.0 - config.sparsity),
         Budget::Uniform | Budget::Global { .. } => vec![1.0 - config.sparsity; grids.len()],
     };
-    let untouched = |layer: &ModelLayer| LayerPlan {
+    let untouched = |(at, layer): (usize, &ModelLayer)| LayerTarget {
+        layer: LayerId(at),
         name: layer.path.clone(),
         shape: layer.pattern.shape(),
         block: layer.pattern.block(),
-        target: None,
+        sparsity: None,
         fixed: false,
         masked: layer.masked,
         leader: None,
     };
-    let mut plans: Vec<LayerPlan> = layers.iter().map(untouched).collect();
+    let mut targets: Vec<LayerTarget> = layers.iter().enumerate().map(untouched).collect();
     for (&at, density) in pruned.iter().zip(densities) {
         let own = config.layers.iter().rev().find(|rule| inside(&layers[at].path, &rule.path));
-        plans[at].fixed = own.is_some();
-        plans[at].target = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
+        targets[at].fixed = own.is_some();
+        targets[at].sparsity = Some(own.map_or(1.0 - density, |rule| rule.sparsity));
     }
-    tie(config, &mut plans)?;
-    Ok(plans)
+    tie(config, &mut targets)?;
+    Ok(targets)
 }
 
 /// Refuses path filters that match no layer.
@@ -110,23 +112,25 @@ fn check_filters(config: &BlastConfig, layers: &[ModelLayer]) -> Result<(), Blas
 }
 
 /// Gives tied layers their leader: the first layer of the same shape in the same module.
-fn tie(config: &BlastConfig, plans: &mut [LayerPlan]) -> Result<(), BlastError> {
-    let parent = |plan: &LayerPlan| plan.name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
-    let tied = |plan: &LayerPlan, filter: &str| {
-        plan.target.is_some() && !plan.masked && inside(&plan.name, filter)
+fn tie(config: &BlastConfig, targets: &mut [LayerTarget]) -> Result<(), BlastError> {
+    let parent =
+        |target: &LayerTarget| target.name.rsplit_once('.').map(|(parent, _)| parent.to_owned());
+    let tied = |target: &LayerTarget, filter: &str| {
+        target.sparsity.is_some() && !target.masked && inside(&target.name, filter)
     };
     for filter in &config.tied {
-        let members: Vec<usize> = (0..plans.len()).filter(|&at| tied(&plans[at], filter)).collect();
+        let members: Vec<usize> =
+            (0..targets.len()).filter(|&at| tied(&targets[at], filter)).collect();
         let mut found = false;
         for &at in &members {
-            let same = |other: &LayerPlan| {
-                let grid = |plan: &LayerPlan| (parent(plan), plan.shape, plan.block);
-                other.leader.is_none() && grid(other) == grid(&plans[at])
+            let same = |other: &LayerTarget| {
+                let grid = |target: &LayerTarget| (parent(target), target.shape, target.block);
+                other.leader.is_none() && grid(other) == grid(&targets[at])
             };
-            let leader = members.iter().copied().find(|&first| first < at && same(&plans[first]));
+            let leader = members.iter().copied().find(|&first| first < at && same(&targets[first]));
             if let Some(leader) = leader {
-                plans[at].leader = Some(LayerId(leader));
-                plans[at].target = plans[leader].target;
+                targets[at].leader = Some(LayerId(leader));
+                targets[at].sparsity = targets[leader].sparsity;
                 found = true;
             }
         }
