@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn_blast_kernels::PatternError;
 
-use crate::format::LayoutError;
+use crate::format::FormatError;
 
 /// Why a checkpoint was not read or written. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +135,7 @@ pub enum CheckpointError {
         /// The weight.
         name: String,
         /// What is wrong.
-        source: LayoutError,
+        source: FormatError,
     },
     /// A ragged block holds something outside the weight.
     #[error(

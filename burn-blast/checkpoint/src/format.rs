@@ -73,10 +73,10 @@ fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
     [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
 }
 
-/// Why recorded indices were refused.
+/// Why a recorded layout or its indices were refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum LayoutError {
+pub enum FormatError {
     /// The layout tensor has the wrong length.
     #[error(
         "the layout tensor has {found} numbers instead of {LAYOUT_LEN}: this is not a burn-blast weight"
@@ -127,15 +127,15 @@ pub fn parse(
     row_idx: &[i64],
     col_ptr: &[i64],
     expected: Option<MatrixShape>,
-) -> Result<(BlockPattern, bool), LayoutError> {
+) -> Result<(BlockPattern, bool), FormatError> {
     let &[version, block, rows, cols, armed] = layout else {
-        return Err(LayoutError::Length { found: layout.len() });
+        return Err(FormatError::Length { found: layout.len() });
     };
     if version != FORMAT_VERSION {
-        return Err(LayoutError::Version { found: version });
+        return Err(FormatError::Version { found: version });
     }
     let size = |found: i64| {
-        usize::try_from(found).map_err(|_| LayoutError::Number { name: LAYOUT, found })
+        usize::try_from(found).map_err(|_| FormatError::Number { name: LAYOUT, found })
     };
     let (rows, cols, block) = (size(rows)?, size(cols)?, size(block)?);
     // Before anything of the file's size is allocated.
@@ -143,13 +143,13 @@ pub fn parse(
         && [rows, cols] != [shape.rows(), shape.cols()]
     {
         let (found, expected) = ([rows, cols], [shape.rows(), shape.cols()]);
-        return Err(LayoutError::Size { found, expected });
+        return Err(FormatError::Size { found, expected });
     }
     let shape = MatrixShape::new(rows, cols)?;
     let block = BlockSize::new(block)?;
-    let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, LayoutError> {
+    let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, FormatError> {
         let index =
-            |&found: &i64| u32::try_from(found).map_err(|_| LayoutError::Number { name, found });
+            |&found: &i64| u32::try_from(found).map_err(|_| FormatError::Number { name, found });
         numbers.iter().map(index).collect()
     };
     let (col_ptr, row_idx) = (index(COL_PTR, col_ptr)?, index(ROW_IDX, row_idx)?);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn_blast_checkpoint::CheckpointError;
-use burn_blast_checkpoint::format::LayoutError;
+use burn_blast_checkpoint::format::FormatError;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ pub enum IoError {
         /// Path of the weight.
         layer: String,
         /// What is wrong.
-        source: LayoutError,
+        source: FormatError,
     },
     /// The optimizer file belongs to another model or another step.
     #[error(

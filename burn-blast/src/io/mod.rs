@@ -26,7 +26,7 @@ mod safetensors;
 mod tensors;
 
 pub use burn_blast_checkpoint::Orientation;
-pub use burn_blast_checkpoint::format::LayoutError;
+pub use burn_blast_checkpoint::format::FormatError;
 pub use error::IoError;
 pub use export::Export;
 pub use optimizer::{load_optimizer, save_optimizer};

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast_checkpoint::format::{LORA_A, LayoutError, PARTS, PROBE, leaf};
+use burn_blast_checkpoint::format::{FormatError, LORA_A, PARTS, PROBE, leaf};
 use burn_blast_checkpoint::{Checkpoint, Orientation, PackedWeight, TensorView};
 
 use super::IoError;
@@ -162,7 +162,7 @@ impl Pretrained {
         let shape = packed.pattern.shape();
         if [shape.rows(), shape.cols()] != [rows, cols] {
             let (found, expected) = ([shape.rows(), shape.cols()], [rows, cols]);
-            let source = LayoutError::Size { found, expected };
+            let source = FormatError::Size { found, expected };
             return Err(IoError::Layout { layer: weight, source });
         }
         let weight = BlockSparseWeight::empty(shape, packed.pattern.block(), device);
