@@ -78,12 +78,6 @@ pub fn seconds_quartiles(spread: &Quartiles) -> String {
     )
 }
 
-/// A tick of a time axis.
-pub fn short_seconds(value: f64) -> String {
-    let (scaled, unit) = time_unit(value);
-    format!("{} {unit}", round(scaled))
-}
-
 fn time_unit(value: f64) -> (f64, &'static str) {
     match value.abs() {
         size if size >= 1.0 - 1e-9 => (value, "s"),
@@ -191,7 +185,7 @@ mod tests {
             seconds_quartiles(&Quartiles { low: 9.5e-4, median: 1e-3, high: 2e-3 }),
             "1.00 ms (0.95–2.00)"
         );
-        assert_eq!(short_seconds(5e-5), "50 µs");
+        assert_eq!(seconds(5e-5), "50.0 µs");
         assert_eq!(percent(0.975), "97.5 %");
         assert_eq!(percent(0.9), "90 %");
     }

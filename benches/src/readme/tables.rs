@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Pretrain, read_json, read_lines, record};
+use super::{Pretrain, read_lines, record};
 use crate::catalogue::SPARSITY;
 use crate::element::Element;
 use crate::format::{self, percent, ratio, seconds};
@@ -19,15 +19,11 @@ const BURN: [(&str, &str); 3] = [
     ("Burn on NdArray", "2026-11-21-cascade-lake/rows-1024-ndarray.jsonl"),
 ];
 
-/// A run of `benches/peers/cpu_peers.py`.
-const PEERS: &str = "2026-11-21-cascade-lake/peers-1.jsonl";
+/// Runs of `benches/peers/cpu_peers.py`.
+const PEERS: &str = "2026-11-21-cascade-lake/peers.jsonl";
 
 /// Reports of `pretrain` at several sparsities.
-const LOSSES: [&str; 3] = [
-    "2026-11-21-xeon-avx512/pretrain-80.json",
-    "2026-11-21-xeon-avx512/pretrain-90.json",
-    "2026-11-21-xeon-avx512/pretrain-95.json",
-];
+const LOSSES: &str = "2026-11-21-xeon-avx512/pretrain.jsonl";
 
 /// Fine-tuned checkpoints.
 const RECOVER: &str = "2026-11-21-recover/recover.jsonl";
@@ -109,6 +105,7 @@ pub fn products() -> Result<String> {
 #[derive(Deserialize)]
 struct Peer {
     op: String,
+    threads: usize,
     m: usize,
     block: usize,
     sparsity: f64,
@@ -130,7 +127,8 @@ pub fn peers() -> Result<String> {
     let peers: Vec<Peer> = read_lines(PEERS)?;
     let fastest = |prefix: &str, sparsity: u32| {
         let matches = |peer: &&Peer| {
-            (peer.op.as_str(), peer.dtype, peer.m, peer.block) == ("fwd", Element::F32, 256, 64)
+            (peer.op.as_str(), peer.dtype, peer.threads) == ("fwd", Element::F32, 1)
+                && (peer.m, peer.block) == (256, 64)
                 && (peer.sparsity * 100.0).round() == f64::from(sparsity)
                 && peer.peer.starts_with(prefix)
         };
@@ -161,16 +159,15 @@ fn peer_row(
 /// Validation loss of `pretrain` at several sparsities.
 pub fn losses() -> Result<String> {
     let header = ["blocks removed", "dense", "block-sparse", "difference"];
-    let mut rows = Vec::new();
-    for file in LOSSES {
-        let Pretrain { validation_loss, gap_percent, sparsity, .. } = read_json(file)?;
-        rows.push(vec![
-            percent(sparsity),
-            format!("{:.4}", validation_loss.dense),
-            format!("{:.4}", validation_loss.sparse),
-            format!("{gap_percent:+.2} %"),
-        ]);
-    }
+    let reports: Vec<Pretrain> = read_lines(LOSSES)?;
+    let rows = reports.iter().map(|report| {
+        vec![
+            percent(report.sparsity),
+            format!("{:.4}", report.validation_loss.dense),
+            format!("{:.4}", report.validation_loss.sparse),
+            format!("{:+.2} %", report.gap_percent),
+        ]
+    });
     Ok(table(&header, rows))
 }
 

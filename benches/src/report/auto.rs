@@ -2,8 +2,7 @@
 
 use super::context::Context;
 use super::html::{self, Section};
-use super::scale::{Kind, Scale};
-use super::svg::{Anchor, BOTTOM, Frame, HEIGHT, LEFT, RIGHT, Svg, TOP};
+use super::plot::{BOTTOM, LEFT, Plot, Scale};
 use crate::format;
 use crate::metrics::{AUTO_SLACK, auto_over_dense, positive};
 use crate::record::{Measured, Run};
@@ -11,12 +10,10 @@ use crate::record::{Measured, Run};
 /// The section: one plot per machine, with the same axes.
 pub fn section(context: &Context) -> Section {
     let all = || context.runs.iter().flat_map(points);
-    let x = Scale::fit(Kind::Log, all().map(|(x, ..)| x).chain([0.8, 1.25]), (LEFT, RIGHT));
-    let y = Scale::fit(Kind::Log, all().map(|(_, y, _)| y).chain([0.85, 1.05]), (BOTTOM, TOP));
-    let plots: String = context
-        .named()
-        .filter_map(|(name, run)| plot(&name, run, Frame { svg: Svg::new(HEIGHT), x, y }))
-        .collect();
+    let x = Scale::horizontal(all().map(|(x, ..)| x).chain([0.8, 1.25]));
+    let y = Scale::vertical(all().map(|(_, y, _)| y).chain([0.85, 1.05]));
+    let plots: String =
+        context.named().filter_map(|(name, run)| plot(&name, run, Plot::new(x, y))).collect();
     let mut body = String::new();
     if !plots.is_empty() {
         let entries =
@@ -41,40 +38,36 @@ fn points(run: &Run) -> impl Iterator<Item = (f64, f64, &Measured)> {
     })
 }
 
-fn plot(name: &str, run: &Run, mut frame: Frame) -> Option<String> {
+fn plot(name: &str, run: &Run, mut plot: Plot) -> Option<String> {
     points(run).next()?;
-    losing(&mut frame);
-    let ticks = frame.x.labels(34.0, format::short_ratio);
-    frame.x_axis(&ticks, "speed-up of the sparse path over dense");
-    frame.y_axis(format::short_ratio, "speed of Auto over faster path");
-    frame.rule(1.0);
+    losing(&mut plot);
+    let ticks = plot.x.labels(34.0, format::short_ratio);
+    plot.x_axis(&ticks, "speed-up of the sparse path over dense");
+    plot.y_axis(format::short_ratio, "speed of Auto over faster path");
+    plot.rule(1.0, "even");
     for (x, y, result) in points(run) {
-        let Some(point) = frame.at(x, y) else { continue };
+        let Some(point) = plot.at(x, y) else { continue };
         let path = result.auto_path.as_deref().unwrap_or("unknown");
         let color = match path {
             "sparse" => "c0",
             "dense" => "c1",
             _ => "ink",
         };
-        let title = format!(
-            "{}: {} of the faster path, took {path}",
-            format::id(&result.problem),
-            format::ratio(y)
-        );
-        frame.svg.mark(point, 3.2, &format!("dot {color}"), &title);
+        let (id, ratio) = (format::id(&result.problem), format::ratio(y));
+        let title = format!("{id}: {ratio} of the faster path, took {path}");
+        plot.mark(point, 3.2, &format!("dot {color}"), &title);
     }
-    frame.svg.text((LEFT + 4.0, BOTTOM - 6.0), Anchor::Start, "quiet", "Auto is slower");
-    let label = format!("Auto against dense and sparse, {name}");
-    Some(html::figure("auto", name, &frame.svg.finish(&label), ""))
+    plot.text((LEFT + 4.0, BOTTOM - 6.0), "start", "quiet", "Auto is slower");
+    Some(plot.figure("auto", name, &format!("Auto against dense and sparse, {name}"), ""))
 }
 
 /// Shades the region where `Auto` is slower than dense by more than the slack. Dense is the faster path up to a speed-up
 /// of 1; beyond, a wrong choice is slower than dense only if it loses more than sparse gains.
-fn losing(frame: &mut Frame) {
-    let ((first, last), (lowest, _)) = (frame.x.domain(), frame.y.domain());
+fn losing(plot: &mut Plot) {
+    let ((first, last), (lowest, _)) = (plot.x.domain, plot.y.domain);
     let edge = 1.0 / AUTO_SLACK;
     let end = (edge / lowest).clamp(1.0, last);
     let corners = [(first, edge), (1.0, edge), (end, edge / end), (end, lowest), (first, lowest)];
-    let corners: Vec<_> = corners.into_iter().filter_map(|(x, y)| frame.at(x, y)).collect();
-    frame.svg.area(&corners, "lose");
+    let corners: Vec<_> = corners.into_iter().filter_map(|(x, y)| plot.at(x, y)).collect();
+    plot.area(&corners, "lose");
 }

@@ -1,7 +1,6 @@
 //! Elements of the page: sections, figures, legends, tables.
 
 use std::fmt::Write;
-use std::ops::Range;
 
 use crate::format::escape;
 
@@ -30,14 +29,6 @@ impl Section {
     }
 }
 
-/// A plot under its heading. `kind` is an attribute of the element.
-pub fn figure(kind: &str, heading: &str, svg: &str, below: &str) -> String {
-    let heading = escape(heading);
-    format!(
-        "<figure class=\"plot\" data-plot=\"{kind}\"><figcaption>{heading}</figcaption>\n{svg}\n{below}</figure>\n"
-    )
-}
-
 /// Plots side by side, as many as fit the window.
 pub fn grid(figures: &str) -> String {
     if figures.is_empty() {
@@ -61,16 +52,16 @@ pub fn legend(entries: &[(String, String)]) -> String {
     out + "</ul>\n"
 }
 
-/// A table that scrolls sideways if it is too wide. Cells are text; the columns in `numbers` are aligned as numbers.
+/// A table that scrolls sideways if it is too wide. The columns after the first `texts` are aligned as numbers.
 pub fn table(
-    columns: &[&str],
-    numbers: Range<usize>,
+    columns: &[impl AsRef<str>],
+    texts: usize,
     rows: impl IntoIterator<Item = Vec<String>>,
 ) -> String {
-    let class = |column: usize| if numbers.contains(&column) { " class=\"n\"" } else { "" };
+    let class = |column: usize| if column < texts { "" } else { " class=\"n\"" };
     let mut out = String::from("<div class=\"scroll\" tabindex=\"0\"><table><thead><tr>");
     for (column, name) in columns.iter().enumerate() {
-        let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(column), escape(name));
+        let _ = write!(out, "<th scope=\"col\"{}>{}</th>", class(column), escape(name.as_ref()));
     }
     out += "</tr></thead><tbody>\n";
     for row in rows {
@@ -84,7 +75,6 @@ pub fn table(
 }
 
 /// Long content that the reader can open.
-pub fn details(summary: &str, open: bool, body: &str) -> String {
-    let open = if open { " open" } else { "" };
-    format!("<details{open}><summary>{}</summary>\n{body}</details>\n", escape(summary))
+pub fn details(summary: &str, body: &str) -> String {
+    format!("<details><summary>{}</summary>\n{body}</details>\n", escape(summary))
 }

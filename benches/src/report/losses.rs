@@ -45,7 +45,7 @@ fn list(title: &str, none: &str, losses: &[Loss], why: &str, text: fn(&Loss) -> 
         let (name, run, result) = loss.1;
         [vec![name.clone(), text(loss)], table::row(result, &run.peaks)].concat()
     });
-    heading + &html::table(&columns, 3..columns.len(), rows)
+    heading + &html::table(&columns, 3, rows)
 }
 
 fn auto(all: &[Named]) -> String {

@@ -121,17 +121,17 @@ fn there_is_one_speed_up_plot_per_group() {
     for (block, rows) in [(16, 1), (16, 128), (32, 1), (32, 128), (64, 1)] {
         results.extend([0.5, 0.9].map(|sparsity| measured(rows, block, sparsity, 2.0)));
     }
-    let mut cold = measured(1, 16, 0.9, 2.0);
-    cold.problem.cold = true;
-    results.push(cold);
+    let (mut cold, mut step) = (measured(1, 16, 0.9, 2.0), measured(1, 16, 0.9, 2.0));
+    (cold.problem.cold, step.problem.verb) = (true, Verb::Step);
+    results.extend([cold, step]);
     let plots = |page: &str, kind: &str| page.matches(&format!("data-plot=\"{kind}\"")).count();
     let page_of_one = page(&[run(results.clone())]);
-    assert_eq!(plots(&page_of_one, "speed-up"), 4);
+    assert_eq!(plots(&page_of_one, "speed-up"), 5);
     assert_eq!(plots(&page_of_one, "roofline"), 1);
-    assert_eq!(plots(&page_of_one, "devices"), 0);
     let page_of_two = page(&[run(results.clone()), run(results)]);
-    assert_eq!(plots(&page_of_two, "speed-up"), 8);
-    assert_eq!(plots(&page_of_two, "devices"), 4);
+    assert_eq!(plots(&page_of_two, "speed-up"), 10);
+    let devices = |page: &str| page.contains("<section id=\"devices\">");
+    assert_eq!([devices(&page_of_one), devices(&page_of_two)], [false, true]);
 }
 
 /// The text between a heading that begins with `from` and the next one.
