@@ -42,7 +42,7 @@ pub struct Rules {
     /// Names to leave out.
     pub exclude: Vec<Regex>,
     /// Last layers of each stack left dense.
-    pub keep_last: usize,
+    pub dense_last: usize,
     /// Side of a block.
     pub block: BlockSize,
     /// How dense weights are stored.
@@ -96,7 +96,7 @@ pub fn select<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Selected<
         let reason = "--exclude matches every weight".to_string();
         return Err(Error::NothingLeft { reason });
     }
-    let (names, kept_dense) = keep_last(names, &checkpoint.names(), rules.keep_last)?;
+    let (names, kept_dense) = dense_last(names, &checkpoint.names(), rules.dense_last)?;
     let weights: Result<_, _> =
         names.into_iter().map(|name| weight(checkpoint, name, rules)).collect();
     Ok(Selected { weights: weights?, kept_dense })
@@ -132,7 +132,7 @@ fn included<'a>(matrices: &[&'a str], rules: &Rules) -> Result<Vec<&'a str>, Err
 
 /// Takes out the last layers of every stack. Layers are counted over all tensors, by the first number in a name; a
 /// stack is what stands before it.
-fn keep_last<'a>(
+fn dense_last<'a>(
     names: Vec<&'a str>,
     all: &[&str],
     count: usize,
@@ -145,7 +145,7 @@ fn keep_last<'a>(
         stacks.entry(stack).or_default().push(layer);
     }
     if !names.iter().any(|name| layer(name).is_some()) {
-        let reason = "--keep-last counts layers by the number in a name, and no name has one";
+        let reason = "--dense-last counts layers by the number in a name, and no name has one";
         return Err(Error::NothingLeft { reason: reason.to_string() });
     }
     for layers in stacks.values_mut() {
@@ -157,7 +157,7 @@ fn keep_last<'a>(
         |name: &&str| layer(name).is_some_and(|(stack, layer)| stacks[&stack].contains(&layer));
     let (kept, names): (Vec<&str>, Vec<&str>) = names.into_iter().partition(last);
     if names.is_empty() {
-        let reason = format!("--keep-last {count} keeps every layer dense");
+        let reason = format!("--dense-last {count} keeps every layer dense");
         return Err(Error::NothingLeft { reason });
     }
     Ok((names, kept.into_iter().map(str::to_owned).collect()))
@@ -249,7 +249,7 @@ mod tests {
     fn the_last_layers_of_every_stack_stay_dense() {
         let all = ["enc.2.a", "enc.10.a", "enc.10.b", "dec.0.a", "dec.1.a", "dec.2.norm", "other"];
         let names = [&all[..5], &all[6..]].concat();
-        let (names, kept) = keep_last(names, &all, 1).unwrap();
+        let (names, kept) = dense_last(names, &all, 1).unwrap();
         // Layer 2 of the decoder is its last, though nothing of it is chosen.
         assert_eq!(names, ["enc.2.a", "dec.0.a", "dec.1.a", "other"]);
         assert_eq!(kept, ["enc.10.a", "enc.10.b"]);

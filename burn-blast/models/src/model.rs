@@ -16,7 +16,7 @@ pub struct Blocks {
     pub sparsity: f64,
     /// Last layers, whose MLPs are left dense.
     #[config(default = 0)]
-    pub keep_last: usize,
+    pub dense_last: usize,
 }
 
 impl Blocks {
@@ -122,9 +122,9 @@ impl Model {
         self.family_mut().linears_mut()
     }
 
-    /// The linear layers of the MLPs, without the last `keep_last` layers of the model.
-    pub fn mlps_mut(&mut self, keep_last: usize) -> Vec<(String, &mut AnyLinear)> {
-        let layers = self.layers().saturating_sub(keep_last);
+    /// The linear layers of the MLPs, without the last `dense_last` layers of the model.
+    pub fn mlps_mut(&mut self, dense_last: usize) -> Vec<(String, &mut AnyLinear)> {
+        let layers = self.layers().saturating_sub(dense_last);
         let mut all = self.linears_mut();
         all.retain(|(name, _)| {
             let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
@@ -133,20 +133,20 @@ impl Model {
         all
     }
 
-    /// Names of the weights of the MLPs, without the last `keep_last` layers.
+    /// Names of the weights of the MLPs, without the last `dense_last` layers.
     ///
     /// # Errors
     /// If there are none.
-    pub fn mlp_names(&mut self, keep_last: usize) -> Result<Vec<String>, Error> {
+    pub fn mlp_names(&mut self, dense_last: usize) -> Result<Vec<String>, Error> {
         let layers = self.layers();
-        if keep_last >= layers {
+        if dense_last >= layers {
             return Err(Error::Setting {
-                setting: "keep-last",
-                found: keep_last.to_string(),
+                setting: "dense-last",
+                found: dense_last.to_string(),
                 expected: format!("below the number of layers, {layers}"),
             });
         }
-        Ok(self.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect())
+        Ok(self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect())
     }
 
     /// Makes the MLPs block-sparse, without the last layers. All blocks that hold anything are kept; pruning removes
@@ -155,8 +155,8 @@ impl Model {
     /// # Errors
     /// If there are none, one has blocks of another size already, or the block size is not supported.
     pub fn pack_mlps(&mut self, blocks: &Blocks) -> Result<(), Error> {
-        self.mlp_names(blocks.keep_last)?;
-        for (name, linear) in self.mlps_mut(blocks.keep_last) {
+        self.mlp_names(blocks.dense_last)?;
+        for (name, linear) in self.mlps_mut(blocks.dense_last) {
             let found = linear.block().unwrap_or(blocks.block);
             if found != blocks.block {
                 return Err(Error::OtherBlocks { name, found, asked: blocks.block });
@@ -166,12 +166,12 @@ impl Model {
         Ok(())
     }
 
-    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `keep_last` layers. Given
+    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `dense_last` layers. Given
     /// to [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
-    pub fn outside_mlps(&mut self, keep_last: usize) -> Vec<String> {
+    pub fn outside_mlps(&mut self, dense_last: usize) -> Vec<String> {
         let variant = self.variant();
         let mlps: Vec<String> =
-            self.mlps_mut(keep_last).into_iter().map(|(name, _)| name).collect();
+            self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect();
         let sparse = self.linears_mut().into_iter().filter(|(_, linear)| linear.block().is_some());
         let others = sparse.filter(|(name, _)| !mlps.contains(name));
         others.map(|(name, _)| format!("{variant}.{name}")).collect()

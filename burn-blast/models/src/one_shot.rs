@@ -51,12 +51,12 @@ impl OneShot {
             let what = "this method needs a sample of texts, or take magnitude".to_string();
             return Err(Error::TooShort { what });
         }
-        let keep_last = self.blocks.keep_last;
-        let names = model.mlp_names(keep_last)?;
+        let dense_last = self.blocks.dense_last;
+        let names = model.mlp_names(dense_last)?;
         // A layer's weights are chosen together: their inputs were seen before any of them changed.
         for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
             let calibrations = observe(model, layer, sample, &model.device());
-            let weights = model.mlps_mut(keep_last).into_iter();
+            let weights = model.mlps_mut(dense_last).into_iter();
             for ((_, linear), calibration) in
                 weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
             {
@@ -169,12 +169,12 @@ mod tests {
                 _ => sample(&corpus(), 8, 32, &device).unwrap(),
             };
             let mut sparse = dense.clone();
-            let blocks = Blocks::new(8).with_sparsity(0.5).with_keep_last(1);
+            let blocks = Blocks::new(8).with_sparsity(0.5).with_dense_last(1);
             OneShot::new(blocks).with_method(method).run(&mut sparse, &sample).unwrap();
             let all = sparse.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
             assert_eq!(all.collect::<Vec<_>>(), [0.5, 0.5, 0.5, 0.0, 0.0, 0.0], "{method:?}");
             let (ours, _) = sparse.trace(tokens.clone());
-            let distance = fine_tune::features(ours, features.clone());
+            let distance = fine_tune::hidden_states(ours, features.clone());
             distances.push(distance.into_scalar::<f32>());
         }
         assert!(distances[2] < distances[0] && distances[2] < distances[1], "{distances:?}");

@@ -57,12 +57,17 @@ pub enum Score {
 
 /// What absent blocks are ranked by. The highest are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
 pub enum Growth {
     /// Norm of the block's gradient at the update step.
+    #[serde(alias = "Gradient")]
     Gradient,
     /// A random number from the seed, the step and the layer.
+    #[serde(alias = "Random")]
     Random,
     /// No block is added.
+    #[serde(alias = "None")]
     None,
 }
 

@@ -7,7 +7,7 @@ use burn_blast::prune::{BlastConfig, Growth};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, Command, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -109,10 +109,10 @@ pub struct Config {
     pub seed: u64,
 
     /// How removed blocks come back while pruning goes on
-    #[arg(long, value_enum, default_value_t = GrowthRule::Gradient)]
-    pub growth: GrowthRule,
+    #[arg(long, value_enum, default_value_t = Growth::Gradient)]
+    pub growth: Growth,
 
-    /// Optimizer steps between two changes of the block pattern; the default of `BlastConfig` is 25
+    /// Optimizer steps between two changes of the block pattern; `blast` takes 25 by default
     #[arg(long, default_value_t = 20)]
     pub interval: usize,
 
@@ -120,35 +120,13 @@ pub struct Config {
     #[arg(long, default_value_t = 0.7)]
     pub end_fraction: f64,
 
-    /// Last layers whose MLP stays dense; `blast` calls this --keep-last, with a default of 0
+    /// Last layers whose MLP stays dense; `blast` leaves none by default
     #[arg(long, default_value_t = 1)]
     pub dense_last: usize,
 
     /// Optimizer steps between two checkpoints
     #[arg(long, default_value_t = 100)]
     pub save_every: usize,
-}
-
-/// How removed blocks come back.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GrowthRule {
-    /// Where the gradient is largest.
-    Gradient,
-    /// Anywhere.
-    Random,
-    /// Never.
-    None,
-}
-
-impl From<GrowthRule> for Growth {
-    fn from(rule: GrowthRule) -> Self {
-        match rule {
-            GrowthRule::Gradient => Self::Gradient,
-            GrowthRule::Random => Self::Random,
-            GrowthRule::None => Self::None,
-        }
-    }
 }
 
 impl Default for Config {
@@ -237,7 +215,7 @@ impl Config {
 
     /// The blocks that the sparse run removes in the end.
     pub fn blocks(&self) -> Blocks {
-        Blocks::new(self.block).with_sparsity(self.sparsity).with_keep_last(self.dense_last)
+        Blocks::new(self.block).with_sparsity(self.sparsity).with_dense_last(self.dense_last)
     }
 
     /// The pruning of the sparse run.
@@ -246,7 +224,7 @@ impl Config {
             .with_sparsity(self.sparsity)
             .with_interval(self.interval)
             .with_end_fraction(self.end_fraction)
-            .with_growth(self.growth.into())
+            .with_growth(self.growth)
             .with_seed(self.seed)
     }
 

@@ -185,7 +185,7 @@ impl SparsifyArgs {
         let rules = Rules {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
-            keep_last: self.blocks.keep_last,
+            dense_last: self.blocks.dense_last,
             block: BlockSize::new(self.blocks.block)?,
             storage: self.orientation,
         };

@@ -25,14 +25,14 @@ pub struct BlockArgs {
 
     /// Leave the last layers dense
     #[arg(long, value_name = "LAYERS", default_value_t = 0)]
-    pub keep_last: usize,
+    pub dense_last: usize,
 }
 
 impl BlockArgs {
     /// As the models take them.
     pub fn blocks(&self) -> Blocks {
-        let Self { sparsity, block, keep_last } = *self;
-        Blocks { sparsity, block, keep_last }
+        let Self { sparsity, block, dense_last } = *self;
+        Blocks { sparsity, block, dense_last }
     }
 }
 

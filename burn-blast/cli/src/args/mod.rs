@@ -160,8 +160,7 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             for argument in command.get_arguments() {
                 let name = argument.get_id().as_str();
-                // The temperature is of sampling in one command, of distillation in another.
-                if argument.get_long().is_none() || name == "temperature" {
+                if argument.get_long().is_none() {
                     continue;
                 }
                 let values = argument.get_default_values().to_vec();

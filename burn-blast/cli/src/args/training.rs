@@ -6,7 +6,7 @@ use burn_blast::prune::{BlastConfig, Growth};
 use burn_blast_models::fine_tune::{Decay, TrainConfig};
 use burn_blast_models::one_shot::Method;
 use burn_blast_models::{LlamaConfig, RopeScaling};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{BlockArgs, CorpusArgs, DeviceArgs};
@@ -206,8 +206,8 @@ pub struct FineTuneArgs {
     #[command(flatten)]
     pub blocks: BlockArgs,
 
-    /// Steps from one change of the pattern to the next; the default of `BlastConfig` is 25
-    #[arg(long, value_name = "STEPS", default_value_t = 20, help_heading = "Pruning")]
+    /// Steps from one change of the pattern to the next
+    #[arg(long, value_name = "STEPS", default_value_t = blast().interval, help_heading = "Pruning")]
     pub interval: usize,
 
     /// Share of the steps after which the pattern is final
@@ -215,8 +215,8 @@ pub struct FineTuneArgs {
     pub end_fraction: f64,
 
     /// How removed blocks come back
-    #[arg(long, value_enum, default_value_t = Regrowth::Gradient, help_heading = "Pruning")]
-    pub growth: Regrowth,
+    #[arg(long, value_enum, default_value_t = blast().growth, help_heading = "Pruning")]
+    pub growth: Growth,
 
     /// Share of the kept blocks exchanged at the first update
     #[arg(long, value_name = "SHARE", default_value_t = blast().growth_fraction, help_heading = "Pruning")]
@@ -228,7 +228,7 @@ pub struct FineTuneArgs {
         value_name = "RANK",
         help_heading = "Adapters",
         conflicts_with_all = [
-            "sparsity", "block", "keep_last", "interval", "end_fraction", "growth", "growth_fraction",
+            "sparsity", "block", "dense_last", "interval", "end_fraction", "growth", "growth_fraction",
         ]
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -265,9 +265,9 @@ pub struct FineTuneArgs {
 
     /// Both scores are divided by this before they are compared
     #[arg(long, default_value_t = 1.0, help_heading = "Distillation", requires = "teacher")]
-    pub temperature: f64,
+    pub teacher_temperature: f64,
 
-    /// Weight of the distance between features, layer by layer, relative to the teacher's
+    /// Weight of the distance between hidden states, layer by layer, relative to the teacher's
     #[arg(
         long,
         value_name = "WEIGHT",
@@ -275,7 +275,7 @@ pub struct FineTuneArgs {
         help_heading = "Distillation",
         requires = "teacher"
     )]
-    pub features: f64,
+    pub hidden_states: f64,
 }
 
 /// Options of `merge`.
@@ -291,26 +291,4 @@ pub struct MergeArgs {
     /// dense, and the model computes what it did
     #[arg(long)]
     pub within: bool,
-}
-
-/// How removed blocks come back.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Regrowth {
-    /// Blocks with the largest gradient
-    Gradient,
-    /// Random blocks
-    Random,
-    /// None do
-    None,
-}
-
-impl From<Regrowth> for Growth {
-    fn from(regrowth: Regrowth) -> Self {
-        match regrowth {
-            Regrowth::Gradient => Self::Gradient,
-            Regrowth::Random => Self::Random,
-            Regrowth::None => Self::None,
-        }
-    }
 }

@@ -45,8 +45,8 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, St
     let mut objective = Objective {
         next_token: args.next_token,
         divergence: args.divergence,
-        temperature: args.temperature,
-        features: args.features,
+        temperature: args.teacher_temperature,
+        hidden_states: args.hidden_states,
         teacher: None,
     };
     if let Some(teacher) = &args.teacher {
@@ -65,9 +65,9 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, St
         .with_sparsity(blocks.sparsity)
         .with_interval(args.interval)
         .with_end_fraction(args.end_fraction)
-        .with_growth(args.growth.into())
+        .with_growth(args.growth)
         .with_growth_fraction(args.growth_fraction)
-        .with_dense(model.outside_mlps(blocks.keep_last))
+        .with_dense(model.outside_mlps(blocks.dense_last))
         .with_seed(args.train.seed);
     run.start(&checkpoint, model, objective, Some(&blast), Form::Packed, progress)
 }

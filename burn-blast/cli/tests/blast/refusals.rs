@@ -161,8 +161,8 @@ fn filters_that_match_nothing_list_what_there_is() {
     refuse("--include norm", &["--include \"norm\" matches no weight"]);
     refuse("--exclude ffn", &["--exclude \"ffn\" matches no weight"]);
     refuse("--exclude mlp", &["nothing is left to prune", "--exclude matches every weight"]);
-    refuse("--keep-last 2", &["nothing is left to prune", "--keep-last 2 keeps every layer"]);
-    refuse("--include embed --keep-last 1", &["counts layers by the number in a name"]);
+    refuse("--dense-last 2", &["nothing is left to prune", "--dense-last 2 keeps every layer"]);
+    refuse("--include embed --dense-last 1", &["counts layers by the number in a name"]);
     let plain = folder.path().join("plain.safetensors");
     write(&plain, &Tensors::from([("w".to_string(), Stored::f32(&[8, 8], &[0.0; 64]))]), &[]);
     refused(&folder, "sparsify", &[&plain, &out], "", &["choose with --include", "are: w"]);

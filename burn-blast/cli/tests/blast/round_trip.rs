@@ -247,7 +247,7 @@ fn the_last_layers_and_excluded_weights_stay_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
     Model { layers: 11, ..small(Family::Llama, Dtype::BF16) }.write(&dense);
-    let rest = "--block 16 --keep-last 2 --exclude gate_proj --exclude layers\\.0\\. --json";
+    let rest = "--block 16 --dense-last 2 --exclude gate_proj --exclude layers\\.0\\. --json";
     let report = fine("sparsify", &[&dense, &sparse], rest).json();
     let names: Vec<&str> = report["layers"]
         .as_array()

@@ -65,7 +65,7 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     let blocks = "--sparsity 0.5 --block 8";
     let run = "--steps 6 --batch 2 --eval-every 6 --save-every 6 --warm-up 1";
     place.fine(&format!("one-shot dense sparse {blocks} {TEXT} --sequences 8"));
-    let teacher = "--teacher dense --features 0.1 --dtype bf16 --interval 2";
+    let teacher = "--teacher dense --hidden-states 0.1 --dtype bf16 --interval 2";
     place.fine(&format!("fine-tune dense tuned {blocks} {TEXT} {run} {teacher}"));
     assert_eq!(json(&place.path("tuned/config.json"))["torch_dtype"], "bfloat16");
     assert_eq!(
@@ -154,23 +154,23 @@ fn settings_that_make_no_sense_are_refused() {
     for (words, part) in [
         ("--divergence=-1 --teacher dense", "divergence is -1"),
         ("--divergence 1", "--teacher <MODEL>"),
-        ("--temperature 2", "--teacher <MODEL>"),
-        ("--features 1", "--teacher <MODEL>"),
+        ("--teacher-temperature 2", "--teacher <MODEL>"),
+        ("--hidden-states 1", "--teacher <MODEL>"),
         ("--next-token 1", "--teacher <MODEL>"),
         ("--clip 0", "clip is 0"),
         ("--weight-decay=-1", "weight-decay is -1"),
         ("--next-token 0 --divergence 0 --teacher dense", "above 0"),
-        ("--temperature 0 --teacher dense", "temperature is 0"),
-        ("--temperature inf --teacher dense", "temperature is inf"),
+        ("--teacher-temperature 0 --teacher dense", "temperature is 0"),
+        ("--teacher-temperature inf --teacher dense", "temperature is inf"),
         ("--sparsity 1", "sparsity is 1"),
         ("--block 7", "block size 7"),
         ("--growth-fraction 2", "growth_fraction is 2"),
         ("--interval 0", "interval is 0"),
-        ("--keep-last 2", "keep-last is 2"),
+        ("--dense-last 2", "dense-last is 2"),
         ("--steps 0", "steps is 0"),
         ("--lr 0", "lr is 0"),
         ("--teacher nowhere", "config.json"),
-        ("--teacher wide --features 1", "64 features per layer, the student 32"),
+        ("--teacher wide --hidden-states 1", "64 features per layer, the student 32"),
         ("--teacher short", "made for 8 positions"),
         ("--lora 0", "lora is 0"),
         ("--lora 4", "no MLP weight of the model is block-sparse"),
@@ -184,7 +184,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("one-shot dense out", "--corpus"),
         ("one-shot dense out --corpus text.txt --sequences 0", "at least 1"),
         ("one-shot dense dense --method magnitude", "exists already"),
-        ("one-shot dense out --method magnitude --keep-last 99", "keep-last is 99"),
+        ("one-shot dense out --method magnitude --dense-last 99", "dense-last is 99"),
         ("one-shot dense out --method magnitude --sequences 8", "--sequences is only used with"),
         ("one-shot dense out --corpus text.txt --context 2000", "made for 1024 positions"),
         ("merge dense out", "there is nothing to merge"),

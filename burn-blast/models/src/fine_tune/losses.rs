@@ -6,7 +6,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Int, Tensor};
 
-/// Keeps the relative distance of features finite where the teacher's are all zero.
+/// Keeps the relative distance of hidden states finite where the teacher's are all zero.
 const TINY: f64 = 1e-6;
 
 /// Mean cross-entropy of the next token, in nats.
@@ -32,12 +32,12 @@ pub fn divergence(student: Tensor<3>, teacher: Tensor<3>, temperature: f64) -> T
     distance.sum().mul_scalar(temperature * temperature / positions as f64)
 }
 
-/// Mean over layers of the squared distance from the teacher's features, relative to their mean square
+/// Mean over layers of the squared distance from the teacher's hidden states, relative to their mean square
 /// (SquareHead, Kurtic et al. 2023).
 ///
 /// # Panics
 /// If the two have different numbers of layers.
-pub fn features(student: Vec<Tensor<3>>, teacher: Vec<Tensor<3>>) -> Tensor<1> {
+pub fn hidden_states(student: Vec<Tensor<3>>, teacher: Vec<Tensor<3>>) -> Tensor<1> {
     assert_eq!(student.len(), teacher.len(), "student and teacher must have the same layers");
     let layers = student.len() as f64;
     let distances = student.into_iter().zip(teacher).map(|(ours, theirs)| {
@@ -82,14 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn the_distance_of_features_is_relative() {
+    fn the_distance_of_hidden_states_is_relative() {
         let device = Device::flex();
         let teacher = Tensor::<3>::random([2, 3, 4], Distribution::Default, &device) + 1.0;
         let far = |scale: f64| teacher.clone() * scale;
-        let one = number(features(vec![far(1.5)], vec![teacher.clone()]));
+        let one = number(hidden_states(vec![far(1.5)], vec![teacher.clone()]));
         assert!((one - 0.25).abs() < 1e-5, "{one}");
         let two =
-            number(features(vec![far(1.5), far(1.0)], vec![teacher.clone(), teacher.clone()]));
+            number(hidden_states(vec![far(1.5), far(1.0)], vec![teacher.clone(), teacher.clone()]));
         assert!((two - 0.125).abs() < 1e-5, "{two}");
     }
 }

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 #[cfg(feature = "ctrlc")]
 pub use interrupt::{INTERRUPTED, stop_on_ctrl_c};
-pub use losses::{divergence, features, next_token};
+pub use losses::{divergence, hidden_states, next_token};
 pub use objective::Objective;
 pub use run_folder::{Log, RunFolder};
 pub use schedule::{Decay, LrSchedule};
@@ -244,7 +244,7 @@ pub(crate) mod tests {
             next_token: 1.0,
             divergence: 0.5,
             temperature: 2.0,
-            features: 0.1,
+            hidden_states: 0.1,
             teacher: teacher.cloned(),
         };
         let device = trainee.model.device();
@@ -324,8 +324,8 @@ pub(crate) mod tests {
 
     #[test]
     fn blocks_of_another_size_and_no_layer_at_all_are_refused() {
-        let refuse = |block, keep_last| {
-            let blocks = Blocks::new(block).with_keep_last(keep_last);
+        let refuse = |block, dense_last| {
+            let blocks = Blocks::new(block).with_dense_last(dense_last);
             model(DType::F32).pack_mlps(&blocks).unwrap_err().to_string()
         };
         let error = refuse(16, 0);
@@ -335,7 +335,7 @@ pub(crate) mod tests {
         );
         let error = refuse(8, 2);
         assert!(
-            error.contains("keep-last is 2") && error.contains("below the number of layers, 2"),
+            error.contains("dense-last is 2") && error.contains("below the number of layers, 2"),
             "{error}"
         );
     }

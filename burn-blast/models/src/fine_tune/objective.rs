@@ -15,16 +15,22 @@ pub struct Objective {
     pub divergence: f64,
     /// Of the divergence.
     pub temperature: f64,
-    /// Weight of the distance from the teacher's features.
-    pub features: f64,
-    /// A model with the same number of layers and of tokens, without autodiff; of the same width if its features count.
+    /// Weight of the distance from the teacher's hidden states.
+    pub hidden_states: f64,
+    /// A model with the same number of layers and of tokens, without autodiff; of the same width if hidden states count.
     pub teacher: Option<Model>,
 }
 
 impl Default for Objective {
     /// The loss of the next token alone.
     fn default() -> Self {
-        Self { next_token: 1.0, divergence: 0.0, temperature: 1.0, features: 0.0, teacher: None }
+        Self {
+            next_token: 1.0,
+            divergence: 0.0,
+            temperature: 1.0,
+            hidden_states: 0.0,
+            teacher: None,
+        }
     }
 }
 
@@ -45,7 +51,7 @@ impl Objective {
             true => Ok(()),
             false => Err(Error::Teacher { what, theirs, ours }),
         };
-        if self.features > 0.0 {
+        if self.hidden_states > 0.0 {
             refuse("features per layer", teacher.config().width(), student.width())?;
         }
         let teacher = teacher.load(&student.device(), Precision::of(student.dtype()))?;
@@ -60,13 +66,15 @@ impl Objective {
     /// # Errors
     /// If one is negative, none is above 0, or the temperature is not above 0.
     pub fn check(&self) -> Result<(), Error> {
-        let weights = [self.next_token, self.divergence, self.features];
-        for (setting, weight) in ["next-token", "divergence", "features"].into_iter().zip(weights) {
+        let weights = [self.next_token, self.divergence, self.hidden_states];
+        for (setting, weight) in
+            ["next-token", "divergence", "hidden-states"].into_iter().zip(weights)
+        {
             Error::in_range(setting, weight, weight >= 0.0, "a number from 0")?;
         }
         let most = weights.into_iter().fold(0.0, f64::max);
         Error::in_range("largest weight of the losses", most, most > 0.0, "above 0")?;
-        Error::in_range("temperature", self.temperature, self.temperature > 0.0, "above 0")
+        Error::in_range("teacher-temperature", self.temperature, self.temperature > 0.0, "above 0")
     }
 
     /// The loss of a batch.
@@ -80,22 +88,22 @@ impl Objective {
         let logits = logits.cast(DType::F32);
         let constant =
             |tensor: Tensor<3>| Tensor::from_inner(tensor).to_device(&device).cast(DType::F32);
-        // Only what counts is computed: features of every layer cost most.
+        // Only what counts is computed: hidden states of every layer cost most.
         let mut parts = Vec::new();
         if self.next_token > 0.0 {
             let loss = losses::next_token(logits.clone(), batch.targets.clone());
             parts.push(loss.mul_scalar(self.next_token));
         }
-        if self.divergence > 0.0 || self.features > 0.0 {
+        if self.divergence > 0.0 || self.hidden_states > 0.0 {
             let (theirs, target) = teacher.trace(batch.inputs.clone().inner());
             if self.divergence > 0.0 {
                 let loss = losses::divergence(logits, constant(target), self.temperature);
                 parts.push(loss.mul_scalar(self.divergence));
             }
-            if self.features > 0.0 {
+            if self.hidden_states > 0.0 {
                 let ours = ours.into_iter().map(|one| one.cast(DType::F32)).collect();
                 let theirs = theirs.into_iter().map(constant).collect();
-                parts.push(losses::features(ours, theirs).mul_scalar(self.features));
+                parts.push(losses::hidden_states(ours, theirs).mul_scalar(self.hidden_states));
             }
         }
         let sum = parts.into_iter().reduce(|sum, loss| sum + loss);
@@ -126,9 +134,9 @@ mod tests {
         let batch = corpus.batch(settings().sequences, 0, 0, &Device::flex());
         let loss = |objective: Objective| read(vec![objective.loss(&start, &batch)]).unwrap()[0];
         let plain = loss(Objective::default());
-        let with = |next_token, divergence, features| {
+        let with = |next_token, divergence, hidden_states| {
             let teacher = Some(start.clone());
-            loss(Objective { next_token, divergence, temperature: 1.0, features, teacher })
+            loss(Objective { next_token, divergence, temperature: 1.0, hidden_states, teacher })
         };
         assert!((with(2.0, 0.0, 0.0) - 2.0 * plain).abs() < 1e-4);
         // The teacher is the student.
@@ -149,7 +157,7 @@ mod tests {
             next_token: 0.0,
             divergence: 1.0,
             temperature: 1.0,
-            features: 0.0,
+            hidden_states: 0.0,
             teacher: Some(teacher),
         };
         let loss = read(vec![objective.loss(&start, &batch)]).unwrap()[0];
