@@ -20,6 +20,16 @@ pub enum LayerError {
         "the model has no block-sparse weight: replace its linear layers by BlockSparseLinear, or use Burn's Quantizer for dense ones"
     )]
     NothingToQuantize,
+    /// The layer is packed in blocks of another size.
+    #[error(
+        "the layer has blocks of {found}, not {asked}: ask for {found}, or make it dense first (to_dense)"
+    )]
+    OtherBlocks {
+        /// Block size of the layer.
+        found: usize,
+        /// The requested block size.
+        asked: usize,
+    },
     /// The pattern has no room for the change of an adapter.
     #[error(
         "the adapter changes all of {blocks} blocks, of which the weight keeps {kept}: merge it into a dense layer \

@@ -97,7 +97,7 @@ impl ModuleMapper for Int8 {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(weight) = window::values() else { return param };
         // Nothing is left to prune.
-        window::update(|update| update.probe = Some(false));
+        window::request(|request| request.probe = Some(false));
         if weight.pattern.nnz() == 0 {
             return param;
         }

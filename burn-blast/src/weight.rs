@@ -88,9 +88,9 @@ impl BlockSparseWeight {
     ///
     /// # Errors
     /// If the block size is not supported.
-    pub fn from_nonzero_blocks(dense: Tensor<2>, block: usize) -> Result<Self, PatternError> {
+    pub fn from_nonzero_blocks(dense: Tensor<2>, block_size: usize) -> Result<Self, PatternError> {
         let [rows, cols] = dense.dims();
-        let (shape, block) = (MatrixShape::new(rows, cols)?, BlockSize::new(block)?);
+        let (shape, block) = (MatrixShape::new(rows, cols)?, BlockSize::new(block_size)?);
         let host = dense.to_data().convert::<f32>();
         let host = host.as_slice::<f32>().expect("converted to f32 just above");
         let mask = burn_blast_kernels::pack::nonzero_blocks(host, shape, block);
@@ -101,7 +101,7 @@ impl BlockSparseWeight {
     ///
     /// # Panics
     /// If none are left of either.
-    pub(crate) fn part(&self, rows: &[bool], cols: &[bool]) -> Self {
+    pub(crate) fn submatrix(&self, rows: &[bool], cols: &[bool]) -> Self {
         let (pattern, b) = (&self.pattern, self.pattern.block().get());
         let left = |keep: &[bool], size: usize| {
             let sides = keep.iter().enumerate().filter(|(_, keep)| **keep);
@@ -130,7 +130,10 @@ impl BlockSparseWeight {
         unpack(self.float_values(), &self.pattern)
     }
 
-    /// The packed values, `[nnz, b, b]`.
+    /// The packed values.
+    ///
+    /// # Shapes
+    /// - output: `[nnz, b, b]`
     pub fn values(&self) -> Tensor<3> {
         self.values.val()
     }
@@ -290,11 +293,11 @@ impl Module for BlockSparseWeight {
         }
     }
 
-    /// Passes the parameters to the mapper with the window open, then applies the update it asked for. This is where an
+    /// Passes the parameters to the mapper with the window open, then applies the changes it asked for. This is where an
     /// optimizer step changes the number of blocks.
     fn map<M: ModuleMapper>(mut self, mapper: &mut M) -> Self {
         let float = self.float_dtype();
-        let ((probe, values), update) = window::open(self.view(self.is_replicated()), || {
+        let ((probe, values), request) = window::open(self.view(self.is_replicated()), || {
             let probe = self.probe.take().map(|probe| {
                 mapper.enter_module(PROBE, CONTAINER);
                 let probe = Module::map(probe, mapper);
@@ -308,14 +311,14 @@ impl Module for BlockSparseWeight {
             (probe, values)
         });
         let mut weight = Self { values, probe, float, ..self };
-        if let Some(pattern) = update.pattern {
+        if let Some(pattern) = request.pattern {
             weight.pattern = pattern;
         }
-        if let Some(probe) = update.probe {
+        if let Some(probe) = request.probe {
             weight.set_probe(probe);
         }
-        weight.layer = update.layer.or(weight.layer);
-        weight.tuning = update.tuning.or(weight.tuning);
+        weight.layer = request.layer.or(weight.layer);
+        weight.tuning = request.tuning.or(weight.tuning);
         let indices = weight.indices().map(|(name, index)| {
             mapper.enter_module(name, CONTAINER);
             let index = Module::map(index, mapper);

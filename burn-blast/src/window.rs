@@ -2,7 +2,7 @@
 //!
 //! Burn's optimizers, records and visitors walk a module parameter by parameter. While a
 //! [`BlockSparseWeight`](crate::module::BlockSparseWeight) hands its parameters to such a walk, a window onto the
-//! weight is open on the thread. The walk reads the weight through a [`View`], and asks for changes by an [`Update`],
+//! weight is open on the thread. The walk reads the weight through a [`View`], and asks for changes by a [`Request`],
 //! which the weight applies when the walk returns. This works because a walk calls the mapper or visitor
 //! synchronously, on the thread that walks.
 
@@ -16,7 +16,7 @@ use burn_blast_kernels::BlockPattern;
 use crate::break_even::TuningTable;
 
 thread_local! {
-    static WINDOW: RefCell<Option<(View, Update)>> = const { RefCell::new(None) };
+    static WINDOW: RefCell<Option<(View, Request)>> = const { RefCell::new(None) };
 }
 
 /// Identity of a layer in a training run: its place among the layers of the model.
@@ -46,7 +46,7 @@ pub(crate) struct View {
 
 /// What a walk asks to change about the weight. The values it returns must fit the new pattern.
 #[derive(Debug, Default)]
-pub(crate) struct Update {
+pub(crate) struct Request {
     pub(crate) pattern: Option<BlockPattern>,
     /// Whether the weight has a probe from now on.
     pub(crate) probe: Option<bool>,
@@ -58,17 +58,17 @@ pub(crate) struct Update {
 }
 
 /// Runs `walk` with the window open and returns the changes it asked for.
-pub(crate) fn open<R>(view: View, walk: impl FnOnce() -> R) -> (R, Update) {
+pub(crate) fn open<R>(view: View, walk: impl FnOnce() -> R) -> (R, Request) {
     /// Restores the outer window even if the walk panics.
-    struct Close(Option<(View, Update)>);
+    struct Close(Option<(View, Request)>);
     impl Drop for Close {
         fn drop(&mut self) {
             WINDOW.replace(self.0.take());
         }
     }
-    let close = Close(WINDOW.replace(Some((view, Update::default()))));
+    let close = Close(WINDOW.replace(Some((view, Request::default()))));
     let result = walk();
-    let changes = update(std::mem::take).unwrap_or_default();
+    let changes = request(std::mem::take).unwrap_or_default();
     drop(close);
     (result, changes)
 }
@@ -93,8 +93,8 @@ pub(crate) fn values() -> Option<View> {
 }
 
 /// Asks for changes of the weight that is being walked.
-pub(crate) fn update<R>(change: impl FnOnce(&mut Update) -> R) -> Option<R> {
-    WINDOW.with_borrow_mut(|window| window.as_mut().map(|(_, update)| change(update)))
+pub(crate) fn request<R>(change: impl FnOnce(&mut Request) -> R) -> Option<R> {
+    WINDOW.with_borrow_mut(|window| window.as_mut().map(|(_, request)| change(request)))
 }
 
 /// A block-sparse weight of a model, as [`weights`] lists it.

@@ -5,8 +5,7 @@ mod common;
 use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::module::{
-    BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp, BlockSparseMlpConfig,
-    BlockSparseWeight, MlpActivation,
+    BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp, BlockSparseWeight, MlpActivation,
 };
 use burn_blast::tuning::Strategy;
 use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape};
@@ -82,12 +81,7 @@ fn features_with_a_bias_are_not_dead() {
     let mlp = |bias| {
         let down = layer([D_FF, D_MODEL], &[3], &[], true, &device);
         let up = layer([D_MODEL, D_FF], &[], &[0, 2], bias, &device);
-        let mut mlp = BlockSparseMlpConfig::new(D_MODEL, D_FF)
-            .with_block_size(B)
-            .with_activation(MlpActivation::Relu)
-            .init(&device);
-        (mlp.up, mlp.down) = (up, down);
-        mlp
+        BlockSparseMlp::new(up, down).with_activation(MlpActivation::Relu)
     };
     let check = |mlp: BlockSparseMlp, expected| {
         let compact = mlp.compact();

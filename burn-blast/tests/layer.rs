@@ -6,8 +6,8 @@ use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::module::{
-    BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
-    LayerError,
+    AnyLinear, BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear,
+    BlockSparseLinearConfig, BlockSparseMlpConfig, LayerError,
 };
 use burn_blast::report::summary;
 use burn_blast::tuning::{Kernel, ProductPath, Strategy, warm_up};
@@ -237,6 +237,10 @@ fn a_sparsity_that_is_not_a_share_is_refused() {
         let LayerError::Sparsity { found } = error else { panic!("{error}") };
         assert_eq!(found.to_bits(), sparsity.to_bits());
         assert!(error.to_string().contains("between 0 and 1"), "{error}");
+        let mlp = BlockSparseMlpConfig::new(32, 32).with_sparsity(sparsity);
+        assert!(mlp.try_init(&Device::flex()).is_err());
+        let mlp = BlockSparseGatedMlpConfig::new(32, 32).with_sparsity(sparsity);
+        assert!(mlp.try_init(&Device::flex()).is_err());
     }
 }
 
@@ -254,4 +258,14 @@ fn layers_whose_sizes_do_not_fit_are_refused() {
     };
     assert_eq!(message((8, 16), (8, 17), (16, 8)), "gate and up must have the same size");
     assert!(message((8, 16), (8, 16), (17, 8)).contains("16 features, not 17"));
+}
+
+#[test]
+fn a_packed_layer_is_not_packed_again_in_other_blocks() {
+    let mut layer = AnyLinear::Dense(LinearConfig::new(32, 32).init(&Device::flex()));
+    layer.pack(16).unwrap();
+    layer.pack(16).unwrap();
+    let error = layer.pack(8).unwrap_err();
+    assert!(matches!(error, LayerError::OtherBlocks { found: 16, asked: 8 }), "{error}");
+    assert_eq!(layer.block_size(), Some(16));
 }

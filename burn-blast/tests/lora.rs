@@ -133,7 +133,7 @@ fn merging_keeps_the_function_where_there_is_room() {
         let want = floats(layer.forward(input(&device)));
         let close = |found: Tensor<2>| distance(&floats(found), &want) < 1e-5;
         assert!(close(layer.clone().into_linear().forward(input(&device))));
-        match layer.clone().merge() {
+        match layer.clone().merge_exact() {
             Ok(merged) => assert!(room && close(merged.forward(input(&device)))),
             Err(error) => {
                 assert!(!room);
@@ -164,7 +164,7 @@ fn what_is_merged_trains_again_and_goes_the_same_way() {
     let base = config.init(&device).with_strategy(Strategy::Dense);
     let layer = LoraLinearConfig::new(4).init(base);
     assert!(!layer.base.bias.as_ref().unwrap().val().is_require_grad());
-    let merged = layer.clone().merge().unwrap();
+    let merged = layer.clone().merge_exact().unwrap();
     assert!(merged.weight.values().is_require_grad());
     assert!(merged.bias.as_ref().unwrap().val().is_require_grad());
     assert_eq!(merged.path(16), layer.base.path(16));

@@ -9,8 +9,8 @@ use burn::tensor::quantization::{Calibration, compute_q_params, compute_range};
 use burn::tensor::{DType, Device, Distribution, Tensor};
 use burn_blast::functions::spmm;
 use burn_blast::module::{
-    BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig, BlockSparseWeight,
-    LoraLinearConfig, quantize,
+    AnyLinear, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
+    BlockSparseWeight, LoraLinearConfig, quantize,
 };
 use burn_blast::prune::{Blast, BlastConfig};
 use burn_blast::tuning::Strategy;
@@ -116,12 +116,12 @@ fn a_layer_in_half_precision_stays_in_half_precision() {
                 let want = floats(plain.forward(x.clone()));
                 let dense = small.clone().with_strategy(Strategy::Dense);
                 let adapted = LoraLinearConfig::new(2).init(small.clone());
-                let part = small.part(&[true; 3], &[true; 5]);
+                let all = AnyLinear::Sparse(small.clone()).submatrix(&[true; 48], &[true; 80]);
                 let results = [
                     small.forward(x.clone()),
                     dense.forward(x.clone()),
                     adapted.forward(x.clone()),
-                    part.forward(x.clone()),
+                    all.forward(x.clone()),
                     small.clone().into_linear().forward(x),
                 ];
                 for (at, y) in results.into_iter().enumerate() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::CheckpointError;
 use crate::index::Index;
 use crate::layout::Orientation;
-use crate::packed::Origin;
+use crate::packed::FileMetadata;
 use crate::shard::{Shard, TensorView};
 
 /// Where a checkpoint's files are, before any of them is opened.
@@ -157,8 +157,8 @@ impl Checkpoint {
     /// # Errors
     /// If the file's metadata cannot be read.
     pub fn orientation(&self, name: &str) -> Result<Orientation, CheckpointError> {
-        let origin = self.shard_of(name).map_or(Ok(None), Origin::read)?;
-        let burn = origin.is_some_and(|origin| origin.out_in.is_none());
+        let metadata = self.shard_of(name).map_or(Ok(None), FileMetadata::read)?;
+        let burn = metadata.is_some_and(|metadata| metadata.out_in.is_none());
         let layer = name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next());
         let conv = self.model_type().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
             && layer.is_some_and(|layer| CONV1D_LAYERS.contains(&layer));

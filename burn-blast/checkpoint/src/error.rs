@@ -109,7 +109,7 @@ pub enum CheckpointError {
     #[error(
         "the packed weight \"{name}\" has no \"{name}.{part}\": the file is damaged, write it again"
     )]
-    PartMissing {
+    TensorMissing {
         /// The weight.
         name: String,
         /// The part.
@@ -119,7 +119,7 @@ pub enum CheckpointError {
     #[error(
         "\"{name}.{part}\" is {found}, but must be {expected}: the file is damaged, write it again"
     )]
-    PartShape {
+    TensorShape {
         /// The weight.
         name: String,
         /// The part.

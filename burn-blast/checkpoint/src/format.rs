@@ -26,7 +26,7 @@ pub const COL_PTR: &str = "col_ptr";
 pub const LAYOUT: &str = "layout";
 
 /// Tensors that every packed weight has.
-pub const PARTS: [&str; 4] = [VALUES, ROW_IDX, COL_PTR, LAYOUT];
+pub const TENSORS: [&str; 4] = [VALUES, ROW_IDX, COL_PTR, LAYOUT];
 
 /// The tensor that a weight also has one step before an update that grows by gradient.
 pub const PROBE: &str = "probe";
@@ -60,17 +60,23 @@ pub const FORMAT_VERSION: i64 = 1;
 /// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
 pub const LAYOUT_LEN: usize = 5;
 
-/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`], in this order. `armed`: whether the weight is recorded with a
+/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`], in this order. `has_probe`: whether the weight is recorded with a
 /// probe.
-pub fn indices(pattern: &BlockPattern, armed: bool) -> [Vec<i32>; 3] {
+pub fn indices(pattern: &BlockPattern, has_probe: bool) -> [Vec<i32>; 3] {
     // Indices are below `i32::MAX / 2` by the limits of `MatrixShape`.
     let signed = |index: &[u32]| index.iter().map(|&at| at as i32).collect();
-    [layout(pattern, armed).to_vec(), signed(pattern.row_idx()), signed(pattern.col_ptr())]
+    [layout(pattern, has_probe).to_vec(), signed(pattern.row_idx()), signed(pattern.col_ptr())]
 }
 
-fn layout(pattern: &BlockPattern, armed: bool) -> [i32; LAYOUT_LEN] {
+fn layout(pattern: &BlockPattern, has_probe: bool) -> [i32; LAYOUT_LEN] {
     let (shape, block) = (pattern.shape(), pattern.block().get());
-    [FORMAT_VERSION as i32, block as i32, shape.rows() as i32, shape.cols() as i32, armed.into()]
+    [
+        FORMAT_VERSION as i32,
+        block as i32,
+        shape.rows() as i32,
+        shape.cols() as i32,
+        has_probe.into(),
+    ]
 }
 
 /// Why a recorded layout or its indices were refused.
@@ -128,7 +134,7 @@ pub fn parse(
     col_ptr: &[i64],
     expected: Option<MatrixShape>,
 ) -> Result<(BlockPattern, bool), FormatError> {
-    let &[version, block, rows, cols, armed] = layout else {
+    let &[version, block, rows, cols, has_probe] = layout else {
         return Err(FormatError::Length { found: layout.len() });
     };
     if version != FORMAT_VERSION {
@@ -153,5 +159,5 @@ pub fn parse(
         numbers.iter().map(index).collect()
     };
     let (col_ptr, row_idx) = (index(COL_PTR, col_ptr)?, index(ROW_IDX, row_idx)?);
-    Ok((BlockPattern::new(shape, block, col_ptr, row_idx)?, armed != 0))
+    Ok((BlockPattern::new(shape, block, col_ptr, row_idx)?, has_probe != 0))
 }

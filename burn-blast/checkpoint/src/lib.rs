@@ -51,7 +51,7 @@ pub use error::CheckpointError;
 pub use index::Index;
 pub use layout::{DenseLayout, Orientation, transposed};
 pub use output::Output;
-pub use packed::{Origin, PackedWeight};
+pub use packed::{FileMetadata, PackedWeight};
 pub use rewrite::{FileContent, Progress, Written, rewrite, write_safetensors};
 pub use shard::{Shard, TensorView};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::CheckpointError;
 use crate::checkpoint::Checkpoint;
 use crate::format::{
-    COL_PTR, FORMAT_VERSION, LAYOUT, METADATA_KEY, PARTS, PROBE, ROW_IDX, VALUES, leaf, parse,
+    COL_PTR, FORMAT_VERSION, LAYOUT, METADATA_KEY, PROBE, ROW_IDX, TENSORS, VALUES, leaf, parse,
 };
 use crate::layout::{DenseLayout, Orientation};
 use crate::shard::{Shard, TensorView};
@@ -27,12 +27,12 @@ pub struct PackedWeight<'a> {
     /// How the dense weight it was made from was stored.
     pub orientation: Orientation,
     /// Whether the weight is recorded with a probe for a training update.
-    pub armed: bool,
+    pub has_probe: bool,
 }
 
 /// What a file's metadata says about its packed weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct FileMetadata {
     /// Format version.
     pub version: i64,
     /// Weights that were `[d_output, d_input]` before they were packed. Files that `burn_blast::io` saves, whose dense
@@ -41,7 +41,7 @@ pub struct Origin {
     pub out_in: Option<BTreeSet<String>>,
 }
 
-impl Origin {
+impl FileMetadata {
     /// The entry of a file with weights packed from these of `[d_output, d_input]`, and others.
     pub fn new(out_in: BTreeSet<String>) -> Self {
         Self { version: FORMAT_VERSION, out_in: Some(out_in) }
@@ -57,13 +57,13 @@ impl Origin {
             reason,
         };
         let Some(text) = shard.metadata().get(METADATA_KEY) else { return Ok(None) };
-        let origin: Self = serde_json::from_str(text)
+        let metadata: Self = serde_json::from_str(text)
             .map_err(|error| refuse(shard.path(), format!("cannot be read ({error})")))?;
-        if origin.version != FORMAT_VERSION {
-            let reason = format!("has format version {}, not {FORMAT_VERSION}", origin.version);
+        if metadata.version != FORMAT_VERSION {
+            let reason = format!("has format version {}, not {FORMAT_VERSION}", metadata.version);
             return Err(refuse(shard.path(), reason));
         }
-        Ok(Some(origin))
+        Ok(Some(metadata))
     }
 
     /// The text of the entry.
@@ -99,7 +99,7 @@ impl<'a> PackedWeight<'a> {
             let Some((base, part)) = name.rsplit_once('.') else { continue };
             let is_packed = match part {
                 VALUES => base.ends_with(".weight"),
-                part => PARTS.contains(&part),
+                part => TENSORS.contains(&part),
             };
             if is_packed && seen.insert(base) {
                 names.push(base.to_owned());
@@ -117,11 +117,11 @@ impl<'a> PackedWeight<'a> {
         let mut part = |part: &'static str| {
             let tensor = checkpoint.tensor(&leaf(name, part));
             if tensor.is_none() {
-                problems.push(CheckpointError::PartMissing { name: name.to_owned(), part });
+                problems.push(CheckpointError::TensorMissing { name: name.to_owned(), part });
             }
             tensor
         };
-        let [values, row_idx, col_ptr, layout] = PARTS.map(&mut part);
+        let [values, row_idx, col_ptr, layout] = TENSORS.map(&mut part);
         let mut indices = |part: &'static str, tensor: Option<TensorView<'_>>| {
             let tensor = tensor?;
             let read = numbers(tensor);
@@ -137,7 +137,7 @@ impl<'a> PackedWeight<'a> {
         else {
             return Err(problems);
         };
-        let (pattern, armed) = parse(&layout, &row_idx, &col_ptr, None)
+        let (pattern, has_probe) = parse(&layout, &row_idx, &col_ptr, None)
             .map_err(|source| vec![CheckpointError::Layout { name: name.to_owned(), source }])?;
         let b = pattern.block().get();
         if values.shape() != [pattern.nnz(), b, b] || !is_float(values.dtype()) {
@@ -145,9 +145,10 @@ impl<'a> PackedWeight<'a> {
             return Err(vec![misshapen(name, VALUES, values, expected)]);
         }
         let holder = checkpoint.shard_of(&leaf(name, VALUES));
-        let origin = holder.map_or(Ok(None), Origin::read).map_err(|error| vec![error])?;
-        let orientation = origin.map_or(Orientation::InOut, |origin| origin.orientation(name));
-        Ok(Self { name: name.to_owned(), pattern, values, orientation, armed })
+        let metadata = holder.map_or(Ok(None), FileMetadata::read).map_err(|error| vec![error])?;
+        let orientation =
+            metadata.map_or(Orientation::InOut, |metadata| metadata.orientation(name));
+        Ok(Self { name: name.to_owned(), pattern, values, orientation, has_probe })
     }
 
     /// How the dense matrix it was made from was stored.
@@ -174,9 +175,9 @@ impl<'a> PackedWeight<'a> {
         }
         let probe = checkpoint.tensor(&leaf(name, PROBE));
         let grid = [pattern.block_rows(), pattern.block_cols()];
-        match (self.armed, probe) {
+        match (self.has_probe, probe) {
             (true, None) => {
-                problems.push(CheckpointError::PartMissing { name: name.clone(), part: PROBE });
+                problems.push(CheckpointError::TensorMissing { name: name.clone(), part: PROBE });
             }
             (true, Some(probe)) if probe.shape() != grid => {
                 problems.push(misshapen(name, PROBE, probe, format!("of {grid:?}")));
@@ -236,5 +237,5 @@ fn misshapen(
     tensor: TensorView<'_>,
     expected: String,
 ) -> CheckpointError {
-    CheckpointError::PartShape { name: name.to_owned(), part, found: tensor.describe(), expected }
+    CheckpointError::TensorShape { name: name.to_owned(), part, found: tensor.describe(), expected }
 }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use burn_blast_checkpoint::format::{METADATA_KEY, PARTS, PROBE, leaf};
+use burn_blast_checkpoint::format::{METADATA_KEY, PROBE, TENSORS, leaf};
 use burn_blast_checkpoint::{
-    Checkpoint, CheckpointError, Entry, FileContent, Origin, Output, PackedWeight, Shard, rewrite,
+    Checkpoint, CheckpointError, Entry, FileContent, FileMetadata, Output, PackedWeight, Shard,
+    rewrite,
 };
 use indicatif::BinaryBytes;
 use serde::Serialize;
@@ -52,9 +53,9 @@ pub fn densify(
     }
     let mut parts: HashMap<String, Option<&PackedWeight<'_>>> = HashMap::new();
     for packed in &packed {
-        for part in PARTS.iter().chain([&PROBE]) {
+        for part in TENSORS.iter().chain([&PROBE]) {
             // The dense weight takes the place of the values; the other parts go.
-            let stays = (*part == PARTS[0]).then_some(packed);
+            let stays = (*part == TENSORS[0]).then_some(packed);
             parts.insert(leaf(&packed.name, part), stays);
         }
     }
@@ -75,7 +76,7 @@ fn content<'a>(
 ) -> Result<FileContent<'a>, Error> {
     let mut metadata = shard.metadata().clone();
     // What this program added goes. The entry of a file of burn-blast says how its dense weights are stored.
-    if Origin::read(shard)?.is_some_and(|origin| origin.out_in.is_some()) {
+    if FileMetadata::read(shard)?.is_some_and(|metadata| metadata.out_in.is_some()) {
         metadata.remove(METADATA_KEY);
     }
     let entry = |(name, tensor)| match parts.get(name) {

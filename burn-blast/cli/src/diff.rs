@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use burn_blast_checkpoint::format::{PARTS, PROBE, leaf};
+use burn_blast_checkpoint::format::{PROBE, TENSORS, leaf};
 use burn_blast_checkpoint::{Checkpoint, DenseWeight, PackedWeight, name_parts};
 use burn_blast_kernels::BlockMask;
 use serde::Serialize;
@@ -80,7 +80,7 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
         progress.advance(model.values.bytes().len() as u64);
     }
     let parts = |name: &&String| {
-        let parts = PARTS.iter().chain([&PROBE]).map(move |part| leaf(name, part));
+        let parts = TENSORS.iter().chain([&PROBE]).map(move |part| leaf(name, part));
         parts.chain([(*name).clone()]).collect::<Vec<_>>()
     };
     let seen: BTreeSet<String> = names.iter().flat_map(parts).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use burn_blast_checkpoint::format::{PARTS, leaf};
+use burn_blast_checkpoint::format::{TENSORS, leaf};
 use burn_blast_checkpoint::{Checkpoint, DenseWeight, NamePart, Orientation, name_parts};
 use burn_blast_kernels::BlockSize;
 use regex::Regex;
@@ -189,7 +189,7 @@ fn weight<'a>(
     if rows < block || cols < block {
         return Err(Error::BlockTooLarge { name: name.to_owned(), rows, cols, block });
     }
-    let taken = PARTS.map(|part| leaf(name, part));
+    let taken = TENSORS.map(|part| leaf(name, part));
     match taken.into_iter().find(|name| checkpoint.tensor(name).is_some()) {
         Some(name) => Err(Error::NameTaken { name }),
         None => Ok(weight),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::format::METADATA_KEY;
 use burn_blast_checkpoint::{
-    Checkpoint, DenseWeight, Entry, FileContent, Orientation, Origin, Output, Shard, rewrite,
+    Checkpoint, DenseWeight, Entry, FileContent, FileMetadata, Orientation, Output, Shard, rewrite,
 };
 use burn_blast_kernels::budget::{Budget, LayerScores, erdos_renyi, global, kept_blocks};
 use burn_blast_kernels::{BlockPattern, BlockSize};
@@ -215,12 +215,12 @@ fn content<'a>(
         let out_in = patterns.values().map(|(weight, _)| weight);
         let out_in = out_in.filter(|weight| weight.layout.orientation() == Orientation::OutIn);
         let out_in: BTreeSet<String> = out_in.map(|weight| weight.name.clone()).collect();
-        let text = match Origin::read(shard)? {
+        let text = match FileMetadata::read(shard)? {
             // Burn's own file stays one.
-            Some(origin) if origin.out_in.is_none() && out_in.is_empty() => origin.text(),
-            origin => {
-                let before = origin.and_then(|origin| origin.out_in).unwrap_or_default();
-                Origin::new(before.into_iter().chain(out_in).collect()).text()
+            Some(before) if before.out_in.is_none() && out_in.is_empty() => before.text(),
+            before => {
+                let before = before.and_then(|before| before.out_in).unwrap_or_default();
+                FileMetadata::new(before.into_iter().chain(out_in).collect()).text()
             }
         };
         metadata.insert(METADATA_KEY.to_owned(), text);

@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::format::{VALUES, leaf};
-use burn_blast_checkpoint::{Checkpoint, CheckpointError, Origin, PackedWeight, Shard, Source};
+use burn_blast_checkpoint::{
+    Checkpoint, CheckpointError, FileMetadata, PackedWeight, Shard, Source,
+};
 use serde::Serialize;
 
 use crate::Error;
@@ -80,9 +82,9 @@ pub fn verify(path: &Path, progress: &Progress) -> Result<Report, Error> {
 fn check_metadata(checkpoint: &Checkpoint, names: &[String], problems: &mut Vec<CheckpointError>) {
     let names: BTreeSet<&String> = names.iter().collect();
     for shard in &checkpoint.shards {
-        match Origin::read(shard) {
-            Ok(origin) => {
-                let listed = origin.and_then(|origin| origin.out_in).unwrap_or_default();
+        match FileMetadata::read(shard) {
+            Ok(metadata) => {
+                let listed = metadata.and_then(|metadata| metadata.out_in).unwrap_or_default();
                 for name in listed.iter().filter(|name| !names.contains(name)) {
                     let reason = format!("names \"{name}\", which is not a packed weight");
                     problems

@@ -204,7 +204,8 @@ mod tests {
         let mut adapted = model(DType::F32).adapt(&LoraLinearConfig::new(4), 7).unwrap();
         for (_, linear) in adapted.mlps_mut(0) {
             if let AnyLinear::Adapted(layer) = linear {
-                let b = Tensor::zeros([3, layer.lora_b.val().dims()[1]], &layer.device());
+                let b = layer.lora_b.val();
+                let b = Tensor::zeros([3, b.dims()[1]], &b.device());
                 layer.lora_b = Param::from_tensor(b);
             }
         }

@@ -93,7 +93,8 @@ impl Heads {
         out: &AnyLinear,
         head: usize,
     ) -> Option<Self> {
-        let whole = |layer: &&AnyLinear| layer.block().is_none_or(|side| head.is_multiple_of(side));
+        let whole =
+            |layer: &&AnyLinear| layer.block_size().is_none_or(|side| head.is_multiple_of(side));
         let heads = before.iter().chain([&out]).all(whole);
         let heads = heads.then(|| Self::choose(values, &out.reads(), head))?;
         heads.queries.contains(&false).then_some(heads)

@@ -200,6 +200,9 @@ pub enum Error {
     /// A block size or a shape is not supported.
     #[error(transparent)]
     Pattern(#[from] burn_blast::PatternError),
+    /// A layer cannot be changed.
+    #[error(transparent)]
+    Layer(#[from] burn_blast::module::LayerError),
     /// A weight cannot be corrected.
     #[cfg(feature = "calibrate")]
     #[error(transparent)]

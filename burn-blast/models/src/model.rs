@@ -157,7 +157,7 @@ impl Model {
     pub fn pack_mlps(&mut self, blocks: &Blocks) -> Result<(), Error> {
         self.mlp_names(blocks.dense_last)?;
         for (name, linear) in self.mlps_mut(blocks.dense_last) {
-            let found = linear.block().unwrap_or(blocks.block);
+            let found = linear.block_size().unwrap_or(blocks.block);
             if found != blocks.block {
                 return Err(Error::OtherBlocks { name, found, asked: blocks.block });
             }
@@ -172,7 +172,8 @@ impl Model {
         let variant = self.variant();
         let mlps: Vec<String> =
             self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect();
-        let sparse = self.linears_mut().into_iter().filter(|(_, linear)| linear.block().is_some());
+        let sparse =
+            self.linears_mut().into_iter().filter(|(_, linear)| linear.block_size().is_some());
         let others = sparse.filter(|(name, _)| !mlps.contains(name));
         others.map(|(name, _)| format!("{variant}.{name}")).collect()
     }

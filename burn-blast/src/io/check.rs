@@ -9,13 +9,13 @@ use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, PROBE, ROW_IDX, VALUES, par
 use burn_blast_kernels::BlockPattern;
 
 use super::IoError;
-use super::tensors::{Names, ParameterPath, Tensors, check};
+use super::tensors::{Names, ParameterPath, Tensors, check_tensor};
 use crate::ops::packed;
 use crate::quantize::is_int8;
 use crate::window::{self, Stage};
 
 /// What a file has for a block-sparse weight.
-pub(super) enum Recorded {
+pub(super) enum InFile {
     /// A dense weight of this name, to be packed.
     Dense { name: String },
     /// Values of this name, which belong to `pattern`.
@@ -27,7 +27,7 @@ pub(super) enum Recorded {
 pub(super) fn check_model<M: Module>(
     model: &M,
     tensors: &Tensors<'_>,
-) -> Result<BTreeMap<String, Recorded>, IoError> {
+) -> Result<BTreeMap<String, InFile>, IoError> {
     let mut checker = Checker {
         path: ParameterPath::default(),
         tensors,
@@ -49,7 +49,7 @@ struct Checker<'a> {
     path: ParameterPath,
     tensors: &'a Tensors<'a>,
     seen: HashSet<String>,
-    weights: BTreeMap<String, Recorded>,
+    weights: BTreeMap<String, InFile>,
     /// The first one.
     error: Option<IoError>,
 }
@@ -71,7 +71,7 @@ impl Checker<'_> {
         if tensor.out_in && self.path.is_linear_weight() {
             shape.reverse();
         }
-        check(&name, tensor, &shape, kind, fits)?;
+        check_tensor(&name, tensor, &shape, kind, fits)?;
         self.seen.insert(name);
         Ok(())
     }
@@ -87,18 +87,18 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn dense(&mut self, name: String, model: &BlockPattern) -> Result<Recorded, IoError> {
+    fn dense(&mut self, name: String, model: &BlockPattern) -> Result<InFile, IoError> {
         let tensor = &self.tensors.by_name[&name];
         let mut shape = [model.shape().rows(), model.shape().cols()];
         if tensor.out_in {
             shape.reverse();
         }
-        check(&name, tensor, &shape, "floating-point", |dtype| dtype.is_float())?;
+        check_tensor(&name, tensor, &shape, "floating-point", |dtype| dtype.is_float())?;
         self.seen.insert(name.clone());
-        Ok(Recorded::Dense { name })
+        Ok(InFile::Dense { name })
     }
 
-    fn packed(&mut self, model: &BlockPattern) -> Result<Recorded, IoError> {
+    fn packed(&mut self, model: &BlockPattern) -> Result<InFile, IoError> {
         let mut indices = |part| {
             let (name, numbers) = self.tensors.index(&self.path.sibling(part))?;
             self.seen.insert(name);
@@ -112,15 +112,15 @@ impl Checker<'_> {
         if probe {
             let (name, tensor) = self.tensors.get(&self.path.sibling(PROBE))?;
             let grid = [pattern.block_rows(), pattern.block_cols()];
-            check(&name, tensor, &grid, "floating-point", |dtype| dtype.is_float())?;
+            check_tensor(&name, tensor, &grid, "floating-point", |dtype| dtype.is_float())?;
             self.seen.insert(name);
         }
         let (name, tensor) = self.tensors.get(&self.path.sibling(VALUES))?;
-        check(&name, tensor, &packed(&pattern).to_vec(), "floating-point", |dtype| {
+        check_tensor(&name, tensor, &packed(&pattern).to_vec(), "floating-point", |dtype| {
             dtype.is_float() || is_int8(dtype, pattern.block())
         })?;
         self.seen.insert(name.clone());
-        Ok(Recorded::Packed { name, pattern, probe })
+        Ok(InFile::Packed { name, pattern, probe })
     }
 }
 

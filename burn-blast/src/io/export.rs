@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn_blast_checkpoint::atomic::{AtomicFile, AtomicFolder};
 use burn_blast_checkpoint::format::{METADATA_KEY, PROBE, VALUES};
 use burn_blast_checkpoint::{
-    Entry, FileContent, Orientation, Origin, transposed, write_safetensors,
+    Entry, FileContent, FileMetadata, Orientation, transposed, write_safetensors,
 };
 
 use super::IoError;
@@ -88,7 +88,7 @@ impl<'a, M: Module> Export<'a, M> {
         tensors.retain(|tensor| !(tensor.path.is_of_block_sparse() && tensor.path.leaf() == PROBE));
         let mut out_in = BTreeSet::new();
         for tensor in &mut tensors {
-            tensor.name = (self.rename)(&tensor.path.published());
+            tensor.name = (self.rename)(&tensor.path.hugging_face());
             let weight = tensor.name.strip_suffix(VALUES).and_then(|name| name.strip_suffix('.'));
             if let (true, Some(weight)) = (tensor.path.is_of_block_sparse(), weight)
                 && (self.orientation)(weight) == Orientation::OutIn
@@ -100,7 +100,7 @@ impl<'a, M: Module> Export<'a, M> {
         let metadata = [
             // transformers refuses a file that does not name the framework of its layouts.
             ("format".to_owned(), "pt".to_owned()),
-            (METADATA_KEY.to_owned(), Origin::new(out_in).text()),
+            (METADATA_KEY.to_owned(), FileMetadata::new(out_in).text()),
         ];
         write_file(path, true, metadata.into(), tensors)
     }

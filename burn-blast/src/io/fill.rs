@@ -7,7 +7,7 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData};
 use burn_blast_kernels::{BlockPattern, pack};
 
 use super::IoError;
-use super::check::{Recorded, check_model};
+use super::check::{InFile, check_model};
 use super::tensors::{ParameterPath, Tensors};
 use crate::ops::packed;
 use crate::quantize::as_loaded;
@@ -27,7 +27,7 @@ pub(super) fn fill<M: Module>(
 struct Filler<'a> {
     path: ParameterPath,
     tensors: Tensors<'a>,
-    weights: BTreeMap<String, Recorded>,
+    weights: BTreeMap<String, InFile>,
     dtype: Option<DType>,
 }
 
@@ -60,19 +60,19 @@ impl Filler<'_> {
         device: &Device,
     ) -> Option<(TensorData, ParamId)> {
         let (data, id, pattern, probe) = match self.weights.remove(&self.path.parent().full())? {
-            Recorded::Packed { name, pattern, probe } => {
+            InFile::Packed { name, pattern, probe } => {
                 let (data, id) = self.take(&name, own, false, device)?;
                 (data, id, pattern, probe)
             }
-            Recorded::Dense { name } => {
+            InFile::Dense { name } => {
                 let (dense, id) = self.take(&name, own, true, device)?;
                 let (data, pattern) = pack_dense(dense, &view.pattern);
                 (data, id, pattern, false)
             }
         };
-        window::update(|update| {
-            update.pattern = Some(pattern);
-            update.probe = Some(probe);
+        window::request(|request| {
+            request.pattern = Some(pattern);
+            request.probe = Some(probe);
         });
         Some((data, id))
     }

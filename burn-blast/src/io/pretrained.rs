@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast_checkpoint::format::{FormatError, LORA_A, PARTS, PROBE, leaf};
+use burn_blast_checkpoint::format::{FormatError, LORA_A, PROBE, TENSORS, leaf};
 use burn_blast_checkpoint::{Checkpoint, Orientation, PackedWeight, TensorView};
 
 use super::IoError;
@@ -151,7 +151,7 @@ impl Pretrained {
         device: &Device,
     ) -> Result<AnyLinear, IoError> {
         let weight = leaf(path, "weight");
-        let file = PARTS.iter().find_map(|part| {
+        let file = TENSORS.iter().find_map(|part| {
             let file = self.names.get(&leaf(&weight, part))?;
             file.strip_suffix(part)?.strip_suffix('.').map(str::to_owned)
         });
@@ -204,6 +204,6 @@ impl Pretrained {
             let tensor = file_tensor(file, view, orientation == Orientation::OutIn)?;
             by_name.insert(name.clone(), tensor);
         }
-        Ok(Tensors { by_name, names: Names::Published })
+        Ok(Tensors { by_name, names: Names::HuggingFace })
     }
 }

@@ -12,7 +12,7 @@ use burn_blast_kernels::BlockSize;
 use burn_pack::Reader;
 
 use super::IoError;
-use super::check::{Recorded, check_model};
+use super::check::{InFile, check_model};
 use super::fill::fill;
 use super::tensors::{Content, FileTensor, Names, ParameterPath, Tensors};
 use crate::ops::packed;
@@ -77,7 +77,7 @@ pub fn from_bytes<M: Module>(model: M, bytes: Vec<u8>) -> Result<M, IoError> {
 pub fn size_to<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
     let tensors = read_burnpack(read_file(path.as_ref())?)?;
     let weights = check_model(&model, &tensors)?;
-    let dense = |weight: &Recorded| matches!(weight, Recorded::Dense { .. });
+    let dense = |weight: &InFile| matches!(weight, InFile::Dense { .. });
     if let Some((path, _)) = weights.iter().find(|(_, weight)| dense(weight)) {
         return Err(IoError::Missing { name: burn_blast_checkpoint::format::leaf(path, VALUES) });
     }
@@ -87,7 +87,7 @@ pub fn size_to<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError
 /// Gives weights their recorded patterns, with zeros for Burn to replace.
 struct Sizer {
     path: ParameterPath,
-    weights: BTreeMap<String, Recorded>,
+    weights: BTreeMap<String, InFile>,
 }
 
 impl ModuleMapper for Sizer {
@@ -104,11 +104,11 @@ impl ModuleMapper for Sizer {
             return param;
         }
         match self.weights.remove(&self.path.parent().full()) {
-            Some(Recorded::Packed { pattern, probe, .. }) => {
+            Some(InFile::Packed { pattern, probe, .. }) => {
                 let shape = packed(&pattern);
-                window::update(|update| {
-                    update.pattern = Some(pattern);
-                    update.probe = Some(probe);
+                window::request(|request| {
+                    request.pattern = Some(pattern);
+                    request.probe = Some(probe);
                 });
                 let tensor = param.base().dequantize();
                 let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), tensor.dtype()))

@@ -65,8 +65,8 @@ pub(super) struct Tensors<'a> {
 pub(super) enum Names {
     /// By the path of the parameter.
     Record,
-    /// As Hugging Face calls them; see [`ParameterPath::published`]. Probes are not read.
-    Published,
+    /// As Hugging Face calls them; see [`ParameterPath::hugging_face`]. Probes are not read.
+    HuggingFace,
 }
 
 impl Tensors<'_> {
@@ -74,7 +74,7 @@ impl Tensors<'_> {
     pub(super) fn find(&self, path: &ParameterPath) -> Option<String> {
         let names = match self.names {
             Names::Record => vec![path.full()],
-            Names::Published => vec![path.full(), path.short(), path.published()],
+            Names::HuggingFace => vec![path.full(), path.short(), path.hugging_face()],
         };
         names.into_iter().find(|name| self.by_name.contains_key(name))
     }
@@ -92,14 +92,14 @@ impl Tensors<'_> {
         let (name, tensor) = self.get(path)?;
         let fits = |dtype: DType| dtype.is_int() || dtype.is_uint();
         let expected = vec![tensor.shape.iter().product()];
-        check(&name, tensor, &expected, "integer", fits)?;
+        check_tensor(&name, tensor, &expected, "integer", fits)?;
         let numbers = tensor.integers();
         Ok((name, numbers))
     }
 }
 
 /// Checks shape and type of a tensor.
-pub(super) fn check(
+pub(super) fn check_tensor(
     name: &str,
     tensor: &FileTensor<'_>,
     shape: &[usize],
@@ -167,7 +167,7 @@ impl ParameterPath {
     }
 
     /// The short path, with scale and shift of a norm called `weight` and `bias`, as in PyTorch.
-    pub(super) fn published(&self) -> String {
+    pub(super) fn hugging_face(&self) -> String {
         let short = self.short();
         let leaf = match (self.leaf(), self.container().ends_with("Norm")) {
             ("gamma", true) => "weight",
@@ -181,7 +181,7 @@ impl ParameterPath {
     pub(super) fn name(&self, names: Names) -> String {
         match names {
             Names::Record => self.full(),
-            Names::Published => self.published(),
+            Names::HuggingFace => self.hugging_face(),
         }
     }
 

@@ -3,9 +3,8 @@
 use burn::module::{Module, Param};
 use burn::nn;
 use burn::tensor::{DType, Int, Tensor};
-use burn_blast_kernels::PatternError;
 
-use super::{BlockSparseLinear, LoraLinear, LoraLinearConfig};
+use super::{BlockSparseLinear, LayerError, LoraLinear, LoraLinearConfig};
 
 /// `y = x · w + b`, with a weight that is stored in one of three ways.
 ///
@@ -21,9 +20,9 @@ use super::{BlockSparseLinear, LoraLinear, LoraLinearConfig};
 /// let device = Device::flex();
 /// let mut layer = AnyLinear::Dense(LinearConfig::new(32, 48).init(&device));
 /// layer.pack(16)?;
-/// assert_eq!((layer.shape(), layer.block(), layer.sparsity()), ([32, 48], Some(16), 0.0));
+/// assert_eq!((layer.shape(), layer.block_size(), layer.sparsity()), ([32, 48], Some(16), 0.0));
 /// assert_eq!(layer.forward(Tensor::<2>::ones([1, 32], &device)).dims(), [1, 48]);
-/// # Ok::<(), burn_blast::PatternError>(())
+/// # Ok::<(), burn_blast::module::LayerError>(())
 /// ```
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "a few hundred values, each in its layer")]
@@ -42,6 +41,9 @@ impl AnyLinear {
     /// # Shapes
     /// - `input`: `[.., d_input]`
     /// - output: `[.., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `input` is not `d_input`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Dense(layer) => layer.forward(input),
@@ -50,14 +52,20 @@ impl AnyLinear {
         }
     }
 
-    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. Other layers are left as they
-    /// are.
+    /// Makes a dense layer block-sparse: blocks that hold anything but zeros are kept. A layer that has such blocks
+    /// already is left as it is.
     ///
     /// # Errors
-    /// If the block size is not supported.
-    pub fn pack(&mut self, block: usize) -> Result<(), PatternError> {
-        if let Self::Dense(layer) = self {
-            *self = Self::Sparse(BlockSparseLinear::from_linear(layer, block)?);
+    /// If the block size is not supported, or the layer has another one.
+    pub fn pack(&mut self, block_size: usize) -> Result<(), LayerError> {
+        match (&*self, self.block_size()) {
+            (Self::Dense(layer), _) => {
+                *self = Self::Sparse(BlockSparseLinear::from_linear(layer, block_size)?);
+            }
+            (_, Some(found)) if found != block_size => {
+                return Err(LayerError::OtherBlocks { found, asked: block_size });
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -112,7 +120,10 @@ impl AnyLinear {
         }
     }
 
-    /// Bias of `[d_output]`, if the layer has one.
+    /// The bias, if the layer has one.
+    ///
+    /// # Shapes
+    /// - output: `[d_output]`
     pub fn bias(&self) -> Option<Param<Tensor<1>>> {
         match self {
             Self::Dense(layer) => layer.bias.clone(),
@@ -122,16 +133,18 @@ impl AnyLinear {
     }
 
     /// Side of a block, if the layer is block-sparse.
-    pub fn block(&self) -> Option<usize> {
+    pub fn block_size(&self) -> Option<usize> {
         self.as_sparse().map(|layer| layer.pattern().block().get())
     }
 
     /// Which input features are read: their row of the weight holds anything but zeros.
+    #[doc(hidden)]
     pub fn reads(&self) -> Vec<bool> {
         any(self.to_dense(), 1)
     }
 
     /// Which output features can differ from zero: their column of the weight or their bias does.
+    #[doc(hidden)]
     pub fn writes(&self) -> Vec<bool> {
         let mut features = any(self.to_dense(), 0);
         if let Some(bias) = self.bias() {
@@ -146,7 +159,8 @@ impl AnyLinear {
     ///
     /// # Panics
     /// If a list has another length, or no features are left on a side.
-    pub fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
+    #[doc(hidden)]
+    pub fn submatrix(&self, inputs: &[bool], outputs: &[bool]) -> Self {
         match self {
             Self::Dense(layer) => {
                 let weight = take(take(layer.weight.val(), 0, inputs), 1, outputs);
@@ -185,6 +199,35 @@ impl AnyLinear {
     }
 }
 
+/// Which hidden features between layers are alive; `None` if all are. At least one block of them always is.
+///
+/// A feature is alive if `out` reads it and every layer of `into` can make it differ from zero. The activation must be
+/// zero at zero. Blocks of block-sparse layers are alive as a whole. Without dead features all layers are smaller and
+/// give the same outputs.
+///
+/// # Panics
+/// If the layers do not fit each other.
+#[doc(hidden)]
+pub fn live_features(into: &[&AnyLinear], out: &AnyLinear) -> Option<Vec<bool>> {
+    let mut alive = out.reads();
+    for layer in into {
+        let writes = layer.writes();
+        assert!(writes.len() == alive.len(), "{} features into {}", writes.len(), alive.len());
+        alive.iter_mut().zip(writes).for_each(|(alive, writes)| *alive &= writes);
+    }
+    // Block sizes are powers of two, so whole blocks of the largest are whole blocks of all.
+    let sizes = into.iter().copied().chain([out]).filter_map(AnyLinear::block_size);
+    let largest = sizes.max().unwrap_or(1);
+    for block in alive.chunks_mut(largest) {
+        let any = block.contains(&true);
+        block.fill(any);
+    }
+    if !alive.contains(&true) {
+        alive.iter_mut().take(largest).for_each(|first| *first = true);
+    }
+    alive.contains(&false).then_some(alive)
+}
+
 /// Which slices along the other axis hold anything but zeros. NaN counts as content.
 fn any(matrix: Tensor<2>, axis: usize) -> Vec<bool> {
     let marks = matrix.not_equal_scalar(0.0).any_dim(axis).into_data();
@@ -192,7 +235,7 @@ fn any(matrix: Tensor<2>, axis: usize) -> Vec<bool> {
 }
 
 /// The features that are kept.
-fn take<const D: usize>(tensor: Tensor<D>, axis: usize, kept: &[bool]) -> Tensor<D> {
+pub(super) fn take<const D: usize>(tensor: Tensor<D>, axis: usize, kept: &[bool]) -> Tensor<D> {
     let indices = kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(at, _)| at as i32);
     let indices: Vec<i32> = indices.collect();
     let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &tensor.device());
@@ -209,5 +252,5 @@ pub(super) fn whole_blocks(
     let blocks = |features: &[bool]| -> Vec<bool> {
         features.chunks(block).map(|block| block.contains(&true)).collect()
     };
-    layer.part(&blocks(inputs), &blocks(outputs))
+    layer.submatrix(&blocks(inputs), &blocks(outputs))
 }

@@ -11,6 +11,7 @@ use burn_blast_kernels::{
     Strategy,
 };
 
+use super::any_linear::take;
 use crate::backends::{Kernel, device_class, is_host};
 use crate::break_even::TuningTable;
 use crate::error::LayerError;
@@ -122,12 +123,12 @@ impl BlockSparseLinear {
         Self { weight, bias, strategy: Strategy::Auto }
     }
 
-    /// Packs the blocks of a dense layer that are not all zero.
+    /// Packs the blocks of a dense layer that hold anything but zeros.
     ///
     /// # Errors
     /// If the block size is not supported.
-    pub fn from_linear(linear: &Linear, block: usize) -> Result<Self, PatternError> {
-        let weight = BlockSparseWeight::from_nonzero_blocks(linear.weight.val(), block)?;
+    pub fn from_linear(linear: &Linear, block_size: usize) -> Result<Self, PatternError> {
+        let weight = BlockSparseWeight::from_nonzero_blocks(linear.weight.val(), block_size)?;
         Ok(Self::new(weight, linear.bias.clone()))
     }
 
@@ -156,28 +157,25 @@ impl BlockSparseLinear {
         Linear { weight, bias: self.bias }
     }
 
-    /// The layer restricted to some of its blocks of input and output features, which keep their order. `inputs` has an
-    /// entry per block row, `outputs` per block column. The layer is new: its parameters have new ids and are
-    /// trainable.
+    /// The layer restricted to some of its block rows and block columns, in their order. Its parameters have new ids and
+    /// are trainable.
     ///
     /// # Panics
-    /// If a list has another length, or no features are left on a side.
-    pub fn part(&self, inputs: &[bool], outputs: &[bool]) -> Self {
-        let found = (inputs.len(), outputs.len());
+    /// If a list has another length, or nothing is left of a side.
+    pub(super) fn submatrix(&self, rows: &[bool], cols: &[bool]) -> Self {
+        let found = (rows.len(), cols.len());
         let grid = (self.pattern().block_rows(), self.pattern().block_cols());
         assert!(
             found == grid,
-            "a part is chosen by {grid:?} block rows and columns, not {found:?}"
+            "a submatrix is chosen by {grid:?} block rows and columns, not {found:?}"
         );
         let b = self.pattern().block().get();
         let bias = self.bias.as_ref().map(|bias| {
             let bias = bias.val().detach();
-            let size = bias.dims()[0];
-            let kept = outputs.iter().enumerate().filter(|(_, keep)| **keep);
-            let parts = kept.map(|(at, _)| bias.clone().narrow(0, at * b, b.min(size - at * b)));
-            Param::from_tensor(Tensor::cat(parts.collect(), 0))
+            let kept = (0..bias.dims()[0]).map(|at| cols[at / b]).collect::<Vec<_>>();
+            Param::from_tensor(take(bias, 0, &kept))
         });
-        Self::new(self.weight.part(inputs, outputs), bias).with_strategy(self.strategy)
+        Self::new(self.weight.submatrix(rows, cols), bias).with_strategy(self.strategy)
     }
 
     /// Sets how the layer chooses between sparse and dense products. The default is [`Strategy::Auto`].

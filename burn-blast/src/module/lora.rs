@@ -7,7 +7,7 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{DType, Device, Distribution, Tensor};
+use burn::tensor::{DType, Distribution, Tensor};
 use burn_blast_kernels::BlockMask;
 
 use super::BlockSparseLinear;
@@ -27,7 +27,7 @@ pub struct LoraLinearConfig {
 
 impl LoraLinearConfig {
     /// Freezes a layer and puts an adapter beside it that changes nothing yet: the second factor is zero, the first
-    /// is drawn from a bell of width `1 / rank`, as Burn's own adapter.
+    /// is normally distributed with standard deviation `1 / rank`, as in Burn's own adapter.
     ///
     /// # Panics
     /// If the rank is 0.
@@ -35,8 +35,8 @@ impl LoraLinearConfig {
         assert!(self.rank > 0, "the rank of an adapter must be at least 1");
         let shape = base.pattern().shape();
         let (device, dtype) = (base.weight.device(), base.weight.float_dtype());
-        let bell = Distribution::Normal(0.0, 1.0 / self.rank as f64);
-        let a = Tensor::<2>::random([shape.rows(), self.rank], bell, &device).cast(dtype);
+        let normal = Distribution::Normal(0.0, 1.0 / self.rank as f64);
+        let a = Tensor::<2>::random([shape.rows(), self.rank], normal, &device).cast(dtype);
         let b = Tensor::zeros([self.rank, shape.cols()], (&device, dtype));
         let scale = Tensor::from_data([self.alpha / self.rank as f64], (&device, DType::F32));
         LoraLinear::new(base, a, b, scale)
@@ -109,7 +109,9 @@ impl LoraLinear {
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         let shape = self.base.pattern().shape();
         let change = by_rows(input.clone(), shape.rows(), shape.cols(), |rows| {
-            rows.matmul(self.lora_a.val()).matmul(self.lora_b.val()) * self.scale()
+            let (a, scale) = (self.lora_a.val(), self.lora_scale.val());
+            let scale = scale.cast(a.dtype()).unsqueeze();
+            rows.matmul(a).matmul(self.lora_b.val()) * scale
         });
         self.base.forward(input) + change
     }
@@ -127,11 +129,6 @@ impl LoraLinear {
         lora_change(self.lora_a.val(), self.lora_b.val(), self.lora_scale.val())
     }
 
-    /// `[1, 1]`, in the precision of the factors.
-    fn scale(&self) -> Tensor<2> {
-        self.lora_scale.val().cast(self.lora_a.val().dtype()).unsqueeze()
-    }
-
     /// The dense layer of the same function, all of it trainable again.
     pub fn into_linear(self) -> Linear {
         let weight = (self.base.to_dense() + self.change()).detach();
@@ -142,7 +139,7 @@ impl LoraLinear {
     ///
     /// # Errors
     /// If the weight does not keep every block: an adapter changes all of them, and what has no block would be lost.
-    pub fn merge(self) -> Result<BlockSparseLinear, LayerError> {
+    pub fn merge_exact(self) -> Result<BlockSparseLinear, LayerError> {
         let pattern = self.base.pattern();
         let (kept, blocks) = (pattern.nnz(), pattern.block_count());
         if kept < blocks {
@@ -170,11 +167,6 @@ impl LoraLinear {
         let lost = if all > 0.0 { 1.0 - inside / all } else { 0.0 };
         let layer = BlockSparseLinear::new(weight, trainable(self.base.bias));
         (layer.with_strategy(self.base.strategy), lost)
-    }
-
-    /// Where the layer is.
-    pub fn device(&self) -> Device {
-        self.base.weight.device()
     }
 }
 

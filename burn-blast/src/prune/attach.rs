@@ -152,11 +152,11 @@ impl ModuleMapper for NumberLayers<'_> {
             while self.layers[self.next].masked {
                 self.next += 1;
             }
-            window::update(|update| {
-                update.layer = Some(LayerId(self.next));
+            window::request(|request| {
+                request.layer = Some(LayerId(self.next));
                 // A resumed layer has the probe that it was saved with.
                 if !self.selects[self.next] || self.first {
-                    update.probe = Some(self.selects[self.next]);
+                    request.probe = Some(self.selects[self.next]);
                 }
             });
             self.next += 1;

@@ -91,7 +91,7 @@ impl<O: BlockOptimizer> Blast<O> {
             "this block-sparse weight is unknown to the optimizer: pass the model through \
              Blast::attach before training, after any layer is added",
         );
-        let gradients = window::update(|update| update.grad_norms.take()).flatten();
+        let gradients = window::request(|request| request.grad_norms.take()).flatten();
         let config = &self.run.config;
         let target = self.run.target(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
@@ -129,14 +129,14 @@ impl<O: BlockOptimizer> Blast<O> {
             }
             if next != pattern {
                 values = repack::<O, D>(values, &mut state, &sources(&pattern, &next));
-                window::update(|update| update.pattern = Some(next));
+                window::request(|request| request.pattern = Some(next));
             }
         } else {
             rank_globally(&self.run, &target, sparsity, &mut state, scores);
         }
         let grows = config.growth == Growth::Gradient && target.selects();
         let probe = grows && config.is_update(state.step + 1);
-        window::update(|update| update.probe = Some(probe));
+        window::request(|request| request.probe = Some(probe));
         (values, state)
     }
 
@@ -217,7 +217,7 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
         match (window::view(), self.masked) {
             (Some(View { stage: Stage::Probe, .. }), _) => {
                 let norms = grad.to_data().iter::<f32>().collect();
-                window::update(|update| update.grad_norms = Some(norms));
+                window::request(|request| request.grad_norms = Some(norms));
                 (tensor, None)
             }
             (Some(view), _) => {

@@ -54,7 +54,7 @@ struct Apply(Arc<TuningTable>);
 
 impl ModuleMapper for Apply {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        window::update(|update| update.tuning = Some(self.0.clone()));
+        window::request(|request| request.tuning = Some(self.0.clone()));
         param
     }
 }

@@ -108,7 +108,8 @@ mod tests {
         let dense = dense(&config, 0, &Device::flex()).unwrap();
         let mut sparse = dense.clone();
         sparse.pack_mlps(&config.blocks()).unwrap();
-        let packed = sparse.linears_mut().into_iter().filter(|(_, layer)| layer.block().is_some());
+        let packed =
+            sparse.linears_mut().into_iter().filter(|(_, layer)| layer.block_size().is_some());
         assert_eq!(packed.count(), 3);
         let bytes = [1, 2, 3, 4, 5, 6, 7, 8];
         for (a, b) in logits(&dense, bytes).iter().zip(logits(&sparse, bytes)) {

@@ -317,7 +317,7 @@ pub(crate) mod tests {
         for (name, linear) in tuned.linears_mut() {
             let pruned = name.starts_with("model.layers.0.mlp");
             assert_eq!(linear.sparsity(), if pruned { 0.5 } else { 0.0 }, "{name}");
-            sparse += usize::from(linear.block().is_some());
+            sparse += usize::from(linear.block_size().is_some());
         }
         assert_eq!(sparse, 3 + 3 + 2);
     }

@@ -176,8 +176,8 @@ impl Attention {
         let left = Heads::alive(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
         let Some(heads) = left else { return };
         let (kept, width) = (heads.queries(head), vec![true; width]);
-        self.c_attn = self.c_attn.part(&width, &kept.repeat(3));
-        self.c_proj = self.c_proj.part(&kept, &width);
+        self.c_attn = self.c_attn.submatrix(&width, &kept.repeat(3));
+        self.c_proj = self.c_proj.submatrix(&kept, &width);
     }
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
@@ -202,8 +202,8 @@ impl Mlp {
     fn compact(&mut self) {
         let Some(alive) = live_features(&[&self.c_fc], &self.c_proj) else { return };
         let width = vec![true; self.c_proj.shape()[1]];
-        self.c_fc = self.c_fc.part(&width, &alive);
-        self.c_proj = self.c_proj.part(&alive, &width);
+        self.c_fc = self.c_fc.submatrix(&width, &alive);
+        self.c_proj = self.c_proj.submatrix(&alive, &width);
     }
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {

@@ -191,10 +191,10 @@ impl Attention {
             return;
         };
         let (queries, groups) = (heads.queries(head), heads.groups(head));
-        self.q_proj = self.q_proj.part(&width, &queries);
-        self.k_proj = self.k_proj.part(&width, &groups);
-        self.v_proj = self.v_proj.part(&width, &groups);
-        self.o_proj = self.o_proj.part(&queries, &width);
+        self.q_proj = self.q_proj.submatrix(&width, &queries);
+        self.k_proj = self.k_proj.submatrix(&width, &groups);
+        self.v_proj = self.v_proj.submatrix(&width, &groups);
+        self.o_proj = self.o_proj.submatrix(&queries, &width);
     }
 
     fn forward(
@@ -235,9 +235,9 @@ impl Mlp {
         let into = [&self.gate_proj, &self.up_proj];
         let Some(alive) = live_features(&into, &self.down_proj) else { return };
         let width = vec![true; self.down_proj.shape()[1]];
-        self.gate_proj = self.gate_proj.part(&width, &alive);
-        self.up_proj = self.up_proj.part(&width, &alive);
-        self.down_proj = self.down_proj.part(&alive, &width);
+        self.gate_proj = self.gate_proj.submatrix(&width, &alive);
+        self.up_proj = self.up_proj.submatrix(&width, &alive);
+        self.down_proj = self.down_proj.submatrix(&alive, &width);
     }
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
