@@ -13,8 +13,6 @@ pub struct Cost {
     pub dense_flops: f64,
     /// Bytes of packed values and indices.
     pub sparse_bytes: f64,
-    /// Bytes of the dense weight.
-    pub dense_bytes: f64,
 }
 
 impl Cost {
@@ -25,7 +23,6 @@ impl Cost {
             sparse_flops: 2.0 * m as f64 * pattern.value_count() as f64,
             dense_flops: 2.0 * m as f64 * area,
             sparse_bytes: (pattern.value_count() * element_bytes + pattern.index_bytes()) as f64,
-            dense_bytes: area * element_bytes as f64,
         }
     }
 }

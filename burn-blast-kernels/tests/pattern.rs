@@ -93,12 +93,6 @@ fn attached_values_live_with_the_pattern() {
     assert!(std::sync::Arc::ptr_eq(&first, &again));
 }
 
-#[test]
-fn balanced_patterns_keep_as_many_blocks_in_every_column() {
-    let pattern = BlockPattern::random_balanced(shape(256, 128), block(16), 0.25, 3);
-    assert!(pattern.col_ptr().windows(2).all(|pair| pair[1] - pair[0] == 4));
-}
-
 prop_compose! {
     fn any_pattern()(
         size in prop::sample::select(vec![8_usize, 16, 32]),

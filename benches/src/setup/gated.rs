@@ -82,7 +82,6 @@ fn work(weights: &[Weight; 3], rows: usize) -> Cost {
         sparse_flops: sum(|work| work.sparse_flops),
         dense_flops: sum(|work| work.dense_flops),
         sparse_bytes: sum(|work| work.sparse_bytes),
-        dense_bytes: sum(|work| work.dense_bytes),
     }
 }
 

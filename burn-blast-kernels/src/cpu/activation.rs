@@ -4,38 +4,27 @@ use macerator::{AutoArch, Simd, WithSimd};
 
 use crate::Activation;
 
-impl Activation {
-    /// `elements = f(elements)`.
-    pub(super) fn apply(self, elements: &mut [f32]) {
-        AutoArch::new().dispatch(ElementLoop { f: self, body: Body::Apply(elements) });
-    }
-
+/// What an activation is applied to, in place.
+pub(super) enum Elements<'a> {
+    /// `x = f(x)`.
+    Plain(&'a mut [f32]),
     /// `gate = f(gate) · up`.
-    pub(super) fn gate(self, gate: &mut [f32], up: &[f32]) {
-        AutoArch::new().dispatch(ElementLoop { f: self, body: Body::Gate(gate, up) });
-    }
-
+    Gated(&'a mut [f32], &'a [f32]),
     /// Backward pass of `h = f(gate)`: replaces the gradient `dh` by `h`, and `gate` by its gradient.
-    pub(super) fn backward(self, gate: &mut [f32], dh: &mut [f32]) {
-        AutoArch::new().dispatch(ElementLoop { f: self, body: Body::Backward(gate, dh) });
-    }
-
+    PlainBackward(&'a mut [f32], &'a mut [f32]),
     /// Backward pass of `h = f(gate) · up`: replaces the gradient `dh` by `h`, and `gate` and `up` by their gradients.
-    pub(super) fn gate_backward(self, gate: &mut [f32], up: &mut [f32], dh: &mut [f32]) {
-        AutoArch::new().dispatch(ElementLoop { f: self, body: Body::GateBackward(gate, up, dh) });
-    }
+    GatedBackward(&'a mut [f32], &'a mut [f32], &'a mut [f32]),
 }
 
-enum Body<'a> {
-    Apply(&'a mut [f32]),
-    Gate(&'a mut [f32], &'a [f32]),
-    Backward(&'a mut [f32], &'a mut [f32]),
-    GateBackward(&'a mut [f32], &'a mut [f32], &'a mut [f32]),
+impl Activation {
+    pub(super) fn apply(self, elements: Elements<'_>) {
+        AutoArch::new().dispatch(ElementLoop { f: self, elements });
+    }
 }
 
 struct ElementLoop<'a> {
     f: Activation,
-    body: Body<'a>,
+    elements: Elements<'a>,
 }
 
 impl WithSimd for ElementLoop<'_> {
@@ -45,28 +34,28 @@ impl WithSimd for ElementLoop<'_> {
     fn with_simd<S: Simd>(self) {
         // Matched outside the loops, so that each compiles to one vector loop.
         match self.f {
-            Activation::Relu => self.body.run(Activation::Relu),
-            Activation::Gelu => self.body.run(Activation::Gelu),
-            Activation::Silu => self.body.run(Activation::Silu),
+            Activation::Relu => self.elements.run(Activation::Relu),
+            Activation::Gelu => self.elements.run(Activation::Gelu),
+            Activation::Silu => self.elements.run(Activation::Silu),
         }
     }
 }
 
-impl Body<'_> {
+impl Elements<'_> {
     #[inline(always)]
     fn run(self, f: Activation) {
         match self {
-            Body::Apply(elements) => elements.iter_mut().for_each(|x| *x = f.value(*x)),
-            Body::Gate(gate, up) => {
+            Elements::Plain(elements) => elements.iter_mut().for_each(|x| *x = f.value(*x)),
+            Elements::Gated(gate, up) => {
                 gate.iter_mut().zip(up).for_each(|(g, u)| *g = f.value(*g) * u);
             }
-            Body::Backward(gate, dh) => {
+            Elements::PlainBackward(gate, dh) => {
                 for (g, d) in gate.iter_mut().zip(dh) {
                     let (value, slope) = f.with_derivative(*g);
                     (*g, *d) = (*d * slope, value);
                 }
             }
-            Body::GateBackward(gate, up, dh) => {
+            Elements::GatedBackward(gate, up, dh) => {
                 for ((g, u), d) in gate.iter_mut().zip(up).zip(dh) {
                     let (value, slope) = f.with_derivative(*g);
                     (*g, *u, *d) = (*d * *u * slope, *d * value, value * *u);
@@ -86,10 +75,10 @@ mod tests {
             let (g, u, d) = (0.7, -1.3, 0.4);
             let (value, slope) = f.with_derivative(g);
             let mut gate = [g];
-            f.gate(&mut gate, &[u]);
+            f.apply(Elements::Gated(&mut gate, &[u]));
             assert_eq!(gate[0], value * u);
             let (mut gate, mut up, mut dh) = ([g], [u], [d]);
-            f.gate_backward(&mut gate, &mut up, &mut dh);
+            f.apply(Elements::GatedBackward(&mut gate, &mut up, &mut dh));
             assert_eq!((gate[0], up[0], dh[0]), (d * u * slope, d * value, value * u));
         }
     }

@@ -6,10 +6,9 @@ use std::slice::from_raw_parts_mut;
 use derive_new::new;
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::microkernel::{RegisterTile, Strides, used_lanes};
+use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::panels::Panels;
 use super::scratch::CACHE_LINE_BYTES;
-use super::tile_shapes::with_tile_shape;
 use super::transpose::transpose;
 use super::values::Values;
 use crate::BlockPattern;
@@ -18,23 +17,30 @@ use crate::BlockPattern;
 /// multiply stay in a second-level cache of 1 MB. Measured on an AVX-512 Xeon.
 const GROUP_FLOATS: usize = 64 << 10;
 
-/// The block-sparse operand of a product `[m, inner] · [inner, outer]`, by block columns of the output.
+/// The block-sparse weight of a product `[m, inner] · [inner, outer]`, by block columns of the output.
 ///
-/// Entries `ptr[j]..ptr[j + 1]` belong to output column `j`. Entry `e` multiplies inner block `idx[e]` by value block
-/// `e`, or, for the transposed weight, by the transpose of value block `slot[e]`.
+/// Entries `starts[j]..starts[j + 1]` belong to output column `j`.
 #[derive(Clone, Copy)]
 pub(super) struct SparseOperand<'a> {
     pub(super) values: Values<'a>,
     /// First entry of each block column of the output, and the number of entries.
-    pub(super) ptr: &'a [u32],
-    /// Inner block of each entry.
-    idx: &'a [u32],
-    /// Value block of each entry of a transposed weight. `None` for the weight itself: the entry is the value block.
-    slot: Option<&'a [u32]>,
+    pub(super) starts: &'a [u32],
+    /// Inner block that each entry multiplies.
+    inner_blocks: &'a [u32],
+    direction: Direction<'a>,
     /// Side of a block.
     pub(super) b: usize,
     pub(super) inner: usize,
     pub(super) outer: usize,
+}
+
+/// Whether a product is with the weight or with the transposed weight.
+#[derive(Clone, Copy)]
+enum Direction<'a> {
+    /// An entry is a value block.
+    Forward,
+    /// An entry is the transpose of the value block in its slot.
+    Transposed { slots: &'a [u32] },
 }
 
 impl<'a> SparseOperand<'a> {
@@ -42,9 +48,9 @@ impl<'a> SparseOperand<'a> {
     pub(super) fn forward(values: Values<'a>, pattern: &'a BlockPattern) -> Self {
         Self {
             values,
-            ptr: pattern.col_ptr(),
-            idx: pattern.row_idx(),
-            slot: None,
+            starts: pattern.col_ptr(),
+            inner_blocks: pattern.row_idx(),
+            direction: Direction::Forward,
             b: pattern.block().get(),
             inner: pattern.shape().rows(),
             outer: pattern.shape().cols(),
@@ -55,28 +61,23 @@ impl<'a> SparseOperand<'a> {
     pub(super) fn transposed(values: Values<'a>, pattern: &'a BlockPattern) -> Self {
         Self {
             values,
-            ptr: pattern.row_ptr(),
-            idx: pattern.col_idx(),
-            slot: Some(pattern.slot()),
+            starts: pattern.row_ptr(),
+            inner_blocks: pattern.col_idx(),
+            direction: Direction::Transposed { slots: pattern.slot() },
             b: pattern.block().get(),
             inner: pattern.shape().cols(),
             outer: pattern.shape().rows(),
         }
     }
 
-    /// Block columns of the output.
-    pub(super) fn columns(&self) -> usize {
-        self.ptr.len() - 1
-    }
-
-    /// Kept blocks.
-    pub(super) fn nnz(&self) -> usize {
-        self.idx.len()
+    /// Values of the kept blocks.
+    pub(super) fn value_count(&self) -> usize {
+        self.inner_blocks.len() * self.b * self.b
     }
 
     /// Length of the buffer in which [`macro_kernel`] converts, transposes or aligns blocks.
     pub(super) fn scratch_len(&self) -> usize {
-        let longest = self.ptr.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
+        let longest = self.starts.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0);
         // One more block, which is converted there before it is transposed.
         ((longest as usize).min(self.group_len()) + 1) * self.b * self.b
     }
@@ -88,14 +89,14 @@ impl<'a> SparseOperand<'a> {
 
     /// Entries of group `group` of a column.
     fn group(&self, col: usize, group: usize) -> Range<usize> {
-        let end = self.ptr[col + 1] as usize;
-        let start = (self.ptr[col] as usize + group * self.group_len()).min(end);
+        let end = self.starts[col + 1] as usize;
+        let start = (self.starts[col] as usize + group * self.group_len()).min(end);
         start..end.min(start + self.group_len())
     }
 
     /// Groups of a column. An empty column has one too, because its output has to be written.
     fn groups(&self, col: usize) -> usize {
-        ((self.ptr[col + 1] - self.ptr[col]) as usize).div_ceil(self.group_len()).max(1)
+        ((self.starts[col + 1] - self.starts[col]) as usize).div_ceil(self.group_len()).max(1)
     }
 
     /// Makes the blocks of `entries` available as `f32`. `reused` says whether they are read more than once.
@@ -107,9 +108,9 @@ impl<'a> SparseOperand<'a> {
         let area = self.b * self.b;
         // SAFETY: the caller's: no group is longer, and there is room for one block more.
         let room = |at: usize| unsafe { from_raw_parts_mut(scratch.add(at * area), area) };
-        if let Some(slot) = self.slot {
+        if let Direction::Transposed { slots } = self.direction {
             for (at, entry) in entries.clone().enumerate() {
-                let slot = slot[entry] as usize;
+                let slot = slots[entry] as usize;
                 if let Values::F32(values) = self.values {
                     transpose(&values[slot * area..(slot + 1) * area], room(at), self.b);
                 } else {
@@ -146,17 +147,21 @@ impl<'a> SparseOperand<'a> {
 impl SparseOperand<'_> {
     /// Entries of output block column `col`.
     pub(super) fn entries(&self, col: usize) -> Range<usize> {
-        self.ptr[col] as usize..self.ptr[col + 1] as usize
+        self.starts[col] as usize..self.starts[col + 1] as usize
     }
 
     /// Inner block and value block of an entry.
     pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
-        (self.idx[entry] as usize, self.slot.map_or(entry, |slot| slot[entry] as usize))
+        let slot = match self.direction {
+            Direction::Forward => entry,
+            Direction::Transposed { slots } => slots[entry] as usize,
+        };
+        (self.inner_blocks[entry] as usize, slot)
     }
 
     /// Whether value blocks are used transposed.
     pub(super) fn is_transposed(&self) -> bool {
-        self.slot.is_some()
+        matches!(self.direction, Direction::Transposed { .. })
     }
 }
 
@@ -175,8 +180,8 @@ enum BlockSource {
 /// One product in a sum of products that are written to the same output.
 #[derive(Clone, Copy, new)]
 pub(super) struct Term<'a> {
-    pub(super) left: Panels,
-    pub(super) right: SparseOperand<'a>,
+    pub(super) input: Panels,
+    pub(super) weight: SparseOperand<'a>,
 }
 
 /// Destination of a block column: rows of `b` elements, `stride` apart.
@@ -227,7 +232,7 @@ impl WithSimd for MacroKernel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        let b = self.terms[0].right.b;
+        let b = self.terms[0].weight.b;
         // SAFETY: the caller's of `macro_kernel`.
         unsafe { with_tile_shape!(S, b, all_groups(&self)) }
     }
@@ -246,16 +251,16 @@ unsafe fn all_groups<
     kernel: &MacroKernel<'_>,
 ) {
     let &MacroKernel { terms, col, to, scratch } = kernel;
-    let rows = terms[0].left.rows();
+    let rows = terms[0].input.rows();
     let width = NV * used_lanes::<S, HALF>();
     for (at, term) in terms.iter().enumerate() {
         let reused = rows > MR || B > width;
-        for group in 0..term.right.groups(col) {
-            let entries = term.right.group(col, group);
-            let last = at + 1 == terms.len() && group + 1 == term.right.groups(col);
+        for group in 0..term.weight.groups(col) {
+            let entries = term.weight.group(col, group);
+            let last = at + 1 == terms.len() && group + 1 == term.weight.groups(col);
             let add = at > 0 || group > 0;
             // SAFETY: the caller's.
-            let blocks = unsafe { term.right.blocks(entries.clone(), reused, scratch) };
+            let blocks = unsafe { term.weight.blocks(entries.clone(), reused, scratch) };
             let group = Group { term, entries, add, to, last, blocks, first_col: 0 };
             // SAFETY: the caller's.
             unsafe { group.all_rows::<S, B, MR, NV, HALF>(rows) };
@@ -301,7 +306,10 @@ impl Group<'_> {
             unsafe {
                 if rows >= MR {
                     group.tile::<S, B, MR, NV, HALF, true>(0);
-                    group.after_first_tile();
+                    // From now on the aligned copy made by the first tile is read.
+                    if let BlockSource::Unaligned { copy, .. } = group.blocks {
+                        group.blocks = BlockSource::Ready(copy);
+                    }
                     row = MR;
                 }
                 while row + MR <= rows {
@@ -344,7 +352,7 @@ impl Group<'_> {
         &self,
         row: usize,
     ) {
-        let SparseOperand { values, idx, inner, .. } = self.term.right;
+        let SparseOperand { values, inner_blocks, inner, .. } = self.term.weight;
         let mut tile = RegisterTile::<S, MR, NV, HALF>::zero();
         // SAFETY: the indices come from a checked pattern, and the caller guarantees the target.
         unsafe {
@@ -353,10 +361,10 @@ impl Group<'_> {
                 tile.add(to, self.to.stride);
             }
             for (at, entry) in self.entries.clone().enumerate() {
-                let block = *idx.get_unchecked(entry) as usize;
+                let block = *inner_blocks.get_unchecked(entry) as usize;
                 // The last inner block may be ragged; nothing beyond it is read.
                 let depth = B.min(inner - block * B);
-                let left = self.term.left.at(block, row, B);
+                let left = self.term.input.at(block, row, B);
                 let offset = at * B * B + self.first_col;
                 let right = match self.blocks {
                     BlockSource::Unaligned { from, copy } if FIRST => {
@@ -386,14 +394,6 @@ impl Group<'_> {
             } else {
                 tile.store(to, self.to.stride);
             }
-        }
-    }
-
-    /// From now on the aligned copy made by the first tile is read.
-    #[inline(always)]
-    fn after_first_tile(&mut self) {
-        if let BlockSource::Unaligned { copy, .. } = self.blocks {
-            self.blocks = BlockSource::Ready(copy);
         }
     }
 }

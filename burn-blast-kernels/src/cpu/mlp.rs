@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use derive_new::new;
 
+use super::activation::Elements;
 use super::macro_kernel::{SparseOperand, Target, Term, macro_kernel};
 use super::output::Output;
 use super::panels::{Panels, panels_len, write_all_panels};
@@ -147,7 +148,7 @@ fn forward_rows(x: &[f32], rows: Range<usize>, mlp: &Mlp<'_>, output: &Output<'_
 fn hidden_columns(x: Panels, mlp: &Mlp<'_>, cols: Range<usize>, to: SharedOut) {
     let gate = Term::new(x, mlp.gate.weight());
     let up = mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
-    let convert = gate.right.scratch_len().max(up.map_or(0, |up| up.right.scratch_len()));
+    let convert = gate.weight.scratch_len().max(up.map_or(0, |up| up.weight.scratch_len()));
     scratch::with(convert + x.rows() * mlp.b(), |buffer| {
         let (convert, other) = buffer.split_at_mut(convert);
         let len = x.rows() * mlp.b();
@@ -158,12 +159,12 @@ fn hidden_columns(x: Panels, mlp: &Mlp<'_>, cols: Range<usize>, to: SharedOut) {
             unsafe { macro_kernel(&[gate], col, Target::panel(panel, mlp.b()), convert) };
             add_bias(panel, mlp.gate_bias, col, mlp.b());
             let Some(up) = up else {
-                mlp.activation.apply(panel);
+                mlp.activation.apply(Elements::Plain(panel));
                 continue;
             };
             // SAFETY: as above.
             unsafe { macro_kernel(&[up], col, Target::panel(other, mlp.b()), convert) };
-            mlp.activation.gate(panel, other);
+            mlp.activation.apply(Elements::Gated(panel, other));
         }
     });
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::activation::Elements;
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::mlp::{Mlp, MlpLayer, add_bias};
 use super::output::Output;
@@ -136,14 +137,47 @@ impl Backward<'_> {
     fn hidden_columns(&self, x: Panels, dy: Panels, cols: Range<usize>, to: [SharedOut; 3]) {
         let gate = Term::new(x, self.mlp.gate.weight());
         let up = self.mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
-        let down = self.mlp.down;
-        let back = down.transposed(dy);
+        let back = self.mlp.down.transposed(dy);
         let terms = [Some(gate), up, Some(back)].into_iter().flatten();
-        let len = terms.map(|term| term.right.scratch_len()).max().unwrap_or(0);
+        let len = terms.map(|term| term.weight.scratch_len()).max().unwrap_or(0);
         scratch::with(len, |convert| {
-            let task = HiddenBackward { backward: self, gate, up, back, cols, to, convert };
-            task.run();
+            for col in cols {
+                self.hidden_column(gate, up, back, col, to, convert);
+            }
         });
+    }
+
+    fn hidden_column(
+        &self,
+        gate: Term<'_>,
+        up: Option<Term<'_>>,
+        back: Term<'_>,
+        col: usize,
+        to: [SharedOut; 3],
+        convert: &mut [f32],
+    ) {
+        let (mlp, b) = (self.mlp, self.mlp.b());
+        let len = gate.input.rows() * b;
+        let mut product = |term: Term<'_>, to: SharedOut| {
+            // SAFETY: each panel belongs to one task.
+            let panel = unsafe { to.slice(col * len, len) };
+            // SAFETY: a panel has room for its rows of a whole block.
+            unsafe { macro_kernel(&[term], col, Target::panel(panel, b), convert) };
+            panel
+        };
+        let (gate, dh) = (product(gate, to[0]), product(back, to[2]));
+        add_bias(gate, mlp.gate_bias, col, b);
+        mlp.activation.apply(match up {
+            Some(up) => Elements::GatedBackward(gate, product(up, to[1]), dh),
+            None => Elements::PlainBackward(gate, dh),
+        });
+        if let Some(bias) = self.bias {
+            // SAFETY: each column of the bias belongs to one task.
+            let sums = unsafe { bias.slice(col * b, b) };
+            for row in gate.chunks_exact(b) {
+                sums.iter_mut().zip(row).for_each(|(sum, gradient)| *sum += gradient);
+            }
+        }
     }
 
     fn weight_gradient(
@@ -185,53 +219,5 @@ impl Backward<'_> {
         run_tasks(equal_work(ptr, self.tasks()), self.threads, |cols| {
             output.columns(terms, rows.clone(), cols);
         });
-    }
-}
-
-struct HiddenBackward<'a> {
-    backward: &'a Backward<'a>,
-    gate: Term<'a>,
-    up: Option<Term<'a>>,
-    back: Term<'a>,
-    cols: Range<usize>,
-    to: [SharedOut; 3],
-    convert: &'a mut [f32],
-}
-
-impl HiddenBackward<'_> {
-    fn run(self) {
-        let mlp = self.backward.mlp;
-        let (b, rows) = (mlp.b(), self.gate.left.rows());
-        let len = rows * b;
-        for col in self.cols {
-            let at = col * len;
-            // SAFETY: each panel belongs to one task.
-            let (gate, dh) = unsafe { (self.to[0].slice(at, len), self.to[2].slice(at, len)) };
-            // SAFETY: a panel has room for its rows of a whole block.
-            unsafe {
-                let (gate, dh) = (Target::panel(gate, b), Target::panel(dh, b));
-                macro_kernel(&[self.gate], col, gate, self.convert);
-                macro_kernel(&[self.back], col, dh, self.convert);
-            }
-            add_bias(gate, mlp.gate_bias, col, b);
-            match self.up {
-                Some(term) => {
-                    // SAFETY: as above.
-                    let up = unsafe { self.to[1].slice(at, len) };
-                    let target = Target::panel(up, b);
-                    // SAFETY: as above.
-                    unsafe { macro_kernel(&[term], col, target, self.convert) };
-                    mlp.activation.gate_backward(gate, up, dh);
-                }
-                None => mlp.activation.backward(gate, dh),
-            }
-            if let Some(bias) = self.backward.bias {
-                // SAFETY: each column of the bias belongs to one task.
-                let sums = unsafe { bias.slice(col * b, b) };
-                for row in gate.chunks_exact(b) {
-                    sums.iter_mut().zip(row).for_each(|(sum, gradient)| *sum += gradient);
-                }
-            }
-        }
     }
 }

@@ -14,7 +14,6 @@
 mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
-mod element;
 mod macro_kernel;
 mod microkernel;
 mod mlp;
@@ -26,19 +25,17 @@ mod scratch;
 mod sddmm;
 mod spmm;
 mod tasks;
-mod tile_shapes;
 mod transpose;
 mod values;
 
 #[cfg(all(feature = "amx", feature = "testing", target_arch = "x86_64", target_os = "linux"))]
 pub use amx::assume_amx;
-pub use element::HostFloat;
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
 pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use sddmm::{sddmm, sddmm_into};
 pub use spmm::{spmm, spmm_into, spmm_t, spmm_t_into};
-pub use values::Values;
+pub use values::{HostFloat, Values};
 
 /// Whether products of bf16 by bf16 run in a matrix unit of this machine, which is several times as fast as its vector
 /// units.

@@ -34,16 +34,15 @@ impl<'a> Output<'a> {
 
     /// Writes the block columns `cols` of the rows `rows`: the sum of `terms`, whose panels hold these rows.
     pub(super) fn columns(&self, terms: &[Term<'_>], rows: Range<usize>, cols: Range<usize>) {
-        let convert = terms.iter().map(|term| term.right.scratch_len()).max().unwrap_or(0);
-        let b = terms[0].right.b;
+        let convert = terms.iter().map(|term| term.weight.scratch_len()).max().unwrap_or(0);
+        let b = terms[0].weight.b;
         scratch::with(convert + rows.len() * b, |buffer| {
             let (convert, edge) = buffer.split_at_mut(convert);
-            let mut task = ColumnTask { output: self, terms, b, rows, convert, edge };
             for col in cols {
                 if (col + 1) * b <= self.outer {
-                    task.whole(col);
+                    self.whole(terms, rows.start, col, convert);
                 } else {
-                    task.ragged(col);
+                    self.ragged(terms, rows.start, col, convert, edge);
                 }
             }
         });
@@ -51,45 +50,41 @@ impl<'a> Output<'a> {
             stream_fence();
         }
     }
-}
 
-/// Some block columns of some rows of an output.
-struct ColumnTask<'a> {
-    output: &'a Output<'a>,
-    terms: &'a [Term<'a>],
-    b: usize,
-    rows: Range<usize>,
-    convert: &'a mut [f32],
-    /// Buffer for a block column that exceeds the output.
-    edge: &'a mut [f32],
-}
-
-impl ColumnTask<'_> {
-    fn whole(&mut self, col: usize) {
-        let Output { out, outer, bias, stream } = *self.output;
-        let (b, first) = (self.b, col * self.b);
+    /// Writes a block column that is inside the output.
+    fn whole(&self, terms: &[Term<'_>], first_row: usize, col: usize, convert: &mut [f32]) {
+        let Self { out, outer, bias, stream } = *self;
+        let b = terms[0].weight.b;
+        let first = col * b;
         // SAFETY: rows and columns of this task are written by no other.
-        let ptr = unsafe { out.at(self.rows.start * outer + first) };
+        let ptr = unsafe { out.at(first_row * outer + first) };
         let bias = bias.map(|bias| &bias[first..first + b]);
         let target = Target { ptr, stride: outer, bias, stream };
-        // SAFETY: the target has room for `rows` rows of a whole block.
-        unsafe { macro_kernel(self.terms, col, target, self.convert) };
+        // SAFETY: the target has room for the rows of the panels, each of a whole block.
+        unsafe { macro_kernel(terms, col, target, convert) };
     }
 
-    fn ragged(&mut self, col: usize) {
-        let Output { out, outer, bias, .. } = *self.output;
-        let (b, first) = (self.b, col * self.b);
-        let ptr = self.edge.as_mut_ptr();
-        let target = Target { ptr, stride: b, bias: None, stream: false };
-        // SAFETY: the edge has room for `rows` rows of a whole block.
-        unsafe { macro_kernel(self.terms, col, target, self.convert) };
+    /// Writes a block column that exceeds the output, by way of `edge`.
+    fn ragged(
+        &self,
+        terms: &[Term<'_>],
+        first_row: usize,
+        col: usize,
+        convert: &mut [f32],
+        edge: &mut [f32],
+    ) {
+        let Self { out, outer, bias, .. } = *self;
+        let b = terms[0].weight.b;
+        let first = col * b;
+        // SAFETY: the edge has room for the rows of the panels, each of a whole block.
+        unsafe { macro_kernel(terms, col, Target::panel(edge, b), convert) };
         let bias = bias.map_or(&[][..], |bias| &bias[first..]);
-        for (row, sums) in self.edge.chunks_exact_mut(b).enumerate() {
+        for (row, sums) in edge.chunks_exact_mut(b).enumerate() {
             let sums = &mut sums[..outer - first];
             sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
             // SAFETY: rows and columns of this task are written by no other.
             unsafe {
-                let to = out.at((self.rows.start + row) * outer + first);
+                let to = out.at((first_row + row) * outer + first);
                 sums.as_ptr().copy_to_nonoverlapping(to, sums.len());
             }
         }

@@ -4,11 +4,10 @@ use std::mem::MaybeUninit;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::microkernel::{RegisterTile, Strides, used_lanes};
+use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::panels::{Panels, panels_len, write_all_panels, write_panels};
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
-use super::tile_shapes::with_tile_shape;
 use super::{HostFloat, scratch};
 use crate::BlockPattern;
 use crate::pattern::equal_work;

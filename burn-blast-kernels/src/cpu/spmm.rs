@@ -121,13 +121,13 @@ fn product_f32(
     }
     let (b, inner) = (weight.b, weight.inner);
     let output = Output::new(SharedOut::new(out), m, weight.outer, bias);
-    let threads = threads_for(m * weight.nnz() * b * b);
+    let threads = threads_for(m * weight.value_count());
     if let Some(chunks) = row_chunks(m, inner, threads) {
         run_tasks(chunks, threads, |rows| {
             scratch::with(panels_len(rows.len(), inner, b), |panels| {
                 write_panels(x, inner, rows.clone(), 0..inner.div_ceil(b), b, panels);
                 let term = Term::new(Panels::new(panels, rows.len()), weight);
-                output.columns(&[term], rows, 0..weight.columns());
+                output.columns(&[term], rows, 0..weight.starts.len() - 1);
             });
         });
         return;
@@ -135,7 +135,7 @@ fn product_f32(
     scratch::with(panels_len(m, inner, b), |panels| {
         write_all_panels(x, inner, 0..m, b, panels, threads_for(16 * x.len()));
         let term = Term::new(Panels::new(panels, m), weight);
-        run_tasks(equal_work(weight.ptr, task_count(threads)), threads, |cols| {
+        run_tasks(equal_work(weight.starts, task_count(threads)), threads, |cols| {
             output.columns(&[term], 0..m, cols);
         });
     });

@@ -27,20 +27,6 @@ impl BlockPattern {
         Self::from_mask(&BlockMask::from_indices(shape, block, keep_top(scores, keep)))
     }
 
-    /// The same number of random blocks, `round(density * block_rows)`, in every block column.
-    pub fn random_balanced(shape: MatrixShape, block: BlockSize, density: f64, seed: u64) -> Self {
-        let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));
-        let kept = ((density.clamp(0.0, 1.0) * rows as f64).round()) as usize;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut mask = BlockMask::empty(shape, block);
-        for col in 0..cols {
-            for row in sample(&mut rng, rows, kept) {
-                mask.set(row, col, true);
-            }
-        }
-        Self::from_mask(&mask)
-    }
-
     /// The blocks within `half_width` block rows of the diagonal, which is stretched over the grid.
     pub fn banded(shape: MatrixShape, block: BlockSize, half_width: usize) -> Self {
         let (rows, cols) = (shape.block_rows(block), shape.block_cols(block));

@@ -10,7 +10,6 @@
 //! The instructions are described in chapter 3 of Intel's Architecture Instruction Set Extensions reference. On machines
 //! without AMX, the tests run the same machine code in an emulator of these instructions.
 
-mod panels;
 mod tiles;
 
 use std::any::TypeId;
@@ -20,8 +19,7 @@ use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 use half::bf16;
 
-use self::panels::{TILE, TILE_DEPTH, TILE_SIDE, write_block_tiles, write_row_tiles};
-use self::tiles::Tiles;
+use self::tiles::{TILE, TILE_DEPTH, TILE_SIDE, Tiles, write_block_tiles, write_row_tiles};
 use super::macro_kernel::SparseOperand;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
 use super::{Values, scratch};
@@ -87,7 +85,7 @@ impl AmxProduct<'_> {
     /// Writes some rows of the output.
     fn chunk(&self, rows: Range<usize>) {
         let (b, inner) = (self.weight.b, self.weight.inner);
-        let threads = threads_for(rows.len() * self.weight.nnz() * b * b / RATE);
+        let threads = threads_for(rows.len() * self.weight.value_count() / RATE);
         let steps = inner.next_multiple_of(b) / TILE_DEPTH;
         let step_len = rows.len().div_ceil(TILE_SIDE) * TILE;
         scratch::with(steps * step_len / 2, |panels| {
@@ -97,7 +95,7 @@ impl AmxProduct<'_> {
                 write_row_tiles(self.x, inner, rows.clone(), step, panel)
             });
             let panels = &*panels;
-            run_tasks(equal_work(self.weight.ptr, task_count(threads)), threads, |cols| {
+            run_tasks(equal_work(self.weight.starts, task_count(threads)), threads, |cols| {
                 self.columns(panels, rows.clone(), cols);
             });
         });
