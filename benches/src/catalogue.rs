@@ -10,6 +10,7 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::element::Element;
+use crate::format;
 use crate::record::{Problem, Verb};
 
 /// Rows of an input.
@@ -191,7 +192,7 @@ pub fn problems(catalogue: Catalogue, filter: &Filter) -> Result<Vec<Problem>> {
         for slice in catalogue.slices() {
             if filter.accepts(&model, slice) {
                 let all = slice.problems(&model, catalogue, filter).into_iter();
-                problems.extend(all.filter(|problem| seen.insert(describe(problem))));
+                problems.extend(all.filter(|problem| seen.insert(format::id(problem))));
             }
         }
     }
@@ -237,13 +238,7 @@ impl Slice {
         let mut problems = Vec::new();
         for verb in verbs {
             for &element in axis(&filter.elements, default) {
-                let available = match element {
-                    Element::F32 => true,
-                    // Training in half precision needs a second copy of the weights in f32, which neither side has.
-                    Element::F16 | Element::Bf16 => verb != Verb::Step,
-                    Element::Int8 => verb == Verb::Forward,
-                };
-                if available {
+                if element.is_timed(verb) {
                     problems.extend(self.on_axes(&self.base(model, verb, element), filter));
                 }
             }
@@ -312,19 +307,6 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// Name of a verb on the command line and in tables.
-pub fn verb_name(verb: Verb) -> String {
-    verb.to_possible_value().expect("no verb is hidden").get_name().to_owned()
-}
-
-/// A problem in one line that differs from the line of every other problem.
-pub fn describe(problem: &Problem) -> String {
-    let Problem { model, rows, d_input, d_output, block, sparsity, dtype, .. } = problem;
-    let cold = if problem.cold { " cold" } else { "" };
-    let (verb, sparsity) = (verb_name(problem.verb), (sparsity * 1e4).round() / 1e2);
-    format!("{model} {verb} m={rows} {d_input}x{d_output} b={block} {sparsity}% {dtype}{cold}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,7 +323,7 @@ mod tests {
     fn no_problem_is_in_a_catalogue_twice() {
         for catalogue in [Catalogue::Host, Catalogue::Gpu, Catalogue::Quick] {
             let all = problems(catalogue, &Filter::default()).unwrap();
-            let different: HashSet<String> = all.iter().map(describe).collect();
+            let different: HashSet<String> = all.iter().map(format::id).collect();
             assert_eq!(different.len(), all.len(), "{catalogue:?}");
         }
     }

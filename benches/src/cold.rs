@@ -20,42 +20,25 @@ const DEVICE_ELEMENTS: usize = 32 << 20;
 /// Arrays; 512 MiB together, twice the largest last-level cache of a GPU (256 MiB, MI300X).
 const DEVICE_ARRAYS: usize = 4;
 
-/// Arrays larger than the caches. They are only read, so nothing is written back while the next call is timed.
-pub enum CacheFlush {
-    /// In the host's memory.
-    Host(Vec<u64>),
-    /// On a GPU.
-    Device(Vec<Tensor<1>>),
-}
-
-impl CacheFlush {
-    /// Fills the arrays.
-    pub fn new(host: bool, device: &Device) -> Self {
-        if host {
-            return Self::Host(vec![1; host_bytes() / size_of::<u64>()]);
-        }
-        let array = |_| Tensor::ones([DEVICE_ELEMENTS], device);
-        Self::Device((0..DEVICE_ARRAYS).map(array).collect())
+/// A function that reads arrays larger than the caches, in the memory of the host or of a GPU. It only reads, so nothing is
+/// written back while the next call is timed.
+pub fn flush(host: bool, device: &Device) -> Box<dyn Fn() -> Result<()>> {
+    if host {
+        let array = vec![1; host_bytes() / size_of::<u64>()];
+        return Box::new(move || {
+            black_box(sum(&array));
+            Ok(())
+        });
     }
-
-    /// Reads everything once.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn run(&self) -> Result<()> {
-        match self {
-            Self::Host(array) => {
-                black_box(sum(array));
-            }
-            Self::Device(arrays) => {
-                for array in arrays {
-                    black_box(array.clone().sum().into_data());
-                    array.device().sync()?;
-                }
-            }
+    let array = |_| Tensor::<1>::ones([DEVICE_ELEMENTS], device);
+    let arrays: Vec<_> = (0..DEVICE_ARRAYS).map(array).collect();
+    Box::new(move || {
+        for array in &arrays {
+            black_box(array.clone().sum().into_data());
+            array.device().sync()?;
         }
         Ok(())
-    }
+    })
 }
 
 /// Sum of an array, read by every thread.

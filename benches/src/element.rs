@@ -8,6 +8,8 @@ use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::record::Verb;
+
 /// Storage type of a weight and, except for integers, of the input.
 #[derive(
     ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -32,6 +34,16 @@ impl Element {
             Self::F32 | Self::Int8 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Whether there are problems of `verb` in this type.
+    pub fn is_timed(self, verb: Verb) -> bool {
+        match self {
+            Self::F32 => true,
+            // Training in half precision needs a second copy of the weights in f32, which neither side has.
+            Self::F16 | Self::Bf16 => verb != Verb::Step,
+            Self::Int8 => verb == Verb::Forward,
         }
     }
 
@@ -66,12 +78,7 @@ impl Element {
 
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.pad(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        })
+        f.pad(self.to_possible_value().expect("no type is hidden").get_name())
     }
 }
 

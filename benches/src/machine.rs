@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use burn::tensor::Device;
 use burn_blast_models::BackendKind;
@@ -47,7 +46,7 @@ pub fn describe(
         threads: rayon::current_num_threads(),
         commit: commit().unwrap_or_default(),
         features: features.map(|(name, ..)| (*name).to_owned()).collect(),
-        date: date(SystemTime::now()),
+        date: output("date", &["-u", "+%F"]).unwrap_or_default(),
         command: command(),
         clock,
     }
@@ -176,33 +175,9 @@ fn output(program: &str, words: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The day in UTC as `YYYY-MM-DD`.
-fn date(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    // Howard Hinnant's `civil_from_days`: years start in March, so that the leap day comes last.
-    let days = seconds / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn days_are_counted_with_leap_years() {
-        let day = |days: u64| date(UNIX_EPOCH + Duration::from_secs(days * 86_400 + 86_399));
-        assert_eq!(day(0), "1970-01-01");
-        assert_eq!(day(11_016), "2000-02-29");
-        assert_eq!(day(20_453), "2025-12-31");
-        assert_eq!(day(20_454), "2026-01-01");
-    }
 
     #[test]
     fn the_driver_of_the_named_device_is_found() {

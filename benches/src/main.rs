@@ -48,7 +48,7 @@ fn main() -> Result<()> {
 fn list(select: &Select) -> Result<()> {
     let problems = catalogue::problems(select.catalogue(), &select.filter)?;
     for problem in &problems {
-        println!("{}", catalogue::describe(problem));
+        println!("{}", format::id(problem));
     }
     eprintln!("{} problems", problems.len());
     Ok(())

@@ -47,7 +47,7 @@ pub struct Machine {
     pub commit: String,
     /// Cargo features of the benchmark that change what is compared, as `x86-v4`.
     pub features: Vec<String>,
-    /// Day of the run, `YYYY-MM-DD`, UTC.
+    /// Day of the run, `YYYY-MM-DD`, UTC; empty if unknown.
     pub date: String,
     /// The command line.
     pub command: String,

@@ -9,14 +9,13 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use burn_blast::tuning::ProductPath;
 
-use crate::catalogue::{Catalogue, describe, problems};
+use crate::catalogue::{Catalogue, problems};
 use crate::cli::RunArgs;
-use crate::cold::CacheFlush;
 use crate::file::ResultFile;
 use crate::record::{Limit, Line, Machine, Measured, Peak, Problem, Quartiles};
 use crate::setup::{Case, bytes, case};
 use crate::timing::{TimeBudget, Timer, interleave};
-use crate::{format, machine, peak, table};
+use crate::{cold, format, machine, peak, table};
 
 /// Seconds of rounds per problem.
 const FULL_BUDGET: f64 = 2.0;
@@ -73,7 +72,7 @@ pub struct Bench {
     device: Device,
     host: bool,
     timer: Timer,
-    flush: OnceCell<CacheFlush>,
+    flush: OnceCell<Box<dyn Fn() -> Result<()>>>,
     start: Instant,
     limit: Option<f64>,
     budget: f64,
@@ -144,7 +143,7 @@ impl Bench {
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for (at, problem) in problems.iter().enumerate() {
-            let name = describe(problem);
+            let name = format::id(problem);
             let left = problems.len() - at;
             let one = match self.skip_reason(problem) {
                 Some(reason) => Ok(Err(reason)),
@@ -172,7 +171,7 @@ impl Bench {
         let error = check()?;
         let (auto, path) = auto.unzip();
         let mut calls: Vec<_> = [sparse, dense].into_iter().chain(auto).collect();
-        let flush = || self.flush.get_or_init(|| CacheFlush::new(self.host, &self.device)).run();
+        let flush = || self.flush.get_or_init(|| cold::flush(self.host, &self.device))();
         let before = problem.cold.then_some(&flush as &dyn Fn() -> Result<()>);
         let seconds = interleave(&self.timer, &mut calls, before, self.time_budget(left))?;
         let (sparse, dense) = (&seconds[0], &seconds[1]);

@@ -5,9 +5,9 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use clap::{Parser, ValueEnum};
 
-use crate::catalogue::describe;
 use crate::cli::{Cli, Command, RunArgs};
 use crate::element::Element;
+use crate::format::id;
 use crate::record::{Clock, Measured, Problem, Verb};
 use crate::run::Bench;
 use crate::setup::{Input, Weight, case};
@@ -48,11 +48,7 @@ fn every_verb_is_right_and_timed_in_every_type() {
     let problems: Vec<Problem> = Verb::value_variants()
         .iter()
         .flat_map(|&verb| Element::value_variants().iter().map(move |&dtype| problem(verb, dtype)))
-        .filter(|problem| match problem.dtype {
-            Element::F32 => true,
-            Element::Int8 => problem.verb == Verb::Forward,
-            Element::F16 | Element::Bf16 => problem.verb != Verb::Step,
-        })
+        .filter(|problem| problem.dtype.is_timed(problem.verb))
         .collect();
     let mut results = Vec::new();
     let mut timed = |result: &Measured| {
@@ -64,7 +60,7 @@ fn every_verb_is_right_and_timed_in_every_type() {
     assert!(outcome.skipped.is_empty());
     assert_eq!(outcome.results.len(), problems.len());
     for result in outcome.results {
-        let name = describe(&result.problem);
+        let name = id(&result.problem);
         assert_eq!(result.rounds, 2, "{name}");
         assert!(result.sparse.median > 0.0 && result.speedup.median > 0.0, "{name}");
         assert!((0.0..=1.0).contains(&result.error), "{name}");
@@ -84,7 +80,7 @@ fn weights_of_no_blocks_and_of_all_blocks_are_right() {
         for sparsity in [0.0, 1.0] {
             let problem = Problem { sparsity, ..problem(verb, Element::F32) };
             let case = case(&problem, &Device::flex()).unwrap();
-            assert!((case.check)().unwrap() <= 1.0, "{}", describe(&problem));
+            assert!((case.check)().unwrap() <= 1.0, "{}", id(&problem));
         }
     }
 }
@@ -144,7 +140,7 @@ fn an_error_names_the_problem() {
     let error = bench(&[], 1e9)
         .all(&[Problem { block: 7, ..problem(Verb::Forward, Element::F32) }], &mut |_| Ok(()));
     let error = format!("{:#}", error.err().expect("7 is not a block size"));
-    assert!(error.contains("tiny fwd m=5 56x40 b=7"), "{error}");
+    assert!(error.contains("tiny, 56 × 40, forward, M 5, block 7"), "{error}");
 }
 
 #[test]

@@ -15,8 +15,6 @@ type Module = Vec<String>;
 struct Source {
     /// Names in scope by `use`, with the path each stands for.
     aliases: BTreeMap<String, Vec<String>>,
-    /// Modules imported whole with `*`.
-    globs: Vec<Vec<String>>,
     paths: BTreeSet<Vec<String>>,
 }
 
@@ -105,11 +103,8 @@ impl Tree {
     fn arrows(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut arrows = BTreeMap::new();
         for (module, source) in &self.files {
-            let mentioned = source.paths.iter().filter_map(|path| self.resolve(module, path, 0));
-            let globbed = source.globs.iter().filter_map(|path| self.resolve(module, path, 0));
-            let targets: BTreeSet<Module> =
-                mentioned.chain(globbed).filter(|target| target != module).collect();
-            arrows.insert(module.clone(), targets);
+            let targets = source.paths.iter().filter_map(|path| self.resolve(module, path, 0));
+            arrows.insert(module.clone(), targets.filter(|target| target != module).collect());
         }
         arrows
     }
@@ -161,7 +156,9 @@ impl Source {
                 path.push(rename.ident.to_string());
                 self.add(rename.rename.to_string(), path, public);
             }
-            UseTree::Glob(_) => self.globs.push(path),
+            UseTree::Glob(_) => {
+                self.paths.insert(path);
+            }
         }
     }
 

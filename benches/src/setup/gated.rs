@@ -1,9 +1,8 @@
 //! The gated MLP of Llama-style models.
 
 use anyhow::Result;
-use burn::nn::Linear;
+use burn::tensor::Device;
 use burn::tensor::activation::silu;
-use burn::tensor::{Device, Tensor};
 use burn_blast::module::{BlockSparseGatedMlp, BlockSparseLinear};
 use burn_blast::tuning::cost::Cost;
 use burn_blast::tuning::{ProductPath, Strategy};
@@ -31,7 +30,6 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let input = Input::new([problem.rows, problem.d_input], 4, problem);
     let x = input.tensor(device);
     let [gate, up, down] = weights.each_ref().map(|weight| weight.linear(device));
-    let dense = Dense { gate, up, down };
     let layers = weights.each_ref().map(|weight| weight.layer(device));
     let sparse = mlp(layers.clone(), Strategy::Sparse);
     let auto = mlp(layers, Strategy::Auto);
@@ -42,7 +40,10 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
     let (rounding, rows, checked) = (problem.dtype.rounding(), problem.rows, sparse.clone());
     Ok(Case {
         sparse: call(&x, move |x| sparse.forward(x)),
-        dense: call(&x, move |x| dense.forward(x)),
+        dense: call(&x, move |x| {
+            let gate = silu(gate.forward(x.clone()));
+            down.forward(gate * up.forward(x))
+        }),
         auto: Some((call(&x, move |x| auto.forward(x)), path)),
         work: work(&weights, rows),
         check: Box::new(move || {
@@ -59,20 +60,6 @@ pub fn case(problem: &Problem, device: &Device) -> Result<Case> {
 fn mlp(layers: [BlockSparseLinear; 3], strategy: Strategy) -> BlockSparseGatedMlp {
     let [gate, up, down] = layers.map(|layer| layer.with_strategy(strategy));
     BlockSparseGatedMlp::new(gate, up, down)
-}
-
-/// The dense block.
-struct Dense {
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-impl Dense {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = silu(self.gate.forward(x.clone()));
-        self.down.forward(gate * self.up.forward(x))
-    }
 }
 
 fn work(weights: &[Weight; 3], rows: usize) -> Cost {
