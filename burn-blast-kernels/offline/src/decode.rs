@@ -6,8 +6,8 @@ use std::fmt::Write;
 use burn_blast_kernels::cube::catalogue::{Definition, FewRows};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
-use crate::ladder::resident;
-use crate::{Arch, BF16, OfflineError, Toolkit, generate};
+use crate::ladder::{registers, resident, row_head};
+use crate::{BF16, OfflineError, Toolkit};
 
 /// Bandwidth of the memory of an H100 that streaming reads reach, in TB/s: 90 % of 3.35. Guess; to be measured.
 const MEMORY_TBPS: f64 = 3.0;
@@ -32,27 +32,13 @@ pub fn on_the_page(variant: &FewRows) -> bool {
 /// If a kernel does not compile.
 pub fn kernels(toolkit: &Toolkit) -> Result<String, OfflineError> {
     let variants: Vec<FewRows> = FewRows::all().into_iter().filter(on_the_page).collect();
-    let mut registers = Vec::new();
-    for arch in Arch::ALL {
-        let sources: Result<Vec<_>, OfflineError> = variants
-            .iter()
-            .map(|one| Ok((one.name(), generate(one, arch, BF16, cubecl::ir::AddressType::U32)?)))
-            .collect();
-        registers.push(toolkit.compile(arch, &sources?)?);
-    }
+    let registers = registers(toolkit, &variants)?;
     let mut text = String::from(
         "| kernel | units | registers sm_80, sm_90a | blocks per multiprocessor | KiB of values in flight there |\n\
          |---|---|---|---|---|\n",
     );
-    for ((variant, ampere), hopper) in variants.iter().zip(&registers[0]).zip(&registers[1]) {
-        text.push_str(&row(variant, [ampere.registers, hopper.registers]));
-    }
+    variants.iter().zip(registers).for_each(|(variant, cost)| text.push_str(&row(variant, cost)));
     Ok(text)
-}
-
-/// How the row of a variant begins.
-pub fn row_head(variant: &FewRows) -> String {
-    format!("| {} | {} |", variant.name(), variant.units())
 }
 
 fn row(variant: &FewRows, [ampere, hopper]: [usize; 2]) -> String {

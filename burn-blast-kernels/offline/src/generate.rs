@@ -137,9 +137,24 @@ fn target(arch: Arch, dtype: ElemType, address: AddressType) -> Target {
     Target { properties: Arc::new(properties(arch)), layouts: Arc::new(layouts()), address, dtype }
 }
 
-fn properties(arch: Arch) -> DeviceProperties {
-    let cuda = CudaArchitecture { version: arch.version(), tensor_cores: true };
-    let hardware = HardwareProperties {
+/// A device with these limits, whose memory is aligned to `alignment` bytes, before its matrix instructions are listed.
+pub(crate) fn device(
+    fingerprint: &str,
+    alignment: u64,
+    hardware: HardwareProperties,
+) -> DeviceProperties {
+    let memory = MemoryDeviceProperties::new(1 << 34, alignment);
+    let (name, fingerprint) = (format!("offline {fingerprint}"), fingerprint.into());
+    let identity = DeviceIdentity { name, fingerprint, physical: None };
+    let mut properties =
+        DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::Device, identity);
+    register_supported_types(&mut properties);
+    properties
+}
+
+/// Limits of a device.
+pub(crate) fn hardware(arch: Arch) -> HardwareProperties {
+    HardwareProperties {
         load_width: 128,
         vector_register_count: None,
         plane_size_min: 32,
@@ -156,16 +171,13 @@ fn properties(arch: Arch) -> DeviceProperties {
         last_level_cache_size: None,
         max_vector_size: VectorSize::MAX,
         cube_mma_reserved_shared_memory: 0,
-    };
-    let memory = MemoryDeviceProperties::new(1 << 34, 512);
-    let identity = DeviceIdentity {
-        name: format!("offline {arch}"),
-        fingerprint: format!("ptx_sm{}", arch.version()),
-        physical: None,
-    };
-    let mut properties =
-        DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::Device, identity);
-    register_supported_types(&mut properties);
+    }
+}
+
+fn properties(arch: Arch) -> DeviceProperties {
+    let cuda = CudaArchitecture { version: arch.version(), tensor_cores: true };
+    let hardware = hardware(arch);
+    let mut properties = device(&format!("ptx_sm{}", arch.version()), 512, hardware);
     register_wmma_features(
         CudaCmmaCompiler::Cpp.supported_cmma_combinations(&cuda),
         &mut properties,

@@ -1,7 +1,8 @@
 //! The table of `docs/src/kernel-ladder.md`: what each kernel costs, and what bounds it on paper.
 
 use burn_blast_kernels::Activation;
-use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
+use burn_blast_kernels::cube::catalogue::{Definition, Parts, Variant, Verb};
+use cubecl::ir::AddressType;
 
 use crate::{Arch, BF16, OfflineError, Toolkit, cooperative, generate};
 
@@ -45,29 +46,31 @@ pub fn on_the_page() -> Vec<Variant> {
 /// If a kernel does not compile.
 pub fn table(toolkit: &Toolkit) -> Result<String, OfflineError> {
     let variants = on_the_page();
-    let mut registers = Vec::new();
-    for arch in Arch::ALL {
-        let kernels: Result<Vec<_>, OfflineError> = variants
-            .iter()
-            .map(|variant| {
-                let source = generate(variant, arch, BF16, cubecl::ir::AddressType::U32)?;
-                Ok((variant.name(), source))
-            })
-            .collect();
-        registers.push(toolkit.compile(arch, &kernels?)?);
-    }
+    let registers = registers(toolkit, &variants)?;
     let mut text = String::from(
         "| kernel | units | registers sm_80, sm_90a | shared KiB | blocks per multiprocessor | B per output and step \
          | FLOP per B | paper bound, TFLOP/s |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for ((variant, ampere), hopper) in variants.iter().zip(&registers[0]).zip(&registers[1]) {
-        text.push_str(&row(variant, [ampere.registers, hopper.registers]));
-    }
+    variants.iter().zip(registers).for_each(|(variant, cost)| text.push_str(&row(variant, cost)));
     Ok(text)
 }
 
+/// Registers of each variant in bf16, on Ampere and on Hopper.
+pub(crate) fn registers<V: Definition>(
+    toolkit: &Toolkit,
+    variants: &[V],
+) -> Result<Vec<[usize; 2]>, OfflineError> {
+    let compile = |arch: Arch| {
+        let source = |one: &V| Ok((one.name(), generate(one, arch, BF16, AddressType::U32)?));
+        let sources: Result<Vec<_>, OfflineError> = variants.iter().map(source).collect();
+        toolkit.compile(arch, &sources?)
+    };
+    let (ampere, hopper) = (compile(Arch::Sm80)?, compile(Arch::Sm90)?);
+    Ok(ampere.iter().zip(&hopper).map(|(a, b)| [a.registers, b.registers]).collect())
+}
+
 /// How the row of a variant begins.
-fn row_head(variant: &Variant) -> String {
+pub fn row_head(variant: &impl Definition) -> String {
     format!("| {} | {} |", variant.name(), variant.units())
 }
 

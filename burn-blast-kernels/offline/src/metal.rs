@@ -7,17 +7,14 @@ use std::sync::Arc;
 
 use burn_blast_kernels::cube::catalogue::{Definition, Target, Variant};
 use cubecl::Compiler;
-use cubecl::ir::{
-    AddressType, DeviceIdentity, DeviceProperties, HardwareProperties, MemoryDeviceProperties,
-    TargetProperties,
-};
-use cubecl::profile::TimingMethod;
+use cubecl::ir::{AddressType, DeviceProperties, HardwareProperties, TargetProperties};
 use cubecl_cpp::metal::arch::MetalArchitecture;
 use cubecl_cpp::metal::supported_cmma_combinations_metal;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, register_wmma_features};
-use cubecl_cpp::{register_supported_types, target};
+use cubecl_cpp::target;
 
-use crate::{F16, OfflineError};
+use crate::generate::{device, hardware};
+use crate::{Arch, F16, OfflineError};
 
 /// Every variant on cooperative matrices that an Apple GPU may get, and its source for f16.
 ///
@@ -44,32 +41,17 @@ pub fn metal() -> Result<Vec<(Variant, String)>, OfflineError> {
 
 fn properties() -> DeviceProperties {
     let hardware = HardwareProperties {
-        load_width: 128,
-        vector_register_count: None,
-        plane_size_min: 32,
-        plane_size_max: 32,
         max_bindings: 30,
         max_shared_memory_size: 32 * 1024,
         max_cube_count: (u32::MAX, u32::MAX, u32::MAX),
-        max_units_per_cube: 1024,
         max_cube_dim: (1024, 1024, 1024),
         num_streaming_multiprocessors: None,
         num_tensor_cores: None,
         min_tensor_cores_dim: None,
-        num_cpu_cores: None,
-        last_level_cache_size: None,
         max_vector_size: 4,
-        cube_mma_reserved_shared_memory: 0,
+        ..hardware(Arch::Sm80)
     };
-    let memory = MemoryDeviceProperties::new(1 << 34, 256);
-    let identity = DeviceIdentity {
-        name: "offline Metal".into(),
-        fingerprint: "msl_offline".into(),
-        physical: None,
-    };
-    let mut properties =
-        DeviceProperties::new(Default::default(), memory, hardware, TimingMethod::Device, identity);
-    register_supported_types(&mut properties);
+    let mut properties = device("msl", 256, hardware);
     let combinations = supported_cmma_combinations_metal(&MetalArchitecture::Metal3);
     register_wmma_features(combinations, &mut properties);
     properties

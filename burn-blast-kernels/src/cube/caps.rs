@@ -27,8 +27,8 @@ pub(super) struct Caps {
     pub cmma: Option<MatrixKind>,
     /// Asynchronous copies to shared memory.
     pub copy_async: bool,
-    /// Units of a plane; zero if that varies, which equals no size that a kernel checks for.
-    pub plane: usize,
+    /// Units of a plane, unless that varies.
+    pub plane: Option<usize>,
     /// Most units of a cube.
     pub max_units: usize,
     /// Most shared memory of a cube, in bytes.
@@ -37,8 +37,8 @@ pub(super) struct Caps {
     pub vector: usize,
     /// Most buffers of a kernel, not counting the one that CubeCL adds.
     pub bindings: usize,
-    /// Number of multiprocessors; 1 where the device does not report it.
-    pub compute_units: usize,
+    /// Number of multiprocessors, where the device reports it.
+    pub compute_units: Option<usize>,
     /// Most cubes of a launch.
     pub cubes: u64,
     /// Most elements of a tensor.
@@ -66,7 +66,7 @@ impl MatrixKind {
 
 impl Caps {
     /// The capabilities of a device with these properties. f32 has cooperative matrices only with `tf32`.
-    pub(super) fn of(properties: &DeviceProperties, dtype: ElemType, tf32: bool) -> Self {
+    pub(super) fn new(properties: &DeviceProperties, dtype: ElemType, tf32: bool) -> Self {
         let (features, hardware) = (&properties.features, &properties.hardware);
         let fixed = hardware.plane_size_min == hardware.plane_size_max;
         let (x, y, z) = hardware.max_cube_count;
@@ -77,12 +77,15 @@ impl Caps {
             ldmatrix: features.matmul.ldmatrix.contains(&dtype),
             cmma: matrix_kind(&features.matmul.cmma, dtype, tf32),
             copy_async: features.copy_async,
-            plane: if fixed { hardware.plane_size_min as usize } else { 0 },
+            plane: fixed.then_some(hardware.plane_size_min as usize),
             max_units: hardware.max_units_per_cube as usize,
             shared_bytes: hardware.max_shared_memory_size,
             vector: hardware.max_vector_size,
             bindings: hardware.max_bindings as usize,
-            compute_units: hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
+            compute_units: hardware
+                .num_streaming_multiprocessors
+                .filter(|&count| count > 1)
+                .map(|count| count as usize),
             // CubeCL 0.11 spreads a count of 32 bits over the three dimensions.
             cubes: [x, y, z]
                 .into_iter()
@@ -154,12 +157,12 @@ pub(super) mod tests {
         ldmatrix: true,
         cmma: Some(F16_BY_16),
         copy_async: true,
-        plane: 32,
+        plane: Some(32),
         max_units: 1024,
         shared_bytes: 166_912,
         vector: 1024,
         bindings: 1024,
-        compute_units: 108,
+        compute_units: Some(108),
         cubes: u32::MAX as u64,
         elements: u64::MAX,
     };
@@ -177,18 +180,18 @@ pub(super) mod tests {
         shared_bytes: 32_768,
         vector: 4,
         bindings: 30,
-        compute_units: 1,
+        compute_units: None,
         ..AMPERE
     };
 
     /// A Vulkan driver with 16 x 16 x 16 and planes of 64 units.
-    pub(crate) const VULKAN: Caps = Caps { cmma: Some(F16_BY_16), plane: 64, ..APPLE };
+    pub(crate) const VULKAN: Caps = Caps { cmma: Some(F16_BY_16), plane: Some(64), ..APPLE };
 
     /// The defaults of WebGPU for f32. It promises eight buffers, of which CubeCL takes one.
     pub(crate) const WEBGPU: Caps = Caps {
         dtype: F32,
         cmma: None,
-        plane: 0,
+        plane: None,
         max_units: 256,
         shared_bytes: 16_384,
         bindings: 7,

@@ -6,12 +6,12 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::caps::Caps;
-use super::index::PatternIndex;
+use super::index::{OnDevice, PatternIndex};
 use crate::BlockPattern;
 
 /// Where a kernel runs, on which pattern, with which storage type.
 ///
-/// Tensor arguments of the kernels are contiguous row-major buffers of this type on this device.
+/// Made and checked in `limits.rs`. Tensor arguments of the kernels are contiguous row-major buffers of this type on this device.
 pub struct Context<'a> {
     pub(super) client: &'a Client,
     pub(super) pattern: &'a BlockPattern,
@@ -20,7 +20,7 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    pub(super) fn index(&self) -> Arc<PatternIndex> {
+    pub(super) fn index(&self) -> Arc<OnDevice<(), PatternIndex>> {
         PatternIndex::of(self.pattern, self.client)
     }
 

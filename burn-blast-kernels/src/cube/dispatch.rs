@@ -8,16 +8,18 @@
 use cubecl::ir::AddressType;
 use cubecl::prelude::BufferArg;
 
-pub(super) use self::class::device_class;
-use self::class::{Class, class};
-pub(super) use self::plan::{Kernel, Shape};
-pub use self::plan::{KernelClass, Left, Op, Plan, Split};
-use super::caps::{Caps, MatrixKind};
+pub use self::class::device_class;
+use self::class::{ManyRows, many_rows};
+pub(super) use self::plan::{Kernel, Problem};
+pub use self::plan::{KernelClass, Op, Plan, Split, Unfused};
+use super::caps::Caps;
 use super::context::{Context, row_vector};
-use super::gemv::base::{self as few, Format};
+use super::gemv::base::{self as gemv_base, Format};
 use super::split_k::{SplitK, lengths, longest, output_ptr, row_parts};
+use super::tile::cmma::CmmaTile;
+use super::tile::mma::MmaTile;
 use super::tile::unit;
-use super::{gated, gather, gemv, norm, sddmm, spmm, tile};
+use super::{gated, gather, gemv, norm, sddmm, spmm};
 use crate::BlockPattern;
 
 mod class;
@@ -40,52 +42,50 @@ pub(super) enum Args<'a> {
 }
 
 /// The plan that is taken without tuning.
-pub(super) fn plan(op: Op, caps: &Caps, shape: &Shape) -> Plan {
-    candidates(op, caps, shape)[0]
+pub(super) fn plan(op: Op, caps: &Caps, problem: &Problem) -> Plan {
+    candidates(op, caps, problem)[0]
 }
 
 /// The plans for an operation, best first by what is known without measuring, all of one class. Never empty.
-pub(super) fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
-    let address = shape.address(shape.pattern.value_count());
-    let done = |kernel| Plan { kernel, address, left: Left::Nothing, dequantize: false };
+pub(super) fn candidates(op: Op, caps: &Caps, problem: &Problem) -> Vec<Plan> {
+    let address = problem.address(problem.pattern.value_count());
+    let (unfused, dequantize) = (Unfused::Nothing, false);
+    let done = |kernel| Plan { kernel, address, unfused, dequantize };
+    let many = |transposed, unfused| {
+        let kernels = products(caps, problem, transposed, address).into_iter();
+        kernels.map(|kernel| Plan { unfused, ..done(kernel) }).collect()
+    };
     match op {
         Op::Spmm { bias, activation, residual } => {
-            if !residual && let Some(kernel) = gemv_spmm(caps, shape, address) {
-                let left = if activation { Left::Activation } else { Left::Nothing };
-                return vec![Plan { left, ..done(kernel) }];
+            if !residual && let Some(kernel) = gemv_spmm(caps, problem, address) {
+                let unfused = if activation { Unfused::Activation } else { unfused };
+                return vec![Plan { unfused, ..done(kernel) }];
             }
-            let left = left(caps, residual && bias);
-            let kernels = products(caps, shape, false, address);
-            kernels.into_iter().map(|kernel| Plan { left, ..done(kernel) }).collect()
+            many(false, unfused_residual(caps, residual && bias))
         }
-        Op::SpmmT { residual } => {
-            let left = left(caps, residual);
-            let kernels = products(caps, shape, true, address);
-            kernels.into_iter().map(|kernel| Plan { left, ..done(kernel) }).collect()
-        }
-        Op::SpmmInt8 => match gemv_int8(caps, shape) {
+        Op::SpmmT { residual } => many(true, unfused_residual(caps, residual)),
+        Op::SpmmInt8 => match gemv_int8(caps, problem) {
             Some(kernel) => vec![done(kernel)],
             None => {
-                let plans = candidates(Op::PRODUCT, caps, shape).into_iter();
+                let plans = candidates(Op::PRODUCT, caps, problem).into_iter();
                 plans.map(|plan| Plan { dequantize: true, ..plan }).collect()
             }
         },
-        Op::Sddmm => vec![done(sampled(caps, shape, address))],
+        Op::Sddmm => vec![done(sampled(caps, problem, address))],
         Op::Gated { up, backward } => {
-            let address = shape.address(shape.pattern.value_count().max(up.value_count()));
-            let kernels = gated_pair(caps, shape, up, backward, address);
+            let address = problem.address(problem.pattern.value_count().max(up.value_count()));
+            let kernels = gated_pair(caps, problem, up, backward, address);
             kernels.into_iter().map(|kernel| Plan { address, ..done(kernel) }).collect()
         }
         Op::GradBlockNorms => {
-            let tile = sddmm::unit::base::select(shape.block(), caps.max_units);
+            let tile = sddmm::unit::base::select(problem.block(), caps.max_units);
             vec![done(Kernel::GradBlockNorms(tile))]
         }
         Op::BlockNorms => {
-            vec![done(Kernel::BlockNorms(norm::base::select(shape.block(), caps.max_units)))]
+            vec![done(Kernel::BlockNorms(norm::select(problem.block(), caps.max_units)))]
         }
-        // If rows of the weight are read four elements at a time, each unit moves four.
-        Op::Pack => vec![done(Kernel::Pack { four: row_vector(shape.matrix().cols()) == 4 })],
-        Op::Unpack => vec![done(Kernel::Unpack { four: row_vector(shape.matrix().cols()) == 4 })],
+        Op::Pack => vec![done(Kernel::Pack { width: row_vector(problem.matrix().cols()) })],
+        Op::Unpack => vec![done(Kernel::Unpack { width: row_vector(problem.matrix().cols()) })],
     }
 }
 
@@ -93,44 +93,44 @@ pub(super) fn candidates(op: Op, caps: &Caps, shape: &Shape) -> Vec<Plan> {
 pub(super) fn launch(ctx: &Context, plan: Plan, args: Args) {
     let address = plan.address;
     match (plan.kernel, args) {
-        (Kernel::Gemv { plan, split }, args) => {
-            gemv::launch(ctx, plan, split, gemv_tensors(ctx, args));
+        (Kernel::Gemv { blueprint, split }, args) => {
+            gemv::launch(ctx, blueprint, split, gemv_tensors(ctx, args));
         }
         (Kernel::SpmmUnit(tile), Args::Product(args)) => {
-            spmm::unit::launch(ctx, tile, address, args);
+            spmm::launch::unit(ctx, tile, address, args);
         }
-        (Kernel::SpmmMma { plan, split }, Args::Product(args)) => {
-            spmm::mma::launch(ctx, plan, split, address, args);
+        (Kernel::SpmmMma { blueprint, split }, Args::Product(args)) => {
+            spmm::launch::mma(ctx, blueprint, split, address, args);
         }
-        (Kernel::SpmmCmma(plan), Args::Product(args)) => {
-            spmm::cmma::launch(ctx, plan, address, args);
+        (Kernel::SpmmCmma(blueprint), Args::Product(args)) => {
+            spmm::launch::cmma(ctx, blueprint, address, args);
         }
         (Kernel::SddmmUnit(tile), Args::Sampled(args)) => {
-            sddmm::unit::launch(ctx, tile, address, args);
+            sddmm::launch::unit(ctx, tile, address, args);
         }
-        (Kernel::SddmmMma { plan, parts }, Args::Sampled(args)) => {
-            sddmm::mma::launch(ctx, plan, parts, args);
+        (Kernel::SddmmMma { blueprint, parts }, Args::Sampled(args)) => {
+            sddmm::launch::mma(ctx, blueprint, parts, args);
         }
-        (Kernel::SddmmCmma(plan), Args::Sampled(args)) => {
-            sddmm::cmma::launch(ctx, plan, address, args);
+        (Kernel::SddmmCmma(blueprint), Args::Sampled(args)) => {
+            sddmm::launch::cmma(ctx, blueprint, address, args);
         }
         (Kernel::GatedUnit(tile), Args::Gated(args)) => {
-            gated::unit::launch(ctx, tile, address, args);
+            gated::launch::unit(ctx, tile, address, args);
         }
-        (Kernel::GatedMma(plan), Args::Gated(args)) => {
-            gated::mma::launch(ctx, plan, address, args);
+        (Kernel::GatedMma(blueprint), Args::Gated(args)) => {
+            gated::launch::mma(ctx, blueprint, address, args);
         }
         (Kernel::GradBlockNorms(tile), Args::Sampled(args)) => {
-            sddmm::unit::launch_norms(ctx, tile, args);
+            sddmm::launch::norms(ctx, tile, args);
         }
-        (Kernel::BlockNorms(plan), Args::Norms { values, norms }) => {
-            norm::launch(ctx, plan, values, norms);
+        (Kernel::BlockNorms(blueprint), Args::Norms { values, norms }) => {
+            norm::launch(ctx, blueprint, values, norms);
         }
-        (Kernel::Pack { four }, Args::Layout { from, to }) => {
-            gather::launch_pack(ctx, four, from, to);
+        (Kernel::Pack { width }, Args::Layout { from, to }) => {
+            gather::launch_pack(ctx, width, from, to);
         }
-        (Kernel::Unpack { four }, Args::Layout { from, to }) => {
-            gather::launch_unpack(ctx, four, from, to);
+        (Kernel::Unpack { width }, Args::Layout { from, to }) => {
+            gather::launch_unpack(ctx, width, from, to);
         }
         (kernel, _) => unreachable!("{kernel:?} was planned for another operation"),
     }
@@ -167,76 +167,71 @@ fn gemv_tensors<'a>(ctx: &Context<'a>, args: Args<'a>) -> gemv::Tensors<'a> {
     }
 }
 
-/// `Left::Residual` if a kernel needs one buffer more than [`BINDINGS`] and the device does not bind it, otherwise
-/// `Left::Nothing`.
-fn left(caps: &Caps, one_more: bool) -> Left {
-    if one_more && caps.bindings <= BINDINGS { Left::Residual } else { Left::Nothing }
+/// `Unfused::Residual` if a kernel needs one buffer more than [`BINDINGS`] and the device does not bind it, otherwise
+/// `Unfused::Nothing`.
+fn unfused_residual(caps: &Caps, one_more: bool) -> Unfused {
+    if one_more && caps.bindings <= BINDINGS { Unfused::Residual } else { Unfused::Nothing }
 }
 
 /// The kernel for few rows of a forward product, if it is the best.
-fn gemv_spmm(caps: &Caps, shape: &Shape, address: AddressType) -> Option<Kernel> {
-    let class = class(caps, shape.block(), shape.matrix(), address);
+fn gemv_spmm(caps: &Caps, problem: &Problem, address: AddressType) -> Option<Kernel> {
+    let class = many_rows(caps, problem.block(), problem.matrix(), address);
     // A unit has half the arithmetic per byte of f32, and keeps up with memory to 16 rows.
-    let cores = class != Class::Unit && caps.dtype.size() == 2;
-    gemv(
-        caps,
-        shape,
-        &[shape.pattern],
-        Format::Float,
-        few::buffers(Format::Float, false, true),
-        cores,
-    )
+    let cores = class != ManyRows::Unit && caps.dtype.size() == 2;
+    let buffers = gemv_base::buffers(Format::Float, false, true);
+    gemv_kernel(caps, problem, &[problem.pattern], Format::Float, buffers, cores)
 }
 
 /// The kernel for few rows of integers, if it takes them.
-fn gemv_int8(caps: &Caps, shape: &Shape) -> Option<Kernel> {
-    let buffers = few::buffers(Format::Int8, false, false);
-    gemv(caps, shape, &[shape.pattern], Format::Int8, buffers, false)
+fn gemv_int8(caps: &Caps, problem: &Problem) -> Option<Kernel> {
+    let buffers = gemv_base::buffers(Format::Int8, false, false);
+    gemv_kernel(caps, problem, &[problem.pattern], Format::Int8, buffers, false)
 }
 
 /// The kernel for few rows of these weights, if it is the best. `cores`: whether tensor cores would run the
 /// product instead.
-fn gemv(
+fn gemv_kernel(
     caps: &Caps,
-    shape: &Shape,
+    problem: &Problem,
     patterns: &[&BlockPattern],
     format: Format,
     buffers: usize,
     cores: bool,
 ) -> Option<Kernel> {
-    let most = few::most_rows(caps, shape.pattern.block_cols(), cores);
-    if shape.m > most || !few::fits(caps, buffers) {
+    let most = gemv_base::most_rows(caps, problem.pattern.block_cols(), cores);
+    if problem.m > most || !gemv_base::fits(caps, buffers) {
         return None;
     }
     let bytes = if format == Format::Int8 { 1 } else { caps.dtype.size() };
-    let plan = few::select(shape.block(), shape.m, format, bytes, caps.vector);
+    let blueprint = gemv_base::select(problem.block(), problem.m, format, bytes, caps.vector);
     let blocks = patterns.iter().map(|pattern| pattern.nnz()).sum();
-    let split = SplitK::by_bytes(blocks, shape.block().area() * bytes, caps.compute_units);
+    let split = SplitK::by_bytes(blocks, problem.block().area() * bytes, caps.compute_units);
     let longest = lengths(patterns).into_iter().max().unwrap_or(0);
-    Some(Kernel::Gemv { plan, split: split.if_splits(longest) })
+    Some(Kernel::Gemv { blueprint, split: split.if_splits(longest) })
 }
 
 /// The kernels for many rows of a product: first the tile that is used without tuning, then the other heights, tallest
 /// first.
-fn products(caps: &Caps, shape: &Shape, transposed: bool, address: AddressType) -> Vec<Kernel> {
-    let (block, pattern, m) = (shape.block(), shape.pattern, shape.m);
+fn products(caps: &Caps, problem: &Problem, transposed: bool, address: AddressType) -> Vec<Kernel> {
+    let (block, pattern, m) = (problem.block(), problem.pattern, problem.m);
     let columns = if transposed { pattern.block_rows() } else { pattern.block_cols() };
-    match class(caps, block, shape.matrix(), address) {
-        Class::Mma { pipelined } => {
-            let plans =
+    match many_rows(caps, block, problem.matrix(), address) {
+        ManyRows::Mma { pipelined } => {
+            let blueprints =
                 spmm::mma::base::candidates(caps, block, transposed, [m, columns], pipelined);
-            let split = |rows| split_columns(caps, shape, transposed, rows);
-            let kernel = |plan: spmm::mma::base::Blueprint| Kernel::SpmmMma {
-                split: split(plan.tile.rows),
-                plan,
+            let split = |rows| split_columns(caps, problem, transposed, rows);
+            let kernel = |blueprint: spmm::mma::base::Blueprint| Kernel::SpmmMma {
+                split: split(blueprint.tile.rows),
+                blueprint,
             };
-            plans.into_iter().map(kernel).collect()
+            blueprints.into_iter().map(kernel).collect()
         }
-        Class::Cmma(matrix) => {
-            let plans = spmm::cmma::base::candidates(caps, matrix, block, transposed, [m, columns]);
-            plans.into_iter().map(Kernel::SpmmCmma).collect()
+        ManyRows::Cmma(matrix) => {
+            let work = [m, columns];
+            let blueprints = spmm::cmma::base::candidates(caps, matrix, block, transposed, work);
+            blueprints.into_iter().map(Kernel::SpmmCmma).collect()
         }
-        Class::Unit => {
+        ManyRows::Unit => {
             let tile = unit::select(block, transposed, m, caps.max_units);
             let tiles = [Some(tile), unit::shorter(tile)];
             tiles.into_iter().flatten().map(Kernel::SpmmUnit).collect()
@@ -246,31 +241,34 @@ fn products(caps: &Caps, shape: &Shape, transposed: bool, address: AddressType) 
 
 /// How the block columns of the output are split for row tiles of `rows` rows. `None` if the partial sums need 64-bit
 /// indices, which asynchronous copies do not support.
-fn split_columns(caps: &Caps, shape: &Shape, transposed: bool, rows: usize) -> Option<SplitK> {
-    let (pattern, m) = (shape.pattern, shape.m);
+fn split_columns(caps: &Caps, problem: &Problem, transposed: bool, rows: usize) -> Option<SplitK> {
+    let (pattern, m) = (problem.pattern, problem.m);
     let split = SplitK::by_share(pattern.nnz(), m.div_ceil(rows), caps.compute_units)?
         .if_splits(longest(pattern, transposed))?;
-    let sums = split.partials(output_ptr(pattern, transposed)) * m * shape.block().get();
+    let sums = split.partials(output_ptr(pattern, transposed)) * m * problem.block().get();
     (AddressType::from_len(sums) == AddressType::U32).then_some(split)
 }
 
 /// The kernel of a sampled product.
-fn sampled(caps: &Caps, shape: &Shape, address: AddressType) -> Kernel {
-    let block = shape.block();
-    let found = match class(caps, block, shape.matrix(), address) {
-        Class::Mma { pipelined } => {
-            sddmm::mma::base::select(caps, block, pipelined).map(|plan| {
-                let groups = sddmm::groups(shape.pattern.col_ptr(), plan.group());
-                let parts = row_parts(caps.compute_units, shape.m, groups);
+fn sampled(caps: &Caps, problem: &Problem, address: AddressType) -> Kernel {
+    let block = problem.block();
+    let found = match many_rows(caps, block, problem.matrix(), address) {
+        ManyRows::Mma { pipelined } => {
+            sddmm::mma::base::select(caps, block, pipelined).map(|blueprint| {
+                let groups = sddmm::groups(problem.pattern.col_ptr(), blueprint.group());
+                let parts = row_parts(caps.compute_units, problem.m, groups);
                 // Partial sums stay within 32-bit indices, since asynchronous copies support no others.
-                let sums = AddressType::from_len(parts * shape.pattern.value_count());
-                Kernel::SddmmMma { plan, parts: if sums == AddressType::U32 { parts } else { 1 } }
+                let sums = AddressType::from_len(parts * problem.pattern.value_count());
+                Kernel::SddmmMma {
+                    blueprint,
+                    parts: if sums == AddressType::U32 { parts } else { 1 },
+                }
             })
         }
-        Class::Cmma(matrix) => {
+        ManyRows::Cmma(matrix) => {
             sddmm::cmma::base::select(caps, matrix, block).map(Kernel::SddmmCmma)
         }
-        Class::Unit => None,
+        ManyRows::Unit => None,
     };
     found.unwrap_or_else(|| Kernel::SddmmUnit(sddmm::unit::base::select(block, caps.max_units)))
 }
@@ -278,44 +276,60 @@ fn sampled(caps: &Caps, shape: &Shape, address: AddressType) -> Kernel {
 /// The kernels of a gated pair, the best first. Cooperative matrices have none.
 fn gated_pair(
     caps: &Caps,
-    shape: &Shape,
+    problem: &Problem,
     up: &BlockPattern,
     backward: bool,
     address: AddressType,
 ) -> Vec<Kernel> {
-    let (block, gate) = (shape.block(), shape.pattern);
-    let class = class(caps, block, shape.matrix(), address);
-    let cores = matches!(class, Class::Mma { .. });
-    let buffers = few::buffers(Format::Float, true, false);
-    let few = gemv(caps, shape, &[gate, up], Format::Float, buffers, cores);
-    if let Some(kernel) = few.filter(|_| !backward) {
+    let (block, gate) = (problem.block(), problem.pattern);
+    let class = many_rows(caps, block, problem.matrix(), address);
+    let cores = matches!(class, ManyRows::Mma { .. });
+    let buffers = gemv_base::buffers(Format::Float, true, false);
+    if !backward
+        && let Some(kernel) = gemv_kernel(caps, problem, &[gate, up], Format::Float, buffers, cores)
+    {
         return vec![kernel];
     }
-    if let Class::Mma { pipelined } = class {
-        let work = [shape.m, gate.block_cols()];
-        let plans = gated::mma::base::candidates(caps, block, gate == up, work, pipelined);
-        if !plans.is_empty() {
-            return plans.into_iter().map(Kernel::GatedMma).collect();
+    if let ManyRows::Mma { pipelined } = class {
+        let work = [problem.m, gate.block_cols()];
+        let blueprints = gated::mma::base::candidates(caps, block, gate == up, work, pipelined);
+        if !blueprints.is_empty() {
+            return blueprints.into_iter().map(Kernel::GatedMma).collect();
         }
     }
-    vec![Kernel::GatedUnit(unit::select(block, false, shape.m, caps.max_units))]
+    vec![Kernel::GatedUnit(unit::select(block, false, problem.m, caps.max_units))]
 }
 
 impl Kernel {
+    /// The tile, of a kernel on tensor cores.
+    pub(super) fn mma(&self) -> Option<MmaTile> {
+        match *self {
+            Kernel::SpmmMma { blueprint, .. } => Some(blueprint.tile),
+            Kernel::SddmmMma { blueprint, .. } => Some(blueprint.tile),
+            Kernel::GatedMma(blueprint) => Some(blueprint.tile),
+            _ => None,
+        }
+    }
+
+    /// The tile, of a kernel on cooperative matrices.
+    pub(super) fn cmma(&self) -> Option<CmmaTile> {
+        match *self {
+            Kernel::SpmmCmma(blueprint) => Some(blueprint.tile),
+            Kernel::SddmmCmma(blueprint) => Some(blueprint.tile),
+            _ => None,
+        }
+    }
+
     /// The class of the kernel.
     pub(super) fn class(&self) -> KernelClass {
-        let cmma = |matrix: MatrixKind| KernelClass::CooperativeMatrices {
-            side: matrix.side,
-            tf32: matrix.is_tf32(),
-        };
-        let mma = |tile: tile::mma::MmaTile| KernelClass::TensorCores { pipelined: tile.pipelined };
-        match *self {
-            Kernel::Gemv { .. } => KernelClass::Gemv,
-            Kernel::SpmmMma { plan, .. } => mma(plan.tile),
-            Kernel::SddmmMma { plan, .. } => mma(plan.tile),
-            Kernel::GatedMma(plan) => mma(plan.tile),
-            Kernel::SpmmCmma(plan) => cmma(plan.tile.matrix),
-            Kernel::SddmmCmma(plan) => cmma(plan.tile.matrix),
+        if let Some(tile) = self.mma() {
+            return KernelClass::TensorCores { pipelined: tile.pipelined };
+        }
+        match (self, self.cmma()) {
+            (_, Some(CmmaTile { matrix, .. })) => {
+                KernelClass::CooperativeMatrices { side: matrix.side, tf32: matrix.is_tf32() }
+            }
+            (Kernel::Gemv { .. }, _) => KernelClass::Gemv,
             _ => KernelClass::RegisterTiles,
         }
     }
@@ -323,15 +337,14 @@ impl Kernel {
     /// Rows and columns of the output that one cube computes, if it computes a tile of one.
     pub(super) fn tile(&self) -> Option<[usize; 2]> {
         match *self {
-            Kernel::Gemv { plan, .. } => Some([plan.rows, plan.block]),
+            Kernel::Gemv { blueprint, .. } => Some([blueprint.rows, blueprint.block]),
             Kernel::SpmmUnit(tile) | Kernel::GatedUnit(tile) => Some([tile.rows, tile.cols]),
-            Kernel::SpmmMma { plan, .. } => Some([plan.tile.rows, plan.tile.cols]),
-            Kernel::SpmmCmma(plan) => Some([plan.tile.rows, plan.tile.cols]),
             Kernel::SddmmUnit(tile) | Kernel::GradBlockNorms(tile) => Some([tile.side; 2]),
-            Kernel::SddmmMma { plan, .. } => Some([plan.tile.rows, plan.tile.cols]),
-            Kernel::SddmmCmma(plan) => Some([plan.tile.rows, plan.tile.cols]),
-            Kernel::GatedMma(plan) => Some([plan.tile.rows, plan.block]),
-            _ => None,
+            Kernel::GatedMma(blueprint) => Some([blueprint.tile.rows, blueprint.block]),
+            _ => {
+                let mma = self.mma().map(|tile| [tile.rows, tile.cols]);
+                mma.or(self.cmma().map(|tile| [tile.rows, tile.cols]))
+            }
         }
     }
 

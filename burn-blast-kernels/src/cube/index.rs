@@ -1,11 +1,13 @@
 //! The indices of a pattern on a device, uploaded once.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 use crate::BlockPattern;
+use crate::pattern::WeakPattern;
 
 /// One `u32` array on the device.
 #[derive(Clone)]
@@ -27,9 +29,54 @@ impl IndexBuffer {
     }
 }
 
+/// Data of a pattern on a device, or of a pattern together with another.
+pub(super) struct OnDevice<K, T> {
+    client: Client,
+    key: K,
+    other: Option<WeakPattern>,
+    data: T,
+}
+
+impl<K, T> OnDevice<K, T>
+where
+    K: PartialEq + Copy + Send + Sync + 'static,
+    T: Send + Sync + 'static,
+{
+    /// The data under this key on the device of the client; made on first use and kept with `pattern` until `other`
+    /// is gone.
+    pub(super) fn of(
+        pattern: &BlockPattern,
+        other: Option<&BlockPattern>,
+        client: &Client,
+        key: K,
+        make: impl FnOnce() -> T,
+    ) -> Arc<Self> {
+        let alive = |entry: &Self| entry.other.as_ref().is_none_or(WeakPattern::is_alive);
+        let same = |entry: &Self| match (&entry.other, other) {
+            (Some(weak), Some(pattern)) => weak.is(pattern),
+            (None, None) => true,
+            _ => false,
+        };
+        let here = |entry: &Self| entry.client.service_id() == client.service_id();
+        let other = other.map(BlockPattern::downgrade);
+        pattern.attached_while(
+            alive,
+            |entry: &Self| entry.key == key && here(entry) && same(entry),
+            move || Self { client: client.clone(), key, other, data: make() },
+        )
+    }
+}
+
+impl<K, T> Deref for OnDevice<K, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
 /// Device copies of the two views of a pattern and of the work orders in its order.
 pub(super) struct PatternIndex {
-    client: Client,
     pub col_ptr: IndexBuffer,
     pub row_idx: IndexBuffer,
     pub row_ptr: IndexBuffer,
@@ -42,28 +89,23 @@ pub(super) struct PatternIndex {
 }
 
 impl PatternIndex {
-    /// The copies on the device of the client; made on first use and kept with the pattern.
-    pub(super) fn of(pattern: &BlockPattern, client: &Client) -> Arc<Self> {
-        let here = |index: &Self| index.client.service_id() == client.service_id();
-        pattern.attached(here, || Self::new(pattern, client))
-    }
-
-    fn new(pattern: &BlockPattern, client: &Client) -> Self {
+    pub(super) fn of(pattern: &BlockPattern, client: &Client) -> Arc<OnDevice<(), Self>> {
         let upload = |data: &[u32]| IndexBuffer::upload(client, data);
-        let order = pattern.work_order();
-        Self {
-            client: client.clone(),
-            col_ptr: upload(pattern.col_ptr()),
-            row_idx: upload(pattern.row_idx()),
-            row_ptr: upload(pattern.row_ptr()),
-            col_idx: upload(pattern.col_idx()),
-            slot: upload(pattern.slot()),
-            cols_by_length: upload(&order.cols_by_length),
-            rows_by_length: upload(&order.rows_by_length),
-            col_of_slot: upload(&order.col_of_slot),
-            // As long as the widest vector a kernel could read from it.
-            empty: upload(&[0; 4]),
-        }
+        OnDevice::of(pattern, None, client, (), || {
+            let order = pattern.work_order();
+            Self {
+                col_ptr: upload(pattern.col_ptr()),
+                row_idx: upload(pattern.row_idx()),
+                row_ptr: upload(pattern.row_ptr()),
+                col_idx: upload(pattern.col_idx()),
+                slot: upload(pattern.slot()),
+                cols_by_length: upload(&order.cols_by_length),
+                rows_by_length: upload(&order.rows_by_length),
+                col_of_slot: upload(&order.col_of_slot),
+                // As long as the widest vector a kernel could read from it.
+                empty: upload(&[0; 4]),
+            }
+        })
     }
 
     /// `arg`, or a stand-in if it has no elements: a binding must not be empty. Kernels never read it.

@@ -7,12 +7,11 @@ use cubecl::prelude::*;
 
 use super::caps::{Caps, storage_type};
 use super::context::Context;
-use super::dispatch::{BINDINGS, Op, Plan, Shape, device_class as class_of, plan};
+use super::dispatch::{BINDINGS, Op, Plan, Problem, plan};
 use super::error::CubeError;
 use super::sddmm;
 use super::tf32::tf32_allowed;
 use super::tile::unit;
-use crate::cost::DeviceClass;
 use crate::{BlockPattern, BlockSize};
 
 impl<'a> Context<'a> {
@@ -31,7 +30,7 @@ impl<'a> Context<'a> {
         if !usage.is_superset(TypeUsage::Buffer | TypeUsage::Conversion) {
             return Err(CubeError::DeviceType { found: dtype, device: client.name().into() });
         }
-        let caps = Caps::of(client.properties(), dtype, tf32_allowed());
+        let caps = Caps::new(client.properties(), dtype, tf32_allowed());
         check_block(&caps, client.name(), pattern.block())?;
         check_elements(&caps, client.name(), pattern.value_count())?;
         Ok(Self { client, pattern, dtype, caps })
@@ -57,17 +56,8 @@ impl<'a> Context<'a> {
 
     /// How an operation on `m` rows runs here. With `autotune`, the tile height of a product may differ.
     pub fn plan(&self, op: Op, m: usize) -> Plan {
-        plan(op, &self.caps, &Shape { pattern: self.pattern, m })
+        plan(op, &self.caps, &Problem { pattern: self.pattern, m })
     }
-}
-
-/// What the cost model has to know about products of this type on the device. The dense product of Burn in f32 is TF32
-/// wherever the device has it; the sparse one only if [`allow_tf32`](super::allow_tf32) says so.
-pub fn device_class(client: &Client, dtype: ElemType) -> DeviceClass {
-    let Ok(dtype) = storage_type(dtype) else { return DeviceClass::Gpu };
-    let [dense, sparse] =
-        [true, tf32_allowed()].map(|tf32| Caps::of(client.properties(), dtype, tf32));
-    class_of(&dense, &sparse)
 }
 
 /// Whether the kernels for any device run on blocks of this size. The others are not selected where they would not.

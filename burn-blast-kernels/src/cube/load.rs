@@ -14,6 +14,17 @@ pub(crate) struct Sizes {
 /// Four f32 in a register, the unit of every tile.
 pub(crate) type F4 = Vector<f32, Const<4>>;
 
+/// The 4 x 4 sums of a unit before the first step.
+#[cube]
+pub(crate) fn zero_sums() -> Array<F4> {
+    let mut sums = Array::<F4>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        sums[i] = F4::zeroed();
+    }
+    sums
+}
+
 /// Four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, zero outside of it.
 ///
 /// With a vector width of 4, `cols` and `col` are multiples of 4, so the four are in or out together.

@@ -15,8 +15,9 @@
 //! rows, on tensor cores, on cooperative matrices, or on register tiles, which run on WebGPU too. [`Context::plan`]
 //! says what a verb will do.
 //!
-//! A routine is a folder, with a folder inside for each kernel class it has (`unit`, `mma`, `cmma`). `base.rs` selects
-//! tile sizes on the host, `kernel.rs` is the loop nest, and `launch.rs` launches it.
+//! A routine is a file or a folder. In a folder, `base.rs` selects tile sizes on the host, `kernel.rs` is the loop
+//! nest, and `launch.rs` launches it. Where a routine has several kernel classes (`unit`, `mma`, `cmma`), each has its
+//! own `base.rs` and `kernel.rs`.
 //!
 //! # Layers
 //! A module uses modules of lower layers only, never of its own layer or of a higher one:
@@ -75,10 +76,9 @@ mod tune;
 mod verbs;
 
 pub use context::Context;
-pub use dispatch::{KernelClass, Left, Op, Plan, Split};
+pub use dispatch::{KernelClass, Op, Plan, Split, Unfused, device_class};
 pub use epilogue::Epilogue;
 pub use error::CubeError;
-pub use limits::device_class;
 pub use tf32::{allow_tf32, tf32_allowed};
 pub use verbs::{
     block_norms, gated_hidden, gated_hidden_backward, grad_block_norms, pack, sddmm, spmm,

@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 
-use super::index::IndexBuffer;
+use super::index::{IndexBuffer, OnDevice};
 use crate::BlockPattern;
-use crate::pattern::WeakPattern;
 
 /// Parts of one multiprocessor's share of the product. Parts are rounded up to a power of two, and columns of up to two
 /// parts stay whole, so the longest cube takes between half a share and one.
@@ -66,18 +65,23 @@ impl SplitK {
 
     /// For a product bound by reading its `blocks` blocks of `block_bytes` bytes each: even parts, but none too small
     /// to be worth a cube.
-    pub(super) fn by_bytes(blocks: usize, block_bytes: usize, compute_units: usize) -> Self {
-        let even = blocks.div_ceil(compute_units * CUBES_PER_UNIT);
+    pub(super) fn by_bytes(
+        blocks: usize,
+        block_bytes: usize,
+        compute_units: Option<usize>,
+    ) -> Self {
+        let even = blocks.div_ceil(compute_units.unwrap_or(1) * CUBES_PER_UNIT);
         Self::at_least(even.max(MIN_BYTES.div_ceil(block_bytes)))
     }
 
     /// For a product of `nnz` blocks by `row_tiles` row tiles, bound by its longest cube. A power of two, so that a
     /// pattern is split in few ways. `None` where the number of multiprocessors is not known.
-    pub(super) fn by_share(nnz: usize, row_tiles: usize, compute_units: usize) -> Option<Self> {
-        if compute_units <= 1 {
-            return None;
-        }
-        let share = nnz * row_tiles / compute_units;
+    pub(super) fn by_share(
+        nnz: usize,
+        row_tiles: usize,
+        compute_units: Option<usize>,
+    ) -> Option<Self> {
+        let share = nnz * row_tiles / compute_units?;
         Some(Self::at_most((share / PARTS_PER_UNIT).max(MIN_BLOCKS).next_power_of_two()))
     }
 
@@ -103,8 +107,8 @@ impl SplitK {
 }
 
 /// Into how many parts the `m` rows of a sampled product are split, for `groups` groups of blocks.
-pub(super) fn row_parts(compute_units: usize, m: usize, groups: usize) -> usize {
-    let wanted = (SAMPLED_CUBES_PER_UNIT * compute_units).div_ceil(groups.max(1));
+pub(super) fn row_parts(compute_units: Option<usize>, m: usize, groups: usize) -> usize {
+    let wanted = (SAMPLED_CUBES_PER_UNIT * compute_units.unwrap_or(1)).div_ceil(groups.max(1));
     wanted.min(m / MIN_ROWS).clamp(1, MAX_ROW_PARTS)
 }
 
@@ -199,38 +203,32 @@ impl Work {
 
 /// [`Work`] on a device.
 pub(super) struct WorkIndex {
-    client: Client,
-    key: Key,
-    other: Option<WeakPattern>,
     /// [`Work::parts`].
     pub parts: IndexBuffer,
-    /// [`Work::count`].
-    pub count: usize,
     /// [`Work::columns`].
     pub columns: IndexBuffer,
-    /// [`Work::split_columns`].
-    pub split_columns: usize,
-    /// [`Work::partials`].
-    pub partials: usize,
+    /// The same with its counts on the host.
+    pub host: Work,
 }
 
 /// What distinguishes the work of one pattern.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
+pub(super) enum Key {
     Column(Option<SplitK>),
     Range { transposed: bool, split: SplitK },
 }
 
 impl WorkIndex {
-    /// [`Work::by_column`] for one pattern, or for two that are walked together; kept with the first until the second
-    /// is gone.
+    /// [`Work::by_column`] for one pattern, or for two that are walked together.
     pub(super) fn by_column(
         patterns: &[&BlockPattern],
         client: &Client,
         split: Option<SplitK>,
-    ) -> Arc<Self> {
-        let work = || Work::by_column(&lengths(patterns), split);
-        Self::of(patterns, client, Key::Column(split), work)
+    ) -> Arc<OnDevice<Key, Self>> {
+        let other = patterns.get(1).copied();
+        OnDevice::of(patterns[0], other, client, Key::Column(split), || {
+            Self::upload(client, Work::by_column(&lengths(patterns), split))
+        })
     }
 
     /// [`Work::by_range`] for the block columns of the output.
@@ -239,41 +237,16 @@ impl WorkIndex {
         client: &Client,
         transposed: bool,
         split: SplitK,
-    ) -> Arc<Self> {
-        let work = || Work::by_range(output_ptr(pattern, transposed), split);
-        Self::of(&[pattern], client, Key::Range { transposed, split }, work)
+    ) -> Arc<OnDevice<Key, Self>> {
+        OnDevice::of(pattern, None, client, Key::Range { transposed, split }, || {
+            Self::upload(client, Work::by_range(output_ptr(pattern, transposed), split))
+        })
     }
 
-    fn of(
-        patterns: &[&BlockPattern],
-        client: &Client,
-        key: Key,
-        work: impl FnOnce() -> Work,
-    ) -> Arc<Self> {
-        let other = patterns.get(1);
-        let alive = |index: &Self| index.other.as_ref().is_none_or(WeakPattern::is_alive);
-        let here = |index: &Self| {
-            index.key == key
-                && index.client.service_id() == client.service_id()
-                && match (&index.other, other) {
-                    (Some(weak), Some(pattern)) => weak.is(pattern),
-                    (None, None) => true,
-                    _ => false,
-                }
-        };
-        patterns[0].attached_while(alive, here, || {
-            let work = work();
-            Self {
-                client: client.clone(),
-                key,
-                other: other.map(|pattern| pattern.downgrade()),
-                parts: IndexBuffer::upload(client, &work.parts),
-                count: work.count,
-                columns: IndexBuffer::upload(client, &work.columns),
-                split_columns: work.split_columns,
-                partials: work.partials,
-            }
-        })
+    fn upload(client: &Client, work: Work) -> Self {
+        let [parts, columns] =
+            [&work.parts, &work.columns].map(|data| IndexBuffer::upload(client, data));
+        Self { parts, columns, host: work }
     }
 }
 
@@ -284,11 +257,11 @@ mod tests {
     #[test]
     fn the_split_by_bytes_follows_the_table() {
         let table = [
-            ("even, on a large device", 4480, 8192, 132, 9),
-            ("not worth a cube", 300, 8192, 132, 4),
-            ("small blocks", 300, 128, 132, 256),
-            ("a device that does not say", 4480, 8192, 1, 1120),
-            ("no blocks", 0, 8192, 132, 4),
+            ("even, on a large device", 4480, 8192, Some(132), 9),
+            ("not worth a cube", 300, 8192, Some(132), 4),
+            ("small blocks", 300, 128, Some(132), 256),
+            ("a device that does not say", 4480, 8192, None, 1120),
+            ("no blocks", 0, 8192, Some(132), 4),
         ];
         for (name, blocks, bytes, compute_units, want) in table {
             assert_eq!(SplitK::by_bytes(blocks, bytes, compute_units).blocks, want, "{name}");
@@ -298,11 +271,11 @@ mod tests {
     #[test]
     fn the_split_by_share_follows_the_table() {
         let table = [
-            ("the number of multiprocessors is not known", 1, 4096, 16, None),
-            ("few blocks", 132, 400, 1, Some(8)),
-            ("a share of 992 blocks", 132, 4096, 32, Some(256)),
-            ("a small device", 28, 4096, 32, Some(2048)),
-            ("no blocks", 132, 0, 32, Some(8)),
+            ("the number of multiprocessors is not known", None, 4096, 16, None),
+            ("few blocks", Some(132), 400, 1, Some(8)),
+            ("a share of 992 blocks", Some(132), 4096, 32, Some(256)),
+            ("a small device", Some(28), 4096, 32, Some(2048)),
+            ("no blocks", Some(132), 0, 32, Some(8)),
         ];
         for (name, units, nnz, row_tiles, want) in table {
             let split = SplitK::by_share(nnz, row_tiles, units);
@@ -313,9 +286,9 @@ mod tests {
     #[test]
     fn a_balanced_pattern_is_not_split_and_a_full_column_is() {
         // 128 columns of 16 to 24 blocks; then one of 256 among columns of 4.
-        let balanced = SplitK::by_share(128 * 20, 32, 132).unwrap();
+        let balanced = SplitK::by_share(128 * 20, 32, Some(132)).unwrap();
         assert_eq!(balanced.if_splits(24), None);
-        let skewed = SplitK::by_share(256 + 127 * 4, 32, 132).unwrap();
+        let skewed = SplitK::by_share(256 + 127 * 4, 32, Some(132)).unwrap();
         assert_eq!(skewed.if_splits(256), Some(skewed));
     }
 
@@ -378,7 +351,7 @@ mod tests {
             ("no groups", 8192, 0, 8),
         ];
         for (name, m, groups, want) in table {
-            assert_eq!(row_parts(108, m, groups), want, "{name}");
+            assert_eq!(row_parts(Some(108), m, groups), want, "{name}");
         }
     }
 }

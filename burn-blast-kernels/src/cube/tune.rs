@@ -19,7 +19,7 @@ use super::caps::Caps;
 use super::context::Context;
 use super::dispatch::{Args, Plan, launch};
 use super::epilogue::Epilogue;
-use super::spmm::Tensors;
+use super::spmm::{Tensors, sides};
 use crate::Activation;
 use crate::BlockPattern;
 
@@ -112,12 +112,7 @@ impl Product {
     }
 
     fn key(&self) -> Key {
-        let shape = self.pattern.shape();
-        let [contraction, output] = if self.transposed {
-            [shape.cols(), shape.rows()]
-        } else {
-            [shape.rows(), shape.cols()]
-        };
+        let [contraction, output] = sides(&self.pattern, self.transposed);
         let log2 = |count: usize| count.max(1).next_power_of_two().ilog2();
         Key {
             class: self.plans[0].class().to_string(),
@@ -183,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::cube::caps::tests::AMPERE;
-    use crate::cube::dispatch::{Op, Shape, candidates};
+    use crate::cube::dispatch::{Op, Problem, candidates};
     use crate::cube::testing::client;
     use crate::reference::{self, Rounding};
     use crate::{BlockMask, BlockSize, MatrixShape};
@@ -220,7 +215,7 @@ mod tests {
         m: usize,
     ) -> (Product, Handle) {
         let ctx = Context::new(client, pattern, ElemType::Float(FloatKind::F32)).unwrap();
-        let plans = candidates(OP, &caps.unwrap_or(ctx.caps), &Shape { pattern, m });
+        let plans = candidates(OP, &caps.unwrap_or(ctx.caps), &Problem { pattern, m });
         let upload = |data: &[f32]| client.create_from_slice(f32::as_bytes(data));
         // SAFETY: the buffers are made with these lengths.
         let arg = |handle, len| unsafe { BufferArg::from_raw_parts(handle, len) };
@@ -275,17 +270,17 @@ mod tests {
         };
         // Numbers of blocks that round to the same power of two.
         let (long, short) = (one_row(33), one_row(40));
-        let key = |pattern: &BlockPattern, compute_units: usize, heights: usize| {
+        let key = |pattern: &BlockPattern, compute_units: Option<usize>, heights: usize| {
             let caps = Caps { compute_units, ..AMPERE };
             let (mut product, _) = product(&client, Some(caps), pattern, 64);
             product.plans.truncate(heights);
             product.key()
         };
-        assert_eq!(key(&long, 1, 3), key(&short, 1, 3));
-        assert_ne!(key(&long, 1, 3), key(&long, 1, 2));
+        assert_eq!(key(&long, None, 3), key(&short, None, 3));
+        assert_ne!(key(&long, None, 3), key(&long, None, 2));
         // Known multiprocessors: rows of more than sixteen blocks are split.
-        assert_eq!(key(&long, 108, 3).plans, [(256, true), (128, true), (64, true)]);
-        assert_ne!(key(&long, 108, 3), key(&long, 1, 3));
+        assert_eq!(key(&long, Some(108), 3).plans, [(256, true), (128, true), (64, true)]);
+        assert_ne!(key(&long, Some(108), 3), key(&long, None, 3));
     }
 
     /// Tuned all the same on a software adapter, which takes seconds: hence one tiny case.

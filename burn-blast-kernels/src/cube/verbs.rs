@@ -4,11 +4,11 @@ use cubecl::prelude::*;
 
 use super::buffer::check_len;
 use super::context::Context;
-use super::dispatch::{Args, Left, Op, Plan, Shape, candidates, launch};
+use super::dispatch::{Args, Op, Plan, Problem, Unfused, candidates, launch};
 use super::epilogue::Epilogue;
 use super::gated::Tensors as GatedTensors;
 use super::sddmm::Tensors as SampledTensors;
-use super::spmm::Tensors as ProductTensors;
+use super::spmm::{Tensors as ProductTensors, sides};
 use crate::Activation;
 use crate::BlockPattern;
 
@@ -31,7 +31,7 @@ pub fn spmm(
     epilogue: Epilogue,
     y: BufferArg,
     m: usize,
-) -> Left {
+) -> Unfused {
     let op = Op::Spmm {
         bias: epilogue.bias.is_some(),
         activation: epilogue.activation.is_some(),
@@ -57,41 +57,37 @@ pub fn spmm_t(
     residual: Option<BufferArg>,
     dx: BufferArg,
     m: usize,
-) -> Left {
+) -> Unfused {
     let op = Op::SpmmT { residual: residual.is_some() };
     let epilogue = Epilogue { residual, ..Epilogue::default() };
     product(ctx, op, ProductTensors { transposed: true, x: dy, values, y: dx, epilogue, m })
 }
 
-fn product(ctx: &Context, op: Op, mut tensors: ProductTensors) -> Left {
-    let (shape, m) = (ctx.pattern.shape(), tensors.m);
-    let [contraction, output] = if tensors.transposed {
-        [shape.cols(), shape.rows()]
-    } else {
-        [shape.rows(), shape.cols()]
-    };
+fn product(ctx: &Context, op: Op, mut tensors: ProductTensors) -> Unfused {
+    let m = tensors.m;
+    let [contraction, output] = sides(ctx.pattern, tensors.transposed);
     check_len("input", &tensors.x, &[m, contraction]);
     check_len("values", &tensors.values, &[ctx.pattern.value_count()]);
     check_len("output", &tensors.y, &[m, output]);
     tensors.epilogue.check(m, output);
     if m == 0 {
-        return Left::Nothing;
+        return Unfused::Nothing;
     }
-    let plans = candidates(op, &ctx.caps, &Shape { pattern: ctx.pattern, m });
-    let Plan { left, .. } = plans[0];
-    match left {
-        Left::Nothing => {}
-        Left::Activation => tensors.epilogue.activation = None,
-        Left::Residual => tensors.epilogue.residual = None,
+    let plans = candidates(op, &ctx.caps, &Problem { pattern: ctx.pattern, m });
+    let Plan { unfused, .. } = plans[0];
+    match unfused {
+        Unfused::Nothing => {}
+        Unfused::Activation => tensors.epilogue.activation = None,
+        Unfused::Residual => tensors.epilogue.residual = None,
     }
     // The tuner may launch another plan than [`Context::plan`] returns, with another tile height.
     #[cfg(feature = "autotune")]
     if plans.len() > 1 && super::tune::is_on(ctx.client) {
         super::tune::Product::new(ctx, plans, tensors).run();
-        return left;
+        return unfused;
     }
     launch(ctx, plans[0], Args::Product(tensors));
-    left
+    unfused
 }
 
 /// Writes `x · (scales · values)` to `y`, where each block of integers has a scale. The product with an empty block

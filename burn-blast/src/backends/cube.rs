@@ -7,7 +7,7 @@ use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cost::DeviceClass;
-use burn_blast_kernels::cube::{self, Context, CubeError, Epilogue, Left, Op, Plan};
+use burn_blast_kernels::cube::{self, Context, CubeError, Epilogue, Op, Plan, Unfused};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -162,7 +162,7 @@ impl BlastOps for CubeBackend {
         );
         let (dx, _) = product_t(dg.clone(), gate, None, &first);
         let dx = match product_t(du.clone(), up, Some(dx.clone()), &second) {
-            (sum, Left::Residual) => Self::float_add(dx, sum),
+            (sum, Unfused::Residual) => Self::float_add(dx, sum),
             (sum, _) => sum,
         };
         let (dgate, dup) = (Self::sddmm(x.clone(), dg, first), Self::sddmm(x, du, second));
@@ -185,8 +185,8 @@ impl BlastOps for CubeBackend {
             ..Epilogue::bias(Some(input(up_bias)))
         };
         let (ctx, out) = (context_on(&h, &first, m), h.clone().into_buffer_arg());
-        let left = cube::spmm(&ctx, input(x), input(up), epilogue, out, m);
-        let h = if left == Left::Activation { activate::<Self>(h, activation) } else { h };
+        let unfused = cube::spmm(&ctx, input(x), input(up), epilogue, out, m);
+        let h = if unfused == Unfused::Activation { activate::<Self>(h, activation) } else { h };
         product(h, down, Some(down_bias), last)
     }
 }
@@ -211,13 +211,13 @@ fn product_t(
     values: CubeTensor,
     residual: Option<CubeTensor>,
     pattern: &BlockPattern,
-) -> (CubeTensor, Left) {
+) -> (CubeTensor, Unfused) {
     let m = dy.shape()[0];
     let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
     let (residual, out) = (residual.map(input), dx.clone().into_buffer_arg());
     let ctx = context_on(&dx, pattern, m);
-    let left = cube::spmm_t(&ctx, input(dy), input(values), residual, out, m);
-    (dx, left)
+    let unfused = cube::spmm_t(&ctx, input(dy), input(values), residual, out, m);
+    (dx, unfused)
 }
 
 /// Recycled memory of the same type on the same device: kernels write every element.

@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 
 use blast_offline::{
-    Arch, BF16, Buffer, Emulator, F16, Launch, OfflineError, Program, Source, TF32, Toolkit,
+    Arch, BF16, Buffer, Emulator, F16, F32, Launch, OfflineError, Program, Source, TF32, Toolkit,
     cooperative, generate,
 };
-use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
+use burn_blast_kernels::cube::catalogue::{Definition, Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
 use cubecl::ir::{AddressType, ElemType};
@@ -68,6 +68,19 @@ pub fn build(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<
     emulator.build(&source(variant, dtype)).map_err(|error| format!("{}: {error}", variant.name()))
 }
 
+/// A pattern of the kept blocks `(row, col)`.
+pub fn pattern(sides: [usize; 2], block: usize, kept: &[(usize, usize)]) -> BlockPattern {
+    let shape = MatrixShape::new(sides[0], sides[1]).unwrap();
+    let mut mask = BlockMask::empty(shape, BlockSize::new(block).unwrap());
+    kept.iter().for_each(|&(row, col)| mask.set(row, col, true));
+    BlockPattern::from_mask(&mask)
+}
+
+/// Numbers from -1 to 1, rounded to the type.
+pub fn draw(rng: &mut ChaCha8Rng, dtype: ElemType, count: usize) -> Vec<f32> {
+    (0..count).map(|_| round(dtype, rng.random_range(-1.0..1.0))).collect()
+}
+
 /// Tensors of one product, rounded to the storage type.
 pub struct Problem {
     pub dtype: ElemType,
@@ -88,20 +101,13 @@ impl Problem {
         kept: &[(usize, usize)],
         m: usize,
     ) -> Self {
-        let shape = MatrixShape::new(sides[0], sides[1]).unwrap();
-        let mut mask = BlockMask::empty(shape, BlockSize::new(block).unwrap());
-        for &(row, col) in kept {
-            mask.set(row, col, true);
-        }
-        let pattern = BlockPattern::from_mask(&mask);
+        let pattern = pattern(sides, block, kept);
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let mut draw = |count: usize| -> Vec<f32> {
-            (0..count).map(|_| round(dtype, rng.random_range(-1.0..1.0))).collect()
-        };
+        let mut draw = |count| draw(&mut rng, dtype, count);
         Self {
             x: draw(m * sides[0]),
             dy: draw(m * sides[1]),
-            values: pack::pack(&draw(shape.area()), &pattern),
+            values: pack::pack(&draw(sides[0] * sides[1]), &pattern),
             bias: draw(sides[1]),
             dtype,
             pattern,
@@ -149,27 +155,57 @@ impl Problem {
         variant.epilogue().residual.then(|| self.input(self.residual(variant)))
     }
 
-    /// Runs a variant of `spmm` or `spmm_t` and compares with the oracle.
-    pub fn check_product(&self, variant: &Variant, program: &Program) -> Result<(), String> {
-        let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
+    /// Runs a variant of `spmm` or `spmm_t` and compares with the oracle. With split-K: the most blocks of a part, and
+    /// the kernel that adds the parts.
+    pub fn check_product(
+        &self,
+        variant: &Variant,
+        program: &Program,
+        split: Option<(usize, &Variant, &Program)>,
+    ) -> Result<(), String> {
+        let (pattern, order) = (&self.pattern, self.pattern.work_order());
         let (want, [contraction, output]) = self.wanted(variant);
-        let mut buffers = self.operands(variant);
-        let order = pattern.work_order();
-        if transposed {
-            let views =
-                [&order.rows_by_length, pattern.row_ptr(), pattern.col_idx(), pattern.slot()];
-            buffers.extend(views.map(indices));
+        let (ptr, order, views) = if variant.verb() == Verb::SpmmT {
+            (pattern.row_ptr(), &order.rows_by_length, vec![pattern.col_idx(), pattern.slot()])
         } else {
-            let views = [&order.cols_by_length, pattern.col_ptr(), pattern.row_idx()];
-            buffers.extend(views.map(indices));
-        }
+            (pattern.col_ptr(), &order.cols_by_length, vec![pattern.row_idx()])
+        };
+        let [rows, block] = variant.tile_size().unwrap();
+        let work = split.map(|(blocks, ..)| Variant::work(ptr, blocks));
+        let mut buffers = self.operands(variant);
+        let columns = match &work {
+            Some(([parts, _], _)) => {
+                buffers.push(indices(parts));
+                parts.len() / 4
+            }
+            None => {
+                buffers.extend([order, ptr].map(indices));
+                order.len()
+            }
+        };
+        buffers.extend(views.into_iter().map(indices));
         buffers.extend(self.last_operand(variant));
-        buffers.push(self.poison(want.len(), self.dtype));
-        let columns = if transposed { pattern.block_rows() } else { pattern.block_cols() };
-        let [rows, _] = variant.tile_size().unwrap();
+        buffers.push(poison(self.dtype, want.len()));
+        if let Some((_, partials)) = &work {
+            assert!(*partials > 1, "nothing was split");
+            buffers.push(poison(F32, partials * self.m * block));
+        }
         let cubes = self.m.div_ceil(rows) * columns * variant.block_tiles();
-        self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
+        run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
             .map_err(|error| error.to_string())?;
+        if let (Some((_, adder, program)), Some(([_, columns], _))) = (split, &work) {
+            let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
+            let y = buffers.pop().unwrap();
+            buffers = vec![partial];
+            buffers.extend(variant.epilogue().bias.then(|| self.input(&self.bias)));
+            buffers.push(indices(columns));
+            buffers.extend(self.last_operand(variant));
+            buffers.push(y);
+            let count = columns.len() / 3;
+            let cubes = (count * self.m * block / 4).div_ceil(adder.units());
+            run(adder, program, cubes, &[self.m, output, count], &mut buffers)
+                .map_err(|error| error.to_string())?;
+        }
         self.compare(buffers.last().unwrap(), &want)
     }
 
@@ -184,50 +220,6 @@ impl Problem {
         self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
     }
 
-    /// Runs a variant of `spmm` or `spmm_t` with split-K in parts of at most `blocks` blocks, and `add`, and compares
-    /// with the oracle.
-    pub fn check_split_k(
-        &self,
-        variant: &Variant,
-        program: &Program,
-        blocks: usize,
-        add: (&Variant, &Program),
-    ) -> Result<(), String> {
-        let (pattern, transposed) = (&self.pattern, variant.verb() == Verb::SpmmT);
-        let (want, [contraction, output]) = self.wanted(variant);
-        let ptr = if transposed { pattern.row_ptr() } else { pattern.col_ptr() };
-        let ([parts, columns], partials) = Variant::work(ptr, blocks);
-        assert!(partials > 1, "nothing was split");
-        let mut buffers = self.operands(variant);
-        buffers.push(indices(&parts));
-        if transposed {
-            buffers.extend([pattern.col_idx(), pattern.slot()].map(indices));
-        } else {
-            buffers.push(indices(pattern.row_idx()));
-        }
-        buffers.extend(self.last_operand(variant));
-        let [rows, block] = variant.tile_size().unwrap();
-        let f32s = ElemType::Float(cubecl::ir::FloatKind::F32);
-        buffers.push(self.poison(want.len(), self.dtype));
-        buffers.push(self.poison(partials * self.m * block, f32s));
-        let cubes = self.m.div_ceil(rows) * parts.len() / 4;
-        self.run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
-            .map_err(|error| error.to_string())?;
-        let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
-        let y = buffers.pop().unwrap();
-        let (adder, program) = add;
-        let count = columns.len() / 3;
-        let mut buffers = vec![partial];
-        buffers.extend(variant.epilogue().bias.then(|| self.input(&self.bias)));
-        buffers.push(indices(&columns));
-        buffers.extend(self.last_operand(variant));
-        buffers.push(y);
-        let cubes = (count * self.m * block / 4).div_ceil(adder.units());
-        self.run(adder, program, cubes, &[self.m, output, count], &mut buffers)
-            .map_err(|error| error.to_string())?;
-        self.compare(buffers.last().unwrap(), &want)
-    }
-
     /// What a variant of `sddmm` writes.
     pub fn sddmm(
         &self,
@@ -240,65 +232,74 @@ impl Problem {
         let starts = variant.group_starts(pattern.col_ptr());
         let cubes = (starts.len() - 1) * parts * variant.block_tiles();
         let count = pattern.value_count();
-        let out = if variant.splits_k() {
-            ElemType::Float(cubecl::ir::FloatKind::F32)
-        } else {
-            self.dtype
-        };
+        let out = if variant.splits_k() { F32 } else { self.dtype };
         let order = pattern.work_order();
         let mut buffers = vec![self.input(&self.x), self.input(&self.dy)];
         buffers.extend([pattern.row_idx(), &order.col_of_slot, &starts].map(indices));
-        buffers.push(self.poison(parts * count, out));
+        buffers.push(poison(out, parts * count));
         let mut sizes = vec![self.m, shape.rows(), shape.cols()];
         if !variant.is_cooperative() {
             sizes.extend([count, parts]);
         }
         sizes.push(cubes);
-        self.run(variant, program, cubes, &sizes, &mut buffers)?;
+        run(variant, program, cubes, &sizes, &mut buffers)?;
         let mut result = buffers.pop().unwrap();
         if let Some(add) = add {
             let adder = self::variant("add_row_parts");
             let partial = Buffer { writable: false, ..result };
-            let mut buffers = vec![partial, self.poison(count, self.dtype)];
+            let mut buffers = vec![partial, poison(self.dtype, count)];
             let blocks = (count / 4).div_ceil(adder.units());
-            self.run(&adder, add, blocks, &[count / 4, parts], &mut buffers)?;
+            run(&adder, add, blocks, &[count / 4, parts], &mut buffers)?;
             result = buffers.pop().unwrap();
         }
         Ok(result)
     }
 
-    pub fn run(
-        &self,
-        variant: &Variant,
-        program: &Program,
-        blocks: usize,
-        scalars: &[usize],
-        buffers: &mut [Buffer],
-    ) -> Result<(), OfflineError> {
-        // One block more than there is work for: launches round up too.
-        let blocks = [blocks as u64 + 1, 1, 1];
-        let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();
-        program.run(Launch { blocks, units: variant.units(), info: &info }, buffers)
-    }
-
     pub fn input(&self, data: &[f32]) -> Buffer {
-        Buffer { bytes: encode(self.dtype, data), writable: false }
-    }
-
-    pub fn poison(&self, count: usize, dtype: ElemType) -> Buffer {
-        Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
+        input(self.dtype, data)
     }
 
     pub fn compare(&self, got: &Buffer, want: &[Exact]) -> Result<(), String> {
         let rounding = match self.dtype {
-            F16 => Rounding::F16,
-            BF16 => Rounding::BF16,
             // Inputs that TF32 holds exactly.
             TF32 => Rounding::F32,
-            _ => Rounding::TF32,
+            F32 => Rounding::TF32,
+            dtype => rounding(dtype),
         };
         rounding.check(&decode(self.dtype, &got.bytes), want)
     }
+}
+
+/// Runs a kernel with these scalars.
+pub fn run(
+    variant: &impl Definition,
+    program: &Program,
+    blocks: usize,
+    scalars: &[usize],
+    buffers: &mut [Buffer],
+) -> Result<(), OfflineError> {
+    // One block more than there is work for: launches round up too.
+    let blocks = [blocks as u64 + 1, 1, 1];
+    let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();
+    program.run(Launch { blocks, units: variant.units(), info: &info }, buffers)
+}
+
+/// Of results of this type from exact inputs.
+pub fn rounding(dtype: ElemType) -> Rounding {
+    match dtype {
+        F16 => Rounding::F16,
+        BF16 => Rounding::BF16,
+        _ => Rounding::F32,
+    }
+}
+
+pub fn input(dtype: ElemType, data: &[f32]) -> Buffer {
+    Buffer { bytes: encode(dtype, data), writable: false }
+}
+
+/// An output full of NaN.
+pub fn poison(dtype: ElemType, count: usize) -> Buffer {
+    Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
 }
 
 /// An index array; one zero for an empty one, as a launch binds it.

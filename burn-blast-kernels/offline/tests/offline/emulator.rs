@@ -1,12 +1,10 @@
 //! The emulator itself, on kernels written by hand: each instruction against plain arithmetic, and each
 //! kind of fault.
 
-use blast_offline::{BF16, Buffer, F16, Launch, OfflineError, Source};
-use cubecl::ir::{ElemType, FloatKind};
+use blast_offline::{BF16, Buffer, F16, F32, Launch, OfflineError, Source};
+use cubecl::ir::ElemType;
 
 use crate::common::{decode, emulator, encode, round};
-
-const F32: ElemType = ElemType::Float(FloatKind::F32);
 
 const HEAD: &str = "typedef unsigned int uint32_t;\n\
     #include <cuda_fp16.h>\n\
@@ -143,14 +141,14 @@ fn cooperative(kind: &str, a: &str, b: &str) -> String {
 
 #[test]
 fn cooperative_matrices_in_both_layouts() {
-    let turn =
+    let transpose =
         |cells: &[f32]| -> Vec<f32> { (0..256).map(|at| cells[at % 16 * 16 + at / 16]).collect() };
     for (kind, dtype) in [("__half", F16), ("__nv_bfloat16", BF16)] {
         let (a, b) = (numbers(dtype, 256, 5), numbers(dtype, 256, 7));
         let cell = |at: usize| (0..16).map(|k| a[at / 16 * 16 + k] * b[k * 16 + at % 16]).sum();
         let want: Vec<f32> = (0..256).map(cell).collect();
         for (by_rows, order) in [(true, "row_major"), (false, "col_major")] {
-            let stored = |cells: &[f32]| if by_rows { cells.to_vec() } else { turn(cells) };
+            let stored = |cells: &[f32]| if by_rows { cells.to_vec() } else { transpose(cells) };
             let (left, right) = (encode(dtype, &stored(&a)), encode(dtype, &stored(&b)));
             let Some(got) = run(&cooperative(kind, order, order), left, right, 256) else { return };
             assert_eq!(got.unwrap(), want, "{kind}, {order}");
@@ -192,7 +190,7 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
         _ => value * (1.0 + 1.0 / 4096.0),
     };
     for (order, strides) in [("row_major", [8, 16]), ("col_major", [16, 8])] {
-        let turn = |cells: &[f32], rows: usize| -> Vec<f32> {
+        let transpose = |cells: &[f32], rows: usize| -> Vec<f32> {
             let cols = cells.len() / rows;
             let by_columns = (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]);
             if order == "row_major" { cells.to_vec() } else { by_columns.collect() }
@@ -201,7 +199,7 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
             let noise = |cells: Vec<f32>| -> Vec<f32> {
                 cells.into_iter().map(|value| noisy(value, convert)).collect()
             };
-            let (left, right) = (noise(turn(&a, 16)), noise(turn(&b, 8)));
+            let (left, right) = (noise(transpose(&a, 16)), noise(transpose(&b, 8)));
             let body = cooperative_tf32(order, strides, convert);
             let Some(got) = run(&body, encode(F32, &left), encode(F32, &right), 256) else {
                 return;

@@ -29,17 +29,11 @@ fn print(arch: Arch, registers: Option<BTreeMap<String, usize>>) {
 
 #[test]
 #[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
-fn every_tensor_core_kernel_assembles_for_ampere() {
-    for dtype in [BF16, F16] {
-        print(Arch::Sm80, toolkit::check_all(Arch::Sm80, dtype, |_| true));
-    }
-}
-
-#[test]
-#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
-fn every_tensor_core_kernel_assembles_for_hopper() {
-    for dtype in [BF16, F16] {
-        print(Arch::Sm90, toolkit::check_all(Arch::Sm90, dtype, |_| true));
+fn every_tensor_core_kernel_assembles() {
+    for arch in Arch::ALL {
+        for dtype in [BF16, F16] {
+            print(arch, toolkit::check_all(arch, dtype, |_| true));
+        }
     }
 }
 

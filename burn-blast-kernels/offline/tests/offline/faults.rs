@@ -15,7 +15,7 @@ fn report(plant: impl Fn(&str) -> String) -> Option<String> {
     let program = emulator.build(&Source { code, ..healthy }).unwrap();
     let blocks: Vec<(usize, usize)> = (0..6).map(|at| (at / 2, at % 2)).collect();
     let problem = Problem::new(BF16, [192, 128], 64, &blocks, 70);
-    Some(problem.check_product(&variant, &program).expect_err("the fault went unnoticed"))
+    Some(problem.check_product(&variant, &program, None).expect_err("the fault went unnoticed"))
 }
 
 /// Replaces the `nth` occurrence, counted from 0.

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use blast_offline::{Arch, BF16, Buffer, F16, Launch, Machine, Program, decode, generate};
-use burn_blast_kernels::Activation;
+use blast_offline::{Arch, Buffer, F32, Machine, Program, decode, generate, ladder};
 use burn_blast_kernels::cube::catalogue::{Definition, FewRows};
-use burn_blast_kernels::reference::{self, Exact, Rounding};
-use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, pack};
-use cubecl::ir::{AddressType, ElemType, FloatKind};
-use rand::{Rng, SeedableRng};
+use burn_blast_kernels::{BlockPattern, pack, reference};
+use cubecl::ir::AddressType;
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::common::{decode, emulator, encode, indices, round, toolkit};
-use crate::toolkit::registers;
+use crate::common::{
+    decode, draw, emulator, encode, indices, input, pattern, poison, rounding, run,
+};
+use crate::toolkit;
 
-const F32: ElemType = ElemType::Float(FloatKind::F32);
 /// Blocks of a part with split-K.
 const PART: usize = 2;
 
@@ -38,11 +37,10 @@ struct Weight {
 
 impl Weight {
     fn new(variant: &FewRows, pattern: BlockPattern, rng: &mut ChaCha8Rng) -> Self {
-        let mut dense = vec![0.0; pattern.shape().area()];
-        dense.fill_with(|| round(variant.dtype(), rng.random_range(-1.0..1.0)));
+        let dense = draw(rng, variant.dtype(), pattern.shape().area());
         let values = pack::pack(&dense, &pattern);
         if !variant.int8() {
-            let stored = input(encode(variant.dtype(), &values));
+            let stored = bindable(encode(variant.dtype(), &values));
             return Self { pattern, stored, scales: None, exact: values };
         }
         let area = pattern.block().area();
@@ -52,8 +50,8 @@ impl Weight {
             (0..pattern.nnz()).map(|slot| 0.5_f32.powi(slot as i32 % 5 + 4)).collect();
         let exact =
             integers.iter().enumerate().map(|(at, &q)| f32::from(q) * scales[at / area]).collect();
-        let stored = input(integers.iter().map(|&q| q as u8).collect());
-        Self { pattern, stored, scales: Some(input(encode(F32, &scales))), exact }
+        let stored = bindable(integers.iter().map(|&q| q as u8).collect());
+        Self { pattern, stored, scales: Some(bindable(encode(F32, &scales))), exact }
     }
 
     fn buffers(&self) -> Vec<Buffer> {
@@ -64,23 +62,9 @@ impl Weight {
     }
 }
 
-fn input(bytes: Vec<u8>) -> Buffer {
-    // A launch binds a stand-in for a tensor without elements.
-    let bytes = if bytes.is_empty() { vec![0; 16] } else { bytes };
-    Buffer { bytes, writable: false }
-}
-
-fn poison(dtype: ElemType, count: usize) -> Buffer {
-    Buffer { bytes: encode(dtype, &vec![f32::NAN; count]), writable: true }
-}
-
-fn kept(sides: [usize; 2], block: usize, blocks: &[(usize, usize)]) -> BlockPattern {
-    let shape = MatrixShape::new(sides[0], sides[1]).unwrap();
-    let mut mask = BlockMask::empty(shape, BlockSize::new(block).unwrap());
-    for &(row, col) in blocks {
-        mask.set(row, col, true);
-    }
-    BlockPattern::from_mask(&mask)
+/// A launch binds a stand-in for a tensor without elements.
+fn bindable(bytes: Vec<u8>) -> Buffer {
+    Buffer { bytes: if bytes.is_empty() { vec![0; 16] } else { bytes }, writable: false }
 }
 
 /// Ragged with an empty column and row; full; one block; none; and one long column.
@@ -91,11 +75,11 @@ fn patterns(block: usize) -> Vec<BlockPattern> {
     // The contraction stays a multiple of 8, as lines of 16 bytes ask.
     let ragged = if block > 8 { 8 } else { 0 };
     vec![
-        kept([3 * block - ragged, 4 * block - 5], block, &[(0, 0), (2, 0), (0, 1), (2, 3)]),
-        kept([2 * block, 2 * block], block, &full),
-        kept([2 * block, 2 * block], block, &[(1, 1)]),
-        kept([block, 2 * block], block, &[]),
-        kept([9 * block, 2 * block], block, &long),
+        pattern([3 * block - ragged, 4 * block - 5], block, &[(0, 0), (2, 0), (0, 1), (2, 3)]),
+        pattern([2 * block, 2 * block], block, &full),
+        pattern([2 * block, 2 * block], block, &[(1, 1)]),
+        pattern([block, 2 * block], block, &[]),
+        pattern([9 * block, 2 * block], block, &long),
     ]
 }
 
@@ -114,17 +98,14 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
         }
         let shape = pattern.shape();
         let dtype = variant.dtype();
-        let mut draw = |count: usize| -> Vec<f32> {
-            (0..count).map(|_| round(dtype, rng.random_range(-1.0..1.0))).collect()
-        };
-        let (x, bias) = (draw(m * shape.rows()), draw(shape.cols()));
-        let bias_buffer = || input(encode(dtype, &bias));
+        let [x, bias] = [m * shape.rows(), shape.cols()].map(|len| draw(&mut rng, dtype, len));
+        let bias_buffer = || input(dtype, &bias);
         let walked: Vec<&BlockPattern> = weights.iter().map(|weight| &weight.pattern).collect();
         let blocks = if variant.splits_k() { PART } else { usize::MAX };
         let [parts, columns] = FewRows::work(&walked, blocks);
         let count = parts.len() / 3;
         let cubes = m.div_ceil(variant.rows()) * count;
-        let mut buffers = vec![input(encode(dtype, &x))];
+        let mut buffers = vec![input(dtype, &x)];
         weights.iter().for_each(|weight| buffers.extend(weight.buffers()));
         buffers.extend(variant.bias().then(bias_buffer));
         buffers.push(indices(&parts));
@@ -134,7 +115,7 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
             out = walked.len() * count * m.next_multiple_of(variant.rows()) * variant.block();
         }
         buffers.push(poison(if variant.splits_k() { F32 } else { dtype }, out));
-        run(program, cubes, &[&sizes[..], &[cubes]].concat(), &mut buffers);
+        run(variant, program, cubes, &[&sizes[..], &[cubes]].concat(), &mut buffers).unwrap();
         let mut bias_added = variant.bias();
         if let Some((adder, program)) = add {
             let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
@@ -142,61 +123,23 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
             buffers = vec![partial];
             buffers.extend(adder.bias().then(bias_buffer));
             buffers.extend([indices(&columns), y]);
-            run(program, (m * shape.cols()).div_ceil(adder.units()), &sizes, &mut buffers);
+            let cubes = (m * shape.cols()).div_ceil(adder.units());
+            run(adder, program, cubes, &sizes, &mut buffers).unwrap();
             bias_added = adder.bias();
         }
         let got = decode(dtype, &buffers.pop().unwrap().bytes);
         let bias = bias_added.then_some(bias.as_slice());
         let want = reference::spmm(&x, &weights[0].exact, bias, pattern);
-        let result = match weights.get(1) {
-            None => rounding(dtype).check(&got, &want),
-            Some(up) => {
+        let want = match (variant.gate(), weights.get(1)) {
+            (Some(f), Some(up)) => {
                 let ups = reference::spmm(&x, &up.exact, None, &up.pattern);
-                check_gated(variant, &got, &want, &ups)
+                reference::gated_hidden(&want, &ups, f)
             }
+            _ => want,
         };
+        let result = rounding(dtype).check(&got, &want);
         result.unwrap_or_else(|error| panic!("{}, m = {m}, pattern {at}: {error}", variant.name()));
     }
-}
-
-fn run(program: &Program, cubes: usize, scalars: &[usize], buffers: &mut [Buffer]) {
-    let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();
-    // One block more than there is work for: launches round up too.
-    let launch = Launch { blocks: [cubes as u64 + 1, 1, 1], units: 128, info: &info };
-    program.run(launch, buffers).unwrap_or_else(|error| panic!("{error}"));
-}
-
-fn rounding(dtype: ElemType) -> Rounding {
-    match dtype {
-        F16 => Rounding::F16,
-        BF16 => Rounding::BF16,
-        _ => Rounding::F32,
-    }
-}
-
-fn check_gated(
-    variant: &FewRows,
-    got: &[f32],
-    gates: &[Exact],
-    ups: &[Exact],
-) -> Result<(), String> {
-    let unit = rounding(variant.dtype());
-    let sums = Rounding { output: 0.0, ..unit };
-    for (at, ((&got, gate), up)) in got.iter().zip(gates).zip(ups).enumerate() {
-        let (f, _) = reference::activation(variant.gate().unwrap_or(Activation::Gelu), gate.value);
-        // Slopes of the activations stay below 1.2; the fit of the error function is good to 1e-6.
-        let off = 1.2 * sums.limit(gate) + 1e-6 * (1.0 + f.abs());
-        let want = f * up.value;
-        let limit = off * up.value.abs()
-            + sums.limit(up) * (f.abs() + off)
-            + unit.output * want.abs()
-            + 1e-7;
-        let distance = (f64::from(got) - want).abs();
-        if !matches!(distance.partial_cmp(&limit), Some(order) if order.is_le()) {
-            return Err(format!("element {at}: got {got}, want {want} ± {limit:e}"));
-        }
-    }
-    Ok(())
 }
 
 /// Checks a variant at each number of rows.
@@ -275,18 +218,8 @@ fn ceiling(variant: &FewRows) -> usize {
 
 /// Assembles the variants that `chosen` selects and returns their registers. It must select one at least.
 pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMap<String, usize>> {
-    let toolkit = toolkit()?;
     let variants: Vec<FewRows> = FewRows::all().into_iter().filter(chosen).collect();
-    assert!(!variants.is_empty(), "no variant was chosen");
-    let kernels: Vec<_> = variants
-        .iter()
-        .map(|one| {
-            let source = generate(one, arch, one.dtype(), AddressType::U32).unwrap();
-            assert_eq!(source.shared_bytes, one.shared_bytes(), "{}", one.name());
-            (one.name(), source)
-        })
-        .collect();
-    Some(registers(&toolkit, arch, &variants, &kernels, fault))
+    toolkit::assemble(arch, &variants, FewRows::dtype, fault)
 }
 
 /// What is wrong with the machine code of a variant, if anything is.
@@ -343,7 +276,7 @@ fn the_page_has_a_row_for_every_kernel_it_names() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/kernel-ladder.md");
     let page = std::fs::read_to_string(page).unwrap();
     for variant in FewRows::all().iter().filter(|one| decode::on_the_page(one)) {
-        let row = decode::row_head(variant);
+        let row = ladder::row_head(variant);
         assert!(page.contains(&row), "docs/src/kernel-ladder.md lacks {row}: run the ladder");
     }
     for line in decode::traffic().lines() {

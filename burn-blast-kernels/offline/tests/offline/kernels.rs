@@ -3,13 +3,14 @@
 //! Output buffers start as NaN, so an element that is not written fails its check. Inputs end where their
 //! tensors end, so a read beyond them fails.
 
-use blast_offline::{Arch, BF16, Emulator, F16, Program, cooperative};
-use burn_blast_kernels::cube::catalogue::{Variant, Verb};
+use blast_offline::{Arch, BF16, Emulator, F16, F32, Program, TF32, cooperative};
+use burn_blast_kernels::cube::catalogue::{Definition, Variant, Verb};
 use burn_blast_kernels::pack;
 use cubecl::ir::ElemType;
 
 use crate::common::{Problem, build, decode, emulator, named, variant};
 use crate::gated_kernels;
+use crate::tf32::just_below;
 
 /// Checks the variants that `chosen` selects on every problem. It must select one at least.
 pub fn check(dtype: ElemType, chosen: impl Fn(&Variant) -> bool) {
@@ -36,15 +37,12 @@ fn check_one(emulator: &Emulator, variant: &Variant, dtype: ElemType) -> Result<
         None => None,
     };
     for problem in problems(variant, dtype) {
-        let result = match &adder {
-            Some((adder, add)) if variant.verb() != Verb::Sddmm => {
-                let blocks = if problem.m == 1 { 2 } else { 3 };
-                problem.check_split_k(variant, &program, blocks, (adder, add))
-            }
-            adder if variant.verb() == Verb::Sddmm => {
-                problem.check_sddmm(variant, &program, adder.as_ref().map(|(_, add)| add))
-            }
-            _ => problem.check_product(variant, &program),
+        let result = if variant.verb() == Verb::Sddmm {
+            problem.check_sddmm(variant, &program, adder.as_ref().map(|(_, add)| add))
+        } else {
+            let blocks = if problem.m == 1 { 2 } else { 3 };
+            let split = adder.as_ref().map(|(adder, add)| (blocks, adder, add));
+            problem.check_product(variant, &program, split)
         };
         let (name, pattern) = (variant.name(), &problem.pattern);
         result.map_err(|error| format!("{name} on {pattern:?}, m = {}: {error}", problem.m))?;
@@ -75,16 +73,28 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
     if variant.splits_k() && variant.verb() != Verb::Sddmm {
         return [1, rows + 17].map(|m| skewed(dtype, block, m)).into();
     }
+    if dtype == F32 {
+        let mut problems = edges(variant, [TF32, F32], [12, 4]);
+        problems.push(just_below([2 * block, block], block));
+        return problems;
+    }
+    edges(variant, [dtype; 2], [24.min(3 * block / 4), 8])
+}
+
+/// Problems of the first type, the one without ragged blocks of the second. `ragged`: what the others lack in whole
+/// blocks.
+fn edges(variant: &Variant, [dtype, other]: [ElemType; 2], ragged: [usize; 2]) -> Vec<Problem> {
+    let (block, [rows, _]) = (variant.block().unwrap(), variant.tile_size().unwrap());
     let sides = |row_blocks: usize, col_blocks: usize| [row_blocks * block, col_blocks * block];
     // Ragged blocks at both ends, an empty column and an empty row between full ones.
-    let ragged = [3 * block - 24.min(3 * block / 4), 4 * block - 8];
+    let ragged = [3 * block - ragged[0], 4 * block - ragged[1]];
     let holes = [(0, 0), (2, 0), (0, 1), (2, 3)];
     let full: Vec<(usize, usize)> = (0..4).map(|at| (at / 2, at % 2)).collect();
     let column: Vec<(usize, usize)> = (0..6).map(|row| (row, 0)).collect();
     // Rows end inside an instruction tile; the contraction of `sddmm` also ends inside a stage.
     let mut problems = vec![
         Problem::new(dtype, ragged, block, &holes, rows + 3),
-        Problem::new(dtype, sides(2, 2), block, &full, rows),
+        Problem::new(other, sides(2, 2), block, &full, rows),
         Problem::new(dtype, sides(1, 2), block, &[(0, 1)], 1),
         Problem::new(dtype, sides(6, 1), block, &column, 17),
     ];
@@ -95,15 +105,13 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Problem> {
     problems
 }
 
-fn pipelined(variant: &Variant, verb: Verb, block: usize) -> bool {
+fn pipelined(variant: &Variant, verb: Verb) -> bool {
     // With an epilogue there is more to go wrong; one test looks at the kernels without.
     let fullest = match variant.verb() {
         Verb::Spmm => variant.epilogue().bias && variant.epilogue().residual,
         _ => variant.epilogue().residual,
     };
-    let side = variant.tile_size().map(|[_, cols]| cols);
-    let whole = !variant.splits_k();
-    variant.pipelined() && variant.verb() == verb && side == Some(block) && fullest && whole
+    variant.pipelined() && variant.verb() == verb && fullest && !variant.splits_k()
 }
 
 /// One full column, one full row and little else, in blocks of this size: both directions have block columns to split.
@@ -114,33 +122,13 @@ fn skewed(dtype: ElemType, block: usize, m: usize) -> Problem {
 }
 
 #[test]
-fn forward_in_blocks_of_32() {
-    check(BF16, |variant| pipelined(variant, Verb::Spmm, 32));
+fn forward() {
+    check(BF16, |variant| pipelined(variant, Verb::Spmm));
 }
 
 #[test]
-fn forward_in_blocks_of_64() {
-    check(BF16, |variant| pipelined(variant, Verb::Spmm, 64));
-}
-
-#[test]
-fn forward_in_blocks_of_128() {
-    check(BF16, |variant| pipelined(variant, Verb::Spmm, 128));
-}
-
-#[test]
-fn input_gradient_in_blocks_of_32() {
-    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 32));
-}
-
-#[test]
-fn input_gradient_in_blocks_of_64() {
-    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 64));
-}
-
-#[test]
-fn input_gradient_in_blocks_of_128() {
-    check(BF16, |variant| pipelined(variant, Verb::SpmmT, 128));
+fn input_gradient() {
+    check(BF16, |variant| pipelined(variant, Verb::SpmmT));
 }
 
 #[test]

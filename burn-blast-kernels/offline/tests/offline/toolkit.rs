@@ -3,25 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use blast_offline::{Arch, BF16, F16, Machine, Source, Toolkit, ladder};
-use burn_blast_kernels::cube::catalogue::{Variant, Verb};
-use cubecl::ir::ElemType;
+use blast_offline::{Arch, BF16, F16, Machine, generate, ladder};
+use burn_blast_kernels::cube::catalogue::{Definition, Variant, Verb};
+use cubecl::ir::{AddressType, ElemType};
 
 use crate::common::{self, named, source, toolkit};
-
-fn sources(
-    arch: Arch,
-    dtype: ElemType,
-    chosen: impl Fn(&Variant) -> bool,
-) -> Vec<(Variant, Source)> {
-    let generate = |variant: Variant| {
-        let source =
-            blast_offline::generate(&variant, arch, dtype, cubecl::ir::AddressType::U32).unwrap();
-        (variant, source)
-    };
-    let all = Variant::all().into_iter().chain(blast_offline::cooperative(arch, dtype));
-    all.filter(|variant| chosen(variant)).map(generate).collect()
-}
 
 /// Most registers of a unit, by output tile. 128 leave room for two blocks of 256 units per multiprocessor,
 /// 80 for three; only the largest tile gives up the second.
@@ -29,6 +15,8 @@ fn ceiling(variant: &Variant) -> usize {
     let gated = matches!(variant.verb(), Verb::Gated | Verb::GatedBackward);
     match variant.tile_size() {
         None => 40,
+        // Two blocks, too.
+        Some(_) if variant.name().ends_with("_tf32") => 128,
         // A gated block keeps two sums for each output.
         Some([rows, _]) if gated && rows * variant.block().unwrap() <= 8192 => 128,
         Some(_) if gated => 224,
@@ -67,32 +55,32 @@ pub fn check_all(
     dtype: ElemType,
     chosen: impl Fn(&Variant) -> bool,
 ) -> Option<BTreeMap<String, usize>> {
-    let toolkit = toolkit()?;
-    let (variants, kernels): (Vec<_>, Vec<_>) = sources(arch, dtype, chosen)
-        .into_iter()
-        .map(|(variant, source)| (variant, (variant.name(), source)))
-        .unzip();
-    assert!(!variants.is_empty(), "no variant was chosen");
-    for (variant, (name, source)) in variants.iter().zip(&kernels) {
-        assert_eq!(source.shared_bytes, variant.shared_bytes(), "{name}");
-    }
-    Some(registers(&toolkit, arch, &variants, &kernels, fault))
+    let all = Variant::all().into_iter().chain(blast_offline::cooperative(arch, dtype));
+    let variants: Vec<Variant> = all.filter(|variant| chosen(variant)).collect();
+    assemble(arch, &variants, |_| dtype, fault)
 }
 
-/// Compiles the kernels of some variants and returns their registers, if `fault` finds nothing wrong with any.
-pub fn registers<V>(
-    toolkit: &Toolkit,
+/// Assembles some variants and returns their registers, if `fault` finds nothing wrong with any.
+pub fn assemble<V: Definition>(
     arch: Arch,
     variants: &[V],
-    kernels: &[(String, Source)],
+    dtype: impl Fn(&V) -> ElemType,
     fault: impl Fn(&V, &Machine) -> Option<String>,
-) -> BTreeMap<String, usize> {
-    let machines = toolkit.compile(arch, kernels).unwrap_or_else(|error| panic!("{error}"));
+) -> Option<BTreeMap<String, usize>> {
+    let toolkit = toolkit()?;
+    assert!(!variants.is_empty(), "no variant was chosen");
+    let generate = |variant: &V| {
+        let source = generate(variant, arch, dtype(variant), AddressType::U32).unwrap();
+        assert_eq!(source.shared_bytes, variant.shared_bytes(), "{}", variant.name());
+        (variant.name(), source)
+    };
+    let kernels: Vec<_> = variants.iter().map(generate).collect();
+    let machines = toolkit.compile(arch, &kernels).unwrap_or_else(|error| panic!("{error}"));
     let checked = variants.iter().zip(&machines);
     let wrong: Vec<String> =
         checked.filter_map(|(variant, machine)| fault(variant, machine)).collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), variants.len(), wrong.join("\n"));
-    machines.into_iter().map(|machine| (machine.name, machine.registers)).collect()
+    Some(machines.into_iter().map(|machine| (machine.name, machine.registers)).collect())
 }
 
 #[test]
@@ -180,8 +168,7 @@ fn indices_of_64_bits_spill_nothing() {
     let Some(toolkit) = toolkit() else { return };
     for name in ["spmm_256x128_bias_gelu_residual_plain", "sddmm_128x128_plain"] {
         let variant = common::variant(name);
-        let wide = cubecl::ir::AddressType::U64;
-        let source = blast_offline::generate(&variant, Arch::Sm90, BF16, wide).unwrap();
+        let source = generate(&variant, Arch::Sm90, BF16, AddressType::U64).unwrap();
         let machines = toolkit.compile(Arch::Sm90, &[(name.into(), source)]).unwrap();
         assert_eq!(fault(&variant, &machines[0]), None, "{name}");
     }

@@ -3,12 +3,13 @@
 use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
-use super::Variant;
 use super::few_rows::FewRows;
 use super::problems::{Code, Parts, Target};
+use super::{Variant, Verb};
 use crate::Activation;
 use crate::cube::dispatch::Kernel;
 use crate::cube::gated::mma::kernel::gated_mma_kernel::GatedMmaKernel;
+use crate::cube::gemv::base::{SHARED_BYTES, UNITS};
 use crate::cube::gemv::kernel::gemv_kernel::GemvKernel;
 use crate::cube::gemv::reduce::{
     GemvSizesCompilationArg, gemv_add_parts_kernel::GemvAddPartsKernel,
@@ -19,6 +20,7 @@ use crate::cube::sddmm::mma::kernel::{
     SampledSizesCompilationArg, add_row_parts_kernel::AddRowPartsKernel,
     sddmm_mma_kernel::SddmmMmaKernel,
 };
+use crate::cube::split_k::ADD_UNITS;
 use crate::cube::spmm::cmma::kernel::spmm_cmma_kernel::SpmmCmmaKernel;
 use crate::cube::spmm::mma::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use crate::cube::spmm::mma::split_k::{
@@ -30,13 +32,59 @@ pub trait Definition {
     /// A name for reports.
     fn name(&self) -> String;
 
+    /// Units of a cube.
+    fn units(&self) -> usize;
+
+    /// Shared memory of a cube in bytes.
+    fn shared_bytes(&self) -> usize;
+
     /// The kernel, ready for a code generator.
     fn define(&self, target: &Target) -> KernelDefinition;
 }
 
 impl Definition for Variant {
+    /// Verb, tile, and what is added.
     fn name(&self) -> String {
-        Variant::name(self)
+        let verb = match self.verb() {
+            Verb::Spmm => "spmm",
+            Verb::SpmmT => "spmm_t",
+            Verb::Sddmm => "sddmm",
+            Verb::Gated => "gated",
+            Verb::GatedBackward => "gated_backward",
+            Verb::AddRowParts => "add_row_parts",
+            Verb::AddParts => "add_parts",
+        };
+        let size = match (self.tile_size(), self.block()) {
+            (Some([rows, cols]), _) if self.is_cooperative() => format!("_cmma_{rows}x{cols}"),
+            // The tile of a joint product is twice as wide as its output.
+            (Some([rows, _]), Some(block)) if self.joint() => format!("_{rows}x{block}_joint"),
+            (Some([rows, cols]), _) => format!("_{rows}x{cols}"),
+            (None, Some(block)) => format!("_{block}"),
+            (None, None) => String::new(),
+        };
+        // Blocks of 128 have tiles of 64 columns.
+        let block = if self.block_tiles() > 1 { "_block128" } else { "" };
+        let Parts { bias, activation, residual } = self.epilogue();
+        let bias = if bias { "_bias" } else { "" };
+        // A gated block is SwiGLU by default.
+        let gate = self.gate().filter(|&gate| gate != Activation::Silu);
+        let activation =
+            activation.or(gate).map_or(String::new(), |f| format!("_{f:?}").to_lowercase());
+        let residual = if residual { "_residual" } else { "" };
+        let split = if self.splits_k() { "_split_k" } else { "" };
+        let plain = if self.mma().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
+        let tf32 = if self.cmma().is_some_and(|tile| tile.matrix.is_tf32()) { "_tf32" } else { "" };
+        format!("{verb}{size}{block}{bias}{activation}{residual}{split}{plain}{tf32}")
+    }
+
+    fn units(&self) -> usize {
+        let mma = self.mma().map(|tile| tile.units());
+        mma.or(self.cmma().map(|tile| tile.units())).unwrap_or(ADD_UNITS)
+    }
+
+    fn shared_bytes(&self) -> usize {
+        let mma = self.mma().map(|tile| tile.shared_bytes());
+        mma.or(self.cmma().map(|tile| tile.shared_bytes())).unwrap_or(0)
     }
 
     fn define(&self, target: &Target) -> KernelDefinition {
@@ -64,7 +112,15 @@ impl Definition for FewRows {
             (false, true) => "_split_k",
             (false, false) => "",
         };
-        format!("gemv_{}x{}_{kind}{gate}{bias}{part}", self.plan.rows, self.plan.block)
+        format!("gemv_{}x{}_{kind}{gate}{bias}{part}", self.blueprint.rows, self.blueprint.block)
+    }
+
+    fn units(&self) -> usize {
+        UNITS
+    }
+
+    fn shared_bytes(&self) -> usize {
+        if self.adds { 0 } else { SHARED_BYTES }
     }
 
     fn define(&self, target: &Target) -> KernelDefinition {
@@ -91,14 +147,10 @@ fn buffer() -> BufferCompilationArg {
 }
 
 /// An argument that a kernel may do without.
-fn optional<T>(there: bool) -> ComptimeOptionCompilationArg<T>
-where
-    T: LaunchArg<CompilationArg = BufferCompilationArg>,
-{
-    if there {
-        ComptimeOptionCompilationArg::Some(buffer())
-    } else {
-        ComptimeOptionCompilationArg::None
+fn optional<T: LaunchArg>(argument: Option<T::CompilationArg>) -> ComptimeOptionCompilationArg<T> {
+    match argument {
+        Some(argument) => ComptimeOptionCompilationArg::Some(argument),
+        None => ComptimeOptionCompilationArg::None,
     }
 }
 
@@ -107,83 +159,74 @@ fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
     let (units, dtype) = (variant.units(), target.dtype);
     let Parts { bias, activation, residual } = variant.epilogue();
     match variant.code {
-        Code::Product { kernel: Kernel::SpmmMma { plan, split: None }, .. } => define!(
+        Code::Product { kernel: Kernel::SpmmMma { blueprint, split: None }, .. } => define!(
             SpmmMmaKernel, units, target,
-            buffer(), buffer(), optional(bias), buffer(), buffer(), buffer(),
-            optional(plan.transposed), optional(residual), buffer(),
-            (), (), (), (), plan, activation, dtype,
+            buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(), buffer(),
+            optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)), buffer(),
+            (), (), (), (), blueprint, activation, dtype,
         ),
-        Code::Product { kernel: Kernel::SpmmMma { plan, split: Some(_) }, .. } => define!(
+        Code::Product { kernel: Kernel::SpmmMma { blueprint, split: Some(_) }, .. } => define!(
             SpmmPartsKernel, units, target,
-            buffer(), buffer(), optional(bias), buffer(), buffer(),
-            optional(plan.transposed), optional(residual), buffer(), buffer(),
-            (), (), (), (), plan, activation, dtype,
+            buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(),
+            optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)),
+            buffer(), buffer(),
+            (), (), (), (), blueprint, activation, dtype,
         ),
-        Code::Product { kernel: Kernel::SpmmCmma(plan), .. } => define!(
+        Code::Product { kernel: Kernel::SpmmCmma(blueprint), .. } => define!(
             SpmmCmmaKernel, units, target,
-            buffer(), buffer(), optional(bias), buffer(), buffer(), buffer(),
-            optional(plan.transposed), optional(residual), buffer(),
-            (), (), (), (), plan, activation, dtype, plan.tile.matrix.element,
+            buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(), buffer(),
+            optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)), buffer(),
+            (), (), (), (), blueprint, activation, dtype, blueprint.tile.matrix.element,
         ),
         Code::AddParts { block, .. } => define!(
             AddPartsKernel, units, target,
-            buffer(), optional(bias), buffer(), optional(residual), buffer(),
+            buffer(), optional(bias.then(buffer)), buffer(), optional(residual.then(buffer)), buffer(),
             (), (), (), block, activation, dtype,
         ),
-        Code::Gated { plan, activation, backward } => define!(
+        Code::Gated { kernel: Kernel::GatedMma(blueprint), activation, backward } => define!(
             GatedMmaKernel, units, target,
-            buffer(), buffer(), buffer(), buffer(), buffer(), gradients(backward),
-            SizesCompilationArg { m: (), k: (), n: () }, (), plan, activation, dtype,
+            buffer(), buffer(), buffer(), buffer(), buffer(),
+            optional(backward.then(|| (buffer(), buffer()))),
+            SizesCompilationArg { m: (), k: (), n: () }, (), blueprint, activation, dtype,
         ),
-        Code::Sampled(Kernel::SddmmMma { plan, parts }) => define!(
+        Code::Sampled(Kernel::SddmmMma { blueprint, parts }) => define!(
             SddmmMmaKernel, units, target,
             buffer(), buffer(), buffer(), buffer(), buffer(), buffer(),
             SampledSizesCompilationArg { m: (), k: (), n: (), values: (), parts: () },
-            (), plan, dtype, if parts > 1 { F32 } else { dtype },
+            (), blueprint, dtype, if parts > 1 { F32 } else { dtype },
         ),
-        Code::Sampled(Kernel::SddmmCmma(plan)) => define!(
+        Code::Sampled(Kernel::SddmmCmma(blueprint)) => define!(
             SddmmCmmaKernel, units, target,
             buffer(), buffer(), buffer(), buffer(), buffer(), buffer(),
             SizesCompilationArg { m: (), k: (), n: () },
-            (), plan, dtype, plan.tile.matrix.element,
+            (), blueprint, dtype, blueprint.tile.matrix.element,
         ),
         Code::AddRowParts => {
             define!(AddRowPartsKernel, units, target, buffer(), buffer(), (), (), dtype)
         }
-        Code::Product { kernel, .. } | Code::Sampled(kernel) => {
+        Code::Product { kernel, .. } | Code::Gated { kernel, .. } | Code::Sampled(kernel) => {
             unreachable!("{kernel:?} is not in the catalogue")
         }
     }
 }
 
-/// The two gradients that a backward kernel writes.
-fn gradients<T>(there: bool) -> ComptimeOptionCompilationArg<T>
-where
-    T: LaunchArg<CompilationArg = (BufferCompilationArg, BufferCompilationArg)>,
-{
-    if there {
-        ComptimeOptionCompilationArg::Some((buffer(), buffer()))
-    } else {
-        ComptimeOptionCompilationArg::None
-    }
-}
-
 #[rustfmt::skip]
 fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
-    let FewRows { plan, dtype, end, bias, adds } = *kernel;
+    let FewRows { blueprint, dtype, end, bias, adds } = *kernel;
     let sizes = GemvSizesCompilationArg { m: (), k: (), n: (), parts: () };
     if adds {
         return define!(
             GemvAddPartsKernel, kernel.units(), target,
-            buffer(), optional(bias), buffer(), buffer(), sizes, plan, end, dtype,
+            buffer(), optional(bias.then(buffer)), buffer(), buffer(), sizes, blueprint, end, dtype,
         );
     }
     let stored = if kernel.int8() { ElemType::UInt(UIntKind::U32) } else { dtype };
     let (out, gated) = (if end.split { F32 } else { dtype }, end.gate.is_some());
     define!(
         GemvKernel, kernel.units(), target,
-        buffer(), buffer(), optional(kernel.int8()), buffer(), buffer(),
-        optional(gated), optional(gated), optional(gated), optional(bias), buffer(), buffer(),
-        sizes, (), 16 / dtype.size(), plan.vector, plan.quad(), plan, end, dtype, stored, out,
+        buffer(), buffer(), optional(kernel.int8().then(buffer)), buffer(), buffer(),
+        optional(gated.then(buffer)), optional(gated.then(buffer)), optional(gated.then(buffer)),
+        optional(bias.then(buffer)), buffer(), buffer(),
+        sizes, (), 16 / dtype.size(), blueprint.vector, blueprint.quad(), blueprint, end, dtype, stored, out,
     )
 }

@@ -5,7 +5,7 @@ use cubecl::ir::{ElemType, FloatKind};
 use super::problems::{GATES, few_rows_caps, kernels, pattern};
 use crate::Activation;
 use crate::cube::dispatch::{Kernel, Op};
-use crate::cube::gemv::base::{Blueprint, Format, MOST_ROWS, SHARED_BYTES, UNITS};
+use crate::cube::gemv::base::{Blueprint, Format, MOST_ROWS};
 use crate::cube::gemv::reduce::Ending;
 use crate::cube::split_k::{SplitK, Work, lengths};
 use crate::{BlockPattern, BlockSize};
@@ -13,7 +13,7 @@ use crate::{BlockPattern, BlockSize};
 /// One kernel for few rows that a launch may select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FewRows {
-    pub(super) plan: Blueprint,
+    pub(super) blueprint: Blueprint,
     /// Storage type of the tensors; for integers the one of `x`.
     pub(super) dtype: ElemType,
     pub(super) end: Ending,
@@ -32,12 +32,12 @@ impl FewRows {
             let pattern = pattern(block, 1, false);
             for rows in [1, 2, 4, 8, MOST_ROWS] {
                 for dtype in floats {
-                    let one = Self::of(Op::PRODUCT, dtype, &pattern, rows);
+                    let one = Self::new(Op::PRODUCT, dtype, &pattern, rows);
                     let biased = Self { bias: true, ..one };
                     all.extend([one, biased, one.split()]);
                     adders.push(biased.adder());
                     let op = Op::Gated { up: &pattern, backward: false };
-                    let pair = Self::of(op, dtype, &pattern, rows);
+                    let pair = Self::new(op, dtype, &pattern, rows);
                     for gate in GATES {
                         let gated = Self { end: Ending { gate: Some(gate), ..pair.end }, ..pair };
                         all.push(gated);
@@ -47,7 +47,7 @@ impl FewRows {
                         }
                     }
                 }
-                let one = Self::of(Op::SpmmInt8, floats[2], &pattern, rows);
+                let one = Self::new(Op::SpmmInt8, floats[2], &pattern, rows);
                 all.extend([one, one.split()]);
                 adders.push(one.adder());
             }
@@ -57,13 +57,14 @@ impl FewRows {
     }
 
     /// The kernel that the dispatcher selects.
-    fn of(op: Op, dtype: ElemType, pattern: &BlockPattern, rows: usize) -> Self {
-        let [Kernel::Gemv { plan, .. }] = kernels(op, &few_rows_caps(dtype), pattern, rows)[..]
+    fn new(op: Op, dtype: ElemType, pattern: &BlockPattern, rows: usize) -> Self {
+        let [Kernel::Gemv { blueprint, .. }] =
+            kernels(op, &few_rows_caps(dtype), pattern, rows)[..]
         else {
             unreachable!("{rows} rows are few")
         };
         let end = Ending { gate: None, split: false };
-        Self { plan, dtype, end, bias: false, adds: false }
+        Self { blueprint, dtype, end, bias: false, adds: false }
     }
 
     fn split(self) -> Self {
@@ -81,17 +82,17 @@ impl FewRows {
 
     /// Side of a block.
     pub fn block(&self) -> usize {
-        self.plan.block
+        self.blueprint.block
     }
 
     /// Rows of the tile.
     pub fn rows(&self) -> usize {
-        self.plan.rows
+        self.blueprint.rows
     }
 
     /// Whether values are integers.
     pub fn int8(&self) -> bool {
-        self.plan.format == Format::Int8
+        self.blueprint.format == Format::Int8
     }
 
     /// Whether a bias is added.
@@ -114,31 +115,21 @@ impl FewRows {
         self.adds
     }
 
-    /// Units of a cube.
-    pub fn units(&self) -> usize {
-        UNITS
-    }
-
-    /// Shared memory of a cube in bytes.
-    pub fn shared_bytes(&self) -> usize {
-        if self.adds { 0 } else { SHARED_BYTES }
-    }
-
     /// Vectors of values that a unit has in flight.
     pub fn ahead(&self) -> usize {
-        self.plan.ahead
+        self.blueprint.ahead
     }
 
     /// Bytes of values that a cube has in flight.
     pub fn in_flight(&self) -> usize {
         let element = if self.int8() { size_of::<u32>() } else { self.dtype.size() };
-        self.plan.ahead * self.plan.slots() * self.plan.vector * element
+        self.blueprint.ahead * self.blueprint.slots() * self.blueprint.vector * element
     }
 
     /// Blocks per part on a device with `compute_units` multiprocessors, for values of `value_bytes` bytes.
     pub fn part_blocks(pattern: &BlockPattern, value_bytes: usize, compute_units: usize) -> usize {
         let block_bytes = pattern.block().area() * value_bytes;
-        SplitK::by_bytes(pattern.nnz(), block_bytes, compute_units).blocks
+        SplitK::by_bytes(pattern.nnz(), block_bytes, Some(compute_units)).blocks
     }
 
     /// Index arrays a launch uploads besides its patterns, for parts of at least `blocks` blocks: parts of the first

@@ -9,11 +9,11 @@ mod problems;
 
 pub use self::define::Definition;
 pub use self::few_rows::FewRows;
-use self::problems::{Code, cooperative, tensor_cores};
+use self::problems::{Code, cooperative, is_transposed, tensor_cores};
 pub use self::problems::{Parts, Target};
 use super::caps::Caps;
 use super::dispatch::Kernel;
-use super::split_k::{ADD_UNITS, SplitK, Work};
+use super::split_k::{SplitK, Work};
 use super::tile::cmma::CmmaTile;
 use super::tile::mma::MmaTile;
 use super::{gated, sddmm};
@@ -55,17 +55,20 @@ impl Variant {
     /// Every variant on cooperative matrices for a device with these properties and this storage type. None if it
     /// lists no matrix that the kernels take. Variants in f32 need TF32 to be allowed.
     pub fn cooperative(target: &Target) -> Vec<Self> {
-        let caps = Caps::of(&target.properties, target.dtype, true);
+        let caps = Caps::new(&target.properties, target.dtype, true);
         cooperative(&caps).into_iter().map(|code| Self { code }).collect()
     }
 
     /// The verb.
     pub fn verb(&self) -> Verb {
-        let product = |transposed| if transposed { Verb::SpmmT } else { Verb::Spmm };
         match self.code {
-            Code::Product { kernel: Kernel::SpmmMma { plan, .. }, .. } => product(plan.transposed),
-            Code::Product { kernel: Kernel::SpmmCmma(plan), .. } => product(plan.transposed),
-            Code::Product { kernel, .. } => unreachable!("{kernel:?} is not in the catalogue"),
+            Code::Product { kernel, .. } => {
+                if is_transposed(kernel) {
+                    Verb::SpmmT
+                } else {
+                    Verb::Spmm
+                }
+            }
             Code::Gated { backward: true, .. } => Verb::GatedBackward,
             Code::Gated { .. } => Verb::Gated,
             Code::Sampled(_) => Verb::Sddmm,
@@ -92,16 +95,12 @@ impl Variant {
 
     /// Whether gate and up have one pattern.
     pub fn joint(&self) -> bool {
-        matches!(self.code, Code::Gated { plan, .. } if plan.joint)
+        matches!(self.kernel(), Some(Kernel::GatedMma(blueprint)) if blueprint.joint)
     }
 
     /// Whether the contraction is split over cubes, so that results are partial sums in f32.
     pub fn splits_k(&self) -> bool {
-        match self.code {
-            Code::Product { kernel: Kernel::SpmmMma { split, .. }, .. } => split.is_some(),
-            Code::Sampled(Kernel::SddmmMma { parts, .. }) => parts > 1,
-            _ => false,
-        }
+        self.kernel().is_some_and(|kernel| kernel.split().is_some())
     }
 
     /// Whether copies run ahead of the arithmetic.
@@ -111,17 +110,16 @@ impl Variant {
 
     /// Side of a block.
     pub fn block(&self) -> Option<usize> {
-        match self.code {
-            Code::Product { kernel, .. } | Code::Sampled(kernel) => match kernel {
-                Kernel::SpmmMma { plan, .. } => Some(plan.block),
-                Kernel::SddmmMma { plan, .. } => Some(plan.block),
-                Kernel::SpmmCmma(plan) => Some(plan.block),
-                Kernel::SddmmCmma(plan) => Some(plan.block),
-                _ => None,
-            },
-            Code::Gated { plan, .. } => Some(plan.block),
-            Code::AddParts { block, .. } => Some(block),
-            Code::AddRowParts => None,
+        if let Code::AddParts { block, .. } = self.code {
+            return Some(block);
+        }
+        match self.kernel()? {
+            Kernel::SpmmMma { blueprint, .. } => Some(blueprint.block),
+            Kernel::SddmmMma { blueprint, .. } => Some(blueprint.block),
+            Kernel::SpmmCmma(blueprint) => Some(blueprint.block),
+            Kernel::SddmmCmma(blueprint) => Some(blueprint.block),
+            Kernel::GatedMma(blueprint) => Some(blueprint.block),
+            _ => None,
         }
     }
 
@@ -134,23 +132,11 @@ impl Variant {
 
     /// Cubes that share a block, or a block column.
     pub fn block_tiles(&self) -> usize {
-        match self.code {
-            Code::Product { kernel: Kernel::SpmmCmma(plan), .. } => plan.col_tiles(),
-            Code::Sampled(Kernel::SddmmCmma(plan)) => plan.side_tiles() * plan.side_tiles(),
+        match self.kernel() {
+            Some(Kernel::SpmmCmma(blueprint)) => blueprint.col_tiles(),
+            Some(Kernel::SddmmCmma(blueprint)) => blueprint.side_tiles() * blueprint.side_tiles(),
             _ => 1,
         }
-    }
-
-    /// Shared memory of a cube in bytes.
-    pub fn shared_bytes(&self) -> usize {
-        let mma = self.mma().map(|tile| tile.shared_bytes());
-        mma.or(self.cmma().map(|tile| tile.shared_bytes())).unwrap_or(0)
-    }
-
-    /// Units of a cube.
-    pub fn units(&self) -> usize {
-        let mma = self.mma().map(|tile| tile.units());
-        mma.or(self.cmma().map(|tile| tile.units())).unwrap_or(ADD_UNITS)
     }
 
     /// Whether it multiplies by cooperative matrices.
@@ -160,13 +146,12 @@ impl Variant {
 
     /// First slots of the groups of blocks of a sampled product, for these column pointers, with the end of the last.
     pub fn group_starts(&self, col_ptr: &[u32]) -> Vec<u32> {
-        match self.code {
-            Code::Sampled(Kernel::SddmmMma { plan, .. }) => {
-                sddmm::group_starts(col_ptr, plan.group())
-            }
-            Code::Sampled(Kernel::SddmmCmma(plan)) => sddmm::group_starts(col_ptr, plan.group()),
-            _ => Vec::new(),
-        }
+        let group = match self.kernel() {
+            Some(Kernel::SddmmMma { blueprint, .. }) => blueprint.group(),
+            Some(Kernel::SddmmCmma(blueprint)) => blueprint.group(),
+            _ => return Vec::new(),
+        };
+        sddmm::group_starts(col_ptr, group)
     }
 
     /// The parts of at most `blocks` blocks of the block columns that begin at `ptr`, and the columns that are split,
@@ -176,55 +161,21 @@ impl Variant {
         ([work.parts, work.columns], work.partials)
     }
 
-    /// A name for reports: verb, tile, and what is added.
-    pub fn name(&self) -> String {
-        let verb = match self.verb() {
-            Verb::Spmm => "spmm",
-            Verb::SpmmT => "spmm_t",
-            Verb::Sddmm => "sddmm",
-            Verb::Gated => "gated",
-            Verb::GatedBackward => "gated_backward",
-            Verb::AddRowParts => "add_row_parts",
-            Verb::AddParts => "add_parts",
-        };
-        let size = match (self.tile_size(), self.block()) {
-            (Some([rows, cols]), _) if self.is_cooperative() => format!("_cmma_{rows}x{cols}"),
-            // The tile of a joint product is twice as wide as its output.
-            (Some([rows, _]), Some(block)) if self.joint() => format!("_{rows}x{block}_joint"),
-            (Some([rows, cols]), _) => format!("_{rows}x{cols}"),
-            (None, Some(block)) => format!("_{block}"),
-            (None, None) => String::new(),
-        };
-        // Blocks of 128 have tiles of 64 columns.
-        let block = if self.block_tiles() > 1 { "_block128" } else { "" };
-        let Parts { bias, activation, residual } = self.epilogue();
-        let bias = if bias { "_bias" } else { "" };
-        // A gated block is SwiGLU by default.
-        let gate = self.gate().filter(|&gate| gate != Activation::Silu);
-        let activation =
-            activation.or(gate).map_or(String::new(), |f| format!("_{f:?}").to_lowercase());
-        let residual = if residual { "_residual" } else { "" };
-        let split = if self.splits_k() { "_split_k" } else { "" };
-        let plain = if self.mma().is_some_and(|tile| !tile.pipelined) { "_plain" } else { "" };
-        let tf32 = if self.cmma().is_some_and(|tile| tile.matrix.is_tf32()) { "_tf32" } else { "" };
-        format!("{verb}{size}{block}{bias}{activation}{residual}{split}{plain}{tf32}")
+    fn kernel(&self) -> Option<Kernel> {
+        match self.code {
+            Code::Product { kernel, .. } | Code::Gated { kernel, .. } | Code::Sampled(kernel) => {
+                Some(kernel)
+            }
+            Code::AddRowParts | Code::AddParts { .. } => None,
+        }
     }
 
     fn mma(&self) -> Option<MmaTile> {
-        match self.code {
-            Code::Product { kernel: Kernel::SpmmMma { plan, .. }, .. } => Some(plan.tile),
-            Code::Sampled(Kernel::SddmmMma { plan, .. }) => Some(plan.tile),
-            Code::Gated { plan, .. } => Some(plan.tile),
-            _ => None,
-        }
+        self.kernel()?.mma()
     }
 
     fn cmma(&self) -> Option<CmmaTile> {
-        match self.code {
-            Code::Product { kernel: Kernel::SpmmCmma(plan), .. } => Some(plan.tile),
-            Code::Sampled(Kernel::SddmmCmma(plan)) => Some(plan.tile),
-            _ => None,
-        }
+        self.kernel()?.cmma()
     }
 }
 

@@ -6,15 +6,14 @@ use cubecl::ir::{AddressType, DeviceProperties, ElemType, FloatKind, TargetPrope
 
 use crate::Activation;
 use crate::cube::caps::Caps;
-use crate::cube::dispatch::{Kernel, Op, Shape, candidates};
-use crate::cube::gated;
+use crate::cube::dispatch::{Kernel, Op, Problem, candidates};
 use crate::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 
 /// One kernel, with the compile-time parameters that a plan does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
     Product { kernel: Kernel, epilogue: Parts },
-    Gated { plan: gated::mma::base::Blueprint, activation: Activation, backward: bool },
+    Gated { kernel: Kernel, activation: Activation, backward: bool },
     Sampled(Kernel),
     AddRowParts,
     AddParts { block: usize, epilogue: Parts },
@@ -51,12 +50,12 @@ const CAPS: Caps = Caps {
     ldmatrix: true,
     cmma: None,
     copy_async: true,
-    plane: 32,
+    plane: Some(32),
     max_units: 1024,
     shared_bytes: usize::MAX,
     vector: usize::MAX,
     bindings: usize::MAX,
-    compute_units: 108,
+    compute_units: Some(108),
     cubes: u64::MAX,
     elements: u64::MAX,
 };
@@ -67,9 +66,9 @@ const MANY_ROWS: usize = 8192;
 /// Gates of a gated block.
 pub(super) const GATES: [Activation; 3] = [Activation::Silu, Activation::Gelu, Activation::Relu];
 
-/// The same device for a kernel for few rows of this type, without tensor cores and with one multiprocessor.
+/// The same device for a kernel for few rows of this type, without tensor cores.
 pub(super) fn few_rows_caps(dtype: ElemType) -> Caps {
-    Caps { dtype, mma: false, compute_units: 1, ..CAPS }
+    Caps { dtype, mma: false, compute_units: None, ..CAPS }
 }
 
 /// A pattern of `side` x `side` blocks: one block, or a full row and column.
@@ -86,7 +85,7 @@ pub(super) fn pattern(block: BlockSize, side: usize, full: bool) -> BlockPattern
 
 /// The kernels of all candidates.
 pub(super) fn kernels(op: Op, caps: &Caps, pattern: &BlockPattern, m: usize) -> Vec<Kernel> {
-    let plans = candidates(op, caps, &Shape { pattern, m }).into_iter();
+    let plans = candidates(op, caps, &Problem { pattern, m }).into_iter();
     plans.map(|plan| plan.kernel).collect()
 }
 
@@ -169,7 +168,15 @@ fn extremes(transposed: bool) -> [Parts; 2] {
 /// A gated kernel with each activation. Without copies that run ahead its epilogue is the same, so one activation
 /// stands for all.
 fn gated(kernel: Kernel, backward: bool, pipelined: bool) -> Vec<Code> {
-    let Kernel::GatedMma(plan) = kernel else { unreachable!("{kernel:?} is not on tensor cores") };
     let gates = if pipelined { &GATES[..] } else { &GATES[..1] };
-    gates.iter().map(|&activation| Code::Gated { plan, activation, backward }).collect()
+    gates.iter().map(|&activation| Code::Gated { kernel, activation, backward }).collect()
+}
+
+/// Whether the kernel of a product multiplies by the transposed weight.
+pub(super) fn is_transposed(kernel: Kernel) -> bool {
+    match kernel {
+        Kernel::SpmmMma { blueprint, .. } => blueprint.transposed,
+        Kernel::SpmmCmma(blueprint) => blueprint.transposed,
+        _ => unreachable!("{kernel:?} is not in the catalogue"),
+    }
 }

@@ -12,19 +12,33 @@ use crate::{BlockPattern, BlockSize, MatrixShape};
 /// A kernel with its numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::cube) enum Kernel {
-    Gemv { plan: gemv::base::Blueprint, split: Option<SplitK> },
+    Gemv {
+        blueprint: gemv::base::Blueprint,
+        split: Option<SplitK>,
+    },
     SpmmUnit(UnitTile),
-    SpmmMma { plan: spmm::mma::base::Blueprint, split: Option<SplitK> },
+    SpmmMma {
+        blueprint: spmm::mma::base::Blueprint,
+        split: Option<SplitK>,
+    },
     SpmmCmma(spmm::cmma::base::Blueprint),
     SddmmUnit(sddmm::unit::base::Blueprint),
-    SddmmMma { plan: sddmm::mma::base::Blueprint, parts: usize },
+    SddmmMma {
+        blueprint: sddmm::mma::base::Blueprint,
+        parts: usize,
+    },
     SddmmCmma(sddmm::cmma::base::Blueprint),
     GatedUnit(UnitTile),
     GatedMma(gated::mma::base::Blueprint),
     GradBlockNorms(sddmm::unit::base::Blueprint),
-    BlockNorms(norm::base::Blueprint),
-    Pack { four: bool },
-    Unpack { four: bool },
+    BlockNorms(norm::Blueprint),
+    /// Elements that a unit moves at a time.
+    Pack {
+        width: usize,
+    },
+    Unpack {
+        width: usize,
+    },
 }
 
 /// An operation of the kernels.
@@ -72,14 +86,14 @@ impl Op<'_> {
 
 /// The sizes that a plan depends on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape<'a> {
+pub(crate) struct Problem<'a> {
     /// The pattern of the weight; of the gate, in a gated block.
     pub pattern: &'a BlockPattern,
     /// Rows of the input.
     pub m: usize,
 }
 
-impl Shape<'_> {
+impl Problem<'_> {
     pub(super) fn block(&self) -> BlockSize {
         self.pattern.block()
     }
@@ -95,9 +109,9 @@ impl Shape<'_> {
     }
 }
 
-/// What a plan leaves to the caller.
+/// The part of an operation that a plan leaves to the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Unfused {
     /// The result is complete.
     Nothing,
     /// The activation is still to be applied.
@@ -136,13 +150,13 @@ pub enum Split {
     Parts(usize),
 }
 
-/// How one operation runs: the kernel with every number of its launch, and what is left to the caller.
+/// How one operation runs: the kernel with every number of its launch, and what is not fused into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
     pub(in crate::cube) kernel: Kernel,
     pub(in crate::cube) address: AddressType,
-    /// What the kernel does not do.
-    pub left: Left,
+    /// What is left to the caller.
+    pub unfused: Unfused,
     /// Whether integer values are multiplied by their scales first, since no kernel reads them as they are.
     pub dequantize: bool,
 }
@@ -178,10 +192,10 @@ impl fmt::Display for Plan {
             Some(Split::Parts(parts)) => write!(f, ", split-K in {parts}")?,
             None => {}
         }
-        match self.left {
-            Left::Nothing => Ok(()),
-            Left::Activation => write!(f, ", the activation apart"),
-            Left::Residual => write!(f, ", the residual apart"),
+        match self.unfused {
+            Unfused::Nothing => Ok(()),
+            Unfused::Activation => write!(f, ", the activation apart"),
+            Unfused::Residual => write!(f, ", the residual apart"),
         }
     }
 }

@@ -28,7 +28,7 @@ fn skewed(block: usize, rows: usize, cols: usize) -> BlockPattern {
 }
 
 fn planned(op: Op, caps: &Caps, pattern: &BlockPattern, m: usize) -> Plan {
-    plan(op, caps, &Shape { pattern, m })
+    plan(op, caps, &Problem { pattern, m })
 }
 
 #[test]
@@ -36,14 +36,14 @@ fn the_class_follows_the_table() {
     let none = Caps { cmma: None, ..AMPERE };
     let exact = Caps { cmma: None, ..AMPERE_F32 };
     let small = Caps { shared_bytes: 16_384, ..AMPERE };
-    let varying = Caps { plane: 0, ..VULKAN };
+    let varying = Caps { plane: None, ..VULKAN };
     let table = [
         ("all there", AMPERE, 64, [512, 1024], PIPED),
         ("no cp.async", Caps { copy_async: false, ..AMPERE }, 64, [512, 1024], PLAIN),
         ("no instruction", Caps { mma: false, ..none }, 64, [512, 1024], TILES),
         ("no ldmatrix", Caps { ldmatrix: false, ..none }, 64, [512, 1024], TILES),
-        ("planes of 64", Caps { plane: 64, ..none }, 64, [512, 1024], TILES),
-        ("planes that vary", Caps { plane: 0, ..AMPERE }, 64, [512, 1024], TILES),
+        ("planes of 64", Caps { plane: Some(64), ..none }, 64, [512, 1024], TILES),
+        ("planes that vary", Caps { plane: None, ..AMPERE }, 64, [512, 1024], TILES),
         ("small cubes", Caps { max_units: 128, ..none }, 64, [512, 1024], TILES),
         ("16 KiB", small, 64, [512, 1024], TILES),
         ("16 KiB, Metal", Caps { shared_bytes: 16_384, ..APPLE }, 64, [512, 1024], TILES),
@@ -58,7 +58,7 @@ fn the_class_follows_the_table() {
         ("Metal, ragged by two", APPLE, 64, [514, 1028], TILES),
         ("Vulkan", VULKAN, 128, [512, 1024], BY_16),
         ("Vulkan, planes that vary", varying, 64, [512, 1024], TILES),
-        ("Vulkan, planes of 8", Caps { plane: 8, ..VULKAN }, 64, [512, 1024], TILES),
+        ("Vulkan, planes of 8", Caps { plane: Some(8), ..VULKAN }, 64, [512, 1024], TILES),
         ("block 32", AMPERE, 32, [512, 1024], PIPED),
         ("block 128", AMPERE, 128, [512, 1024], PIPED),
         ("a ragged block", AMPERE, 64, [520, 1032], PIPED),
@@ -141,17 +141,17 @@ fn what_no_kernel_does_is_left_to_the_caller() {
     let residual = |bias| Op::Spmm { bias, activation: false, residual: true };
     let activated = Op::Spmm { bias: true, activation: true, residual: false };
     let table = [
-        ("few rows", activated, AMPERE, 1, Left::Activation),
-        ("many rows", activated, AMPERE, 64, Left::Nothing),
-        ("residual", residual(true), AMPERE, 64, Left::Nothing),
-        ("residual and bias on WebGPU", residual(true), WEBGPU, 64, Left::Residual),
-        ("residual on WebGPU", residual(false), WEBGPU, 64, Left::Nothing),
-        ("transposed", Op::SpmmT { residual: true }, APPLE, 64, Left::Nothing),
-        ("transposed on WebGPU", Op::SpmmT { residual: true }, WEBGPU, 64, Left::Residual),
-        ("transposed, no residual", Op::SpmmT { residual: false }, WEBGPU, 64, Left::Nothing),
+        ("few rows", activated, AMPERE, 1, Unfused::Activation),
+        ("many rows", activated, AMPERE, 64, Unfused::Nothing),
+        ("residual", residual(true), AMPERE, 64, Unfused::Nothing),
+        ("residual and bias on WebGPU", residual(true), WEBGPU, 64, Unfused::Residual),
+        ("residual on WebGPU", residual(false), WEBGPU, 64, Unfused::Nothing),
+        ("transposed", Op::SpmmT { residual: true }, APPLE, 64, Unfused::Nothing),
+        ("transposed on WebGPU", Op::SpmmT { residual: true }, WEBGPU, 64, Unfused::Residual),
+        ("transposed, no residual", Op::SpmmT { residual: false }, WEBGPU, 64, Unfused::Nothing),
     ];
     for (name, op, caps, m, want) in table {
-        assert_eq!(planned(op, &caps, &pattern, m).left, want, "{name}");
+        assert_eq!(planned(op, &caps, &pattern, m).unfused, want, "{name}");
     }
 }
 
@@ -176,7 +176,7 @@ fn candidates_are_of_one_class_and_several_heights_the_usual_one_first() {
     ];
     for (name, caps, block, m, want) in table {
         let pattern = sparse(block, [512, 512 * block]);
-        let plans = candidates(FULL, &caps, &Shape { pattern: &pattern, m });
+        let plans = candidates(FULL, &caps, &Problem { pattern: &pattern, m });
         let rows: Vec<usize> = plans.iter().map(|plan| plan.tile().unwrap()[0]).collect();
         assert_eq!(rows, want, "{name}");
         assert!(plans.iter().all(|plan| plan.class() == plans[0].class()), "{name}");
@@ -187,7 +187,7 @@ fn candidates_are_of_one_class_and_several_heights_the_usual_one_first() {
 fn split_k_follows_the_table() {
     let long = skewed(64, 128, 16);
     let even = sparse(64, [1024, 1024]);
-    let unknown = Caps { compute_units: 1, ..AMPERE };
+    let unknown = Caps { compute_units: None, ..AMPERE };
     let table = [
         ("a long column", FULL, AMPERE, &long, 64, true),
         ("its transpose", Op::SpmmT { residual: false }, AMPERE, &long, 64, false),
@@ -208,13 +208,11 @@ fn split_k_follows_the_table() {
 
 #[test]
 fn four_elements_are_moved_where_the_rows_of_the_weight_allow_it() {
-    for (cols, four) in [(64, true), (60, true), (62, false), (63, false)] {
+    for (cols, width) in [(64, 4), (60, 4), (62, 1), (63, 1)] {
         let pattern = sparse(16, [41, cols]);
-        for (op, kernel) in
-            [(Op::Pack, Kernel::Pack { four }), (Op::Unpack, Kernel::Unpack { four })]
-        {
-            assert_eq!(planned(op, &WEBGPU, &pattern, 0).kernel, kernel, "{cols} columns");
-        }
+        let kernel = |op| planned(op, &WEBGPU, &pattern, 0).kernel;
+        assert_eq!(kernel(Op::Pack), Kernel::Pack { width }, "{cols} columns");
+        assert_eq!(kernel(Op::Unpack), Kernel::Unpack { width }, "{cols} columns");
     }
 }
 
@@ -264,7 +262,7 @@ fn a_plan_is_printed() {
 #[test]
 fn the_cost_model_learns_of_cores_that_only_the_dense_product_has() {
     let exact = Caps { cmma: None, ..AMPERE_F32 };
-    let varying = Caps { plane: 0, ..VULKAN };
+    let varying = Caps { plane: None, ..VULKAN };
     let table = [
         ("Ampere", AMPERE, AMPERE, DeviceClass::TensorCores),
         ("Metal", APPLE, APPLE, DeviceClass::TensorCores),
@@ -274,6 +272,6 @@ fn the_cost_model_learns_of_cores_that_only_the_dense_product_has() {
         ("none", exact, exact, DeviceClass::Gpu),
     ];
     for (name, dense, sparse, want) in table {
-        assert_eq!(device_class(&dense, &sparse), want, "{name}");
+        assert_eq!(class::cores(&dense, &sparse), want, "{name}");
     }
 }

@@ -8,23 +8,14 @@ use cubecl::prelude::*;
 use crate::Activation;
 use crate::BlockPattern;
 
+pub(super) mod launch;
 pub(super) mod task;
-
-/// Register tiles.
-pub(super) mod unit {
-    mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
-}
+pub(super) mod unit;
 
 /// Tensor cores.
 pub(super) mod mma {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
 }
 
 /// The tensors of one launch on `m` rows. The pattern of the gate is the one of the context.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use cubecl::prelude::*;
 
 use crate::BlockPattern;
-use crate::cube::index::IndexBuffer;
-use crate::pattern::WeakPattern;
+use crate::cube::context::Context;
+use crate::cube::index::{IndexBuffer, OnDevice};
 
 /// Numbers of one task.
 const TASK: usize = 6;
@@ -74,23 +74,13 @@ pub(crate) fn read_task(index: &[u32], number: usize) -> Task {
 }
 
 /// [`tasks`] on a device.
-pub(crate) struct TaskIndex {
-    client: Client,
-    up: WeakPattern,
-    pub tasks: IndexBuffer,
-}
+pub(crate) struct TaskIndex(pub IndexBuffer);
 
 impl TaskIndex {
-    /// The copy on the device of the client for these two patterns of one size; made on first use and kept with the
-    /// pattern of the gate until the pattern of up is gone.
-    pub(crate) fn of(gate: &BlockPattern, up: &BlockPattern, client: &Client) -> Arc<Self> {
-        let alive = |index: &Self| index.up.is_alive();
-        let here =
-            |index: &Self| index.client.service_id() == client.service_id() && index.up.is(up);
-        gate.attached_while(alive, here, || Self {
-            client: client.clone(),
-            up: up.downgrade(),
-            tasks: IndexBuffer::upload(client, &tasks(gate, up)),
+    /// The tasks of the gate, whose pattern is the one of the context, and of up.
+    pub(crate) fn of(ctx: &Context, up: &BlockPattern) -> Arc<OnDevice<(), Self>> {
+        OnDevice::of(ctx.pattern, Some(up), ctx.client, (), || {
+            Self(IndexBuffer::upload(ctx.client, &tasks(ctx.pattern, up)))
         })
     }
 }

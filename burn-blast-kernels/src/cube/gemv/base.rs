@@ -150,16 +150,16 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    pub(crate) fn new(plan: &Blueprint) -> Self {
-        let room = plan.tile() / UNITS;
-        let cols = plan.cols().min(room);
-        let quads = plan.unit_quads().min(room / cols);
-        let results = cols * quads * plan.units_m() * plan.units_n();
+    pub(crate) fn new(blueprint: &Blueprint) -> Self {
+        let room = blueprint.tile() / UNITS;
+        let cols = blueprint.cols().min(room);
+        let quads = blueprint.unit_quads().min(room / cols);
+        let results = cols * quads * blueprint.units_m() * blueprint.units_n();
         Self {
             cols,
             quads,
-            along_cols: plan.cols() / cols,
-            along_quads: plan.unit_quads() / quads,
+            along_cols: blueprint.cols() / cols,
+            along_quads: blueprint.unit_quads() / quads,
             results,
             each: results.div_ceil(UNITS),
         }
@@ -184,11 +184,11 @@ pub(crate) fn select(
     let vector = (VECTOR_BYTES / element).min(widest);
     let rows = m.next_power_of_two().clamp(1, MOST_ROWS);
     let ahead = if widest < VECTOR_BYTES { AHEAD_NARROW } else { AHEAD };
-    let mut plan = Blueprint { block: block.get(), rows, format, vector, ahead };
-    while plan.chunk() > plan.stage() {
-        plan.ahead /= 2;
+    let mut blueprint = Blueprint { block: block.get(), rows, format, vector, ahead };
+    while blueprint.chunk() > blueprint.stage() {
+        blueprint.ahead /= 2;
     }
-    plan
+    blueprint
 }
 
 /// Buffers of a launch: `x`, values and their two indices, parts and output; scales, a second weight with its indices,
@@ -207,16 +207,15 @@ pub(crate) fn fits(caps: &Caps, buffers: usize) -> bool {
 pub(crate) fn most_rows(caps: &Caps, block_cols: usize, cores: bool) -> usize {
     // Tensor cores take one block column per cube, however long it is: few columns leave the device idle. Where the
     // number of multiprocessors is not known, it is taken to be greater than the number of columns.
-    let filled = caps.compute_units > 1 && block_cols >= caps.compute_units;
+    let filled = caps.compute_units.is_some_and(|units| block_cols >= units);
     if cores && filled { MOST_ROWS_BESIDE_CORES } else { MOST_ROWS }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cube::caps::tests::{AMPERE, APPLE, WEBGPU};
 
-    fn plans() -> impl Iterator<Item = Blueprint> {
+    fn blueprints() -> impl Iterator<Item = Blueprint> {
         let kinds = [
             (Format::Float, 4, 4),
             (Format::Float, 2, 4),
@@ -233,23 +232,41 @@ mod tests {
 
     #[test]
     fn every_tile_covers_its_rows_and_columns_once() {
-        for plan in plans() {
-            assert_eq!(plan.units_m() * plan.unit_quads() * plan.quad(), plan.rows, "{plan:?}");
-            assert_eq!(plan.units_n() * plan.cols(), plan.block, "{plan:?}");
-            assert_eq!(plan.units_m() * plan.units_n() * plan.units_k(), UNITS, "{plan:?}");
-            let rounds = Rounds::new(&plan);
+        for blueprint in blueprints() {
+            assert_eq!(
+                blueprint.units_m() * blueprint.unit_quads() * blueprint.quad(),
+                blueprint.rows,
+                "{blueprint:?}"
+            );
+            assert_eq!(blueprint.units_n() * blueprint.cols(), blueprint.block, "{blueprint:?}");
+            assert_eq!(
+                blueprint.units_m() * blueprint.units_n() * blueprint.units_k(),
+                UNITS,
+                "{blueprint:?}"
+            );
+            let rounds = Rounds::new(&blueprint);
             let results = rounds.along_cols * rounds.along_quads * rounds.results;
-            assert_eq!(results * plan.quad(), plan.block * plan.rows, "{plan:?}");
+            assert_eq!(
+                results * blueprint.quad(),
+                blueprint.block * blueprint.rows,
+                "{blueprint:?}"
+            );
         }
     }
 
     #[test]
     fn sums_and_shared_memory_stay_within_their_limits() {
-        for plan in plans() {
-            assert!(plan.cols() * plan.unit_quads() * plan.quad() <= SUMS, "{plan:?}");
-            let rounds = Rounds::new(&plan);
-            assert!(rounds.cols * rounds.quads * UNITS <= plan.tile(), "{plan:?}");
-            assert!(plan.ahead >= 1 && plan.stage().is_multiple_of(plan.chunk()), "{plan:?}");
+        for blueprint in blueprints() {
+            assert!(
+                blueprint.cols() * blueprint.unit_quads() * blueprint.quad() <= SUMS,
+                "{blueprint:?}"
+            );
+            let rounds = Rounds::new(&blueprint);
+            assert!(rounds.cols * rounds.quads * UNITS <= blueprint.tile(), "{blueprint:?}");
+            assert!(
+                blueprint.ahead >= 1 && blueprint.stage().is_multiple_of(blueprint.chunk()),
+                "{blueprint:?}"
+            );
         }
     }
 
@@ -259,42 +276,12 @@ mod tests {
         for (format, bytes, vector) in
             [(Format::Float, 4, 4), (Format::Float, 2, 8), (Format::Int8, 1, 4)]
         {
-            let plan = select(block, 3, format, bytes, 1024);
-            assert_eq!((plan.vector, plan.rows, plan.ahead), (vector, 4, AHEAD));
-            assert_eq!(plan.values(), 16 / bytes);
+            let blueprint = select(block, 3, format, bytes, 1024);
+            assert_eq!((blueprint.vector, blueprint.rows, blueprint.ahead), (vector, 4, AHEAD));
+            assert_eq!(blueprint.values(), 16 / bytes);
         }
         // WGSL knows no longer vectors than four.
         let narrow = select(block, 3, Format::Float, 2, 4);
         assert_eq!((narrow.vector, narrow.ahead), (4, AHEAD_NARROW));
-    }
-
-    #[test]
-    fn the_most_rows_follow_the_table() {
-        let table = [
-            ("tensor cores", AMPERE, 256, true, 8),
-            ("tensor cores, few columns", AMPERE, 107, true, 16),
-            ("no tensor cores", AMPERE, 256, false, 16),
-            ("unknown size", APPLE, 256, true, 16),
-        ];
-        for (name, caps, block_cols, cores, want) in table {
-            assert_eq!(most_rows(&caps, block_cols, cores), want, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_seven_buffers_of_webgpu_fit_a_product_and_no_gated_pair() {
-        let table = [
-            ("a product", Format::Float, false, true, true),
-            ("integers", Format::Int8, false, false, true),
-            ("integers and bias", Format::Int8, false, true, false),
-            ("a gated pair", Format::Float, true, false, false),
-        ];
-        for (name, format, gated, bias, want) in table {
-            let buffers = buffers(format, gated, bias);
-            assert_eq!(fits(&WEBGPU, buffers), want, "{name}");
-            assert!(fits(&APPLE, buffers), "{name}");
-        }
-        assert!(!fits(&Caps { max_units: 64, ..APPLE }, 7));
-        assert!(!fits(&Caps { shared_bytes: 8192, ..APPLE }, 7));
     }
 }

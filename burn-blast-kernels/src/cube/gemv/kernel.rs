@@ -29,7 +29,7 @@ pub(crate) fn gemv_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR
     out: &mut [O],
     sizes: GemvSizes,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] end: Ending,
     #[define(F)] _dtype: ElemType,
     #[define(E)] _stored: ElemType,
@@ -38,26 +38,28 @@ pub(crate) fn gemv_kernel<F: Float, E: Numeric, O: Float, NX: Size, NV: Size, NR
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let row_tiles = sizes.m.div_ceil(plan.rows);
+    let row_tiles = sizes.m.div_ceil(blueprint.rows);
     let at = CUBE_POS / row_tiles;
     let part = Part {
         column: parts[at * 3] as usize,
         part: parts[at * 3 + 1] as usize,
         parts: parts[at * 3 + 2] as usize,
-        first_row: (CUBE_POS % row_tiles) * plan.rows,
+        first_row: (CUBE_POS % row_tiles) * blueprint.rows,
     };
-    let mut tile = Shared::<[Vector<f32, NR>]>::new_slice(comptime!(plan.tile()));
-    let sums = walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, part, sizes, plan);
-    let sums = reduce::<NR>(&mut tile, &sums, plan);
+    let mut tile = Shared::<[Vector<f32, NR>]>::new_slice(comptime!(blueprint.tile()));
+    let sums =
+        walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, part, sizes, blueprint);
+    let sums = reduce::<NR>(&mut tile, &sums, blueprint);
     if comptime!(end.gate.is_some()) {
         // There is no gated pair of integers, so the scales are of no weight here.
         let (values, ptr, idx) = (up_values.unwrap(), up_ptr.unwrap(), up_idx.unwrap());
-        let up =
-            walk::<F, E, NX, NV, NR>(x, values, &scales, ptr, idx, &mut tile, part, sizes, plan);
-        let up = reduce::<NR>(&mut tile, &up, plan);
-        store::<F, O, NR>(out, &bias, &sums, &up, part, sizes, plan, end);
+        let up = walk::<F, E, NX, NV, NR>(
+            x, values, &scales, ptr, idx, &mut tile, part, sizes, blueprint,
+        );
+        let up = reduce::<NR>(&mut tile, &up, blueprint);
+        store::<F, O, NR>(out, &bias, &sums, &up, part, sizes, blueprint, end);
     } else {
-        store::<F, O, NR>(out, &bias, &sums, &sums, part, sizes, plan, end);
+        store::<F, O, NR>(out, &bias, &sums, &sums, part, sizes, blueprint, end);
     }
 }
 
@@ -73,62 +75,75 @@ fn walk<F: Float, E: Numeric, NX: Size, NV: Size, NR: Size>(
     tile: &mut Shared<[Vector<f32, NR>]>,
     part: Part,
     sizes: GemvSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) -> Array<Vector<f32, NR>> {
-    let mut sums = Array::<Vector<f32, NR>>::new(comptime!(plan.unit_quads() * plan.cols()));
+    let mut sums =
+        Array::<Vector<f32, NR>>::new(comptime!(blueprint.unit_quads() * blueprint.cols()));
     #[unroll]
-    for at in 0..comptime!(plan.unit_quads() * plan.cols()) {
+    for at in 0..comptime!(blueprint.unit_quads() * blueprint.cols()) {
         sums[at] = Vector::zeroed();
     }
     let column = ptr[part.column] as usize;
     let blocks = ptr[part.column + 1] as usize - column;
     let first = column + blocks * part.part / part.parts;
     let blocks = column + blocks * (part.part + 1) / part.parts - first;
-    let vectors = blocks * comptime!(plan.block_vectors());
-    let origin = first * comptime!(plan.block_vectors());
-    let slot = UNIT_POS as usize / comptime!(plan.units_m());
-    let stride = comptime!(plan.ahead * plan.slots());
+    let vectors = blocks * comptime!(blueprint.block_vectors());
+    let origin = first * comptime!(blueprint.block_vectors());
+    let slot = UNIT_POS as usize / comptime!(blueprint.units_m());
+    let stride = comptime!(blueprint.ahead * blueprint.slots());
 
-    let mut next = Array::<Vector<E, NV>>::new(comptime!(plan.ahead));
+    let mut next = Array::<Vector<E, NV>>::new(comptime!(blueprint.ahead));
     #[unroll]
-    for at in 0..comptime!(plan.ahead) {
-        let vector = slot + comptime!(at * plan.slots());
+    for at in 0..comptime!(blueprint.ahead) {
+        let vector = slot + comptime!(at * blueprint.slots());
         next[at] = Vector::zeroed();
         if vector < vectors {
             next[at] = values[origin + vector];
         }
     }
     for chunk in 0..vectors.div_ceil(stride) {
-        let row = chunk * comptime!(plan.chunk());
-        let in_stage = row % comptime!(plan.stage());
+        let row = chunk * comptime!(blueprint.chunk());
+        let in_stage = row % comptime!(blueprint.stage());
         if in_stage == 0 {
             // No unit reads the previous stage any more.
             sync_cube();
-            let rows = blocks * plan.block - row;
-            fill::<F, NX, NR>(x, tile, scales, idx, first, row, rows, part.first_row, sizes, plan);
+            let rows = blocks * blueprint.block - row;
+            fill::<F, NX, NR>(
+                x,
+                tile,
+                scales,
+                idx,
+                first,
+                row,
+                rows,
+                part.first_row,
+                sizes,
+                blueprint,
+            );
             sync_cube();
         }
-        let mut now = Array::<Vector<E, NV>>::new(comptime!(plan.ahead));
+        let mut now = Array::<Vector<E, NV>>::new(comptime!(blueprint.ahead));
         let ahead = (chunk + 1) * stride + slot;
-        if comptime!(!plan.crowded()) {
+        if comptime!(!blueprint.crowded()) {
             #[unroll]
-            for at in 0..comptime!(plan.ahead) {
+            for at in 0..comptime!(blueprint.ahead) {
                 now[at] = next[at];
-                let vector = ahead + comptime!(at * plan.slots());
+                let vector = ahead + comptime!(at * blueprint.slots());
                 next[at] = load::<E, NV>(values, origin, vector, vectors);
             }
         }
         #[unroll]
-        for at in 0..comptime!(plan.ahead) {
-            let vector = slot + comptime!(at * plan.slots());
-            if comptime!(plan.crowded()) {
+        for at in 0..comptime!(blueprint.ahead) {
+            let vector = slot + comptime!(at * blueprint.slots());
+            if comptime!(blueprint.crowded()) {
                 now[at] = next[at];
-                let vector = ahead + comptime!(at * plan.slots());
+                let vector = ahead + comptime!(at * blueprint.slots());
                 next[at] = load::<E, NV>(values, origin, vector, vectors);
             }
             if chunk * stride + vector < vectors {
-                let row = in_stage + vector / comptime!(plan.units_n()) * comptime!(plan.depth());
-                multiply::<E, NV, NR>(&*tile, now[at], row, &mut sums, plan);
+                let row = in_stage
+                    + vector / comptime!(blueprint.units_n()) * comptime!(blueprint.depth());
+                multiply::<E, NV, NR>(&*tile, now[at], row, &mut sums, blueprint);
             }
         }
     }
@@ -161,20 +176,20 @@ fn fill<F: Float, NX: Size, NR: Size>(
     rows: usize,
     first_row: usize,
     sizes: GemvSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
     let width = NX::value();
-    let wide = comptime!(plan.stage() / width);
-    for at in range_stepped(UNIT_POS as usize, comptime!(wide * plan.quads()), UNITS) {
+    let wide = comptime!(blueprint.stage() / width);
+    for at in range_stepped(UNIT_POS as usize, comptime!(wide * blueprint.quads()), UNITS) {
         let step = at % wide * width;
         let quad = at / wide;
         if step < rows {
-            let block = first + (row + step) / plan.block;
-            let col = idx[block] as usize * plan.block + (row + step) % plan.block;
-            let mut xs = Array::<Vector<F, NX>>::new(comptime!(plan.quad()));
+            let block = first + (row + step) / blueprint.block;
+            let col = idx[block] as usize * blueprint.block + (row + step) % blueprint.block;
+            let mut xs = Array::<Vector<F, NX>>::new(comptime!(blueprint.quad()));
             #[unroll]
-            for i in 0..comptime!(plan.quad()) {
-                let x_row = first_row + quad * comptime!(plan.quad()) + i;
+            for i in 0..comptime!(blueprint.quad()) {
+                let x_row = first_row + quad * comptime!(blueprint.quad()) + i;
                 xs[i] = Vector::zeroed();
                 // Zero outside of `x`, where a product with padding must not see NaN.
                 if x_row < sizes.m && col < sizes.k {
@@ -185,14 +200,14 @@ fn fill<F: Float, NX: Size, NR: Size>(
             for j in 0..comptime!(width) {
                 let mut four = Vector::<f32, NR>::zeroed();
                 #[unroll]
-                for i in 0..comptime!(plan.quad()) {
+                for i in 0..comptime!(blueprint.quad()) {
                     four.insert(i, f32::cast_from(xs[i].extract(j)));
                 }
                 #[comptime]
                 if let ComptimeOption::Some(scales) = scales {
                     four *= Vector::new(scales[block]);
                 }
-                tile[(step + j) * comptime!(plan.quads()) + quad] = four;
+                tile[(step + j) * comptime!(blueprint.quads()) + quad] = four;
             }
         }
     }
@@ -205,19 +220,20 @@ fn multiply<E: Numeric, N: Size, NR: Size>(
     vector: Vector<E, N>,
     row: usize,
     sums: &mut Array<Vector<f32, NR>>,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let w = widen::<E, N>(vector, plan);
-    let quad = UNIT_POS as usize % comptime!(plan.units_m()) * comptime!(plan.unit_quads());
+    let w = widen::<E, N>(vector, blueprint);
+    let quad =
+        UNIT_POS as usize % comptime!(blueprint.units_m()) * comptime!(blueprint.unit_quads());
     #[unroll]
-    for deep in 0..comptime!(plan.depth()) {
+    for deep in 0..comptime!(blueprint.depth()) {
         #[unroll]
-        for i in 0..comptime!(plan.unit_quads()) {
-            let x = tile[(row + deep) * comptime!(plan.quads()) + quad + i];
+        for i in 0..comptime!(blueprint.unit_quads()) {
+            let x = tile[(row + deep) * comptime!(blueprint.quads()) + quad + i];
             #[unroll]
-            for j in 0..comptime!(plan.cols()) {
-                let at = comptime!(i * plan.cols() + j);
-                sums[at] = fma(x, Vector::new(w[comptime!(deep * plan.cols() + j)]), sums[at]);
+            for j in 0..comptime!(blueprint.cols()) {
+                let at = comptime!(i * blueprint.cols() + j);
+                sums[at] = fma(x, Vector::new(w[comptime!(deep * blueprint.cols() + j)]), sums[at]);
             }
         }
     }
@@ -225,11 +241,11 @@ fn multiply<E: Numeric, N: Size, NR: Size>(
 
 /// The values of a vector as f32; integers without their scale.
 #[cube]
-fn widen<E: Numeric, N: Size>(from: Vector<E, N>, #[comptime] plan: Blueprint) -> Array<f32> {
-    let mut w = Array::<f32>::new(comptime!(plan.values()));
+fn widen<E: Numeric, N: Size>(from: Vector<E, N>, #[comptime] blueprint: Blueprint) -> Array<f32> {
+    let mut w = Array::<f32>::new(comptime!(blueprint.values()));
     #[unroll]
-    for at in 0..comptime!(plan.vector) {
-        if comptime!(plan.format == Format::Float) {
+    for at in 0..comptime!(blueprint.vector) {
+        if comptime!(blueprint.format == Format::Float) {
             w[at] = f32::cast_from(from.extract(at));
         } else {
             // A byte in the lowest bits of 2^23 is that many more: no conversion, which GPUs do at a fraction of the

@@ -32,17 +32,18 @@ pub(crate) struct Tensors<'a> {
     pub m: usize,
 }
 
-pub(crate) fn launch(ctx: &Context, plan: Blueprint, split: Option<SplitK>, tensors: Tensors) {
+pub(crate) fn launch(ctx: &Context, blueprint: Blueprint, split: Option<SplitK>, tensors: Tensors) {
     let Tensors { x, weight, up, bias, y, m } = tensors;
     let gate = up.as_ref().map(|(_, activation)| *activation);
     let weights: Vec<Weight> = [Some(weight), up.map(|(up, _)| up)].into_iter().flatten().collect();
     let patterns: Vec<&BlockPattern> = weights.iter().map(|weight| weight.pattern).collect();
     let work = &WorkIndex::by_column(&patterns, ctx.client, split);
-    let launch = Launch { ctx, plan, end: Ending { gate, split: split.is_some() }, work, m };
+    let launch = Launch { ctx, blueprint, end: Ending { gate, split: split.is_some() }, work, m };
     if split.is_none() {
         return launch.walk(x, weights, bias, y, ctx.dtype);
     }
-    let count = patterns.len() * work.count * m.next_multiple_of(plan.rows) * plan.block;
+    let count =
+        patterns.len() * work.host.count * m.next_multiple_of(blueprint.rows) * blueprint.block;
     let partial = partial_sums(ctx.client, count);
     launch.walk(x, weights, None, partial.arg(), ElemType::Float(FloatKind::F32));
     launch.add(partial.arg(), bias, y);
@@ -51,7 +52,7 @@ pub(crate) fn launch(ctx: &Context, plan: Blueprint, split: Option<SplitK>, tens
 /// What both launches take.
 struct Launch<'a> {
     ctx: &'a Context<'a>,
-    plan: Blueprint,
+    blueprint: Blueprint,
     end: Ending,
     work: &'a WorkIndex,
     m: usize,
@@ -60,7 +61,7 @@ struct Launch<'a> {
 impl Launch<'_> {
     fn sizes(&self) -> GemvSizesLaunch {
         let shape = self.ctx.pattern.shape();
-        GemvSizesLaunch::new(self.m, shape.rows(), shape.cols(), self.work.count)
+        GemvSizesLaunch::new(self.m, shape.rows(), shape.cols(), self.work.host.count)
     }
 
     fn walk(
@@ -71,11 +72,11 @@ impl Launch<'_> {
         out: BufferArg,
         out_type: ElemType,
     ) {
-        let (ctx, plan) = (self.ctx, self.plan);
-        let cubes = self.m.div_ceil(plan.rows) * self.work.count;
+        let (ctx, blueprint) = (self.ctx, self.blueprint);
+        let cubes = self.m.div_ceil(blueprint.rows) * self.work.host.count;
         let longest = weights.iter().map(|weight| weight.values.len()).max().unwrap_or(0);
         let address = AddressType::from_len(longest.max(x.len()).max(out.len()));
-        let stored = match plan.format {
+        let stored = match blueprint.format {
             Format::Float => ctx.dtype,
             Format::Int8 => ElemType::UInt(UIntKind::U32),
         };
@@ -100,8 +101,8 @@ impl Launch<'_> {
                 CubeDim::new_1d(UNITS as u32),
                 address,
                 ctx.wide_vector(ctx.pattern.shape().rows()),
-                plan.vector,
-                plan.quad(),
+                blueprint.vector,
+                blueprint.quad(),
                 x,
                 values,
                 scales.into(),
@@ -115,7 +116,7 @@ impl Launch<'_> {
                 out,
                 self.sizes(),
                 cubes,
-                plan,
+                blueprint,
                 self.end,
                 ctx.dtype,
                 stored,
@@ -138,7 +139,7 @@ impl Launch<'_> {
                 self.work.columns.arg(),
                 y,
                 self.sizes(),
-                self.plan,
+                self.blueprint,
                 self.end,
                 self.ctx.dtype,
             );

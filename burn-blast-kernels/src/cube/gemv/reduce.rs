@@ -46,9 +46,9 @@ pub(crate) struct Ending {
 pub(super) fn reduce<NR: Size>(
     tile: &mut Shared<[Vector<f32, NR>]>,
     sums: &Array<Vector<f32, NR>>,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) -> Array<Vector<f32, NR>> {
-    let rounds = comptime!(Rounds::new(&plan));
+    let rounds = comptime!(Rounds::new(&blueprint));
     let mut outs = Array::<Vector<f32, NR>>::new(comptime!(rounds.outs()));
     #[unroll]
     for round in 0..comptime!(rounds.along_cols * rounds.along_quads) {
@@ -59,16 +59,16 @@ pub(super) fn reduce<NR: Size>(
             let quad = comptime!(round / rounds.along_cols * rounds.quads + at / rounds.cols);
             let col = comptime!(round % rounds.along_cols * rounds.cols + at % rounds.cols);
             tile[comptime!(at * UNITS) + UNIT_POS as usize] =
-                sums[comptime!(quad * plan.cols() + col)];
+                sums[comptime!(quad * blueprint.cols() + col)];
         }
         sync_cube();
         #[unroll]
         for i in 0..comptime!(rounds.each) {
             let mut sum = Vector::<f32, NR>::zeroed();
-            let place = place(round, i, plan);
+            let place = place(round, i, blueprint);
             if place.inside {
-                for unit_k in 0..comptime!(plan.units_k()) {
-                    sum += tile[place.tile + unit_k * comptime!(UNITS / plan.units_k())];
+                for unit_k in 0..comptime!(blueprint.units_k()) {
+                    sum += tile[place.tile + unit_k * comptime!(UNITS / blueprint.units_k())];
                 }
             }
             outs[comptime!(round * rounds.each + i)] = sum;
@@ -94,21 +94,25 @@ struct Place {
 /// Place of the `i`-th result of a unit in a round. Neighbouring units have neighbouring columns, which suits the
 /// stores.
 #[cube]
-fn place(#[comptime] round: usize, #[comptime] i: usize, #[comptime] plan: Blueprint) -> Place {
-    let rounds = comptime!(Rounds::new(&plan));
+fn place(
+    #[comptime] round: usize,
+    #[comptime] i: usize,
+    #[comptime] blueprint: Blueprint,
+) -> Place {
+    let rounds = comptime!(Rounds::new(&blueprint));
     let at = UNIT_POS as usize + comptime!(i * UNITS);
     let col = at % rounds.cols;
     let rest = at / rounds.cols;
-    let unit_n = rest % comptime!(plan.units_n());
-    let rest = rest / comptime!(plan.units_n());
-    let unit_m = rest % comptime!(plan.units_m());
-    let quad = rest / comptime!(plan.units_m());
+    let unit_n = rest % comptime!(blueprint.units_n());
+    let rest = rest / comptime!(blueprint.units_n());
+    let unit_m = rest % comptime!(blueprint.units_m());
+    let quad = rest / comptime!(blueprint.units_m());
     let unit_quad = quad + comptime!(round / rounds.along_cols * rounds.quads);
     Place {
         inside: at < rounds.results,
-        tile: (quad * rounds.cols + col) * UNITS + unit_n * comptime!(plan.units_m()) + unit_m,
-        row: (unit_m * comptime!(plan.unit_quads()) + unit_quad) * comptime!(plan.quad()),
-        col: unit_n * comptime!(plan.cols())
+        tile: (quad * rounds.cols + col) * UNITS + unit_n * comptime!(blueprint.units_m()) + unit_m,
+        row: (unit_m * comptime!(blueprint.unit_quads()) + unit_quad) * comptime!(blueprint.quad()),
+        col: unit_n * comptime!(blueprint.cols())
             + comptime!(round % rounds.along_cols * rounds.cols)
             + col,
     }
@@ -124,33 +128,33 @@ pub(super) fn store<F: Float, O: Float, NR: Size>(
     up: &Array<Vector<f32, NR>>,
     part: Part,
     sizes: GemvSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] end: Ending,
 ) {
-    let rounds = comptime!(Rounds::new(&plan));
-    let row_tiles = sizes.m.div_ceil(plan.rows);
+    let rounds = comptime!(Rounds::new(&blueprint));
+    let row_tiles = sizes.m.div_ceil(blueprint.rows);
     #[unroll]
     for round in 0..comptime!(rounds.along_cols * rounds.along_quads) {
         #[unroll]
         for i in 0..comptime!(rounds.each) {
-            let place = place(round, i, plan);
-            let col = part.column * plan.block + place.col;
+            let place = place(round, i, blueprint);
+            let col = part.column * blueprint.block + place.col;
             if place.inside && col < sizes.n {
                 let sum = sums[comptime!(round * rounds.each + i)];
                 let up = up[comptime!(round * rounds.each + i)];
                 if comptime!(end.split) {
-                    let walk = comptime!(plan.rows * plan.block);
-                    let at = CUBE_POS * walk + place.row * plan.block + place.col;
+                    let walk = comptime!(blueprint.rows * blueprint.block);
+                    let at = CUBE_POS * walk + place.row * blueprint.block + place.col;
                     let rows = sizes.m - part.first_row;
-                    write::<O, NR>(out, sum, at, plan.block, place.row, rows, plan);
+                    write::<O, NR>(out, sum, at, blueprint.block, place.row, rows, blueprint);
                     if comptime!(end.gate.is_some()) {
                         let at = sizes.parts * row_tiles * walk + at;
-                        write::<O, NR>(out, up, at, plan.block, place.row, rows, plan);
+                        write::<O, NR>(out, up, at, blueprint.block, place.row, rows, blueprint);
                     }
                 } else {
                     let y = result::<F, NR>(sum, up, bias, col, end);
                     let row = part.first_row + place.row;
-                    write::<O, NR>(out, y, row * sizes.n + col, sizes.n, row, sizes.m, plan);
+                    write::<O, NR>(out, y, row * sizes.n + col, sizes.n, row, sizes.m, blueprint);
                 }
             }
         }
@@ -166,10 +170,10 @@ fn write<O: Float, NR: Size>(
     stride: usize,
     row: usize,
     rows: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
     #[unroll]
-    for inner in 0..comptime!(plan.quad()) {
+    for inner in 0..comptime!(blueprint.quad()) {
         if row + inner < rows {
             out[at + inner * stride] = O::cast_from(quad.extract(inner));
         }
@@ -186,21 +190,21 @@ pub(crate) fn gemv_add_parts_kernel<F: Float>(
     columns: &[u32],
     y: &mut [F],
     sizes: GemvSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] end: Ending,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < sizes.m * sizes.n {
         let row = ABSOLUTE_POS / sizes.n;
         let col = ABSOLUTE_POS % sizes.n;
-        let row_tiles = sizes.m.div_ceil(plan.rows);
-        let column = col / plan.block;
+        let row_tiles = sizes.m.div_ceil(blueprint.rows);
+        let column = col / blueprint.block;
         let first = columns[column * 2] as usize;
         let parts = columns[column * 2 + 1] as usize;
-        let size = comptime!(plan.rows * plan.block);
-        let at = (first * row_tiles + row / plan.rows) * size
-            + row % plan.rows * plan.block
-            + col % plan.block;
+        let size = comptime!(blueprint.rows * blueprint.block);
+        let at = (first * row_tiles + row / blueprint.rows) * size
+            + row % blueprint.rows * blueprint.block
+            + col % blueprint.block;
         let sum = add(partial, at, row_tiles * size, parts);
         let mut up = sum;
         if comptime!(end.gate.is_some()) {

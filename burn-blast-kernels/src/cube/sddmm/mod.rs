@@ -4,34 +4,27 @@ use std::sync::Arc;
 
 use cubecl::prelude::*;
 
-use super::index::IndexBuffer;
-use crate::BlockPattern;
+use super::context::Context;
+use super::index::{IndexBuffer, OnDevice};
+
+pub(super) mod launch;
 
 /// Register tiles.
 pub(super) mod unit {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::{launch, launch_norms};
 }
 
 /// Tensor cores.
 pub(super) mod mma {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
 }
 
 /// Cooperative matrices.
 pub(super) mod cmma {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
 }
 
 /// The tensors of a sampled product over `m` rows.
@@ -58,8 +51,6 @@ pub(super) fn group_starts(col_ptr: &[u32], group: usize) -> Vec<u32> {
 
 /// The runs on a device: one cube computes one of them.
 pub(super) struct GroupIndex {
-    client: Client,
-    group: usize,
     /// Number of runs.
     pub count: usize,
     /// [`group_starts`].
@@ -67,14 +58,11 @@ pub(super) struct GroupIndex {
 }
 
 impl GroupIndex {
-    /// The runs of at most `group` slots; made on first use and kept with the pattern.
-    pub(super) fn of(pattern: &BlockPattern, client: &Client, group: usize) -> Arc<Self> {
-        let here =
-            |index: &Self| index.group == group && index.client.service_id() == client.service_id();
-        pattern.attached(here, || {
-            let starts = group_starts(pattern.col_ptr(), group);
-            let (client, count) = (client.clone(), starts.len() - 1);
-            Self { starts: IndexBuffer::upload(&client, &starts), client, group, count }
+    /// The runs of at most `group` slots.
+    pub(super) fn of(ctx: &Context, group: usize) -> Arc<OnDevice<usize, Self>> {
+        OnDevice::of(ctx.pattern, None, ctx.client, group, || {
+            let starts = group_starts(ctx.pattern.col_ptr(), group);
+            Self { count: starts.len() - 1, starts: IndexBuffer::upload(ctx.client, &starts) }
         })
     }
 }

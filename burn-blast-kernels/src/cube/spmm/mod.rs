@@ -8,32 +8,22 @@ use cubecl::prelude::*;
 use super::context::Context;
 use super::epilogue::Epilogue;
 use super::index::{IndexBuffer, PatternIndex};
+use crate::BlockPattern;
 
-/// Register tiles.
-pub(super) mod unit {
-    pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
-}
+pub(super) mod launch;
+pub(super) mod unit;
 
 /// Tensor cores.
 pub(super) mod mma {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
     pub(crate) mod split_k;
-
-    pub(crate) use launch::launch;
 }
 
 /// Cooperative matrices.
 pub(super) mod cmma {
     pub(crate) mod base;
     pub(crate) mod kernel;
-    mod launch;
-
-    pub(crate) use launch::launch;
 }
 
 /// The tensors of a product of `m` rows.
@@ -61,17 +51,17 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// The view for a product with the weight, or with its transpose.
-    pub(super) fn of(ctx: &Context, index: &'a PatternIndex, transposed: bool) -> Self {
-        let (pattern, shape) = (ctx.pattern, ctx.pattern.shape());
+    pub(super) fn new(ctx: &Context, index: &'a PatternIndex, transposed: bool) -> Self {
+        let [contraction, output] = sides(ctx.pattern, transposed);
         if transposed {
             return Self {
                 order: &index.rows_by_length,
                 ptr: &index.row_ptr,
                 idx: &index.col_idx,
                 slot: Some(&index.slot),
-                block_cols: pattern.block_rows(),
-                contraction: shape.cols(),
-                output: shape.rows(),
+                block_cols: ctx.pattern.block_rows(),
+                contraction,
+                output,
             };
         }
         Self {
@@ -79,9 +69,15 @@ impl<'a> View<'a> {
             ptr: &index.col_ptr,
             idx: &index.row_idx,
             slot: None,
-            block_cols: pattern.block_cols(),
-            contraction: shape.rows(),
-            output: shape.cols(),
+            block_cols: ctx.pattern.block_cols(),
+            contraction,
+            output,
         }
     }
+}
+
+/// Columns of the input and of the output of a product.
+pub(super) fn sides(pattern: &BlockPattern, transposed: bool) -> [usize; 2] {
+    let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
+    if transposed { [cols, rows] } else { [rows, cols] }
 }

@@ -105,12 +105,13 @@ impl CmmaTile {
         depth: usize,
         [a, b]: [Order; 2],
     ) -> Self {
-        let planes = MAX_UNITS / caps.plane;
+        let plane = caps.plane.expect("cooperative matrices have planes of one size");
+        let planes = MAX_UNITS / plane;
         let planes_n = (cols / matrix.side).min(2);
         let planes_m = (planes / planes_n).min(rows / matrix.side);
         let stage = |order, outer| Stage::new(matrix, order, outer, depth);
         let (a, b) = (stage(a, rows), stage(b, cols));
-        Self { matrix, plane: caps.plane, rows, cols, planes_m, planes_n, depth, a, b }
+        Self { matrix, plane, rows, cols, planes_m, planes_n, depth, a, b }
     }
 
     /// Planes of a cube.
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn planes_cover_every_tile() {
-        for caps in [AMPERE, Caps { plane: 64, ..AMPERE }, APPLE, AMPERE_F32] {
+        for caps in [AMPERE, Caps { plane: Some(64), ..AMPERE }, APPLE, AMPERE_F32] {
             for tile in tiles(&caps) {
                 let (side, depth) = (tile.matrix.side, tile.matrix.depth);
                 assert_eq!(tile.tiles_m() * side * tile.planes_m, tile.rows, "{tile:?}");

@@ -5,15 +5,13 @@
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
+use crate::cube::tile::best_first;
 use crate::cube::tile::mma::{MmaTile, Order};
 
 /// Rows of the output tile, tallest first.
 const ROWS: [usize; 3] = [256, 128, 64];
 /// Most elements of the output tile: each takes two sums, and a unit has room for 128 registers of sums.
 const MAX_ELEMENTS: usize = 128 * 128;
-/// Fewest cubes per multiprocessor for which a tall tile is taken, as for one product. Guess; to be measured.
-const MIN_CUBES_PER_UNIT: usize = 2;
-
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {
@@ -54,28 +52,17 @@ impl Blueprint {
     }
 }
 
-/// The tiles for `m` rows and `block_cols` block columns that fit the shared memory, the best first: the tallest that
-/// `m` fills more than half and that leaves enough cubes, otherwise the shortest.
+/// The tiles for `m` rows and `block_cols` block columns that fit the shared memory, in the order of [`best_first`].
 pub(crate) fn candidates(
     caps: &Caps,
     block: BlockSize,
     joint: bool,
-    [m, block_cols]: [usize; 2],
+    work: [usize; 2],
     pipelined: bool,
 ) -> Vec<Blueprint> {
-    let suits = |plan: &Blueprint| {
-        let rows = plan.tile.rows;
-        let cubes = m.div_ceil(rows) * block_cols;
-        rows == 64 || (m > rows / 2 && cubes >= MIN_CUBES_PER_UNIT * caps.compute_units)
-    };
-    let mut plans: Vec<Blueprint> = rows(block)
-        .map(|rows| Blueprint::new(block, joint, rows, pipelined))
-        .filter(|plan| plan.tile.shared_bytes() <= caps.shared_bytes)
-        .collect();
-    if let Some(best) = plans.iter().position(suits) {
-        plans[..=best].rotate_right(1);
-    }
-    plans
+    let tiles = rows(block).map(|rows| Blueprint::new(block, joint, rows, pipelined));
+    let fitting = tiles.filter(|tile| tile.tile.shared_bytes() <= caps.shared_bytes).collect();
+    best_first(fitting, |tile: &Blueprint| tile.tile.rows, caps, work)
 }
 
 /// Tile heights for this block, tallest first.
@@ -103,8 +90,8 @@ mod tests {
         ];
         for (name, caps, block, joint, m, block_cols, want) in table {
             let block = BlockSize::new(block).unwrap();
-            let plans = candidates(&caps, block, joint, [m, block_cols], true);
-            assert_eq!(plans.first().map(|plan| plan.tile.rows), want, "{name}");
+            let blueprints = candidates(&caps, block, joint, [m, block_cols], true);
+            assert_eq!(blueprints.first().map(|blueprint| blueprint.tile.rows), want, "{name}");
         }
     }
 

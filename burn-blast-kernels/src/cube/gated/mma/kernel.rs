@@ -30,14 +30,14 @@ pub(crate) fn gated_mma_kernel<F: Float>(
     gradients: ComptimeOption<(&mut [Pair<F>], &mut [Pair<F>])>,
     sizes: Sizes,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] activation: Activation,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     // Row tiles of the same block column are neighbours, so that they find its values in the cache.
     let row_tiles = sizes.m.div_ceil(tile.rows);
     let row = (CUBE_POS % row_tiles) * tile.rows;
@@ -45,31 +45,46 @@ pub(crate) fn gated_mma_kernel<F: Float>(
 
     let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
     let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
-    let per_block = comptime!(plan.block / tile.depth());
+    let per_block = comptime!(blueprint.block / tile.depth());
     let gate_steps = task.gate_count * per_block;
     let mut steps = gate_steps;
-    if comptime!(!plan.joint) {
+    if comptime!(!blueprint.joint) {
         steps += task.up_count * per_block;
     }
     for step in 0..comptime!(tile.stages() - 1) {
         if step < steps {
-            fill::<F>(x, gate, up, index, &mut x_tile, &mut w_tile, task, row, step, sizes, plan);
+            fill::<F>(
+                x,
+                gate,
+                up,
+                index,
+                &mut x_tile,
+                &mut w_tile,
+                task,
+                row,
+                step,
+                sizes,
+                blueprint,
+            );
         }
         commit(tile);
     }
     // Of the gate; of both where they have one pattern.
     let mut gates = zero_sums(tile);
     let (xs, ws) = (&mut x_tile, &mut w_tile);
-    add::<F>(x, gate, up, index, xs, ws, &mut gates, task, row, 0, gate_steps, steps, sizes, plan);
-    if comptime!(plan.joint) {
-        store::<F>(h, gradients, &gates, &gates, task, row, sizes, plan, activation);
+    add::<F>(
+        x, gate, up, index, xs, ws, &mut gates, task, row, 0, gate_steps, steps, sizes, blueprint,
+    );
+    if comptime!(blueprint.joint) {
+        store::<F>(h, gradients, &gates, &gates, task, row, sizes, blueprint, activation);
     } else {
         let mut ups = zero_sums(tile);
         let (xs, ws) = (&mut x_tile, &mut w_tile);
         add::<F>(
-            x, gate, up, index, xs, ws, &mut ups, task, row, gate_steps, steps, steps, sizes, plan,
+            x, gate, up, index, xs, ws, &mut ups, task, row, gate_steps, steps, steps, sizes,
+            blueprint,
         );
-        store::<F>(h, gradients, &gates, &ups, task, row, sizes, plan, activation);
+        store::<F>(h, gradients, &gates, &ups, task, row, sizes, blueprint, activation);
     }
 }
 
@@ -91,14 +106,14 @@ fn add<F: Float>(
     end: usize,
     steps: usize,
     sizes: Sizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     for step in first..end {
         wait(tile);
         let next = step + comptime!(tile.stages() - 1);
         if next < steps {
-            fill::<F>(x, gate, up, index, x_tile, w_tile, task, row, next, sizes, plan);
+            fill::<F>(x, gate, up, index, x_tile, w_tile, task, row, next, sizes, blueprint);
         }
         commit(tile);
         multiply::<F>(&*x_tile, &*w_tile, sums, step % comptime!(tile.stages()), tile);
@@ -119,23 +134,23 @@ fn fill<F: Float>(
     row: usize,
     step: usize,
     sizes: Sizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
-    let per_block = comptime!(plan.block / tile.depth());
+    let tile = comptime!(blueprint.tile);
+    let per_block = comptime!(blueprint.block / tile.depth());
     let (at, inner) = (step / per_block, step % per_block);
     let stage = step % comptime!(tile.stages());
     // In the index, the block rows of up follow the block rows of the gate.
-    let first_k = index[task.rows + at] as usize * plan.block;
+    let first_k = index[task.rows + at] as usize * blueprint.block;
     fill_x::<F>(x, x_tile, row, first_k, inner, stage, sizes.m, sizes.k, tile);
-    if comptime!(plan.joint) {
-        fill_w::<F>(gate, w_tile, task.gate_slot + at, inner, stage, plan, false);
-        fill_w::<F>(up, w_tile, task.up_slot + at, inner, stage, plan, true);
+    if comptime!(blueprint.joint) {
+        fill_w::<F>(gate, w_tile, task.gate_slot + at, inner, stage, blueprint, false);
+        fill_w::<F>(up, w_tile, task.up_slot + at, inner, stage, blueprint, true);
     } else if at < task.gate_count {
-        fill_w::<F>(gate, w_tile, task.gate_slot + at, inner, stage, plan, false);
+        fill_w::<F>(gate, w_tile, task.gate_slot + at, inner, stage, blueprint, false);
     } else {
         let slot = task.up_slot + at - task.gate_count;
-        fill_w::<F>(up, w_tile, slot, inner, stage, plan, false);
+        fill_w::<F>(up, w_tile, slot, inner, stage, blueprint, false);
     }
 }
 
@@ -147,20 +162,20 @@ fn fill_w<F: Float>(
     slot: usize,
     inner: usize,
     stage: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] second: bool,
 ) {
-    let tile = comptime!(plan.tile);
-    let width = comptime!(plan.block / WIDE);
-    let vectors = comptime!(tile.b_lines() * plan.block / WIDE);
-    let origin = (slot * plan.block + inner * comptime!(tile.depth())) * width;
+    let tile = comptime!(blueprint.tile);
+    let width = comptime!(blueprint.block / WIDE);
+    let vectors = comptime!(tile.b_lines() * blueprint.block / WIDE);
+    let origin = (slot * blueprint.block + inner * comptime!(tile.depth())) * width;
     #[unroll]
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
             let line =
                 stage * comptime!(tile.b_stage()) + at / width * comptime!(tile.b_line() + 1);
-            let place = line + place(at % width, plan, second);
+            let place = line + place(at % width, blueprint, second);
             copy::<F>(values, origin + at, true.runtime(), w_tile, place, tile.pipelined);
         }
     }
@@ -168,10 +183,10 @@ fn fill_w<F: Float>(
 
 /// Place of vector `quad` of a block in a line of the stage.
 #[cube]
-fn place(quad: usize, #[comptime] plan: Blueprint, #[comptime] second: bool) -> usize {
+fn place(quad: usize, #[comptime] blueprint: Blueprint, #[comptime] second: bool) -> usize {
     let mut place = quad;
-    if comptime!(plan.joint) {
-        let part = comptime!(plan.plane_cols() / WIDE);
+    if comptime!(blueprint.joint) {
+        let part = comptime!(blueprint.plane_cols() / WIDE);
         place = quad / part * comptime!(2 * part) + quad % part;
         place += comptime!(if second { part } else { 0usize });
     }
@@ -180,11 +195,12 @@ fn place(quad: usize, #[comptime] plan: Blueprint, #[comptime] second: bool) -> 
 
 /// First row and column of the output that a unit has sums of.
 #[cube]
-fn origin(task: Task, row: usize, #[comptime] plan: Blueprint) -> (usize, usize) {
-    let tile = comptime!(plan.tile);
+fn origin(task: Task, row: usize, #[comptime] blueprint: Blueprint) -> (usize, usize) {
+    let tile = comptime!(blueprint.tile);
     let lane = UNIT_POS as usize % PLANE;
     let plane = plane_col(tile) / comptime!(tile.plane_cols());
-    let col = task.column * plan.block + plane * comptime!(plan.plane_cols()) + lane % 4 * 2;
+    let col =
+        task.column * blueprint.block + plane * comptime!(blueprint.plane_cols()) + lane % 4 * 2;
     (row + plane_row(tile) + lane / 4, col)
 }
 
@@ -200,18 +216,18 @@ fn store<F: Float>(
     task: Task,
     row: usize,
     sizes: Sizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] activation: Activation,
 ) {
-    let tile = comptime!(plan.tile);
-    let (row, col) = origin(task, row, plan);
+    let tile = comptime!(blueprint.tile);
+    let (row, col) = origin(task, row, blueprint);
     #[unroll]
-    for j in 0..comptime!(plan.tiles_n()) {
+    for j in 0..comptime!(blueprint.tiles_n()) {
         let col = col + comptime!(j * INSTRUCTION_COLS);
         #[unroll]
         for i in 0..comptime!(tile.tiles_m()) {
             let gate = gates.index(comptime!(i * tile.tiles_n() + j));
-            let up = ups.index(comptime!(i * tile.tiles_n() + j + plan.up_offset()));
+            let up = ups.index(comptime!(i * tile.tiles_n() + j + blueprint.up_offset()));
             #[unroll]
             for half in 0..2usize {
                 let row = row + comptime!(i * INSTRUCTION_ROWS + half * 8);

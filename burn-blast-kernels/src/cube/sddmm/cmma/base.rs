@@ -46,8 +46,12 @@ mod tests {
     fn a_cube_has_whole_blocks_or_a_whole_part_of_one() {
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
             for caps in [AMPERE, AMPERE_F32, APPLE] {
-                let plan = select(&caps, caps.cmma.unwrap(), block).unwrap();
-                assert_eq!(plan.group() * plan.block % plan.tile.rows, 0, "{plan:?}");
+                let blueprint = select(&caps, caps.cmma.unwrap(), block).unwrap();
+                assert_eq!(
+                    blueprint.group() * blueprint.block % blueprint.tile.rows,
+                    0,
+                    "{blueprint:?}"
+                );
             }
         }
     }

@@ -37,15 +37,15 @@ pub(crate) fn sddmm_cmma_kernel<F: Float, E: Float>(
     dw: &mut [Four<F>],
     sizes: Sizes,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[define(F)] _dtype: ElemType,
     #[define(E)] _element: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
-    let side = comptime!(plan.side_tiles());
+    let tile = comptime!(blueprint.tile);
+    let side = comptime!(blueprint.side_tiles());
     let group = CUBE_POS / comptime!(side * side);
     let inner = CUBE_POS % comptime!(side * side);
     let first = group_starts[group] as usize;
@@ -55,13 +55,13 @@ pub(crate) fn sddmm_cmma_kernel<F: Float, E: Float>(
         inner_row: inner / side * tile.rows,
         inner_col: inner % side * tile.cols,
     };
-    let first_col = col_of_slot[first] as usize * plan.block + own.inner_col;
+    let first_col = col_of_slot[first] as usize * blueprint.block + own.inner_col;
     // A unit copies from one block of its group only, always the same columns of it.
     let quad = unit_col(comptime!(tile.a));
     let mut x_col = sizes.k;
-    if quad / plan.block < own.count {
-        let row = row_of_slot[first + quad / plan.block] as usize;
-        x_col = row * plan.block + own.inner_row + quad % plan.block;
+    if quad / blueprint.block < own.count {
+        let row = row_of_slot[first + quad / blueprint.block] as usize;
+        x_col = row * blueprint.block + own.inner_row + quad % blueprint.block;
     }
     let dy_col = first_col + unit_col(comptime!(tile.b));
 
@@ -83,7 +83,7 @@ pub(crate) fn sddmm_cmma_kernel<F: Float, E: Float>(
         }
         sync_cube();
     }
-    store::<F>(dw, row_of_slot, &sums, own, first_col, sizes, plan);
+    store::<F>(dw, row_of_slot, &sums, own, first_col, sizes, blueprint);
 }
 
 /// Writes the blocks of the group; zeros outside the weight, where a padded zero may have met infinity.
@@ -95,9 +95,9 @@ fn store<F: Float>(
     own: Group,
     first_col: usize,
     sizes: Sizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let mut handover = Shared::<[F4]>::new_slice(comptime!(tile.planes() * tile.handover()));
     #[unroll]
     for i in 0..comptime!(tile.tiles_m()) {
@@ -108,16 +108,16 @@ fn store<F: Float>(
                 let (at, inner_row, inner_col) = handed(round, tile);
                 let row = plane_row(tile) + inner_row + comptime!(i * tile.matrix.side);
                 let col = plane_col(tile) + inner_col + comptime!(j * tile.matrix.side);
-                let block = row / plan.block;
+                let block = row / blueprint.block;
                 if inner_row < tile.matrix.side && block < own.count {
                     let slot = own.first + block;
-                    let inner = own.inner_row + row % plan.block;
-                    let k = row_of_slot[slot] as usize * plan.block + inner;
+                    let inner = own.inner_row + row % blueprint.block;
+                    let k = row_of_slot[slot] as usize * blueprint.block + inner;
                     let mut cells = F4::zeroed();
                     if k < sizes.k && first_col + col < sizes.n {
                         cells = handover[at];
                     }
-                    let origin = (slot * plan.block + inner) * plan.block + own.inner_col;
+                    let origin = (slot * blueprint.block + inner) * blueprint.block + own.inner_col;
                     dw[(origin + col) / WIDTH] = Vector::cast_from(cells);
                 }
             }

@@ -34,8 +34,8 @@ impl Blueprint {
 
 /// The tile, unless it needs more shared memory than there is.
 pub(crate) fn select(caps: &Caps, block: BlockSize, pipelined: bool) -> Option<Blueprint> {
-    let plan = Blueprint::new(block, pipelined);
-    (plan.tile.shared_bytes() <= caps.shared_bytes).then_some(plan)
+    let blueprint = Blueprint::new(block, pipelined);
+    (blueprint.tile.shared_bytes() <= caps.shared_bytes).then_some(blueprint)
 }
 
 #[cfg(test)]

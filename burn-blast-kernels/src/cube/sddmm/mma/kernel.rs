@@ -49,14 +49,14 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
     out: &mut [Vector<O, Const<2>>],
     sizes: SampledSizes,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[define(F)] _dtype: ElemType,
     #[define(O)] _out_type: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let group = CUBE_POS / sizes.parts;
     let part = CUBE_POS % sizes.parts;
     let first = group_starts[group] as usize;
@@ -67,15 +67,15 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
     let own = Group {
         first,
         count: group_starts[group + 1] as usize - first,
-        col: col_of_slot[first] as usize * plan.block,
+        col: col_of_slot[first] as usize * blueprint.block,
         row: first_step * tile.depth(),
     };
     // A unit copies from one block of its group only, always the same columns of it.
     let quad = UNIT_POS as usize % comptime!(tile.a_line());
-    let nth = quad * WIDE / plan.block;
+    let nth = quad * WIDE / blueprint.block;
     let mut x_col = sizes.k;
     if nth < own.count {
-        x_col = row_of_slot[first + nth] as usize * plan.block + quad * WIDE % plan.block;
+        x_col = row_of_slot[first + nth] as usize * blueprint.block + quad * WIDE % blueprint.block;
     }
 
     let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
@@ -84,8 +84,8 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
     let ahead = comptime!(tile.stages() - 1);
     for step in 0..ahead {
         if step < steps {
-            fill_x::<F>(x, &mut x_tile, own, x_col, step, step, sizes, plan);
-            fill_dy::<F>(dy, &mut dy_tile, own, step, step, sizes, plan);
+            fill_x::<F>(x, &mut x_tile, own, x_col, step, step, sizes, blueprint);
+            fill_dy::<F>(dy, &mut dy_tile, own, step, step, sizes, blueprint);
         }
         commit(tile);
     }
@@ -94,13 +94,13 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
         let next = step + ahead;
         if next < steps {
             let stage = next % comptime!(tile.stages());
-            fill_x::<F>(x, &mut x_tile, own, x_col, next, stage, sizes, plan);
-            fill_dy::<F>(dy, &mut dy_tile, own, next, stage, sizes, plan);
+            fill_x::<F>(x, &mut x_tile, own, x_col, next, stage, sizes, blueprint);
+            fill_dy::<F>(dy, &mut dy_tile, own, next, stage, sizes, blueprint);
         }
         commit(tile);
         multiply::<F>(&x_tile, &dy_tile, &mut sums, step % comptime!(tile.stages()), tile);
     }
-    store::<O>(out, row_of_slot, &sums, own, part, sizes, plan);
+    store::<O>(out, row_of_slot, &sums, own, part, sizes, blueprint);
 }
 
 /// Copies `[depth, group · block]` of `x`.
@@ -114,9 +114,9 @@ fn fill_x<F: Float>(
     step: usize,
     stage: usize,
     sizes: SampledSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let width = comptime!(tile.a_line());
     let quad = UNIT_POS as usize % width;
     #[unroll]
@@ -139,9 +139,9 @@ fn fill_dy<F: Float>(
     step: usize,
     stage: usize,
     sizes: SampledSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let width = comptime!(tile.b_line());
     let vectors = comptime!(tile.b_lines() * tile.b_line());
     #[unroll]
@@ -167,22 +167,23 @@ fn store<O: Float>(
     own: Group,
     part: usize,
     sizes: SampledSizes,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let lane = UNIT_POS as usize % PLANE;
     let col = plane_col(tile) + lane % 4 * 2;
     #[unroll]
     for i in 0..comptime!(tile.tiles_m()) {
         let row = plane_row(tile) + comptime!(i * INSTRUCTION_ROWS);
-        let nth = row / plan.block;
+        let nth = row / blueprint.block;
         if nth < own.count {
             let slot = own.first + nth;
-            let k = row_of_slot[slot] as usize * plan.block;
+            let k = row_of_slot[slot] as usize * blueprint.block;
             #[unroll]
             for half in 0..2usize {
-                let inner = row % plan.block + lane / 4 + comptime!(half * 8);
-                let origin = part * sizes.values + (slot * plan.block + inner) * plan.block;
+                let inner = row % blueprint.block + lane / 4 + comptime!(half * 8);
+                let origin =
+                    part * sizes.values + (slot * blueprint.block + inner) * blueprint.block;
                 #[unroll]
                 for j in 0..comptime!(tile.tiles_n()) {
                     let col = col + comptime!(j * INSTRUCTION_COLS);

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::base::Blueprint;
-use crate::cube::load::{F4, Sizes, load4, tree_sum};
+use crate::cube::load::{F4, Sizes, load4, tree_sum, zero_sums};
 
 /// `dw[slot, i, j] = Σ_m x[m, row·b + i] · dy[m, col·b + j]`, zero outside the weight.
 #[cube(launch, address_type = "dynamic")]
@@ -102,11 +102,7 @@ fn product<F: Float, NX: Size, NY: Size>(
 ) -> Array<F4> {
     let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.tile()));
     let mut dy_tile = Shared::<[F4]>::new_slice(comptime!(tile.tile()));
-    let mut sums = Array::<F4>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        sums[i] = F4::zeroed();
-    }
+    let mut sums = zero_sums();
     let width = comptime!(tile.side / 4);
     let own = UNIT_POS as usize % comptime!(tile.writers());
     let group = UNIT_POS as usize / comptime!(tile.writers());

@@ -7,14 +7,12 @@
 
 use crate::BlockSize;
 use crate::cube::caps::{Caps, MatrixKind};
+use crate::cube::tile::best_first;
 use crate::cube::tile::cmma::{CmmaTile, MAX_COLS, MAX_DEPTH};
 use crate::cube::tile::mma::Order;
 
 /// Rows of the output tile, tallest first. The taller one may need more than 32 KiB of shared memory.
 const ROWS: [usize; 2] = [128, 64];
-/// Fewest cubes per multiprocessor for which the taller tile is taken. Guess; to be measured.
-const MIN_CUBES_PER_UNIT: usize = 2;
-
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {
@@ -50,23 +48,18 @@ impl Blueprint {
     }
 }
 
-/// The tiles for a product of `m` rows and `block_cols` block columns of output, best first by what is known without
-/// measuring: the taller one where `m` fills more than half of it and it leaves enough cubes.
+/// The tiles for a product of `m` rows and `block_cols` block columns of output that fit the device, in the order of
+/// [`best_first`].
 pub(crate) fn candidates(
     caps: &Caps,
     matrix: MatrixKind,
     block: BlockSize,
     transposed: bool,
-    [m, block_cols]: [usize; 2],
+    work: [usize; 2],
 ) -> Vec<Blueprint> {
-    let [tall, short] = ROWS;
-    let cubes = m.div_ceil(tall) * block_cols;
-    let suits = m > tall / 2 && cubes >= MIN_CUBES_PER_UNIT * caps.compute_units;
-    let rows = if suits { [tall, short] } else { [short, tall] };
-    rows.into_iter()
-        .map(|rows| Blueprint::new(caps, matrix, block, transposed, rows))
-        .filter(|plan| plan.tile.fits(caps))
-        .collect()
+    let tiles = ROWS.map(|rows| Blueprint::new(caps, matrix, block, transposed, rows)).into_iter();
+    let fitting = tiles.filter(|tile| tile.tile.fits(caps)).collect();
+    best_first(fitting, |tile: &Blueprint| tile.tile.rows, caps, work)
 }
 
 #[cfg(test)]
@@ -85,16 +78,13 @@ mod tests {
         let table = [
             ("many rows", AMPERE, 8192, 128, vec![128, 64]),
             ("few rows", AMPERE, 64, 512, vec![64, 128]),
-            ("few columns", AMPERE, 256, 4, vec![64, 128]),
-            ("TF32", AMPERE_F32, 8192, 128, vec![128, 64]),
-            ("Metal", APPLE, 8192, 128, vec![128, 64]),
             ("32 KiB and 16 x 16", Caps { cmma: Some(F16_BY_16), ..APPLE }, 8192, 128, vec![64]),
             ("16 KiB", tiny, 8192, 128, vec![]),
             ("cubes of 128", narrow, 8192, 128, vec![]),
         ];
         for (name, caps, m, block_cols, want) in table {
             let found = of_block(&caps, BlockSize::new(64).unwrap(), [m, block_cols]);
-            let rows: Vec<usize> = found.iter().map(|plan| plan.tile.rows).collect();
+            let rows: Vec<usize> = found.iter().map(|blueprint| blueprint.tile.rows).collect();
             assert_eq!(rows, want, "{name}");
         }
     }
@@ -103,9 +93,12 @@ mod tests {
     fn a_block_holds_a_whole_number_of_stages_and_metal_has_room() {
         for block in BlockSize::ALL.into_iter().filter(|block| block.get() >= 16) {
             for caps in [AMPERE, AMPERE_F32, APPLE] {
-                let plans = of_block(&caps, block, [8192, 4096]);
-                assert!(plans.iter().any(|plan| plan.tile.rows == 64), "{block:?}");
-                assert!(plans.iter().all(|plan| plan.block % plan.tile.depth == 0), "{plans:?}");
+                let blueprints = of_block(&caps, block, [8192, 4096]);
+                assert!(blueprints.iter().any(|blueprint| blueprint.tile.rows == 64), "{block:?}");
+                assert!(
+                    blueprints.iter().all(|blueprint| blueprint.block % blueprint.tile.depth == 0),
+                    "{blueprints:?}"
+                );
             }
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn spmm_cmma_kernel<F: Float, E: Float>(
     k: usize,
     n: usize,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
     #[define(E)] _element: ElemType,
@@ -41,26 +41,26 @@ pub(crate) fn spmm_cmma_kernel<F: Float, E: Float>(
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     // Row tiles of the same block column are neighbours, so that they find its values in the cache.
     let row_tiles = m.div_ceil(tile.rows);
     let first_row = (CUBE_POS % row_tiles) * tile.rows;
     let col_tile = CUBE_POS / row_tiles;
-    let column = order[col_tile / comptime!(plan.col_tiles())] as usize;
-    let inner_col = (col_tile % comptime!(plan.col_tiles())) * tile.cols;
+    let column = order[col_tile / comptime!(blueprint.col_tiles())] as usize;
+    let inner_col = (col_tile % comptime!(blueprint.col_tiles())) * tile.cols;
 
     let mut x_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.a.vectors()));
     let mut w_tile = Shared::<[Four<E>]>::new_slice(comptime!(STAGES * tile.b.vectors()));
     let mut sums = zero_sums(tile);
 
     let start = ptr[column] as usize;
-    let per_block = comptime!(plan.block / tile.depth);
+    let per_block = comptime!(blueprint.block / tile.depth);
     let steps = (ptr[column + 1] as usize - start) * per_block;
     for step in 0..steps + 1 {
         // Fills one stage while the one before is read.
         if step < steps {
             let at = start + step / per_block;
-            let first_k = idx[at] as usize * plan.block + step % per_block * tile.depth;
+            let first_k = idx[at] as usize * blueprint.block + step % per_block * tile.depth;
             #[comptime]
             let block_slot = match &slot {
                 ComptimeOption::Some(slot) => slot[at] as usize,
@@ -70,7 +70,7 @@ pub(crate) fn spmm_cmma_kernel<F: Float, E: Float>(
             let rows =
                 Source { first_row, col: first_k + unit_col(comptime!(tile.a)), rows: m, cols: k };
             fill::<F, E>(x, &mut x_tile, rows, step % STAGES, comptime!(tile.a), tile);
-            let block = inside_block(block_slot, inner, inner_col, plan);
+            let block = inside_block(block_slot, inner, inner_col, blueprint);
             fill::<F, E>(values, &mut w_tile, block, step % STAGES, comptime!(tile.b), tile);
         }
         if step > 0 {
@@ -78,7 +78,7 @@ pub(crate) fn spmm_cmma_kernel<F: Float, E: Float>(
         }
         sync_cube();
     }
-    let first_col = column * plan.block + inner_col;
+    let first_col = column * blueprint.block + inner_col;
     store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
 }
 
@@ -88,15 +88,15 @@ fn inside_block(
     block_slot: usize,
     inner: usize,
     inner_col: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) -> Source {
     let (row, col) =
-        if comptime!(plan.transposed) { (inner_col, inner) } else { (inner, inner_col) };
+        if comptime!(blueprint.transposed) { (inner_col, inner) } else { (inner, inner_col) };
     Source {
-        first_row: block_slot * plan.block + row,
-        col: col + unit_col(comptime!(plan.tile.b)),
-        rows: (block_slot + 1) * plan.block,
-        cols: plan.block.runtime(),
+        first_row: block_slot * blueprint.block + row,
+        col: col + unit_col(comptime!(blueprint.tile.b)),
+        rows: (block_slot + 1) * blueprint.block,
+        cols: blueprint.block.runtime(),
     }
 }
 

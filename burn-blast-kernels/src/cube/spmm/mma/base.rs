@@ -6,15 +6,12 @@
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
+use crate::cube::tile::best_first;
 use crate::cube::tile::mma::{MmaTile, Order};
 
 /// Rows of the output tile, tallest first. A block of `w` is read once for each tile of rows, so a tall tile
 /// saves traffic to shared memory.
 const ROWS: [usize; 3] = [256, 128, 64];
-/// Fewest cubes per multiprocessor for which a tall tile is taken. Below, a shorter one keeps more of the
-/// device busy. Guess; to be measured.
-const MIN_CUBES_PER_UNIT: usize = 2;
-
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {
@@ -36,29 +33,18 @@ impl Blueprint {
     }
 }
 
-/// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory. First the tallest that
-/// `m` fills more than half and that leaves enough cubes, otherwise the shortest; then the others.
+/// The tiles for `m` rows and `block_cols` block columns of output that fit the shared memory, in the order of
+/// [`best_first`].
 pub(crate) fn candidates(
     caps: &Caps,
     block: BlockSize,
     transposed: bool,
-    [m, block_cols]: [usize; 2],
+    work: [usize; 2],
     pipelined: bool,
 ) -> Vec<Blueprint> {
-    let fits = |plan: &Blueprint| plan.tile.shared_bytes() <= caps.shared_bytes;
-    let suits = |rows: usize| {
-        let cubes = m.div_ceil(rows) * block_cols;
-        rows == 64 || (m > rows / 2 && cubes >= MIN_CUBES_PER_UNIT * caps.compute_units)
-    };
-    let mut plans: Vec<Blueprint> = ROWS
-        .into_iter()
-        .map(|rows| Blueprint::new(block, transposed, rows, pipelined))
-        .filter(fits)
-        .collect();
-    if let Some(best) = plans.iter().position(|plan| suits(plan.tile.rows)) {
-        plans[..=best].rotate_right(1);
-    }
-    plans
+    let tiles = ROWS.map(|rows| Blueprint::new(block, transposed, rows, pipelined)).into_iter();
+    let fitting = tiles.filter(|tile| tile.tile.shared_bytes() <= caps.shared_bytes).collect();
+    best_first(fitting, |tile: &Blueprint| tile.tile.rows, caps, work)
 }
 
 #[cfg(test)]
@@ -68,12 +54,12 @@ mod tests {
 
     fn rows(caps: &Caps, block: usize, work: [usize; 2]) -> Option<usize> {
         let block = BlockSize::new(block).unwrap();
-        candidates(caps, block, false, work, true).first().map(|plan| plan.tile.rows)
+        candidates(caps, block, false, work, true).first().map(|blueprint| blueprint.tile.rows)
     }
 
     #[test]
     fn the_tile_follows_rows_columns_and_shared_memory() {
-        let small = Caps { shared_bytes: 101_376, compute_units: 28, ..AMPERE };
+        let small = Caps { shared_bytes: 101_376, compute_units: Some(28), ..AMPERE };
         let tiny = Caps { shared_bytes: 16_384, ..AMPERE };
         let table = [
             ("one row", AMPERE, 64, 1, 512, Some(64)),
@@ -96,9 +82,12 @@ mod tests {
         for block in [32, 64, 128] {
             for transposed in [false, true] {
                 let block = BlockSize::new(block).unwrap();
-                let plan = Blueprint::new(block, transposed, 128, true);
-                assert_eq!(plan.block % plan.tile.depth(), 0, "{plan:?}");
-                assert_eq!(plan.tile.a_lines() * plan.tile.a_line() % plan.tile.units(), 0);
+                let blueprint = Blueprint::new(block, transposed, 128, true);
+                assert_eq!(blueprint.block % blueprint.tile.depth(), 0, "{blueprint:?}");
+                assert_eq!(
+                    blueprint.tile.a_lines() * blueprint.tile.a_line() % blueprint.tile.units(),
+                    0
+                );
             }
         }
     }

@@ -34,22 +34,22 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
     k: usize,
     n: usize,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     // Row tiles of the same block column are neighbours, so that they find its values in the cache.
     let row_tiles = m.div_ceil(tile.rows);
     let first_row = (CUBE_POS % row_tiles) * tile.rows;
     let column = order[CUBE_POS / row_tiles] as usize;
 
     let (start, end) = (ptr[column] as usize, ptr[column + 1] as usize);
-    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
-    let first_col = column * plan.block;
+    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, blueprint);
+    let first_col = column * blueprint.block;
     store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
 }
 
@@ -66,24 +66,24 @@ pub(crate) fn product<F: Float>(
     end: usize,
     m: usize,
     k: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) -> Sequence<Array<Sum>> {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
     let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
     let mut sums = zero_sums(tile);
 
-    let per_block = comptime!(plan.block / tile.depth());
+    let per_block = comptime!(blueprint.block / tile.depth());
     let steps = (end - start) * per_block;
     let ahead = comptime!(tile.stages() - 1);
     for step in 0..ahead {
         if step < steps {
             let at = start + step / per_block;
-            let first_k = idx[at] as usize * plan.block;
+            let first_k = idx[at] as usize * blueprint.block;
             let block_slot = slot_of(slot, at);
             let inner = step % per_block;
             fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, step, m, k, tile);
-            fill_w::<F>(values, &mut w_tile, block_slot, inner, step, plan);
+            fill_w::<F>(values, &mut w_tile, block_slot, inner, step, blueprint);
         }
         commit(tile);
     }
@@ -92,12 +92,12 @@ pub(crate) fn product<F: Float>(
         let next = step + ahead;
         if next < steps {
             let at = start + next / per_block;
-            let first_k = idx[at] as usize * plan.block;
+            let first_k = idx[at] as usize * blueprint.block;
             let block_slot = slot_of(slot, at);
             let inner = next % per_block;
             let stage = next % comptime!(tile.stages());
             fill_x::<F>(x, &mut x_tile, first_row, first_k, inner, stage, m, k, tile);
-            fill_w::<F>(values, &mut w_tile, block_slot, inner, stage, plan);
+            fill_w::<F>(values, &mut w_tile, block_slot, inner, stage, blueprint);
         }
         commit(tile);
         multiply::<F>(&x_tile, &w_tile, &mut sums, step % comptime!(tile.stages()), tile);
@@ -123,17 +123,17 @@ fn fill_w<F: Float>(
     block_slot: usize,
     inner: usize,
     stage: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
 ) {
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let width = comptime!(tile.b_line());
     let vectors = comptime!(tile.b_lines() * tile.b_line());
-    let (first_row, first_col) = if comptime!(plan.transposed) {
+    let (first_row, first_col) = if comptime!(blueprint.transposed) {
         (0usize.runtime(), inner * comptime!(tile.depth()))
     } else {
         (inner * comptime!(tile.depth()), 0usize.runtime())
     };
-    let origin = (block_slot * plan.block + first_row) * plan.block + first_col;
+    let origin = (block_slot * blueprint.block + first_row) * blueprint.block + first_col;
     #[unroll]
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
@@ -141,7 +141,7 @@ fn fill_w<F: Float>(
             let row = at / width;
             let quad = at % width;
             let place = stage * comptime!(tile.b_stage()) + row * comptime!(width + 1) + quad;
-            let from = (origin + row * plan.block) / WIDE + quad;
+            let from = (origin + row * blueprint.block) / WIDE + quad;
             copy::<F>(values, from, true.runtime(), w_tile, place, tile.pipelined);
         }
     }

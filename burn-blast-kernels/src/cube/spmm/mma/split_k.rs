@@ -30,31 +30,31 @@ pub(crate) fn spmm_parts_kernel<F: Float>(
     k: usize,
     n: usize,
     cubes: usize,
-    #[comptime] plan: Blueprint,
+    #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
     if CUBE_POS >= cubes {
         terminate!();
     }
-    let tile = comptime!(plan.tile);
+    let tile = comptime!(blueprint.tile);
     let row_tiles = m.div_ceil(tile.rows);
     let first_row = (CUBE_POS % row_tiles) * tile.rows;
     let at = CUBE_POS / row_tiles * 4;
     let (start, end) = (parts[at + 1] as usize, parts[at + 2] as usize);
     let part = parts[at + 3];
 
-    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, plan);
+    let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, blueprint);
     if part == WHOLE {
-        let first_col = parts[at] as usize * plan.block;
+        let first_col = parts[at] as usize * blueprint.block;
         store::<F>(y, &bias, &residual, &sums, first_row, first_col, m, n, tile, activation);
     } else {
-        let size = m * comptime!(plan.block / 2);
+        let size = m * comptime!(blueprint.block / 2);
         let from = part as usize * size;
         let none = ComptimeOption::<&[Sum]>::new_None();
         let own = &mut partial[from..from + size];
         let bare = comptime!(None);
-        store::<f32>(own, &none, &none, &sums, first_row, 0usize, m, plan.block, tile, bare);
+        store::<f32>(own, &none, &none, &sums, first_row, 0usize, m, blueprint.block, tile, bare);
     }
 }
 

@@ -1,12 +1,12 @@
-//! The loop nest: one cube owns a tile of both products, and walks the kept blocks of gate and up in its block
+//! Register tiles. The loop nest: one cube owns a tile of both products, and walks the kept blocks of gate and up in its block
 //! column, one after the other. If the two have one pattern, it walks them side by side and loads `x` once.
 
 use cubecl::prelude::*;
 
-use super::super::task::{Task, read_task};
+use super::task::{Task, read_task};
 use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
-use crate::cube::load::{F4, Sizes, load4, store4};
+use crate::cube::load::{F4, Sizes, load4, store4, zero_sums};
 use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
 
 /// Place of the sums of a unit in the output.
@@ -58,8 +58,8 @@ pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
 
     let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.x_tile()));
     let mut gate_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
-    let mut gates = zeros();
-    let mut ups = zeros();
+    let mut gates = zero_sums();
+    let mut ups = zero_sums();
     if comptime!(joint) {
         let mut up_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
         for at in 0..task.gate_count {
@@ -85,48 +85,13 @@ pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
         }
     } else {
         let (rows, count, slot) = (task.rows, task.gate_count, task.gate_slot);
-        add::<F, NX>(
-            x,
-            gate,
-            index,
-            rows,
-            count,
-            slot,
-            &mut x_tile,
-            &mut gate_tile,
-            &mut gates,
-            place,
-            sizes,
-            tile,
-        );
+        let (xs, ws) = (&mut x_tile, &mut gate_tile);
+        add::<F, NX>(x, gate, index, rows, count, slot, xs, ws, &mut gates, place, sizes, tile);
         let (rows, count, slot) = (task.rows + task.gate_count, task.up_count, task.up_slot);
-        add::<F, NX>(
-            x,
-            up,
-            index,
-            rows,
-            count,
-            slot,
-            &mut x_tile,
-            &mut gate_tile,
-            &mut ups,
-            place,
-            sizes,
-            tile,
-        );
+        let (xs, ws) = (&mut x_tile, &mut gate_tile);
+        add::<F, NX>(x, up, index, rows, count, slot, xs, ws, &mut ups, place, sizes, tile);
     }
     store::<F, NY>(h, gradients, &gates, &ups, task, place, sizes, tile, activation);
-}
-
-/// The sums of a unit before the first block.
-#[cube]
-fn zeros() -> Array<F4> {
-    let mut sums = Array::<F4>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        sums[i] = F4::zeroed();
-    }
-    sums
 }
 
 /// Adds the product with `count` blocks from `slot` on, whose block rows are in `index` from `rows` on.

@@ -1,11 +1,11 @@
-//! The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, which
+//! Register tiles. The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, which
 //! `idx` lists along the contraction.
 
 use cubecl::prelude::*;
 
 use crate::Activation;
 use crate::cube::epilogue::activate;
-use crate::cube::load::F4;
+use crate::cube::load::{F4, zero_sums};
 use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
 
 /// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
@@ -47,11 +47,7 @@ pub(crate) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
 
     let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.x_tile()));
     let mut w_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
-    let mut sums = Array::<F4>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        sums[i] = F4::zeroed();
-    }
+    let mut sums = zero_sums();
 
     let start = ptr[column] as usize;
     let end = ptr[column + 1] as usize;
