@@ -8,7 +8,7 @@
 
 pub(crate) mod fragment;
 
-use super::mma::Order;
+use super::{Order, Stage};
 use crate::cube::caps::{Caps, MatrixKind};
 
 /// Elements of one vector: eight bytes of 16-bit elements, which every device reads at once, or 16 of f32.
@@ -24,55 +24,6 @@ pub(crate) const MAX_COLS: usize = 64;
 pub(crate) const MAX_DEPTH: usize = 64;
 /// Stages in shared memory: one is filled while the other is read.
 pub(crate) const STAGES: usize = 2;
-
-/// One operand's stage in shared memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Stage {
-    /// Its memory order.
-    pub order: Order,
-    /// Vectors of one line, without padding.
-    pub line: usize,
-    /// Number of lines.
-    pub lines: usize,
-    /// Vectors from one line to the next.
-    pub pitch: usize,
-}
-
-impl Stage {
-    /// `outer` rows or columns of the output, `depth` steps of the contraction.
-    fn new(matrix: MatrixKind, order: Order, outer: usize, depth: usize) -> Self {
-        let (line, lines) = match order {
-            Order::ContractionInner => (depth / WIDTH, outer),
-            Order::ContractionOuter => (outer / WIDTH, depth),
-        };
-        // Twice as much for TF32 by output lines: then the words that a plane reads at a time are in different banks,
-        // since its units hold the same elements as with `mma.sync` (as ptxas 13.0 has it, for sm_80 and sm_90a).
-        let twice = matrix.is_tf32() && order == Order::ContractionOuter;
-        let pad = PAD * if twice { 2 } else { 1 } / (WIDTH * matrix.element.size());
-        Self { order, line, lines, pitch: line + pad }
-    }
-
-    /// Vectors of the stage.
-    pub(crate) fn vectors(&self) -> usize {
-        self.lines * self.pitch
-    }
-
-    /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
-    pub(crate) fn offset(&self, outer: usize, contraction: usize) -> usize {
-        match self.order {
-            Order::ContractionInner => outer * self.pitch + contraction / WIDTH,
-            Order::ContractionOuter => contraction * self.pitch + outer / WIDTH,
-        }
-    }
-
-    /// Lines of a fragment, and vectors of each.
-    pub(crate) fn fragment(&self, matrix: MatrixKind) -> [usize; 2] {
-        match self.order {
-            Order::ContractionInner => [matrix.side, matrix.depth / WIDTH],
-            Order::ContractionOuter => [matrix.depth, matrix.side / WIDTH],
-        }
-    }
-}
 
 /// The output tile of a cube, its planes, and the stages of its contraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,9 +60,25 @@ impl CmmaTile {
         let planes = MAX_UNITS / plane;
         let planes_n = (cols / matrix.side).min(2);
         let planes_m = (planes / planes_n).min(rows / matrix.side);
-        let stage = |order, outer| Stage::new(matrix, order, outer, depth);
+        let stage = |order, outer| {
+            // Twice as much for TF32 by output lines: then the words that a plane reads at a time are in different
+            // banks, since its units hold the same elements as with `mma.sync` (as ptxas 13.0 has it, for sm_80 and
+            // sm_90a).
+            let twice = matrix.is_tf32() && order == Order::ContractionOuter;
+            let pad = PAD * if twice { 2 } else { 1 } / (WIDTH * matrix.element.size());
+            Stage::new(order, WIDTH, outer, depth, pad)
+        };
         let (a, b) = (stage(a, rows), stage(b, cols));
         Self { matrix, plane, rows, cols, planes_m, planes_n, depth, a, b }
+    }
+
+    /// Lines of a fragment of an operand, and vectors of each.
+    pub(crate) fn fragment(&self, operand: Stage) -> [usize; 2] {
+        let MatrixKind { side, depth, .. } = self.matrix;
+        match operand.order {
+            Order::ContractionInner => [side, depth / WIDTH],
+            Order::ContractionOuter => [depth, side / WIDTH],
+        }
     }
 
     /// Planes of a cube.

@@ -6,6 +6,7 @@
 
 pub(crate) mod fragment;
 
+use super::{Order, Stage};
 use crate::cube::caps::MMA;
 
 /// Rows of one instruction's result.
@@ -26,15 +27,6 @@ const STAGES: usize = 4;
 /// Stages without them: one is filled while the other is read.
 const STAGES_PLAIN: usize = 2;
 
-/// The axis of an operand that is contiguous, in global and in shared memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Order {
-    /// One line holds the contraction: `a [rows, depth]`, `b [cols, depth]`.
-    ContractionInner,
-    /// One line holds the output axis: `a [depth, rows]`, `b [depth, cols]`.
-    ContractionOuter,
-}
-
 /// The output tile of a cube, its planes, and the stages of its contraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MmaTile {
@@ -46,10 +38,10 @@ pub(crate) struct MmaTile {
     pub planes_m: usize,
     /// Planes along the columns.
     pub planes_n: usize,
-    /// Memory order of the left operand.
-    pub a: Order,
-    /// Memory order of the right operand.
-    pub b: Order,
+    /// Stage of the left operand.
+    pub a: Stage,
+    /// Stage of the right operand.
+    pub b: Stage,
     /// Whether copies are asynchronous. If not, they pass through registers.
     pub pipelined: bool,
 }
@@ -66,12 +58,14 @@ impl MmaTile {
             (256, 32) => (8, 1),
             _ => (4, 2),
         };
+        let (a, b) = (stage(a, rows), stage(b, cols));
         Self { rows, cols, planes_m, planes_n, a, b, pipelined }
     }
 
     /// Twice as wide, with the same planes: for two products with one left operand.
     pub(crate) fn doubled(self) -> Self {
-        Self { cols: 2 * self.cols, ..self }
+        let cols = 2 * self.cols;
+        Self { cols, b: stage(self.b.order, cols), ..self }
     }
 
     /// Contraction steps of one stage.
@@ -109,55 +103,16 @@ impl MmaTile {
         self.plane_cols() / INSTRUCTION_COLS
     }
 
-    /// Vectors of one line of the left operand's stage, without padding.
-    pub(crate) fn a_line(&self) -> usize {
-        line(self.a, self.rows)
-    }
-
-    /// Vectors of one line of the right operand's stage, without padding.
-    pub(crate) fn b_line(&self) -> usize {
-        line(self.b, self.cols)
-    }
-
-    /// Lines of the left operand's stage.
-    pub(crate) fn a_lines(&self) -> usize {
-        lines(self.a, self.rows)
-    }
-
-    /// Lines of the right operand's stage.
-    pub(crate) fn b_lines(&self) -> usize {
-        lines(self.b, self.cols)
-    }
-
-    /// Vectors of one stage of the left operand. Lines are padded by one vector: then the
-    /// eight lines that an `ldmatrix` reads start in eight different groups of banks.
-    pub(crate) fn a_stage(&self) -> usize {
-        self.a_lines() * (self.a_line() + 1)
-    }
-
-    /// Vectors of one stage of the right operand, padded in the same way.
-    pub(crate) fn b_stage(&self) -> usize {
-        self.b_lines() * (self.b_line() + 1)
-    }
-
     /// Shared memory of a cube, in bytes.
     pub(crate) fn shared_bytes(&self) -> usize {
-        self.stages() * (self.a_stage() + self.b_stage()) * 16
+        self.stages() * (self.a.vectors() + self.b.vectors()) * 16
     }
 }
 
-fn line(order: Order, side: usize) -> usize {
-    match order {
-        Order::ContractionInner => DEPTH / WIDE,
-        Order::ContractionOuter => side / WIDE,
-    }
-}
-
-fn lines(order: Order, side: usize) -> usize {
-    match order {
-        Order::ContractionInner => side,
-        Order::ContractionOuter => DEPTH,
-    }
+/// Lines are padded by one vector: then the eight lines that an `ldmatrix` reads start in eight different groups of
+/// banks.
+fn stage(order: Order, outer: usize) -> Stage {
+    Stage::new(order, WIDE, outer, DEPTH, 1)
 }
 
 #[cfg(test)]
@@ -180,8 +135,8 @@ mod tests {
                     assert_eq!(tile.tiles_n() * INSTRUCTION_COLS * tile.planes_n, cols, "{tile:?}");
                     assert!((128..=256).contains(&tile.units()), "{tile:?}");
                     // A unit copies from one place of the line only, so that it needs one index.
-                    assert_eq!(tile.units() % tile.a_line(), 0, "{tile:?}");
-                    for pitch in [tile.a_line() + 1, tile.b_line() + 1] {
+                    assert_eq!(tile.units() % tile.a.line, 0, "{tile:?}");
+                    for pitch in [tile.a.pitch, tile.b.pitch] {
                         let mut banks: Vec<usize> = (0..8).map(|row| row * pitch % 8).collect();
                         banks.sort_unstable();
                         assert_eq!(banks, (0..8).collect::<Vec<_>>(), "{tile:?}");

@@ -6,6 +6,54 @@ pub(super) mod cmma;
 pub(super) mod mma;
 pub(super) mod unit;
 
+/// The axis of an operand that is contiguous, in global and in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Order {
+    /// One line holds the contraction: `a [rows, depth]`, `b [cols, depth]`.
+    ContractionInner,
+    /// One line holds the output axis: `a [depth, rows]`, `b [depth, cols]`.
+    ContractionOuter,
+}
+
+/// One operand's stage in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Stage {
+    /// Its memory order.
+    pub order: Order,
+    /// Elements of a vector.
+    pub width: usize,
+    /// Vectors of one line, without padding.
+    pub line: usize,
+    /// Number of lines.
+    pub lines: usize,
+    /// Vectors from one line to the next.
+    pub pitch: usize,
+}
+
+impl Stage {
+    /// `outer` rows or columns of the output, `depth` steps of the contraction, and `pad` vectors after each line.
+    fn new(order: Order, width: usize, outer: usize, depth: usize, pad: usize) -> Self {
+        let (line, lines) = match order {
+            Order::ContractionInner => (depth / width, outer),
+            Order::ContractionOuter => (outer / width, depth),
+        };
+        Self { order, width, line, lines, pitch: line + pad }
+    }
+
+    /// Vectors of the stage.
+    pub(super) fn vectors(&self) -> usize {
+        self.lines * self.pitch
+    }
+
+    /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
+    pub(super) fn offset(&self, outer: usize, contraction: usize) -> usize {
+        match self.order {
+            Order::ContractionInner => outer * self.pitch + contraction / self.width,
+            Order::ContractionOuter => contraction * self.pitch + outer / self.width,
+        }
+    }
+}
+
 /// Fewest cubes per multiprocessor for which a tall tile is taken. Below, a shorter one keeps more of the device busy.
 /// Guess; to be measured.
 const MIN_CUBES_PER_UNIT: usize = 2;

@@ -5,8 +5,8 @@
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
-use crate::cube::tile::best_first;
-use crate::cube::tile::mma::{MmaTile, Order};
+use crate::cube::tile::mma::MmaTile;
+use crate::cube::tile::{Order, best_first};
 
 /// Rows of the output tile, tallest first.
 const ROWS: [usize; 3] = [256, 128, 64];

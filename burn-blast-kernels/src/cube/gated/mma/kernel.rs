@@ -43,8 +43,8 @@ pub(crate) fn gated_mma_kernel<F: Float>(
     let row = (CUBE_POS % row_tiles) * tile.rows;
     let task = read_task(index, CUBE_POS / row_tiles);
 
-    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
-    let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
+    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a.vectors()));
+    let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b.vectors()));
     let per_block = comptime!(blueprint.block / tile.depth());
     let gate_steps = task.gate_count * per_block;
     let mut steps = gate_steps;
@@ -167,14 +167,14 @@ fn fill_w<F: Float>(
 ) {
     let tile = comptime!(blueprint.tile);
     let width = comptime!(blueprint.block / WIDE);
-    let vectors = comptime!(tile.b_lines() * blueprint.block / WIDE);
+    let vectors = comptime!(tile.b.lines * blueprint.block / WIDE);
     let origin = (slot * blueprint.block + inner * comptime!(tile.depth())) * width;
     #[unroll]
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
             let line =
-                stage * comptime!(tile.b_stage()) + at / width * comptime!(tile.b_line() + 1);
+                stage * comptime!(tile.b.vectors()) + at / width * comptime!(tile.b.line + 1);
             let place = line + place(at % width, blueprint, second);
             copy::<F>(values, origin + at, true.runtime(), w_tile, place, tile.pipelined);
         }

@@ -5,8 +5,8 @@
 
 use crate::BlockSize;
 use crate::cube::caps::{Caps, MatrixKind};
+use crate::cube::tile::Order;
 use crate::cube::tile::cmma::{CmmaTile, MAX_COLS, MAX_DEPTH};
-use crate::cube::tile::mma::Order;
 
 /// The tile of one cube, and the blocks it computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,7 +4,8 @@
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
-use crate::cube::tile::mma::{MmaTile, Order};
+use crate::cube::tile::Order;
+use crate::cube::tile::mma::MmaTile;
 
 /// Rows of the output tile: the blocks of one block column that fill it share their tile of `dy`. Guess between that
 /// sharing and groups left partly empty.

@@ -71,15 +71,15 @@ pub(crate) fn sddmm_mma_kernel<F: Float, O: Float>(
         row: first_step * tile.depth(),
     };
     // A unit copies from one block of its group only, always the same columns of it.
-    let quad = UNIT_POS as usize % comptime!(tile.a_line());
+    let quad = UNIT_POS as usize % comptime!(tile.a.line);
     let nth = quad * WIDE / blueprint.block;
     let mut x_col = sizes.k;
     if nth < own.count {
         x_col = row_of_slot[first + nth] as usize * blueprint.block + quad * WIDE % blueprint.block;
     }
 
-    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
-    let mut dy_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
+    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a.vectors()));
+    let mut dy_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b.vectors()));
     let mut sums = zero_sums(tile);
     let ahead = comptime!(tile.stages() - 1);
     for step in 0..ahead {
@@ -117,14 +117,14 @@ fn fill_x<F: Float>(
     #[comptime] blueprint: Blueprint,
 ) {
     let tile = comptime!(blueprint.tile);
-    let width = comptime!(tile.a_line());
+    let width = comptime!(tile.a.line);
     let quad = UNIT_POS as usize % width;
     #[unroll]
-    for round in 0..comptime!(tile.a_lines() * tile.a_line() / tile.units()) {
-        let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a_line());
+    for round in 0..comptime!(tile.a.lines * tile.a.line / tile.units()) {
+        let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = own.row + step * comptime!(tile.depth()) + line;
         let inside = row < sizes.m && x_col < sizes.k;
-        let place = stage * comptime!(tile.a_stage()) + line * comptime!(width + 1) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(width + 1) + quad;
         copy::<F>(x, (row * sizes.k + x_col) / WIDE, inside, x_tile, place, tile.pipelined);
     }
 }
@@ -142,8 +142,8 @@ fn fill_dy<F: Float>(
     #[comptime] blueprint: Blueprint,
 ) {
     let tile = comptime!(blueprint.tile);
-    let width = comptime!(tile.b_line());
-    let vectors = comptime!(tile.b_lines() * tile.b_line());
+    let width = comptime!(tile.b.line);
+    let vectors = comptime!(tile.b.lines * tile.b.line);
     #[unroll]
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
@@ -151,8 +151,9 @@ fn fill_dy<F: Float>(
             let row = own.row + step * comptime!(tile.depth()) + at / width;
             let col = own.col + at % width * WIDE;
             let inside = row < sizes.m && col < sizes.n;
-            let place =
-                stage * comptime!(tile.b_stage()) + at / width * comptime!(width + 1) + at % width;
+            let place = stage * comptime!(tile.b.vectors())
+                + at / width * comptime!(width + 1)
+                + at % width;
             copy::<F>(dy, (row * sizes.n + col) / WIDE, inside, dy_tile, place, tile.pipelined);
         }
     }

@@ -7,9 +7,8 @@
 
 use crate::BlockSize;
 use crate::cube::caps::{Caps, MatrixKind};
-use crate::cube::tile::best_first;
 use crate::cube::tile::cmma::{CmmaTile, MAX_COLS, MAX_DEPTH};
-use crate::cube::tile::mma::Order;
+use crate::cube::tile::{Order, best_first};
 
 /// Rows of the output tile, tallest first. The taller one may need more than 32 KiB of shared memory.
 const ROWS: [usize; 2] = [128, 64];

@@ -6,8 +6,8 @@
 
 use crate::BlockSize;
 use crate::cube::caps::Caps;
-use crate::cube::tile::best_first;
-use crate::cube::tile::mma::{MmaTile, Order};
+use crate::cube::tile::mma::MmaTile;
+use crate::cube::tile::{Order, best_first};
 
 /// Rows of the output tile, tallest first. A block of `w` is read once for each tile of rows, so a tall tile
 /// saves traffic to shared memory.
@@ -85,7 +85,7 @@ mod tests {
                 let blueprint = Blueprint::new(block, transposed, 128, true);
                 assert_eq!(blueprint.block % blueprint.tile.depth(), 0, "{blueprint:?}");
                 assert_eq!(
-                    blueprint.tile.a_lines() * blueprint.tile.a_line() % blueprint.tile.units(),
+                    blueprint.tile.a.lines * blueprint.tile.a.line % blueprint.tile.units(),
                     0
                 );
             }

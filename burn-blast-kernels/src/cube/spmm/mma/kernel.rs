@@ -69,8 +69,8 @@ pub(crate) fn product<F: Float>(
     #[comptime] blueprint: Blueprint,
 ) -> Sequence<Array<Sum>> {
     let tile = comptime!(blueprint.tile);
-    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a_stage()));
-    let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b_stage()));
+    let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a.vectors()));
+    let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b.vectors()));
     let mut sums = zero_sums(tile);
 
     let per_block = comptime!(blueprint.block / tile.depth());
@@ -126,8 +126,8 @@ fn fill_w<F: Float>(
     #[comptime] blueprint: Blueprint,
 ) {
     let tile = comptime!(blueprint.tile);
-    let width = comptime!(tile.b_line());
-    let vectors = comptime!(tile.b_lines() * tile.b_line());
+    let width = comptime!(tile.b.line);
+    let vectors = comptime!(tile.b.lines * tile.b.line);
     let (first_row, first_col) = if comptime!(blueprint.transposed) {
         (0usize.runtime(), inner * comptime!(tile.depth()))
     } else {
@@ -140,7 +140,7 @@ fn fill_w<F: Float>(
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
             let row = at / width;
             let quad = at % width;
-            let place = stage * comptime!(tile.b_stage()) + row * comptime!(width + 1) + quad;
+            let place = stage * comptime!(tile.b.vectors()) + row * comptime!(width + 1) + quad;
             let from = (origin + row * blueprint.block) / WIDE + quad;
             copy::<F>(values, from, true.runtime(), w_tile, place, tile.pipelined);
         }

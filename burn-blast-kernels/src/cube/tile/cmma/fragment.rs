@@ -3,8 +3,8 @@
 use cubecl::cmma::{self, Matrix, MatrixIdent, MatrixLayout};
 use cubecl::prelude::*;
 
-use super::super::mma::Order;
-use super::{CmmaTile, Stage, WIDTH};
+use super::super::{Order, Stage};
+use super::{CmmaTile, WIDTH};
 use crate::cube::load::F4;
 
 /// Four elements, the unit of every copy.
@@ -164,7 +164,7 @@ fn fragment<E: Float>(
             comptime!(layout(operand.order, ident)),
         )
     };
-    let [lines, line] = comptime!(operand.fragment(tile.matrix));
+    let [lines, line] = comptime!(tile.fragment(operand));
     let end = at + comptime!((lines - 1) * operand.pitch + line);
     cmma::load(&mut matrix, &from[at..end], comptime!((operand.pitch * WIDTH) as u32));
     matrix

@@ -4,7 +4,8 @@ use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 
-use super::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, MmaTile, Order, PLANE, WIDE};
+use super::super::Order;
+use super::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE};
 
 /// Eight elements in 16 bytes, the unit of every copy.
 pub(crate) type Wide<F> = Vector<F, Const<8>>;
@@ -68,14 +69,14 @@ pub(crate) fn fill_x<F: Float>(
     k: usize,
     #[comptime] tile: MmaTile,
 ) {
-    let width = comptime!(tile.a_line());
+    let width = comptime!(tile.a.line);
     let quad = UNIT_POS as usize % width;
     let col = first_k + inner * comptime!(tile.depth()) + quad * WIDE;
     #[unroll]
-    for round in 0..comptime!(tile.a_lines() * tile.a_line() / tile.units()) {
-        let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a_line());
+    for round in 0..comptime!(tile.a.lines * tile.a.line / tile.units()) {
+        let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = first_row + line;
-        let place = stage * comptime!(tile.a_stage()) + line * comptime!(width + 1) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(width + 1) + quad;
         copy::<F>(x, (row * k + col) / WIDE, row < m && col < k, x_tile, place, tile.pipelined);
     }
 }
@@ -117,19 +118,20 @@ pub(crate) fn multiply<F: Float>(
 ) {
     let instruction =
         MmaDefinition::<F, F, f32>::new(INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH);
-    let a_place = stage * comptime!(tile.a_stage()) + a_place(tile);
-    let b_place = stage * comptime!(tile.b_stage()) + b_place(tile);
+    let a_place = stage * comptime!(tile.a.vectors()) + a_place(tile);
+    let b_place = stage * comptime!(tile.b.vectors()) + b_place(tile);
     #[unroll]
     for inner in 0..comptime!(tile.depth() / INSTRUCTION_DEPTH) {
         let mut b = Sequence::<Array<Vector<F, Const<2>>>>::new();
         #[unroll]
         for pair in 0..comptime!(tile.tiles_n() / 2) {
-            let at = b_place + comptime!(b_offset(&tile, pair, inner));
+            let at = b_place
+                + comptime!(tile.b.offset(pair * 2 * INSTRUCTION_COLS, inner * INSTRUCTION_DEPTH));
             let four = instruction.load_matrix::<Wide<F>, Const<2>>(
                 &b_tile[at..at + 1],
                 MatrixIdent::B,
                 4usize,
-                comptime!(tile.b == Order::ContractionOuter),
+                comptime!(tile.b.order == Order::ContractionOuter),
             );
             #[unroll]
             for half in 0..2usize {
@@ -141,12 +143,13 @@ pub(crate) fn multiply<F: Float>(
         }
         #[unroll]
         for i in 0..comptime!(tile.tiles_m()) {
-            let at = a_place + comptime!(a_offset(&tile, i, inner));
+            let at =
+                a_place + comptime!(tile.a.offset(i * INSTRUCTION_ROWS, inner * INSTRUCTION_DEPTH));
             let a = instruction.load_matrix::<Wide<F>, Const<2>>(
                 &a_tile[at..at + 1],
                 MatrixIdent::A,
                 4usize,
-                comptime!(tile.a == Order::ContractionOuter),
+                comptime!(tile.a.order == Order::ContractionOuter),
             );
             #[unroll]
             for j in 0..comptime!(tile.tiles_n()) {
@@ -168,8 +171,8 @@ pub(crate) fn multiply<F: Float>(
 fn a_place(#[comptime] tile: MmaTile) -> usize {
     let lane = UNIT_POS as usize % PLANE;
     let row = plane_row(tile);
-    let pitch = comptime!(tile.a_line() + 1);
-    if comptime!(tile.a == Order::ContractionInner) {
+    let pitch = comptime!(tile.a.pitch);
+    if comptime!(tile.a.order == Order::ContractionInner) {
         (row + lane % 16) * pitch + lane / 16
     } else {
         (lane / 16 * 8 + lane % 8) * pitch + row / WIDE + lane / 8 % 2
@@ -182,30 +185,10 @@ fn a_place(#[comptime] tile: MmaTile) -> usize {
 fn b_place(#[comptime] tile: MmaTile) -> usize {
     let lane = UNIT_POS as usize % PLANE;
     let col = plane_col(tile);
-    let pitch = comptime!(tile.b_line() + 1);
-    if comptime!(tile.b == Order::ContractionInner) {
+    let pitch = comptime!(tile.b.pitch);
+    if comptime!(tile.b.order == Order::ContractionInner) {
         (col + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2
     } else {
         lane % 16 * pitch + col / WIDE + lane / 16
-    }
-}
-
-/// Vectors from the first instruction's left operand to the one of tile `i`, step `inner`.
-fn a_offset(tile: &MmaTile, i: usize, inner: usize) -> usize {
-    let (rows, steps) = (i * INSTRUCTION_ROWS, inner * INSTRUCTION_DEPTH);
-    let pitch = tile.a_line() + 1;
-    match tile.a {
-        Order::ContractionInner => rows * pitch + steps / WIDE,
-        Order::ContractionOuter => steps * pitch + rows / WIDE,
-    }
-}
-
-/// Vectors from the first instruction's right operand to the one of columns `pair`, step `inner`.
-fn b_offset(tile: &MmaTile, pair: usize, inner: usize) -> usize {
-    let (cols, steps) = (pair * 2 * INSTRUCTION_COLS, inner * INSTRUCTION_DEPTH);
-    let pitch = tile.b_line() + 1;
-    match tile.b {
-        Order::ContractionInner => cols * pitch + steps / WIDE,
-        Order::ContractionOuter => steps * pitch + cols / WIDE,
     }
 }
