@@ -18,10 +18,9 @@ const SHAPES: [[usize; 2]; 4] = [[2048, 8192], [8192, 2048], [4096, 14336], [143
 
 /// Whether the page has a row for a variant. The others differ in type, or in their epilogue.
 pub fn on_the_page(variant: &FewRows) -> bool {
-    let alone =
-        !variant.bias() && variant.gate().is_none() && !variant.splits_k() && !variant.adds();
+    let alone = !variant.bias && variant.gate().is_none() && !variant.splits_k() && !variant.adds;
     alone
-        && variant.dtype() == BF16
+        && variant.dtype == BF16
         && [32, 64, 128].contains(&variant.block())
         && [1, 4, 16].contains(&variant.rows())
 }

@@ -23,7 +23,7 @@ fn variant(name: &str) -> FewRows {
 }
 
 fn build(variant: &FewRows) -> Option<Program> {
-    let source = generate(variant, Arch::Sm80, variant.dtype(), AddressType::U32).unwrap();
+    let source = generate(variant, Arch::Sm80, variant.dtype, AddressType::U32).unwrap();
     Some(emulator()?.build(&source).unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -37,10 +37,10 @@ struct Weight {
 
 impl Weight {
     fn new(variant: &FewRows, pattern: BlockPattern, rng: &mut ChaCha8Rng) -> Self {
-        let dense = draw(rng, variant.dtype(), pattern.shape().area());
+        let dense = draw(rng, variant.dtype, pattern.shape().area());
         let values = pack::pack(&dense, &pattern);
         if !variant.int8() {
-            let stored = bindable(encode(variant.dtype(), &values));
+            let stored = bindable(encode(variant.dtype, &values));
             return Self { pattern, stored, scales: None, exact: values };
         }
         let area = pattern.block().area();
@@ -97,7 +97,7 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
             weights.push(Weight::new(variant, up, &mut rng));
         }
         let shape = pattern.shape();
-        let dtype = variant.dtype();
+        let dtype = variant.dtype;
         let [x, bias] = [m * shape.rows(), shape.cols()].map(|len| draw(&mut rng, dtype, len));
         let bias_buffer = || input(dtype, &bias);
         let walked: Vec<&BlockPattern> = weights.iter().map(|weight| &weight.pattern).collect();
@@ -107,7 +107,7 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
         let cubes = m.div_ceil(variant.rows()) * count;
         let mut buffers = vec![input(dtype, &x)];
         weights.iter().for_each(|weight| buffers.extend(weight.buffers()));
-        buffers.extend(variant.bias().then(bias_buffer));
+        buffers.extend(variant.bias.then(bias_buffer));
         buffers.push(indices(&parts));
         let sizes = [m, shape.rows(), shape.cols(), count];
         let mut out = m * shape.cols();
@@ -116,16 +116,16 @@ fn check(variant: &FewRows, program: &Program, add: Option<(&FewRows, &Program)>
         }
         buffers.push(poison(if variant.splits_k() { F32 } else { dtype }, out));
         run(variant, program, cubes, &[&sizes[..], &[cubes]].concat(), &mut buffers).unwrap();
-        let mut bias_added = variant.bias();
+        let mut bias_added = variant.bias;
         if let Some((adder, program)) = add {
             let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
             let y = poison(dtype, m * shape.cols());
             buffers = vec![partial];
-            buffers.extend(adder.bias().then(bias_buffer));
+            buffers.extend(adder.bias.then(bias_buffer));
             buffers.extend([indices(&columns), y]);
             let cubes = (m * shape.cols()).div_ceil(adder.units());
             run(adder, program, cubes, &sizes, &mut buffers).unwrap();
-            bias_added = adder.bias();
+            bias_added = adder.bias;
         }
         let got = decode(dtype, &buffers.pop().unwrap().bytes);
         let bias = bias_added.then_some(bias.as_slice());
@@ -207,7 +207,7 @@ fn long_columns_with_split_k() {
 /// five and 80 for six.
 fn ceiling(variant: &FewRows) -> usize {
     match variant.rows() {
-        _ if variant.adds() => 40,
+        _ if variant.adds => 40,
         1 => 80,
         2 => 96,
         4 => 128,
@@ -219,7 +219,7 @@ fn ceiling(variant: &FewRows) -> usize {
 /// Assembles the variants that `chosen` selects and returns their registers. It must select one at least.
 pub fn assemble(arch: Arch, chosen: impl Fn(&FewRows) -> bool) -> Option<BTreeMap<String, usize>> {
     let variants: Vec<FewRows> = FewRows::all().into_iter().filter(chosen).collect();
-    toolkit::assemble(arch, &variants, FewRows::dtype, fault)
+    toolkit::assemble(arch, &variants, |one| one.dtype, fault)
 }
 
 /// What is wrong with the machine code of a variant, if anything is.
@@ -239,7 +239,7 @@ fn fault(variant: &FewRows, machine: &Machine) -> Option<String> {
     let wide = machine.instructions["LDG.128"] >= 2 * variant.ahead();
     // Divisions of indices take a few; one for each value would be slow.
     let whole = machine.instructions["I2F"] < 16;
-    let right = lean && (variant.adds() || wide && whole);
+    let right = lean && (variant.adds || wide && whole);
     (!right).then(|| format!("at most {} registers: {machine:?}", ceiling(variant)))
 }
 

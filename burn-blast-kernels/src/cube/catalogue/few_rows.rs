@@ -15,11 +15,12 @@ use crate::{BlockPattern, BlockSize};
 pub struct FewRows {
     pub(super) blueprint: Blueprint,
     /// Storage type of the tensors; for integers the one of `x`.
-    pub(super) dtype: ElemType,
+    pub dtype: ElemType,
     pub(super) end: Ending,
-    pub(super) bias: bool,
+    /// Whether a bias is added.
+    pub bias: bool,
     /// Whether this is the second launch, which adds the parts of columns.
-    pub(super) adds: bool,
+    pub adds: bool,
 }
 
 impl FewRows {
@@ -75,11 +76,6 @@ impl FewRows {
         Self { adds: true, ..self.split() }
     }
 
-    /// Storage type of `x`, and of values that are not integers.
-    pub fn dtype(&self) -> ElemType {
-        self.dtype
-    }
-
     /// Side of a block.
     pub fn block(&self) -> usize {
         self.blueprint.block
@@ -95,11 +91,6 @@ impl FewRows {
         self.blueprint.format == Format::Int8
     }
 
-    /// Whether a bias is added.
-    pub fn bias(&self) -> bool {
-        self.bias
-    }
-
     /// Activation of the product with the first of two weights, if there are two.
     pub fn gate(&self) -> Option<Activation> {
         self.end.gate
@@ -108,11 +99,6 @@ impl FewRows {
     /// Whether the contraction is split over cubes, so that partial sums are stored.
     pub fn splits_k(&self) -> bool {
         self.end.split && !self.adds
-    }
-
-    /// Whether this adds partial sums.
-    pub fn adds(&self) -> bool {
-        self.adds
     }
 
     /// Vectors of values that a unit has in flight.

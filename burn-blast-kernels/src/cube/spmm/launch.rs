@@ -92,7 +92,7 @@ pub(crate) fn mma(
     tensors: Tensors,
 ) {
     if let Some(split) = split {
-        return launch_parts(ctx, blueprint, split, address, tensors);
+        return mma_split_k(ctx, blueprint, split, address, tensors);
     }
     let Tensors { transposed, x, values, y, epilogue, m } = tensors;
     let index = ctx.index();
@@ -128,7 +128,7 @@ pub(crate) fn mma(
 }
 
 /// The product over parts of block columns, and the launch that adds their partial sums.
-fn launch_parts(
+fn mma_split_k(
     ctx: &Context,
     blueprint: mma::base::Blueprint,
     split: SplitK,
