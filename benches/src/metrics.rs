@@ -7,8 +7,8 @@ use burn_blast::tuning;
 
 use crate::record::{Limit, Measured, Peak};
 
-/// `Auto` counts as slower when its time divided by the dense time is above this. Two medians of one machine differ by a
-/// few percent without a cause.
+/// `Auto` counts as slower than the faster path when its time divided by that time is above this. Two medians of one
+/// machine differ by a few percent without a cause.
 pub const AUTO_SLACK: f64 = 1.03;
 
 /// The value, if it is finite and above zero.
@@ -27,10 +27,10 @@ pub fn speedup(result: &Measured) -> Option<f64> {
     positive(result.speedup.median)
 }
 
-/// Time of `Auto` divided by dense time.
-pub fn auto_over_dense(result: &Measured) -> Option<f64> {
-    let auto = positive(result.auto?.median)?;
-    positive(result.dense.median).map(|dense| auto / dense)
+/// Time of `Auto` divided by the time of the faster path.
+pub fn auto_over_faster(result: &Measured) -> Option<f64> {
+    let (sparse, dense) = (positive(result.sparse.median)?, positive(result.dense.median)?);
+    positive(result.auto?.median).map(|auto| auto / sparse.min(dense))
 }
 
 /// FLOP/s on kept blocks.

@@ -1,9 +1,9 @@
-//! Where sparse is slower: `Auto` slower than dense, sparse slower than dense, unusable results.
+//! Where sparse is slower: `Auto` slower than the faster path, sparse slower than dense, unusable results.
 
 use super::context::Context;
 use super::html::{self, Section};
 use crate::format;
-use crate::metrics::{AUTO_SLACK, auto_over_dense, speedup};
+use crate::metrics::{AUTO_SLACK, auto_over_faster, speedup};
 use crate::record::{Measured, Run};
 use crate::table;
 
@@ -23,7 +23,7 @@ pub fn section(context: &Context) -> Section {
         .collect();
     let body =
         if all.is_empty() { String::new() } else { auto(&all) + &sparse(&all) + &unusable(&all) };
-    let lead = "All problems on which dense is faster, worst first.";
+    let lead = "All problems on which dense is faster than sparse, and those on which Auto lost time, worst first.";
     Section { id: "losses", title: "Where dense is faster", lead: lead.into(), body }
 }
 
@@ -49,18 +49,20 @@ fn list(title: &str, none: &str, losses: &[Loss], why: &str, text: fn(&Loss) -> 
 }
 
 fn auto(all: &[Named]) -> String {
-    let chosen = all.iter().filter(|(.., result)| auto_over_dense(result).is_some()).count();
-    let loss = |result: &Measured| auto_over_dense(result).filter(|ratio| *ratio > AUTO_SLACK);
+    let chosen = all.iter().filter(|(.., result)| auto_over_faster(result).is_some()).count();
+    let loss = |result: &Measured| auto_over_faster(result).filter(|ratio| *ratio > AUTO_SLACK);
     let slower = worst(all, loss);
     let slack = format::percent(AUTO_SLACK - 1.0);
-    let title =
-        format!("Auto is more than {slack} slower than dense: {} of {chosen}", slower.len());
+    let title = format!(
+        "Auto is more than {slack} slower than the faster path: {} of {chosen}",
+        slower.len()
+    );
     let none = if chosen == 0 {
         "No problem was run with Auto.".into()
     } else {
-        format!("None: Auto is never more than {slack} slower than dense.")
+        format!("None: Auto is never more than {slack} slower than the faster path.")
     };
-    list(&title, &none, &slower, "Auto over dense", |(loss, _)| format::ratio(*loss))
+    list(&title, &none, &slower, "Auto over faster path", |(loss, _)| format::ratio(*loss))
 }
 
 fn sparse(all: &[Named]) -> String {

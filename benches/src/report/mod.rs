@@ -4,7 +4,6 @@
 //! near it is to the limits of the device, where it is slower, and all numbers at the end. The page has no script and
 //! loads nothing; its plots follow the reader's light or dark setting, and their text keeps its size on a phone.
 
-mod auto;
 mod context;
 mod html;
 mod losses;
@@ -15,7 +14,7 @@ mod speedup;
 mod tests;
 
 use crate::format::{self, count};
-use crate::metrics::{self, AUTO_SLACK, auto_over_dense, speedup};
+use crate::metrics::{self, AUTO_SLACK, auto_over_faster, speedup};
 use crate::record::{Measured, Run};
 use crate::table::{self, FACTS};
 use context::Context;
@@ -46,7 +45,7 @@ fn sections(context: &Context) -> Vec<Section> {
     [Some(speedup::section(context)), Some(roofline::section(context)), devices(context)]
         .into_iter()
         .flatten()
-        .chain([auto::section(context), losses::section(context), results(context)])
+        .chain([losses::section(context), results(context)])
         .collect()
 }
 
@@ -71,7 +70,8 @@ fn header(context: &Context) -> String {
 
 /// One line per machine with what most readers want first.
 fn outcome(context: &Context) -> String {
-    let slack = format!("Auto over {} slower", format::percent(AUTO_SLACK - 1.0));
+    let slack =
+        format!("Auto over {} slower than the faster path", format::percent(AUTO_SLACK - 1.0));
     let columns = [
         "machine",
         "problems",
@@ -92,7 +92,7 @@ fn outcome_row(name: String, run: &Run) -> Vec<String> {
     let at = |index: usize| {
         ratios.get(index).map_or(format::NOTHING.into(), |ratio| format::ratio(*ratio))
     };
-    let auto: Vec<f64> = run.results.iter().filter_map(auto_over_dense).collect();
+    let auto: Vec<f64> = run.results.iter().filter_map(auto_over_faster).collect();
     let losing = auto.iter().filter(|ratio| **ratio > AUTO_SLACK).count();
     vec![
         name,

@@ -145,9 +145,9 @@ fn part<'a>(page: &'a str, from: &str) -> &'a str {
 #[test]
 fn what_loses_is_listed_and_what_wins_is_not() {
     let mut slow_auto = measured(7, 32, 0.9, 4.0);
-    slow_auto.auto = Some(quartiles(1.04 * 0.08));
+    slow_auto.auto = Some(quartiles(1.04 * 0.02));
     let mut near = measured(9, 32, 0.9, 4.0);
-    near.auto = Some(quartiles(1.02 * 0.08));
+    near.auto = Some(quartiles(1.02 * 0.02));
     let page = page(&[run(vec![measured(3, 32, 0.5, 0.8), slow_auto, near])]);
     let (auto, sparse) =
         (part(&page, "Auto is more than"), part(&page, "The sparse path is slower"));
