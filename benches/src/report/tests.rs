@@ -163,11 +163,9 @@ fn what_loses_is_listed_and_what_wins_is_not() {
 #[test]
 fn a_page_without_losses_says_so() {
     let page = page(&[run(vec![measured(1, 32, 0.9, 4.0)])]);
-    assert!(part(&page, "Auto is more than").contains("None: Auto is never more than 3 % slower"));
-    assert!(
-        part(&page, "The sparse path is slower")
-            .contains("None: the sparse path is at least as fast")
-    );
+    for list in ["Auto is more than", "The sparse path is slower", "Unusable results"] {
+        assert!(part(&page, list).contains(": 0 of 1"), "{list}");
+    }
 }
 
 #[test]
@@ -198,5 +196,5 @@ fn numbers_that_are_none_reach_no_plot() {
         assert!(!tag.contains("NaN") && !tag.contains("inf"), "<{tag}>");
     }
     assert!(!page.contains("NaN"));
-    assert!(part(&page, "Unusable results").contains("no time or no ratio"));
+    assert!(part(&page, "Unusable results").contains("<td"));
 }
