@@ -3,18 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use burn_blast::BlockSize;
 use burn_blast::prune::{BlastConfig, Growth};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::store::Store;
-
-/// Block sizes the library has kernels for.
-const BLOCKS: [usize; 5] = [8, 16, 32, 64, 128];
 
 /// Share of the steps in which the learning rate rises.
 const WARM_UP: f64 = 0.05;
@@ -32,7 +29,7 @@ const VALIDATION_BATCHES: usize = 16;
 const FREE_ON_RESUME: [&str; 2] = ["backend", "save_every"];
 
 /// Trains a byte-level Llama-style model dense and block-sparse from the same start, and compares them.
-#[derive(Parser, Debug)]
+#[derive(Parser, Clone, Debug)]
 #[command(name = "pretrain", version)]
 pub struct Args {
     /// Every setting of the experiment itself.
@@ -141,31 +138,17 @@ impl Config {
     /// Refuses settings that cannot be trained with.
     ///
     /// # Errors
-    /// A sentence naming the flag and a value that works.
+    /// A sentence naming the setting and a value that works.
     pub fn validate(&self) -> Result<()> {
-        for (flag, value) in [
-            ("--steps", self.steps),
-            ("--batch", self.batch),
-            ("--d-model", self.d_model),
-            ("--d-ff", self.d_ff),
-            ("--layers", self.layers),
-            ("--heads", self.heads),
-            ("--interval", self.interval),
-            ("--save-every", self.save_every),
+        for (flag, value, least) in [
+            ("--d-model", self.d_model, 1),
+            ("--d-ff", self.d_ff, 1),
+            ("--layers", self.layers, 1),
+            ("--heads", self.heads, 1),
+            ("--context", self.context, 2),
         ] {
-            ensure!(value > 0, "{flag} is 0: give at least 1");
+            ensure!(value >= least, "{flag} is {value}: give at least {least}");
         }
-        ensure!(self.context >= 2, "--context is {}: give at least 2 bytes", self.context);
-        ensure!(
-            (0.0..1.0).contains(&self.sparsity),
-            "--sparsity is {}: give a share from 0 up to, but not including, 1, such as 0.9",
-            self.sparsity
-        );
-        ensure!(
-            BLOCKS.contains(&self.block),
-            "--block is {}: give one of 8, 16, 32, 64 or 128",
-            self.block
-        );
         ensure!(
             self.d_model.is_multiple_of(2 * self.heads),
             "--d-model {} cannot be shared by --heads {}: give a multiple of {}, twice the number of heads, \
@@ -181,23 +164,9 @@ impl Config {
             self.layers,
             self.layers - 1
         );
-        ensure!(
-            self.interval <= self.steps,
-            "--interval {} is longer than the whole run of {} steps: give a shorter one, or more --steps",
-            self.interval,
-            self.steps
-        );
-        ensure!(
-            self.end_fraction > 0.0 && self.end_fraction <= 1.0,
-            "--end-fraction is {}: give a share above 0 and up to 1, such as 0.7",
-            self.end_fraction
-        );
-        ensure!(
-            self.lr.is_finite() && self.lr > 0.0,
-            "--lr is {}: give a positive number such as 0.001",
-            self.lr
-        );
-        Ok(())
+        BlockSize::new(self.block)?;
+        self.train().check()?;
+        Ok(self.blast().validate()?)
     }
 
     /// The training of both runs.
@@ -239,32 +208,21 @@ impl Config {
     }
 }
 
-/// A checked request: settings, folder, and whether to go on with the run there.
-#[derive(Debug)]
-pub struct Request {
-    /// The experiment.
-    pub config: Config,
-    /// Folder for everything that is written.
-    pub out: PathBuf,
-    /// Go on with the run in `out`.
-    pub resume: bool,
-}
-
-impl Request {
-    /// Puts flags, JSON file and the resumed run together.
+impl Args {
+    /// Reads the command line. The settings are put together from flags, JSON file and the resumed run.
     ///
     /// # Errors
     /// If a file cannot be read or names a setting that does not exist, if a setting cannot be trained with,
     /// or if a resumed run is asked to change.
-    pub fn from_matches(matches: &ArgMatches) -> Result<Self> {
-        let args = Args::from_arg_matches(matches)?;
-        let config = match (&args.config_file, args.resume) {
-            (_, true) => resumed_config(&args, matches)?,
-            (Some(file), false) => overlay(&read_config(file)?, &args.config, matches)?,
-            (None, false) => args.config,
-        };
-        config.validate()?;
-        Ok(Self { config, out: args.out, resume: args.resume })
+    pub fn resolve(matches: &ArgMatches) -> Result<Self> {
+        let mut args = Self::from_arg_matches(matches)?;
+        if args.resume {
+            args.config = resumed_config(&args, matches)?;
+        } else if let Some(file) = &args.config_file {
+            args.config = overlay(&read_config(file)?, &args.config, matches)?;
+        }
+        args.config.validate()?;
+        Ok(args)
     }
 }
 
@@ -272,14 +230,14 @@ impl Request {
 fn resumed_config(args: &Args, matches: &ArgMatches) -> Result<Config> {
     let saved = Store::new(&args.out).state()?.config;
     let asked = overlay(&saved, &args.config, matches)?;
-    let (before, after) = (object(&saved)?, object(&asked)?);
-    for (name, value) in &after {
-        if before.get(name) != Some(value) && !FREE_ON_RESUME.contains(&name.as_str()) {
+    let (before, after) = (serde_json::to_value(&saved)?, serde_json::to_value(&asked)?);
+    for (name, value) in after.as_object().into_iter().flatten() {
+        if before[name] != *value && !FREE_ON_RESUME.contains(&name.as_str()) {
             bail!(
                 "the run in {} was started with {name} = {}, not {value}: leave the flag out to go on with it, \
                  or start another run with another --out",
                 args.out.display(),
-                before.get(name).unwrap_or(&Value::Null)
+                before[name]
             );
         }
     }
@@ -288,20 +246,13 @@ fn resumed_config(args: &Args, matches: &ArgMatches) -> Result<Config> {
 
 /// `base` with every flag that stands on the command line taken from `flags`.
 fn overlay(base: &Config, flags: &Config, matches: &ArgMatches) -> Result<Config> {
-    let mut merged = object(base)?;
-    for (name, value) in object(flags)? {
-        if matches.value_source(&name) == Some(ValueSource::CommandLine) {
-            merged.insert(name, value);
+    let (mut merged, flags) = (serde_json::to_value(base)?, serde_json::to_value(flags)?);
+    for (name, value) in flags.as_object().into_iter().flatten() {
+        if matches.value_source(name) == Some(ValueSource::CommandLine) {
+            merged[name] = value.clone();
         }
     }
-    Ok(serde_json::from_value(Value::Object(merged))?)
-}
-
-fn object(config: &Config) -> Result<Map<String, Value>> {
-    match serde_json::to_value(config)? {
-        Value::Object(map) => Ok(map),
-        other => bail!("settings are written as a JSON object, not as {other}"),
-    }
+    Ok(serde_json::from_value(merged)?)
 }
 
 fn read_config(path: &Path) -> Result<Config> {
@@ -317,32 +268,32 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn request(flags: &[&str]) -> Result<Request> {
+    fn config(flags: &[&str]) -> Result<Config> {
         let words = std::iter::once("pretrain").chain(flags.iter().copied());
-        Request::from_matches(&Args::command().try_get_matches_from(words)?)
+        Ok(Args::resolve(&Args::command().try_get_matches_from(words)?)?.config)
     }
 
     fn message(flags: &[&str]) -> String {
-        format!("{:#}", request(flags).expect_err("the flags are wrong"))
-    }
-
-    #[test]
-    fn flags_and_config_have_the_same_defaults() {
-        assert_eq!(request(&[]).unwrap().config, Config::default());
+        format!("{:#}", config(flags).expect_err("the flags are wrong"))
     }
 
     #[test]
     fn bad_values_are_refused_with_a_value_that_works() {
-        assert!(message(&["--d-model", "100", "--heads", "3"]).contains("give a multiple of 6"));
-        assert!(message(&["--sparsity", "1"]).contains("such as 0.9"));
-        assert!(message(&["--block", "48"]).contains("8, 16, 32, 64 or 128"));
-        assert!(message(&["--dense-last", "4"]).contains("give at most 3"));
-        assert!(message(&["--steps", "10"]).contains("--interval 20 is longer"));
-        assert!(message(&["--batch", "0"]).contains("--batch is 0"));
-        assert!(message(&["--lr", "0"]).contains("--lr is 0"));
-        assert!(message(&["--end-fraction", "0"]).contains("--end-fraction is 0"));
-        assert!(message(&["--context", "1"]).contains("at least 2 bytes"));
-        assert!(message(&["--backend", "abacus"]).contains("flex"));
+        for (flags, part) in [
+            ("--d-model 100 --heads 3", "give a multiple of 6"),
+            ("--sparsity 1", "below 1"),
+            ("--block 48", "8, 16, 32, 64 or 128"),
+            ("--dense-last 4", "give at most 3"),
+            ("--steps 10", "total_steps is 10"),
+            ("--batch 0", "batch is 0"),
+            ("--lr 0", "lr is 0"),
+            ("--end-fraction 2", "end_fraction is 2"),
+            ("--context 1", "give at least 2"),
+            ("--backend abacus", "flex"),
+        ] {
+            let text = message(&flags.split(' ').collect::<Vec<_>>());
+            assert!(text.contains(part), "{flags}: {text}");
+        }
     }
 
     #[test]
@@ -350,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("run.json");
         std::fs::write(&file, r#"{"steps": 70, "batch": 3}"#).unwrap();
-        let config = request(&["--config", file.to_str().unwrap(), "--batch", "8"]).unwrap().config;
+        let config = config(&["--config", file.to_str().unwrap(), "--batch", "8"]).unwrap();
         assert_eq!((config.steps, config.batch, config.layers), (70, 8, 4));
     }
 

@@ -6,7 +6,6 @@ mod args;
 mod corpus;
 #[cfg(test)]
 mod devices;
-mod memory;
 mod model;
 mod report;
 mod run;
@@ -23,7 +22,7 @@ use clap::CommandFactory;
 
 fn main() -> anyhow::Result<ExitCode> {
     let matches = args::Args::command().get_matches();
-    let request = args::Request::from_matches(&matches)?;
+    let args = args::Args::resolve(&matches)?;
     let stop = stop_on_ctrl_c()?;
-    run::run(request, &|| stop.load(Ordering::SeqCst))
+    run::run(args, &|| stop.load(Ordering::SeqCst))
 }

@@ -67,53 +67,12 @@ mod tests {
     #[test]
     fn the_sample_has_its_length_whatever_the_context() {
         for context in [2, 3, 8] {
-            let config = Config { context, ..tiny() };
+            let config = Config { context, d_model: 16, d_ff: 32, layers: 2, ..Config::default() };
             let model = dense(&config, 0, &Device::flex()).unwrap();
             let text = sample(&model, context, 7).unwrap();
             assert!(text.starts_with(PROMPT));
             assert_eq!(text, sample(&model, context, 7).unwrap());
             assert!(text.chars().count() <= PROMPT.len() + SAMPLE_LENGTH);
-        }
-    }
-
-    fn tiny() -> Config {
-        Config {
-            d_model: 16,
-            d_ff: 32,
-            layers: 2,
-            heads: 2,
-            context: 8,
-            block: 8,
-            ..Config::default()
-        }
-    }
-
-    fn logits(model: &Model, bytes: [u32; 8]) -> Vec<f32> {
-        model.forward(model.tokens(&[&bytes]), None).into_data().try_to_vec().unwrap()
-    }
-
-    #[test]
-    fn a_later_byte_changes_no_earlier_score() {
-        let model = dense(&tiny(), 0, &Device::flex()).unwrap();
-        let one = logits(&model, [1, 2, 3, 4, 5, 6, 7, 8]);
-        let two = logits(&model, [1, 2, 3, 4, 5, 6, 7, 9]);
-        let last = 7 * model.vocabulary();
-        assert_eq!(one[..last], two[..last]);
-        assert_ne!(one[last..], two[last..]);
-    }
-
-    #[test]
-    fn the_sparse_model_starts_as_the_same_function() {
-        let config = tiny();
-        let dense = dense(&config, 0, &Device::flex()).unwrap();
-        let mut sparse = dense.clone();
-        sparse.pack_mlps(&config.blocks()).unwrap();
-        let packed =
-            sparse.linears_mut().into_iter().filter(|(_, layer)| layer.block_size().is_some());
-        assert_eq!(packed.count(), 3);
-        let bytes = [1, 2, 3, 4, 5, 6, 7, 8];
-        for (a, b) in logits(&dense, bytes).iter().zip(logits(&sparse, bytes)) {
-            assert!((a - b).abs() < 1e-4, "{a} and {b}");
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::Config;
 use crate::store::{Phase, State, Store};
 use crate::table;
-use crate::timing::{self, Comparison};
+use crate::timing::{self, Timing};
 use crate::training::Experiment;
 
 /// Bytes of a weight.
@@ -49,11 +49,11 @@ pub struct Report {
     /// Bytes of weights, gradients and AdamW moments of the pruned layers' MLPs, with the block indices.
     pub mlp_training_bytes: Pair<usize>,
     /// Forward pass of one gated MLP at the rows of a training step.
-    pub mlp_forward: Comparison,
+    pub mlp_forward: Pair<Timing>,
     /// Rows of that pass.
     pub mlp_rows: usize,
     /// Forward, backward and optimizer.
-    pub training_step: Comparison,
+    pub training_step: Pair<Timing>,
     /// Time of the training runs in seconds.
     pub training_seconds: Pair<f64>,
     /// Peak memory of the process in each run, where the system reports it.

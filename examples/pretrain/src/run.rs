@@ -9,7 +9,7 @@ use burn_blast::io;
 use burn_blast_models::BackendKind;
 use burn_blast_models::fine_tune::INTERRUPTED;
 
-use crate::args::{Config, Request};
+use crate::args::{Args, Config};
 use crate::corpus::Text;
 use crate::report::{Pair, Report, final_validation};
 use crate::store::{Phase, State, Store};
@@ -23,8 +23,8 @@ const SAME_LOSS: f64 = 1e-4;
 ///
 /// # Errors
 /// If the device, the corpus or a file is not available, or the training fails.
-pub fn run(request: Request, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
-    let Request { config, out, resume } = request;
+pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
+    let Args { config, out, resume, .. } = args;
     let device = config.backend.open()?;
     let text = Text::load(config.corpus.as_deref(), config.context)?;
     let store = Store::new(&out);
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     /// A run of a second or two on a text of its own.
-    fn request(folder: &Path, out: &str) -> Request {
+    fn args(folder: &Path, out: &str) -> Args {
         let corpus = folder.join("text");
         fs::write(&corpus, "fn main() { println!(\"hello\"); }\n".repeat(100)).unwrap();
         let config = Config {
@@ -157,15 +157,15 @@ mod tests {
             sparsity: 0.75,
             ..Config::default()
         };
-        Request { config, out: folder.join(out), resume: false }
+        Args { config, config_file: None, out: folder.join(out), resume: false }
     }
 
     #[test]
     fn the_experiment_writes_its_report_plots_and_model() {
         let folder = tempfile::tempdir().unwrap();
-        let request = request(folder.path(), "out");
-        let out = request.out.clone();
-        run(request, &|| false).unwrap();
+        let args = args(folder.path(), "out");
+        let out = args.out.clone();
+        run(args, &|| false).unwrap();
         for name in [
             "report.md",
             "report.json",
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn an_interrupted_run_ends_where_an_uninterrupted_one_does() {
         let folder = tempfile::tempdir().unwrap();
-        let whole = request(folder.path(), "whole");
+        let whole = args(folder.path(), "whole");
         let logs = |out: &Path| {
             let store = Store::new(out);
             let corpus = store.state().unwrap().corpus;
@@ -213,9 +213,8 @@ mod tests {
         run(whole, &|| false).unwrap();
         let whole = logs(&out);
 
-        let parts = request(folder.path(), "parts");
-        let part =
-            |resume| Request { config: parts.config.clone(), out: parts.out.clone(), resume };
+        let parts = args(folder.path(), "parts");
+        let part = |resume| Args { resume, ..parts.clone() };
         // Stops within the dense run, right before an update of the sparse one, and after its last update.
         for (asked, resume) in [(5_usize, false), (15 + 8, true), (9, true)] {
             let left = Cell::new(asked);

@@ -75,14 +75,10 @@ fn rows(report: &Report) -> Vec<[String; 4]> {
         ),
         row(
             &format!("one MLP forward, {} rows", report.mlp_rows),
-            Pair { dense: mlp.dense, sparse: mlp.sparse }.map(milliseconds),
+            mlp.map(milliseconds),
             faster(mlp.speedup()),
         ),
-        row(
-            "training step",
-            Pair { dense: step.dense, sparse: step.sparse }.map(milliseconds),
-            faster(step.speedup()),
-        ),
+        row("training step", step.map(milliseconds), faster(step.speedup())),
         row(
             "whole training, pruning included",
             seconds.map(|seconds| format!("{seconds:.0} s")),
@@ -136,12 +132,11 @@ fn milliseconds(timing: Timing) -> String {
 mod tests {
     use super::*;
     use crate::args::Config;
-    use crate::timing::Comparison;
 
     fn report() -> Report {
         let timing =
             |median_ms| Timing { median_ms, lower_quartile_ms: 1.0, upper_quartile_ms: 9.0 };
-        let comparison = Comparison { dense: timing(8.0), sparse: timing(2.0) };
+        let comparison = Pair { dense: timing(8.0), sparse: timing(2.0) };
         Report {
             config: Config::default(),
             validation_loss: Pair { dense: 2.0, sparse: 2.05 },

@@ -10,6 +10,7 @@ use burn_blast_models::{Model, Quartiles};
 use serde::Serialize;
 
 use crate::args::Config;
+use crate::report::Pair;
 use crate::store::Phase;
 use crate::training::Experiment;
 
@@ -33,16 +34,7 @@ pub struct Timing {
     pub upper_quartile_ms: f64,
 }
 
-/// The same work done dense and sparse.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// With plain Burn layers.
-    pub dense: Timing,
-    /// With block-sparse layers.
-    pub sparse: Timing,
-}
-
-impl Comparison {
+impl Pair<Timing> {
     /// How many times faster sparse is.
     pub fn speedup(&self) -> f64 {
         self.dense.median_ms / self.sparse.median_ms
@@ -58,14 +50,11 @@ pub fn mlp_forward(
     sparse: &Model,
     config: &Config,
     device: &Device,
-) -> Result<Comparison> {
+) -> Result<Pair<Timing>> {
     let (dense, sparse) = (dense.valid(), sparse.valid());
     let shape = [config.batch, config.context, config.d_model];
     let input = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
-    let forward = |model: &Model| {
-        let output = model.mlp(0, input.clone());
-        finish(device, output)
-    };
+    let forward = |model: &Model| finish(device, model.mlp(0, input.clone()));
     interleave(MLP_ROUNDS, || forward(&dense), || forward(&sparse))
 }
 
@@ -73,7 +62,7 @@ pub fn mlp_forward(
 ///
 /// # Errors
 /// If a checkpoint cannot be read or the device fails.
-pub fn training_step(experiment: &Experiment) -> Result<Comparison> {
+pub fn training_step(experiment: &Experiment) -> Result<Pair<Timing>> {
     let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
     let (mut dense, mut sparse) = (trainee(Phase::Dense)?, trainee(Phase::Sparse)?);
     let session = experiment.session();
@@ -100,7 +89,7 @@ fn interleave(
     rounds: usize,
     mut dense: impl FnMut() -> Result<()>,
     mut sparse: impl FnMut() -> Result<()>,
-) -> Result<Comparison> {
+) -> Result<Pair<Timing>> {
     let (mut dense_ms, mut sparse_ms) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP_ROUNDS + rounds {
         let pair = (milliseconds(&mut dense)?, milliseconds(&mut sparse)?);
@@ -109,7 +98,7 @@ fn interleave(
             sparse_ms.push(pair.1);
         }
     }
-    Ok(Comparison { dense: quartiles(dense_ms), sparse: quartiles(sparse_ms) })
+    Ok(Pair { dense: quartiles(dense_ms), sparse: quartiles(sparse_ms) })
 }
 
 fn milliseconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {

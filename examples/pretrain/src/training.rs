@@ -1,5 +1,6 @@
 //! The two training runs, on the trainer of `burn-blast-models`.
 
+use std::fs;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use burn_blast_models::{Batch, Corpus, Model};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Config;
+use crate::model;
 use crate::store::{Phase, State, Store};
-use crate::{memory, model};
 
 /// What every part of the experiment works with.
 pub struct Experiment<'a> {
@@ -111,7 +112,9 @@ impl<'a> Experiment<'a> {
         phase: Phase,
         stop: &dyn Fn() -> bool,
     ) -> Result<Outcome> {
-        memory::reset_peak();
+        // Starts a new count of the peak. Where the system refuses, the peak is the one of the process so far: still an
+        // upper bound.
+        let _ = fs::write("/proc/self/clear_refs", "5");
         let mut folder = self.folder(phase)?;
         let trainee = self.trainee(phase, &folder)?;
         let mut screen = Screen::new(phase, self.config, &folder);
@@ -121,11 +124,22 @@ impl<'a> Experiment<'a> {
         };
         let (_, complete) = self.session().train(trainee, &mut folder, &mut report)?;
         let peak = state.peak_bytes_mut(phase);
-        *peak = memory::peak_bytes().max(*peak);
+        *peak = peak_bytes().max(*peak);
         self.store.write_state(state)?;
         screen.close(complete);
         Ok(if complete { Outcome::Complete } else { Outcome::Interrupted(folder.log.steps) })
     }
+}
+
+/// Largest resident size of the process since the count began, in bytes; known on Linux only.
+fn peak_bytes() -> Option<u64> {
+    peak_from_status(&fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn peak_from_status(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// The progress bar of a run, and a line per evaluation.
@@ -183,5 +197,17 @@ impl Screen {
             true => self.bar.finish_and_clear(),
             false => self.bar.abandon(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_read_in_bytes() {
+        let status = "Name:\tpretrain\nVmPeak:\t  99 kB\nVmHWM:\t    1234 kB\n";
+        assert_eq!(peak_from_status(status), Some(1234 * 1024));
+        assert_eq!(peak_from_status("Name:\tpretrain\n"), None);
     }
 }
