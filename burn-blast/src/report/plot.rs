@@ -45,6 +45,14 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+impl Series {
+    /// A curve of values by step.
+    pub fn over_steps(name: &str, values: &[(usize, f64)]) -> Self {
+        let points = values.iter().map(|(step, value)| (*step as f64, *value)).collect();
+        Self { name: name.to_owned(), points }
+    }
+}
+
 /// Why a plot could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -4,9 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
-use burn_blast::module::BlockSparseLinear;
 use burn_blast::report::plot::{Series, line_chart, pattern_map};
-use burn_blast_models::Model;
+use burn_blast::report::summary;
 use burn_blast_models::fine_tune::Log;
 use serde::{Deserialize, Serialize};
 
@@ -60,21 +59,6 @@ pub struct Report {
     pub peak_bytes: Pair<Option<u64>>,
 }
 
-/// What the pruned layers store.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Storage {
-    /// Weights of the same layers when dense.
-    dense_values: usize,
-    /// Weights in the kept blocks.
-    values: usize,
-    /// Bytes of the block indices.
-    index_bytes: usize,
-    /// Kept blocks.
-    kept: usize,
-    /// Blocks of the whole grid.
-    blocks: usize,
-}
-
 impl Report {
     /// Measures both trained models.
     ///
@@ -83,35 +67,34 @@ impl Report {
     pub fn measure(experiment: &Experiment, state: &State, logs: &Pair<Log>) -> Result<Self> {
         let config = experiment.config;
         let dense = experiment.trained(Phase::Dense)?;
-        let mut sparse = experiment.trained(Phase::Sparse)?;
+        let sparse = experiment.trained(Phase::Sparse)?;
         println!("timing one MLP and whole training steps, dense and sparse by turns");
         let mlp_forward =
             timing::mlp_forward(&dense, &sparse, config, &experiment.device.clone().inner())?;
-        let storage = storage(&mut sparse, config);
-        let dense_parameters = dense.num_params();
+        let pruned = summary(&sparse);
+        let index_bytes: usize =
+            pruned.layers.iter().map(|layer| layer.pattern.index_bytes()).sum();
+        let mlp_bytes = Pair { dense: pruned.dense_bytes(), sparse: pruned.bytes() - index_bytes };
+        let parameters = dense.num_params();
         drop((dense, sparse));
         let training_step = timing::training_step(experiment)?;
 
-        let parameters = Pair {
-            dense: dense_parameters,
-            sparse: dense_parameters - storage.dense_values + storage.values,
-        };
+        let bytes = parameters * FLOAT_BYTES;
         let validation_loss =
             Pair { dense: final_validation(&logs.dense)?, sparse: final_validation(&logs.sparse)? };
-        let training_bytes = TRAINING_COPIES * FLOAT_BYTES;
         Ok(Self {
             config: config.clone(),
             validation_loss,
             gap_percent: 100.0 * (validation_loss.sparse / validation_loss.dense - 1.0),
-            sparsity: 1.0 - storage.kept as f64 / storage.blocks as f64,
-            parameters,
-            weight_bytes: Pair {
-                dense: parameters.dense * FLOAT_BYTES,
-                sparse: parameters.sparse * FLOAT_BYTES + storage.index_bytes,
+            sparsity: pruned.sparsity(),
+            parameters: Pair {
+                dense: parameters,
+                sparse: (bytes - mlp_bytes.dense + mlp_bytes.sparse) / FLOAT_BYTES,
             },
+            weight_bytes: Pair { dense: bytes, sparse: bytes - mlp_bytes.dense + pruned.bytes() },
             mlp_training_bytes: Pair {
-                dense: storage.dense_values * training_bytes,
-                sparse: storage.values * training_bytes + storage.index_bytes,
+                dense: mlp_bytes.dense * TRAINING_COPIES,
+                sparse: mlp_bytes.sparse * TRAINING_COPIES + index_bytes,
             },
             mlp_forward,
             mlp_rows: config.tokens_per_step(),
@@ -147,35 +130,8 @@ pub fn final_validation(log: &Log) -> Result<f64> {
     Ok(last.1)
 }
 
-/// Adds up what the pruned MLPs store.
-fn storage(sparse: &mut Model, config: &Config) -> Storage {
-    let mut sum = Storage::default();
-    for (_, layer) in sparse_layers(sparse, config) {
-        let pattern = layer.pattern();
-        sum.dense_values += pattern.shape().rows() * pattern.shape().cols();
-        sum.values += pattern.value_count();
-        sum.index_bytes += layer.bytes() - pattern.value_count() * FLOAT_BYTES;
-        sum.kept += pattern.nnz();
-        sum.blocks += pattern.block_count();
-    }
-    sum
-}
-
-/// The block-sparse layers with their names.
-fn sparse_layers<'m>(
-    model: &'m mut Model,
-    config: &Config,
-) -> impl Iterator<Item = (String, &'m BlockSparseLinear)> {
-    let mlps = model.mlps_mut(config.dense_last).into_iter();
-    mlps.filter_map(|(name, linear)| Some((name, linear.as_sparse()?)))
-}
-
 /// Losses of both runs, sparsity and churn.
 fn plot_curves(store: &Store, logs: &Pair<Log>) -> Result<()> {
-    let series = |name: &str, points: &[(usize, f64)]| Series {
-        name: name.to_owned(),
-        points: points.iter().map(|(step, value)| (*step as f64, *value)).collect(),
-    };
     let Pair { dense, sparse } = logs;
     line_chart(
         &store.path("loss.svg"),
@@ -183,18 +139,18 @@ fn plot_curves(store: &Store, logs: &Pair<Log>) -> Result<()> {
         "step",
         "nats per byte",
         &[
-            series("dense, training", &dense.losses),
-            series("sparse, training", &sparse.losses),
-            series("dense, validation", &dense.validation),
-            series("sparse, validation", &sparse.validation),
+            Series::over_steps("dense, training", &dense.losses),
+            Series::over_steps("sparse, training", &sparse.losses),
+            Series::over_steps("dense, validation", &dense.validation),
+            Series::over_steps("sparse, validation", &sparse.validation),
         ],
     )?;
     if !sparse.sparsity.is_empty() {
-        let curve = series("share of blocks removed", &sparse.sparsity);
+        let curve = Series::over_steps("share of blocks removed", &sparse.sparsity);
         line_chart(&store.path("sparsity.svg"), "Sparsity", "step", "share removed", &[curve])?;
     }
     if !sparse.churn.is_empty() {
-        let curve = series("share of blocks exchanged", &sparse.churn);
+        let curve = Series::over_steps("share of blocks exchanged", &sparse.churn);
         line_chart(&store.path("churn.svg"), "Churn", "step", "share exchanged", &[curve])?;
     }
     Ok(())
@@ -202,16 +158,16 @@ fn plot_curves(store: &Store, logs: &Pair<Log>) -> Result<()> {
 
 /// One map per pruned weight.
 fn plot_patterns(experiment: &Experiment) -> Result<()> {
-    let mut sparse = experiment.trained(Phase::Sparse)?;
     let folder = experiment.store.path("patterns");
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    for (path, layer) in sparse_layers(&mut sparse, experiment.config) {
-        // `model.layers.0.mlp.gate_proj` is `layer-0-gate`.
-        let parts: Vec<&str> = path.split('.').collect();
-        let (index, name) = (parts[2], parts[4].trim_end_matches("_proj"));
-        let title = format!("Layer {index}, {name}: {:.1} % removed", 100.0 * layer.sparsity());
-        pattern_map(&folder.join(format!("layer-{index}-{name}.svg")), &title, layer.pattern())?;
+    for layer in summary(&experiment.trained(Phase::Sparse)?).layers {
+        // `Llama.model.layers.0.mlp.gate_proj.Sparse` is `layer-0-gate`.
+        let parts: Vec<&str> = layer.name.split('.').collect();
+        let (index, name) = (parts[3], parts[5].trim_end_matches("_proj"));
+        let removed = 100.0 * (1.0 - layer.pattern.density());
+        let title = format!("Layer {index}, {name}: {removed:.1} % removed");
+        pattern_map(&folder.join(format!("layer-{index}-{name}.svg")), &title, &layer.pattern)?;
     }
     Ok(())
 }

@@ -139,11 +139,10 @@ impl RunFolder {
         if self.ledger().exists() {
             fs::copy(self.ledger(), into.join("ledger.jsonl")).map_err(Error::file(into))?;
         }
-        let series = |name: &str, points: &[(usize, f64)]| Series {
-            name: name.to_owned(),
-            points: points.iter().map(|(step, value)| (*step as f64, *value)).collect(),
-        };
-        let curves = [series("training", &log.losses), series("held out", &log.validation)];
+        let curves = [
+            Series::over_steps("training", &log.losses),
+            Series::over_steps("held out", &log.validation),
+        ];
         Ok(line_chart(&into.join("loss.svg"), "Loss", "step", "nats per token", &curves)?)
     }
 
