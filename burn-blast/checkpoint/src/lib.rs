@@ -50,7 +50,7 @@ pub use entry::Entry;
 pub use error::CheckpointError;
 pub use index::Index;
 pub use layout::{DenseLayout, Orientation, transposed};
-pub use output::Output;
+pub use output::{Output, check_output};
 pub use packed::{FileMetadata, PackedWeight};
 pub use rewrite::{FileContent, Progress, Written, rewrite, write_safetensors};
 pub use shard::{Shard, TensorView};

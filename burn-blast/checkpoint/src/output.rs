@@ -1,7 +1,6 @@
 //! A checkpoint being written, a file or a folder as the one it is made from.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::CheckpointError;
@@ -27,10 +26,7 @@ impl Output {
     /// # Errors
     /// If it exists and must not be replaced, overlaps the input, or cannot be written beside its place.
     pub fn new(source: &Source, path: &Path, force: bool) -> Result<Self, CheckpointError> {
-        check_apart(source, path)?;
-        if path.exists() {
-            check_replaceable(source, path, force)?;
-        }
+        check_output(Some(&source.path), source.folder.is_some(), path, force)?;
         let staging = match &source.folder {
             Some(_) => AtomicFolder::new(path, force).map(Staging::Folder),
             None => AtomicFile::new(path, force).map(Staging::File),
@@ -70,37 +66,52 @@ impl Output {
     }
 }
 
+/// Checks before any work is done that an output, a folder or a file, can be written: it does not overlap the input, if
+/// there is one, and nothing is there that must stay. `force` replaces a file by a file and a checkpoint by a folder; a
+/// folder of anything other than a checkpoint is more likely a mistake.
+///
+/// # Errors
+/// If it overlaps the input or must not be replaced.
+pub fn check_output(
+    input: Option<&Path>,
+    is_folder: bool,
+    path: &Path,
+    force: bool,
+) -> Result<(), CheckpointError> {
+    if let Some(input) = input {
+        check_apart(input, path)?;
+    }
+    if !path.exists() {
+        return Ok(());
+    }
+    if !force {
+        return Err(CheckpointError::Exists { path: path.to_owned() });
+    }
+    let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let (fine, expected) = match is_folder {
+        true => {
+            let fine = path.is_dir() && (empty() || !safetensors_files(path)?.is_empty());
+            (fine, "a checkpoint folder")
+        }
+        false => (path.is_file(), "a file"),
+    };
+    match fine {
+        true => Ok(()),
+        false => Err(CheckpointError::NotReplaceable { path: path.to_owned(), expected }),
+    }
+}
+
 /// Refuses to write over the input or into it.
-fn check_apart(source: &Source, path: &Path) -> Result<(), CheckpointError> {
-    let input = fs::canonicalize(&source.path).map_err(CheckpointError::read(&source.path))?;
+fn check_apart(input: &Path, path: &Path) -> Result<(), CheckpointError> {
+    let input = fs::canonicalize(input).map_err(CheckpointError::read(input))?;
     let folder = fs::canonicalize(folder_of(path)).map_err(CheckpointError::write(path))?;
     let output = match fs::canonicalize(path) {
         Ok(output) => output,
         Err(_) => folder.join(path.file_name().unwrap_or_default()),
     };
-    let inside = source.folder.is_some() && output.starts_with(&input);
+    let inside = input.is_dir() && output.starts_with(&input);
     if inside || output == input || input.starts_with(&output) {
         return Err(CheckpointError::Overlap { path: path.to_owned() });
     }
     Ok(())
-}
-
-/// Whether `force` may replace what is there: a file by a file, a checkpoint by a checkpoint. A folder of anything
-/// other than a checkpoint is more likely a mistake.
-fn check_replaceable(source: &Source, path: &Path, force: bool) -> Result<(), CheckpointError> {
-    if !force {
-        return Err(CheckpointError::write(path)(io::ErrorKind::AlreadyExists.into()));
-    }
-    let fine = match &source.folder {
-        None => path.is_file(),
-        Some(_) => {
-            let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-            path.is_dir() && (empty() || !safetensors_files(path)?.is_empty())
-        }
-    };
-    let expected = if source.folder.is_some() { "a checkpoint folder" } else { "a file" };
-    match fine {
-        true => Ok(()),
-        false => Err(CheckpointError::NotReplaceable { path: path.to_owned(), expected }),
-    }
 }

@@ -2,48 +2,36 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::format::{METADATA_KEY, PROBE, TENSORS, leaf};
 use burn_blast_checkpoint::{
     Checkpoint, CheckpointError, Entry, FileContent, FileMetadata, Output, PackedWeight, Shard,
     rewrite,
 };
-use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::Error;
+use crate::args::DensifyArgs;
+use crate::error::Error;
 use crate::progress::Progress;
+use crate::report::Rewrite;
 
 /// What was done.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Report {
-    /// The input.
-    pub input: PathBuf,
-    /// The output.
-    pub output: PathBuf,
+    #[serde(flatten)]
+    rewrite: Rewrite,
     /// Weights that are dense now.
-    pub weights: Vec<String>,
-    /// Bytes of all tensors of the input.
-    pub bytes_in: u64,
-    /// Bytes of all tensors of the output.
-    pub bytes_out: u64,
-    /// What was not copied from the input's folder: files with weights in another form, and what is no file.
-    pub left_out: Vec<String>,
+    weights: Vec<String>,
 }
 
 /// Writes a checkpoint with every packed weight dense, zero where no block is kept.
 ///
 /// # Errors
 /// If the checkpoint holds nothing packed or is damaged, or the output cannot be written.
-pub fn densify(
-    input: &Path,
-    output: &Path,
-    force: bool,
-    progress: &Progress,
-) -> Result<Report, Error> {
+pub fn densify(args: &DensifyArgs, progress: &Progress) -> Result<Report, Error> {
+    let (input, output) = (&args.input, &args.out.output);
     let checkpoint = Checkpoint::open(input)?;
-    let staging = Output::new(&checkpoint.source, output, force)?;
+    let staging = Output::new(&checkpoint.source, output, args.out.force)?;
     let packed = PackedWeight::all(&checkpoint)?;
     if packed.is_empty() {
         return Err(Error::NothingPacked { path: input.to_owned() });
@@ -61,12 +49,8 @@ pub fn densify(
     }
     let written = rewrite(&checkpoint, staging, progress, |shard| content(shard, &parts))?;
     Ok(Report {
-        input: input.to_owned(),
-        output: output.to_owned(),
+        rewrite: Rewrite::new(input, output, &checkpoint, written),
         weights: packed.iter().map(|packed| packed.name.clone()).collect(),
-        bytes_in: checkpoint.bytes(),
-        bytes_out: written.bytes,
-        left_out: written.left_out,
     })
 }
 
@@ -88,20 +72,6 @@ fn content<'a>(
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.left_out.is_empty() {
-            writeln!(
-                f,
-                "not copied, since they hold weights or are no files: {}",
-                self.left_out.join(", ")
-            )?;
-        }
-        write!(
-            f,
-            "{}: {} weights dense again, {} of tensors where the input has {}",
-            self.output.display(),
-            self.weights.len(),
-            BinaryBytes(self.bytes_out),
-            BinaryBytes(self.bytes_in)
-        )
+        self.rewrite.write(f, format_args!("{} weights dense again", self.weights.len()))
     }
 }

@@ -9,14 +9,13 @@ use burn_blast_checkpoint::{Checkpoint, DenseWeight, PackedWeight, name_parts};
 use burn_blast_kernels::BlockMask;
 use serde::Serialize;
 
-use crate::Error;
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::report::{grid, percent};
 
 /// One weight that is packed on at least one side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerDiff {
-    /// Its name.
     pub name: String,
     /// Blocks kept by both.
     pub both: usize,

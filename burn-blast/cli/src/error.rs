@@ -7,107 +7,51 @@ use burn_blast_kernels::PatternError;
 
 /// Why a command was refused. Every message says what to do.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Error {
     /// The checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A filter matches no weight.
     #[error("{option} \"{filter}\" matches no weight; two-dimensional weights are: {known}")]
-    FilterMatchesNothing {
-        /// The option.
-        option: &'static str,
-        /// Its value.
-        filter: String,
-        /// Names there are.
-        known: String,
-    },
+    FilterMatchesNothing { option: &'static str, filter: String, known: String },
     /// The built-in list of names matches nothing.
     #[error(
         "no weight has a name that is known to belong to an MLP: choose with --include; two-dimensional weights are: {known}"
     )]
-    NothingKnown {
-        /// Names there are.
-        known: String,
-    },
+    NothingKnown { known: String },
     /// Everything chosen was taken out again.
     #[error("nothing is left to prune: {reason}")]
-    NothingLeft {
-        /// What took the weights out.
-        reason: String,
-    },
+    NothingLeft { reason: String },
     /// A number is out of range.
     #[error("{option} is {found}, but must be {expected}")]
-    Range {
-        /// The option.
-        option: &'static str,
-        /// Its value.
-        found: f64,
-        /// What is allowed.
-        expected: &'static str,
-    },
+    Range { option: &'static str, found: f64, expected: &'static str },
     /// An option has no effect without another.
     #[error("{option} is only used with {needs}: add that, or leave {option} out")]
-    Unused {
-        /// The option.
-        option: &'static str,
-        /// The other.
-        needs: &'static str,
-    },
+    Unused { option: &'static str, needs: &'static str },
     /// A weight has a data type without arithmetic here.
     #[error(
         "weight \"{name}\" holds {dtype}: only F32, F16 and BF16 can be pruned, so convert it, or leave it out with --exclude"
     )]
-    Dtype {
-        /// The weight.
-        name: String,
-        /// Its type.
-        dtype: String,
-    },
+    Dtype { name: String, dtype: String },
     /// A weight is smaller than one block.
     #[error(
         "weight \"{name}\" is {rows} x {cols}, less than a block of {block}: use a smaller --block, or leave it out with --exclude"
     )]
-    BlockTooLarge {
-        /// The weight.
-        name: String,
-        /// Rows on disk.
-        rows: usize,
-        /// Columns on disk.
-        cols: usize,
-        /// Side of a block.
-        block: usize,
-    },
+    BlockTooLarge { name: String, rows: usize, cols: usize, block: usize },
     /// A tensor has the name of a part of a packed weight to be written.
     #[error(
         "the input has a tensor \"{name}\" already: a packed weight would need that name, so leave its weight out with --exclude"
     )]
-    NameTaken {
-        /// The tensor.
-        name: String,
-    },
+    NameTaken { name: String },
     /// The activations do not fit.
     #[error("activations {}, entry \"{name}\": {reason}", path.display())]
-    Activations {
-        /// The file.
-        path: PathBuf,
-        /// The weight.
-        name: String,
-        /// What is wrong, and what is needed.
-        reason: String,
-    },
+    Activations { path: PathBuf, name: String, reason: String },
     /// There is nothing packed to work on.
     #[error("{} holds no block-sparse weight: blast sparsify makes them", path.display())]
-    NothingPacked {
-        /// The checkpoint.
-        path: PathBuf,
-    },
+    NothingPacked { path: PathBuf },
     /// A picture could not be drawn.
     #[error(transparent)]
     Draw(#[from] burn_blast_kernels::draw::DrawError),
-    /// A text to calibrate on is missing.
-    #[error("this method needs a text: name it with --corpus, or use --method magnitude")]
-    CorpusMissing,
     /// The model cannot be used as asked.
     #[error(transparent)]
     Model(#[from] burn_blast_models::Error),

@@ -6,37 +6,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::atomic::AtomicFile;
-use burn_blast_checkpoint::{Checkpoint, CheckpointError, DenseWeight, PackedWeight, name_parts};
+use burn_blast_checkpoint::{
+    Checkpoint, CheckpointError, DenseWeight, PackedWeight, check_output, name_parts,
+};
 use burn_blast_kernels::draw::pattern_svg;
 use burn_blast_kernels::{BlockPattern, BlockSize};
 use serde::Serialize;
 
-use crate::Error;
+use crate::args::InspectArgs;
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::report::{Layer, Total, table};
-use crate::select::{Storage, orientation};
-
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Size of the zero blocks to look for in dense weights.
-    pub block: Option<BlockSize>,
-    /// How dense weights are stored.
-    pub storage: Storage,
-    /// Folder for pictures of the patterns.
-    pub svg: Option<PathBuf>,
-    /// Replace pictures that are there.
-    pub force: bool,
-}
+use crate::select::{OrientationArg, orientation};
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The checkpoint.
     pub path: PathBuf,
-    /// Its files.
     pub files: usize,
-    /// Its tensors.
     pub tensors: usize,
     /// Bytes of all tensors.
     pub bytes: u64,
@@ -52,8 +39,9 @@ pub struct Report {
 ///
 /// # Errors
 /// If it is damaged, or a picture cannot be written.
-pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Report, Error> {
-    let checkpoint = Checkpoint::open(path)?;
+pub fn inspect(args: &InspectArgs, progress: &Progress) -> Result<Report, Error> {
+    let block = args.block.map(BlockSize::new).transpose()?;
+    let checkpoint = Checkpoint::open(&args.path)?;
     let mut found = Vec::new();
     for packed in PackedWeight::all(&checkpoint)? {
         let (dtype, orientation) = (packed.values.dtype(), packed.orientation);
@@ -61,18 +49,18 @@ pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Re
         found.push((layer, packed.pattern));
     }
     let mut without = None;
-    if let Some(block) = request.block {
-        let (layers, full) = zero_blocks(&checkpoint, block, request.storage, progress)?;
+    if let Some(block) = block {
+        let (layers, full) = zero_blocks(&checkpoint, block, args.orientation, progress)?;
         found.extend(layers);
         without = Some(full);
     }
     found.sort_by_cached_key(|(layer, _)| name_parts(&layer.name));
-    if let Some(folder) = &request.svg {
-        draw(folder, &found, request.force)?;
+    if let Some(folder) = &args.svg {
+        draw(folder, &found, args.force)?;
     }
     let layers: Vec<Layer> = found.into_iter().map(|(layer, _)| layer).collect();
     Ok(Report {
-        path: path.to_owned(),
+        path: args.path.clone(),
         files: checkpoint.shards.len(),
         tensors: checkpoint.names().len(),
         bytes: checkpoint.bytes(),
@@ -86,12 +74,12 @@ pub fn inspect(path: &Path, request: &Request, progress: &Progress) -> Result<Re
 fn zero_blocks(
     checkpoint: &Checkpoint,
     block: BlockSize,
-    storage: Storage,
+    stored: OrientationArg,
     progress: &Progress,
 ) -> Result<(Vec<(Layer, BlockPattern)>, usize), Error> {
     let mut weights = Vec::new();
     for name in checkpoint.names() {
-        let orientation = orientation(checkpoint, name, storage)?;
+        let orientation = orientation(checkpoint, name, stored)?;
         let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
         // A matrix without elements has no blocks.
         if !tensor.bytes().is_empty() {
@@ -126,9 +114,7 @@ fn draw(folder: &Path, found: &[(Layer, BlockPattern)], force: bool) -> Result<(
         folder.join(format!("{name}.svg"))
     });
     let files: Vec<PathBuf> = files.collect();
-    if let Some(path) = files.iter().find(|path| path.exists() && !force) {
-        return Err(CheckpointError::Exists { path: path.clone() }.into());
-    }
+    files.iter().try_for_each(|path| check_output(None, false, path, force))?;
     fs::create_dir_all(folder).map_err(CheckpointError::write(folder))?;
     for ((layer, pattern), path) in found.iter().zip(files) {
         let title = format!("{}: {} of {} blocks", layer.name, layer.kept, layer.blocks);

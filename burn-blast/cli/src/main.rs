@@ -1,10 +1,39 @@
 //! `blast`: block-sparse models and checkpoints from the command line.
+//!
+//! The commands that work on models are in `model/`: they turn options (`args/`) into calls of [`burn_blast_models`].
+//!
+//! The others, on files, need no Burn. [`burn_blast_checkpoint`] reads and writes the files, tensor by tensor, so a
+//! checkpoint may be larger than memory. One weight, from file to file:
+//!
+//! 1. [`select`] picks the weights of a [`Checkpoint`](burn_blast_checkpoint::Checkpoint).
+//! 2. [`score`] ranks their blocks, with the norms of their inputs if there are any.
+//! 3. [`sparsify`] says how many blocks each keeps, by the rules of training ([`burn_blast_kernels::budget`]), and
+//!    which, and writes them.
+//! 4. [`densify`], [`inspect`], [`verify`] and [`diff`] read them again.
 
+mod args;
+mod densify;
+mod diff;
+mod error;
+mod inspect;
+mod model;
+mod progress;
+mod report;
+mod score;
+mod select;
+mod sparsify;
+mod verify;
+
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use burn_blast_cli::args::Cli;
-use burn_blast_cli::{Error, run};
+use burn_blast_models::fine_tune::INTERRUPTED;
+use serde::Serialize;
+
+use args::{Cli, Command, JsonArgs};
+use error::Error;
+use progress::Progress;
 
 /// Wrong usage or unusable input; clap's own errors end with it too.
 const UNUSABLE: u8 = 2;
@@ -24,5 +53,65 @@ fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::from(UNUSABLE)
         }
+    }
+}
+
+/// How a command ended.
+enum Status {
+    /// Nothing is wrong.
+    Fine,
+    /// `verify` found problems, or `diff` differences.
+    Found,
+    /// A training run was stopped; it can be resumed.
+    Stopped,
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Fine => Self::SUCCESS,
+            Status::Found => Self::from(1),
+            Status::Stopped => Self::from(INTERRUPTED),
+        }
+    }
+}
+
+/// Runs a command; returns what is to be printed, if anything, and how it ended.
+fn run(cli: &Cli) -> Result<(String, Status), Error> {
+    let progress = Progress::new(cli.quiet);
+    let fine = |text| (text, Status::Fine);
+    Ok(match &cli.command {
+        Command::Sparsify(args) => fine(text(&sparsify::sparsify(args, &progress)?, args.format)),
+        Command::Inspect(args) => fine(text(&inspect::inspect(args, &progress)?, args.format)),
+        Command::Densify(args) => fine(text(&densify::densify(args, &progress)?, args.format)),
+        Command::Verify(args) => {
+            let report = verify::verify(&args.path, &progress)?;
+            (text(&report, args.format), found(!report.problems.is_empty()))
+        }
+        Command::Diff(args) => {
+            let report = diff::diff(&args.a, &args.b, &progress)?;
+            (text(&report, args.format), found(!report.same()))
+        }
+        Command::Generate(args) => fine(model::generate(args).map(|()| String::new())?),
+        Command::Perplexity(args) => fine(text(&model::perplexity(args, &progress)?, args.format)),
+        Command::Bench(args) => fine(text(&model::bench(args)?, args.format)),
+        Command::Measure(args) => fine(text(&model::measure(args, &progress)?, args.format)),
+        Command::Activations(args) => fine(model::activations(args, &progress)?),
+        Command::Compact(args) => fine(text(&model::compact(args)?, args.format)),
+        Command::Dense(args) => model::dense(args, &progress)?,
+        Command::OneShot(args) => fine(model::one_shot(args)?),
+        Command::FineTune(args) => model::fine_tune(args, &progress)?,
+        Command::Merge(args) => fine(model::merge(args)?),
+    })
+}
+
+fn found(anything: bool) -> Status {
+    if anything { Status::Found } else { Status::Fine }
+}
+
+fn text(report: &(impl Serialize + Display), format: JsonArgs) -> String {
+    match format.json {
+        true => serde_json::to_string_pretty(report).expect("names and finite numbers only"),
+        false => report.to_string(),
     }
 }

@@ -1,29 +1,63 @@
 //! What is said of weights: rows for people and for programs.
 
-use burn_blast_checkpoint::Orientation;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+
 use burn_blast_checkpoint::format::LAYOUT_LEN;
+use burn_blast_checkpoint::{Checkpoint, Orientation, Written};
 use burn_blast_kernels::BlockPattern;
 use comfy_table::{CellAlignment, Table};
 use indicatif::BinaryBytes;
 use serde::Serialize;
 
+/// A checkpoint made from another.
+#[derive(Debug, Serialize)]
+pub struct Rewrite {
+    input: PathBuf,
+    output: PathBuf,
+    /// Bytes of all tensors of the input.
+    bytes_in: u64,
+    /// Bytes of all tensors of the output.
+    bytes_out: u64,
+    /// What was not copied from the input's folder: files with weights in another form, and what is no file.
+    left_out: Vec<String>,
+}
+
+impl Rewrite {
+    pub fn new(input: &Path, output: &Path, checkpoint: &Checkpoint, written: Written) -> Self {
+        Self {
+            input: input.to_owned(),
+            output: output.to_owned(),
+            bytes_in: checkpoint.bytes(),
+            bytes_out: written.bytes,
+            left_out: written.left_out,
+        }
+    }
+
+    /// Says `what` was done to it.
+    pub fn write(&self, f: &mut fmt::Formatter<'_>, what: impl Display) -> fmt::Result {
+        if !self.left_out.is_empty() {
+            let files = self.left_out.join(", ");
+            writeln!(f, "not copied, since they hold weights or are no files: {files}")?;
+        }
+        let (before, after) = (BinaryBytes(self.bytes_in), BinaryBytes(self.bytes_out));
+        let output = self.output.display();
+        write!(f, "{output}: {what}, {after} of tensors where the input has {before}")
+    }
+}
+
 /// A block column and how many blocks it keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Column {
-    /// Its number.
     pub column: usize,
-    /// Blocks it keeps.
     pub kept: usize,
 }
 
 /// One weight.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layer {
-    /// Its name.
     pub name: String,
-    /// Input features.
     pub d_input: usize,
-    /// Output features.
     pub d_output: usize,
     /// Type of its elements.
     pub dtype: String,
@@ -35,7 +69,6 @@ pub struct Layer {
     pub block: usize,
     /// Blocks of its grid.
     pub blocks: usize,
-    /// Blocks kept.
     pub kept: usize,
     /// Share of blocks removed.
     pub sparsity: f64,
@@ -54,7 +87,6 @@ pub struct Layer {
 pub struct Total {
     /// Blocks of all grids.
     pub blocks: usize,
-    /// Blocks kept.
     pub kept: usize,
     /// Share of blocks removed.
     pub sparsity: f64,
@@ -169,7 +201,7 @@ pub fn table(layers: &[Layer]) -> Table {
 }
 
 /// An empty table: names on the left, numbers on the right.
-pub(crate) fn grid(header: &[&str]) -> Table {
+pub fn grid(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_header(header.to_vec());
@@ -180,6 +212,6 @@ pub(crate) fn grid(header: &[&str]) -> Table {
 }
 
 /// A share as people read it.
-pub(crate) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }

@@ -7,7 +7,8 @@ use burn_blast_checkpoint::{Checkpoint, DenseWeight, NamePart, Orientation, name
 use burn_blast_kernels::BlockSize;
 use regex::Regex;
 
-use crate::Error;
+use crate::args::SparsifyArgs;
+use crate::error::Error;
 
 /// Names of MLP weights in the families of models on Hugging Face, for when no name is included explicitly.
 pub const KNOWN: [&str; 5] = [
@@ -25,28 +26,13 @@ pub const KNOWN: [&str; 5] = [
 
 /// How dense weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Storage {
+pub enum OrientationArg {
     /// in-out for GPT-2's Conv1D and files of burn-blast, out-in for all others
     Auto,
     /// [d_output, d_input], as nn.Linear of PyTorch
     OutIn,
     /// [d_input, d_output], as nn::Linear of Burn and Conv1D
     InOut,
-}
-
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Names to prune; none means [`KNOWN`].
-    pub include: Vec<Regex>,
-    /// Names to leave out.
-    pub exclude: Vec<Regex>,
-    /// Last layers of each stack left dense.
-    pub dense_last: usize,
-    /// Side of a block.
-    pub block: BlockSize,
-    /// How dense weights are stored.
-    pub storage: Storage,
 }
 
 /// Result of [`select`].
@@ -65,12 +51,12 @@ pub struct Selected<'a> {
 pub fn orientation(
     checkpoint: &Checkpoint,
     name: &str,
-    storage: Storage,
+    stored: OrientationArg,
 ) -> Result<Orientation, Error> {
-    Ok(match storage {
-        Storage::OutIn => Orientation::OutIn,
-        Storage::InOut => Orientation::InOut,
-        Storage::Auto => checkpoint.orientation(name)?,
+    Ok(match stored {
+        OrientationArg::OutIn => Orientation::OutIn,
+        OrientationArg::InOut => Orientation::InOut,
+        OrientationArg::Auto => checkpoint.orientation(name)?,
     })
 }
 
@@ -78,27 +64,26 @@ pub fn orientation(
 ///
 /// # Errors
 /// If a filter matches nothing, nothing is left, or a weight cannot be pruned in blocks of this size.
-pub fn select<'a>(checkpoint: &'a Checkpoint, rules: &Rules) -> Result<Selected<'a>, Error> {
+pub fn select<'a>(
+    checkpoint: &'a Checkpoint,
+    args: &SparsifyArgs,
+    block: BlockSize,
+) -> Result<Selected<'a>, Error> {
     let matrices = matrices(checkpoint);
-    let included = included(&matrices, rules)?;
-    let mut names = Vec::new();
-    for filter in &rules.exclude {
-        if !included.iter().any(|name| filter.is_match(name)) {
-            return Err(nothing("--exclude", filter, &included));
-        }
+    let included = included(&matrices, &args.include)?;
+    let unmatched = |filter: &&Regex| !included.iter().any(|name| filter.is_match(name));
+    if let Some(filter) = args.exclude.iter().find(unmatched) {
+        return Err(nothing("--exclude", filter, &included));
     }
-    for name in &included {
-        if !rules.exclude.iter().any(|filter| filter.is_match(name)) {
-            names.push(*name);
-        }
-    }
+    let stays = |name: &&str| !args.exclude.iter().any(|filter| filter.is_match(name));
+    let names: Vec<&str> = included.iter().copied().filter(stays).collect();
     if names.is_empty() {
         let reason = "--exclude matches every weight".to_string();
         return Err(Error::NothingLeft { reason });
     }
-    let (names, kept_dense) = dense_last(names, &checkpoint.names(), rules.dense_last)?;
+    let (names, kept_dense) = dense_last(names, &checkpoint.names(), args.blocks.dense_last)?;
     let weights: Result<_, _> =
-        names.into_iter().map(|name| weight(checkpoint, name, rules)).collect();
+        names.into_iter().map(|name| weight(checkpoint, name, args.orientation, block)).collect();
     Ok(Selected { weights: weights?, kept_dense })
 }
 
@@ -109,19 +94,13 @@ fn matrices(checkpoint: &Checkpoint) -> Vec<&str> {
     checkpoint.names().into_iter().filter(matrix).collect()
 }
 
-fn included<'a>(matrices: &[&'a str], rules: &Rules) -> Result<Vec<&'a str>, Error> {
-    let known;
-    let filters = if rules.include.is_empty() {
-        known = KNOWN.map(|filter| Regex::new(filter).expect("a constant that a test compiles"));
-        &known[..]
-    } else {
-        let unmatched =
-            rules.include.iter().find(|filter| !matrices.iter().any(|name| filter.is_match(name)));
-        if let Some(filter) = unmatched {
-            return Err(nothing("--include", filter, matrices));
-        }
-        &rules.include[..]
-    };
+fn included<'a>(matrices: &[&'a str], filters: &[Regex]) -> Result<Vec<&'a str>, Error> {
+    let known = KNOWN.map(|filter| Regex::new(filter).expect("a constant that a test compiles"));
+    let unmatched = |filter: &&Regex| !matrices.iter().any(|name| filter.is_match(name));
+    if let Some(filter) = filters.iter().find(unmatched) {
+        return Err(nothing("--include", filter, matrices));
+    }
+    let filters = if filters.is_empty() { &known } else { filters };
     let included = |name: &&&str| filters.iter().any(|filter| filter.is_match(name));
     let included: Vec<&str> = matrices.iter().filter(included).copied().collect();
     if included.is_empty() {
@@ -177,15 +156,16 @@ fn layer(name: &str) -> Option<(Vec<NamePart>, u64)> {
 fn weight<'a>(
     checkpoint: &'a Checkpoint,
     name: &str,
-    rules: &Rules,
+    stored: OrientationArg,
+    block: BlockSize,
 ) -> Result<DenseWeight<'a>, Error> {
     let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
-    let orientation = orientation(checkpoint, name, rules.storage)?;
+    let orientation = orientation(checkpoint, name, stored)?;
     let Some(weight) = DenseWeight::of(name, tensor, orientation)? else {
         let dtype = tensor.dtype().to_string();
         return Err(Error::Dtype { name: name.to_owned(), dtype });
     };
-    let ([rows, cols], block) = (weight.layout.dims(), rules.block.get());
+    let ([rows, cols], block) = (weight.layout.dims(), block.get());
     if rows < block || cols < block {
         return Err(Error::BlockTooLarge { name: name.to_owned(), rows, cols, block });
     }

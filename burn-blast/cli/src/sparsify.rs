@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use burn_blast_checkpoint::format::METADATA_KEY;
 use burn_blast_checkpoint::{
@@ -10,54 +9,28 @@ use burn_blast_checkpoint::{
 };
 use burn_blast_kernels::budget::{Budget, LayerScores, erdos_renyi, global, kept_blocks};
 use burn_blast_kernels::{BlockPattern, BlockSize};
-use indicatif::BinaryBytes;
 use serde::Serialize;
 
-use crate::Error;
-use crate::activations::Activations;
+use crate::args::SparsifyArgs;
+use crate::error::Error;
 use crate::progress::Progress;
-use crate::report::{Layer, Total, percent, table};
-use crate::score::scores;
-use crate::select::{KNOWN, Rules, Selected, select};
-
-/// What is asked for.
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// Which weights.
-    pub rules: Rules,
-    /// Share of blocks to remove.
-    pub sparsity: f64,
-    /// How that is shared.
-    pub budget: Budget,
-    /// Norms of input features, for the score of Wanda.
-    pub activations: Option<PathBuf>,
-    /// Write dense weights with zero blocks.
-    pub dense: bool,
-    /// Replace the output if it is there.
-    pub force: bool,
-}
+use crate::report::{Layer, Rewrite, Total, percent, table};
+use crate::score::{Activations, scores};
+use crate::select::{KNOWN, Selected, select};
 
 /// What was done.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Report {
-    /// The input.
-    pub input: PathBuf,
-    /// The output.
-    pub output: PathBuf,
+    #[serde(flatten)]
+    rewrite: Rewrite,
     /// Filters that chose the weights.
-    pub include: Vec<String>,
+    include: Vec<String>,
     /// The pruned weights.
-    pub layers: Vec<Layer>,
+    layers: Vec<Layer>,
     /// Sums over them.
-    pub total: Total,
+    total: Total,
     /// Weights left dense because they belong to the last layers.
-    pub kept_dense: Vec<String>,
-    /// Bytes of all tensors of the input.
-    pub bytes_in: u64,
-    /// Bytes of all tensors of the output.
-    pub bytes_out: u64,
-    /// What was not copied from the input's folder: files with weights in another form, and what is no file.
-    pub left_out: Vec<String>,
+    kept_dense: Vec<String>,
 }
 
 /// Prunes a checkpoint.
@@ -68,23 +41,18 @@ pub struct Report {
 ///
 /// # Errors
 /// If the request or the checkpoint is not fit, or the output cannot be written.
-pub fn sparsify(
-    input: &Path,
-    output: &Path,
-    request: &Request,
-    progress: &Progress,
-) -> Result<Report, Error> {
-    check(request)?;
+pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Error> {
+    let (block, budget) = args.check()?;
+    let (input, output) = (&args.input, &args.out.output);
     let checkpoint = Checkpoint::open(input)?;
-    let staging = Output::new(&checkpoint.source, output, request.force)?;
-    let Selected { weights, kept_dense } = select(&checkpoint, &request.rules)?;
-    let activations = request.activations.as_deref().map(Activations::open).transpose()?;
+    let staging = Output::new(&checkpoint.source, output, args.out.force)?;
+    let Selected { weights, kept_dense } = select(&checkpoint, args, block)?;
+    let activations = args.activations.as_deref().map(Activations::open).transpose()?;
     if let Some(activations) = &activations {
         weights.iter().try_for_each(|weight| activations.of(weight).map(drop))?;
     }
-    let block = request.rules.block;
     let mut scorer = Scorer { block, activations, done: HashMap::new() };
-    let kept = kept(request, &weights, &mut scorer, progress)?;
+    let kept = kept(args.blocks.sparsity, budget, &weights, &mut scorer, progress)?;
 
     let order: Vec<&str> = weights.iter().map(|weight| weight.name.as_str()).collect();
     let (mut layers, mut pruned) = (HashMap::new(), HashMap::new());
@@ -99,64 +67,43 @@ pub fn sparsify(
         for (weight, kept) in mine {
             let pattern = BlockPattern::best(weight.shape, block, &scorer.take(weight), kept);
             let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation());
-            let layer = Layer::new(&weight.name, &pattern, dtype, orientation, !request.dense);
+            let layer = Layer::new(&weight.name, &pattern, dtype, orientation, !args.dense);
             layers.insert(weight.name.clone(), layer);
             patterns.insert(weight.name.as_str(), (weight, pattern));
         }
-        content(shard, patterns, request.dense)
+        content(shard, patterns, args.dense)
     })?;
     let layers: Vec<Layer> = order.iter().filter_map(|name| layers.remove(*name)).collect();
-    let include = match request.rules.include.as_slice() {
+    let include = match args.include.as_slice() {
         [] => KNOWN.map(str::to_owned).to_vec(),
         filters => filters.iter().map(ToString::to_string).collect(),
     };
     Ok(Report {
-        input: input.to_owned(),
-        output: output.to_owned(),
+        rewrite: Rewrite::new(input, output, &checkpoint, written),
         include,
         total: Total::of(&layers),
         layers,
         kept_dense,
-        bytes_in: checkpoint.bytes(),
-        bytes_out: written.bytes,
-        left_out: written.left_out,
     })
-}
-
-fn check(request: &Request) -> Result<(), Error> {
-    /// Densities are shares computed from shares: the last bits do not count.
-    const SLACK: f64 = 1e-9;
-    let range = |fine: bool, option, found, expected| match fine {
-        true => Ok(()),
-        false => Err(Error::Range { option, found, expected }),
-    };
-    let (sparsity, density) = (request.sparsity, 1.0 - request.sparsity);
-    range((0.0..1.0).contains(&sparsity), "--sparsity", sparsity, "at least 0 and below 1")?;
-    if let Budget::Global { min_density, max_density } = request.budget {
-        let least = (0.0..=density + SLACK).contains(&min_density);
-        range(least, "--min-density", min_density, "between 0 and 1 - sparsity")?;
-        let most = (density - SLACK..=1.0).contains(&max_density);
-        range(most, "--max-density", max_density, "between 1 - sparsity and 1")?;
-    }
-    Ok(())
 }
 
 /// Blocks each weight keeps.
 fn kept<'a>(
-    request: &Request,
+    sparsity: f64,
+    budget: Budget,
     weights: &'a [DenseWeight<'a>],
     scorer: &mut Scorer,
     progress: &Progress,
 ) -> Result<Vec<usize>, Error> {
-    let block = request.rules.block;
+    let block = scorer.block;
     let grid =
         |weight: &DenseWeight<'_>| (weight.shape.block_rows(block), weight.shape.block_cols(block));
     let grids: Vec<(usize, usize)> = weights.iter().map(grid).collect();
     let share = |sparsity: f64, (rows, cols): (usize, usize)| kept_blocks(sparsity, rows * cols);
-    Ok(match request.budget {
-        Budget::Uniform => grids.iter().map(|grid| share(request.sparsity, *grid)).collect(),
+    Ok(match budget {
+        Budget::Uniform => grids.iter().map(|grid| share(sparsity, *grid)).collect(),
         Budget::ErdosRenyi => {
-            let densities = erdos_renyi(&grids, 1.0 - request.sparsity);
+            let densities = erdos_renyi(&grids, 1.0 - sparsity);
             grids.iter().zip(densities).map(|(grid, density)| share(1.0 - density, *grid)).collect()
         }
         Budget::Global { min_density, max_density } => {
@@ -164,7 +111,7 @@ fn kept<'a>(
             let scored = |(weight, grid): (&DenseWeight<'_>, &(usize, usize))| LayerScores {
                 scores: scorer.done[&weight.name].clone(),
                 blocks: grid.0 * grid.1,
-                uniform_count: share(request.sparsity, *grid),
+                uniform_count: share(sparsity, *grid),
             };
             let layers: Vec<LayerScores> = weights.iter().zip(&grids).map(scored).collect();
             global(&layers, min_density, max_density)
@@ -244,20 +191,7 @@ impl fmt::Display for Report {
         if !self.kept_dense.is_empty() {
             writeln!(f, "last layers left dense: {}", self.kept_dense.join(", "))?;
         }
-        if !self.left_out.is_empty() {
-            writeln!(
-                f,
-                "not copied, since they hold weights or are no files: {}",
-                self.left_out.join(", ")
-            )?;
-        }
-        write!(
-            f,
-            "{}: {} of blocks removed, {} of tensors where the input has {}",
-            self.output.display(),
-            percent(self.total.sparsity),
-            BinaryBytes(self.bytes_out),
-            BinaryBytes(self.bytes_in)
-        )
+        let removed = percent(self.total.sparsity);
+        self.rewrite.write(f, format_args!("{removed} of blocks removed"))
     }
 }

@@ -10,15 +10,13 @@ use burn_blast_checkpoint::{
 };
 use serde::Serialize;
 
-use crate::Error;
+use crate::error::Error;
 use crate::progress::Progress;
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The checkpoint.
     pub path: PathBuf,
-    /// Its files.
     pub files: usize,
     /// Its tensors, in files that can be read.
     pub tensors: usize,

@@ -6,6 +6,7 @@ use burn::config::Config;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
 
 use crate::{Error, ModelFolder, Tokenizer};
 
@@ -73,19 +74,15 @@ impl Corpus {
     /// # Errors
     /// If it cannot be read, a line has no text, or there is not enough of it for one sequence of either part.
     pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Self, Error> {
-        let refuse = |reason: String| Error::Corpus { path: path.to_path_buf(), reason };
-        let file = std::fs::read_to_string(path)
-            .map_err(|error| refuse(format!("cannot be read: {error}")))?;
-        let is_json = path.extension().is_some_and(|end| end == "jsonl");
-        let mut train =
-            if is_json { json_lines(&file, path, tokenizer)? } else { tokenizer.encode(&file)? };
+        let (mut train, _) = read_text(path, tokenizer)?;
         let valid = train.split_off(train.len() - train.len() / HELD_OUT);
         if valid.len() <= context || train.len() <= context {
-            return Err(refuse(format!(
+            let reason = format!(
                 "has {} tokens, of which a tenth is held out: too few for sequences of {context}; take a longer text \
                  or a shorter context",
                 train.len() + valid.len()
-            )));
+            );
+            return Err(Error::Corpus { path: path.to_path_buf(), reason });
         }
         Ok(Self { train, valid })
     }
@@ -131,20 +128,27 @@ pub(crate) fn check_context(checkpoint: &ModelFolder, context: usize) -> Result<
     Ok(())
 }
 
-/// The texts of all lines, one after the other.
-fn json_lines(file: &str, path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
-    let mut tokens = Vec::new();
-    for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let text = serde_json::from_str::<serde_json::Value>(line)
-            .ok()
-            .and_then(|json| json.get("text")?.as_str().map(str::to_owned));
-        let text = text.ok_or_else(|| Error::Corpus {
-            path: path.to_path_buf(),
-            reason: format!("line {} is not a JSON object with a \"text\"", at + 1),
-        })?;
-        tokens.extend(tokenizer.encode(&text)?);
+/// Tokens of a text file, or of the texts in JSON lines if its name ends in `.jsonl`; and the bytes of the text.
+///
+/// # Errors
+/// If it cannot be read, or a line has no text.
+pub fn read_text(path: &Path, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Error> {
+    let refuse = |reason: String| Error::Corpus { path: path.to_path_buf(), reason };
+    let file = std::fs::read_to_string(path)
+        .map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    if path.extension().is_none_or(|end| end != "jsonl") {
+        return Ok((tokenizer.encode(&file)?, file.len()));
     }
-    Ok(tokens)
+    let (mut tokens, mut bytes) = (Vec::new(), 0);
+    for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let json = serde_json::from_str::<Value>(line).unwrap_or_default();
+        let Some(text) = json["text"].as_str() else {
+            return Err(refuse(format!("line {} is not a JSON object with a \"text\"", at + 1)));
+        };
+        tokens.extend(tokenizer.encode(text)?);
+        bytes += text.len();
+    }
+    Ok((tokens, bytes))
 }
 
 fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) -> Batch {

@@ -81,7 +81,7 @@ mod tokenizer;
 pub use activations::Activations;
 pub use attention::Cache;
 pub use compact::LayerSizes;
-pub use corpus::{Batch, Corpus, Sequences};
+pub use corpus::{Batch, Corpus, Sequences, read_text};
 pub use device::{BackendKind, NotBuilt};
 pub use error::Error;
 pub use families::{Gpt2, Gpt2Config, Llama, LlamaConfig, Model, ModelConfig};

@@ -185,10 +185,11 @@ impl ModelFolder {
     /// # Errors
     /// If `folder` exists, or cannot be written, or `config.json` has no place for the model's sizes.
     pub fn save(&self, model: &Model, folder: impl AsRef<Path>, form: Form) -> Result<(), Error> {
-        self.save_with(model, folder, form, |_| Ok(()))
+        self.save_with(model, folder, form, false, |_| Ok(()))
     }
 
-    /// As [`save`](Self::save), with what `add` writes into the folder before it appears.
+    /// As [`save`](Self::save), with what `add` writes into the folder before it appears. `replace`: whether a folder
+    /// that exists may be replaced.
     ///
     /// # Errors
     /// As for `save`, or if `add` fails; there is no folder then.
@@ -197,14 +198,16 @@ impl ModelFolder {
         model: &Model,
         folder: impl AsRef<Path>,
         form: Form,
+        replace: bool,
         add: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let folder = folder.as_ref();
-        if folder.exists() {
+        if folder.exists() && !replace {
             return Err(Error::Exists { path: folder.to_path_buf() });
         }
         let config = self.config_of(model)?;
-        let export = Export::new(model).orientation(|name| self.config.orientation(name));
+        let export = Export::new(model).replace(replace);
+        let export = export.orientation(|name| self.config.orientation(name));
         let export = if form == Form::Dense { export.dense() } else { export };
         export.save(folder, |staged| {
             let staged = staged.path();

@@ -26,6 +26,7 @@ use super::collect::{Form, ModelTensor, collect};
 pub struct Export<'a, M> {
     model: &'a M,
     form: Form,
+    replace: bool,
     rename: Box<dyn Fn(&str) -> String + 'a>,
     orientation: Box<dyn Fn(&str) -> Orientation + 'a>,
 }
@@ -35,12 +36,18 @@ impl<'a, M: Module> Export<'a, M> {
     pub fn new(model: &'a M) -> Self {
         let (rename, orientation) =
             (Box::new(str::to_owned), Box::new(|_: &str| Orientation::OutIn));
-        Self { model, form: Form::Packed, rename, orientation }
+        Self { model, form: Form::Packed, replace: false, rename, orientation }
     }
 
     /// Writes block-sparse weights dense, zero where no block is kept, with adapters merged.
     pub fn dense(mut self) -> Self {
         self.form = Form::Dense;
+        self
+    }
+
+    /// Sets whether [`save`](Self::save) replaces a folder that exists.
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
         self
     }
 
@@ -61,7 +68,7 @@ impl<'a, M: Module> Export<'a, M> {
     /// appears when both are done.
     ///
     /// # Errors
-    /// If the folder exists or cannot be written, a tensor has a data type that safetensors lacks, or `add` fails.
+    /// If the folder exists and is not replaced, or cannot be written, a tensor has a data type that safetensors lacks, or `add` fails.
     pub fn save<E: From<IoError>>(
         self,
         folder: impl AsRef<Path>,
@@ -69,10 +76,10 @@ impl<'a, M: Module> Export<'a, M> {
     ) -> Result<(), E> {
         let path = folder.as_ref();
         let refuse = |source| IoError::File { path: path.to_owned(), source };
-        if path.exists() {
+        if path.exists() && !self.replace {
             return Err(refuse(io::ErrorKind::AlreadyExists.into()).into());
         }
-        let folder = AtomicFolder::new(path, false).map_err(refuse)?;
+        let folder = AtomicFolder::new(path, self.replace).map_err(refuse)?;
         self.write(&folder.path().join("model.safetensors"))?;
         add(&folder)?;
         Ok(folder.finish().map_err(refuse)?)

@@ -7,21 +7,18 @@ use burn_blast_kernels::budget::Budget;
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use super::groups::{BlockArgs, JsonArgs};
-use crate::select::{Rules, Storage};
-use crate::sparsify;
-use crate::{Error, inspect};
+use super::{BlockArgs, JsonArgs, OutputArgs};
+use crate::error::Error;
+use crate::select::OrientationArg;
 
-/// Options of `sparsify`.
 #[derive(Args, Debug)]
 pub struct SparsifyArgs {
     /// Checkpoint to read, a file or a folder
     pub input: PathBuf,
 
-    /// Checkpoint to write: a file if the input is one, otherwise a folder
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub out: OutputArgs,
 
-    /// Which blocks are removed.
     #[command(flatten)]
     pub blocks: BlockArgs,
 
@@ -58,16 +55,11 @@ pub struct SparsifyArgs {
     pub dense: bool,
 
     /// How dense weights are stored
-    #[arg(long, value_enum, default_value_t = Storage::Auto)]
-    pub orientation: Storage,
+    #[arg(long, value_enum, default_value_t = OrientationArg::Auto)]
+    pub orientation: OrientationArg,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
-
-    /// Replace the output if it is there
-    #[arg(long)]
-    pub force: bool,
 }
 
 /// How the blocks to keep are shared among weights.
@@ -90,7 +82,6 @@ pub enum ScoreArg {
     Wanda,
 }
 
-/// Options of `inspect`.
 #[derive(Args, Debug)]
 pub struct InspectArgs {
     /// Checkpoint, a file or a folder
@@ -101,52 +92,42 @@ pub struct InspectArgs {
     pub block: Option<usize>,
 
     /// How dense weights are stored
-    #[arg(long, value_enum, default_value_t = Storage::Auto)]
-    pub orientation: Storage,
+    #[arg(long, value_enum, default_value_t = OrientationArg::Auto, requires = "block")]
+    pub orientation: OrientationArg,
 
     /// Draw the kept blocks of each weight into SVG files in this folder
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 
     /// Replace SVG files that are there
-    #[arg(long)]
+    #[arg(long, requires = "svg")]
     pub force: bool,
 }
 
-/// Options of `densify`.
 #[derive(Args, Debug)]
 pub struct DensifyArgs {
     /// Checkpoint to read, a file or a folder
     pub input: PathBuf,
 
-    /// Checkpoint to write: a file if the input is one, otherwise a folder
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub out: OutputArgs,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
-
-    /// Replace the output if it is there
-    #[arg(long)]
-    pub force: bool,
 }
 
-/// Options of `verify`.
 #[derive(Args, Debug)]
 pub struct VerifyArgs {
     /// Checkpoint, a file or a folder
     pub path: PathBuf,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 }
 
-/// Options of `diff`.
 #[derive(Args, Debug)]
 pub struct DiffArgs {
     /// The first checkpoint, a file or a folder
@@ -155,73 +136,49 @@ pub struct DiffArgs {
     /// The second
     pub b: PathBuf,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 }
 
 impl SparsifyArgs {
-    /// The request these options make.
+    /// Side of a block, and the budget.
     ///
     /// # Errors
-    /// If the block size is not supported, or an option has no effect without another.
-    pub fn request(&self) -> Result<sparsify::Request, Error> {
-        unused(
-            self.activations.is_some() && self.score != ScoreArg::Wanda,
-            "--activations",
-            "--score wanda",
-        )?;
+    /// If the block size is not supported, a share is out of range, or an option has no effect without another.
+    pub fn check(&self) -> Result<(BlockSize, Budget), Error> {
+        /// Densities are shares computed from shares: the last bits do not count.
+        const SLACK: f64 = 1e-9;
+        let global = self.budget == BudgetArg::Global;
+        for (option, alone, needs) in [
+            (
+                "--activations",
+                self.activations.is_some() && self.score != ScoreArg::Wanda,
+                "--score wanda",
+            ),
+            ("--min-density", self.min_density.is_some() && !global, "--budget global"),
+            ("--max-density", self.max_density.is_some() && !global, "--budget global"),
+        ] {
+            if alone {
+                return Err(Error::Unused { option, needs });
+            }
+        }
+        let (sparsity, density) = (self.blocks.sparsity, 1.0 - self.blocks.sparsity);
+        let min_density = self.min_density.unwrap_or(0.0);
+        let max_density = self.max_density.unwrap_or(1.0);
+        for (option, found, range, expected) in [
+            ("--sparsity", sparsity, 0.0..=1.0_f64.next_down(), "at least 0 and below 1"),
+            ("--min-density", min_density, 0.0..=density + SLACK, "between 0 and 1 - sparsity"),
+            ("--max-density", max_density, density - SLACK..=1.0, "between 1 - sparsity and 1"),
+        ] {
+            if !range.contains(&found) {
+                return Err(Error::Range { option, found, expected });
+            }
+        }
         let budget = match self.budget {
             BudgetArg::Uniform => Budget::Uniform,
             BudgetArg::Erk => Budget::ErdosRenyi,
-            BudgetArg::Global => Budget::Global {
-                min_density: self.min_density.unwrap_or(0.0),
-                max_density: self.max_density.unwrap_or(1.0),
-            },
+            BudgetArg::Global => Budget::Global { min_density, max_density },
         };
-        let uneven = self.budget == BudgetArg::Global;
-        unused(self.min_density.is_some() && !uneven, "--min-density", "--budget global")?;
-        unused(self.max_density.is_some() && !uneven, "--max-density", "--budget global")?;
-        let rules = Rules {
-            include: self.include.clone(),
-            exclude: self.exclude.clone(),
-            dense_last: self.blocks.dense_last,
-            block: BlockSize::new(self.blocks.block)?,
-            storage: self.orientation,
-        };
-        Ok(sparsify::Request {
-            rules,
-            sparsity: self.blocks.sparsity,
-            budget,
-            activations: self.activations.clone(),
-            dense: self.dense,
-            force: self.force,
-        })
-    }
-}
-
-impl InspectArgs {
-    /// The request these options make.
-    ///
-    /// # Errors
-    /// If the block size is not supported, or an option has no effect without another.
-    pub fn request(&self) -> Result<inspect::Request, Error> {
-        let oriented = self.orientation != Storage::Auto;
-        unused(oriented && self.block.is_none(), "--orientation", "--block")?;
-        unused(self.force && self.svg.is_none(), "--force", "--svg")?;
-        Ok(inspect::Request {
-            block: self.block.map(BlockSize::new).transpose()?,
-            storage: self.orientation,
-            svg: self.svg.clone(),
-            force: self.force,
-        })
-    }
-}
-
-/// Refuses an option that was given without the one it needs.
-fn unused(alone: bool, option: &'static str, needs: &'static str) -> Result<(), Error> {
-    match alone {
-        true => Err(Error::Unused { option, needs }),
-        false => Ok(()),
+        Ok((BlockSize::new(self.blocks.block)?, budget))
     }
 }

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use burn_blast_models::Timing;
 use clap::Args;
 
-use super::groups::{CorpusArgs, DeviceArgs, JsonArgs, ModelArgs};
+use super::{CorpusArgs, DeviceArgs, JsonArgs, ModelArgs, OutputArgs};
 
-/// Options of `generate`.
 #[derive(Args, Debug)]
 pub struct GenerateArgs {
-    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
 
@@ -39,14 +37,12 @@ pub struct GenerateArgs {
     pub seed: u64,
 }
 
-/// Options of `perplexity`.
 #[derive(Args, Debug)]
 pub struct PerplexityArgs {
-    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Plain text file, UTF-8; all of it is scored, JSON lines as they are
+    /// Text file, or JSON lines with a "text" in each; all of it is scored
     #[arg(long, value_name = "FILE")]
     pub corpus: PathBuf,
 
@@ -59,25 +55,22 @@ pub struct PerplexityArgs {
     #[arg(long, value_name = "TOKENS")]
     pub stride: Option<usize>,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 }
 
-/// Options of `activations`.
 #[derive(Args, Debug)]
 pub struct ActivationsArgs {
     /// Folder of the model
     pub model: PathBuf,
 
-    /// File to write, safetensors; replaced if it exists
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub out: OutputArgs,
 
-    /// Where it runs.
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Plain text file, UTF-8; JSON lines are taken as they are
+    /// Text file, or JSON lines with a "text" in each
     #[arg(long, value_name = "FILE")]
     pub corpus: PathBuf,
 
@@ -113,65 +106,61 @@ impl TimingArgs {
     }
 }
 
-/// Options of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// What is timed.
     #[command(flatten)]
     pub timing: TimingArgs,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 }
 
-/// Options of `measure`.
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
     /// Folders of models; the others are compared with the first
     #[arg(required = true)]
     pub models: Vec<PathBuf>,
 
-    /// Where they run.
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Texts; the last tenth is scored.
     #[command(flatten)]
     pub text: CorpusArgs,
 
-    /// What is timed.
     #[command(flatten)]
     pub timing: TimingArgs,
 
-    /// File for a plot of loss against sparsity, replaced if it exists; names that differ only in a number at the end
-    /// make one curve
+    /// File for a plot of loss against sparsity; names that differ only in a number at the end make one curve
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 
-    /// How the result is printed.
+    /// Replace the plot if it is there
+    #[arg(long, requires = "svg")]
+    pub force: bool,
+
     #[command(flatten)]
     pub format: JsonArgs,
 }
 
-/// Options of `compact`.
 #[derive(Args, Debug)]
 pub struct CompactArgs {
     /// Folder of the model
     pub model: PathBuf,
 
-    /// Folder to write; must not exist. Only if every layer keeps the same: config.json has one number for all
+    /// Folder to write. Only if every layer keeps the same: config.json has one number for all
     pub output: Option<PathBuf>,
+
+    /// Replace the output if it is a checkpoint or empty
+    #[arg(long, requires = "output")]
+    pub force: bool,
 
     /// Write block-sparse weights dense, zero where no block is kept, for other programs
     #[arg(long, requires = "output")]
     pub dense: bool,
 
-    /// How the result is printed.
     #[command(flatten)]
     pub format: JsonArgs,
 }

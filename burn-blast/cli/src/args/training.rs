@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use burn_blast::prune::{BlastConfig, Growth};
 use burn_blast_models::fine_tune::{Decay, TrainConfig};
 use burn_blast_models::one_shot::Method;
-use burn_blast_models::{LlamaConfig, RopeScaling};
+use burn_blast_models::{LlamaConfig, RopeScaling, Sequences};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::groups::{BlockArgs, CorpusArgs, DeviceArgs};
+use super::{BlockArgs, CorpusArgs, DeviceArgs, OutputArgs};
 
 fn train() -> TrainConfig {
     TrainConfig::new(1000)
@@ -22,11 +22,9 @@ fn blast() -> BlastConfig {
 /// How a model is trained.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainArgs {
-    /// The text.
     #[command(flatten)]
     pub text: CorpusArgs,
 
-    /// Where it trains.
     #[command(flatten)]
     pub device: DeviceArgs,
 
@@ -96,13 +94,12 @@ impl TrainArgs {
     }
 }
 
-/// Options of `dense`.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DenseArgs {
-    /// Folder to write; must not exist
-    pub output: PathBuf,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub out: OutputArgs,
 
-    /// How it is trained.
     #[command(flatten)]
     pub train: TrainArgs,
 
@@ -150,38 +147,41 @@ impl DenseArgs {
     }
 }
 
-/// Options of `one-shot`.
 #[derive(Args, Clone, Debug)]
 pub struct OneShotArgs {
     /// Folder of the dense model
     pub model: PathBuf,
 
-    /// Folder to write; must not exist
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub out: OutputArgs,
 
-    /// Which blocks are removed.
     #[command(flatten)]
     pub blocks: BlockArgs,
 
-    /// Where it runs.
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// How blocks are chosen, and whether the kept ones make up for the others
-    #[arg(long, value_enum, default_value_t = Method::WandaCorrected)]
-    pub method: Method,
+    /// How blocks are chosen, and whether the kept ones make up for the others [default: wanda-corrected]
+    #[arg(long, value_enum)]
+    pub method: Option<Method>,
 
-    /// Text to calibrate on; the last tenth is left out [required unless --method magnitude]
-    #[arg(long, value_name = "FILE")]
+    /// Text to calibrate on, or JSON lines with a "text" in each; the last tenth is left out. Required unless --method
+    /// magnitude
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "method",
+        required_if_eq_any = [("method", "wanda"), ("method", "wanda-corrected")]
+    )]
     pub corpus: Option<PathBuf>,
 
-    /// Sequences to calibrate on [default: 64]
-    #[arg(long)]
-    pub sequences: Option<usize>,
+    /// Sequences to calibrate on
+    #[arg(long, default_value_t = 64, requires = "corpus")]
+    pub sequences: usize,
 
-    /// Tokens in a sequence [default: 128]
-    #[arg(long, value_name = "TOKENS")]
-    pub context: Option<usize>,
+    /// Tokens in a sequence
+    #[arg(long, value_name = "TOKENS", default_value_t = Sequences::new().context, requires = "corpus")]
+    pub context: usize,
 
     /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs
     /// [default: 0.01]
@@ -189,20 +189,18 @@ pub struct OneShotArgs {
     pub damping: Option<f64>,
 }
 
-/// Options of `fine-tune`.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneArgs {
     /// Folder of the model to start from; dense, or block-sparse
     pub model: PathBuf,
 
-    /// Folder to write; must not exist
-    pub output: PathBuf,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub out: OutputArgs,
 
-    /// How it is trained.
     #[command(flatten)]
     pub train: TrainArgs,
 
-    /// Which blocks are removed in the end.
     #[command(flatten)]
     pub blocks: BlockArgs,
 
@@ -278,14 +276,13 @@ pub struct FineTuneArgs {
     pub hidden_states: f64,
 }
 
-/// Options of `merge`.
 #[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
     /// Folder of a model with adapters, as `fine-tune --lora` writes it
     pub model: PathBuf,
 
-    /// Folder to write; must not exist
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub out: OutputArgs,
 
     /// Keep the weights block-sparse, and lose what an adapter changes outside their blocks; otherwise they become
     /// dense, and the model computes what it did

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn_blast::report::plot::{Series, line_chart};
+use burn_blast_checkpoint::check_output;
 use burn_blast_models::fine_tune::evaluate;
 use burn_blast_models::{
     Corpus, Form, LayerSizes, LinearStorage, Model, ModelFolder, Precision, Quartiles, Round,
@@ -15,8 +16,8 @@ use comfy_table::Table;
 use serde::Serialize;
 
 use super::{open, rate};
-use crate::Error;
 use crate::args::{BenchArgs, CompactArgs, MeasureArgs};
+use crate::error::Error;
 use crate::progress::Progress;
 use crate::report::{grid, percent};
 
@@ -105,6 +106,9 @@ struct Row {
 pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport, Error> {
     let sequences = args.text.sequences.sequences();
     sequences.check()?;
+    if let Some(path) = &args.svg {
+        check_output(None, false, path, args.force)?;
+    }
     let device = args.device.backend.open()?;
     let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     progress.count("evaluating", args.models.len());
@@ -205,12 +209,16 @@ pub struct CompactReport {
 /// # Errors
 /// If the model cannot be read or written.
 pub fn compact(args: &CompactArgs) -> Result<CompactReport, Error> {
+    if let Some(output) = &args.output {
+        check_output(Some(&args.model), true, output, args.force)?;
+    }
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&Device::flex(), Precision::File)?;
     let (before, parameters_before) = (model.sizes(), model.num_params());
     let model = model.compact();
     if let Some(output) = &args.output {
-        checkpoint.save(&model, output, if args.dense { Form::Dense } else { Form::Packed })?;
+        let form = if args.dense { Form::Dense } else { Form::Packed };
+        checkpoint.save_with(&model, output, form, args.force, |_| Ok(()))?;
     }
     let (after, parameters_after) = (model.sizes(), model.num_params());
     let output = args.output.clone();

@@ -6,8 +6,8 @@ mod train;
 
 use burn_blast_models::{Model, ModelFolder, Quartiles};
 
-use crate::Error;
 use crate::args::ModelArgs;
+use crate::error::Error;
 
 pub use measure::{bench, compact, measure};
 pub use run::{activations, generate, perplexity};

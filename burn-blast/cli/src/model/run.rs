@@ -1,19 +1,17 @@
 //! `blast generate`, `perplexity` and `activations`.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
-use burn_blast_checkpoint::CheckpointError;
+use burn_blast_checkpoint::check_output;
 use burn_blast_models::{
-    Activations, Generation, ModelFolder, Sampling, Windows, perplexity as score,
+    Activations, Generation, ModelFolder, Sampling, Windows, perplexity as score, read_text,
 };
 use serde::Serialize;
 
 use super::open;
-use crate::Error;
 use crate::args::{ActivationsArgs, GenerateArgs, PerplexityArgs};
+use crate::error::Error;
 use crate::progress::Progress;
 
 /// Most tokens a window has by default: the cost of one pass of attention over it grows with its square.
@@ -60,9 +58,8 @@ pub struct PerplexityReport {
 /// # Errors
 /// If the model or the text cannot be read, or a setting is not valid.
 pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
-    let text = read_text(&args.corpus)?;
     let (checkpoint, model) = open(&args.model)?;
-    let tokens = checkpoint.tokenizer()?.encode(&text)?;
+    let (tokens, bytes) = read_text(&args.corpus, &checkpoint.tokenizer()?)?;
     let window = window(&checkpoint, args.window)?;
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
     progress.count("scoring", tokens.len().saturating_sub(1));
@@ -70,7 +67,7 @@ pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<Perplexi
     Ok(PerplexityReport {
         perplexity: score.perplexity(),
         nats_per_token: score.nats / score.tokens as f64,
-        bits_per_byte: score.nats / std::f64::consts::LN_2 / text.len() as f64,
+        bits_per_byte: score.nats / std::f64::consts::LN_2 / bytes as f64,
         tokens: score.tokens,
         window,
         stride: windows.stride,
@@ -94,22 +91,19 @@ impl fmt::Display for PerplexityReport {
 /// # Errors
 /// If the model or the text cannot be read, a setting is not valid, or the file cannot be written.
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
-    let text = read_text(&args.corpus)?;
+    let output = &args.out.output;
+    check_output(None, false, output, args.out.force)?;
     let device = args.device.backend.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;
-    let mut tokens = checkpoint.tokenizer()?.encode(&text)?;
+    let (mut tokens, _) = read_text(&args.corpus, &checkpoint.tokenizer()?)?;
     tokens.truncate(args.tokens);
     let window = window(&checkpoint, args.window)?;
     progress.count("collecting", tokens.len());
     let found = Activations::collect(&model, &tokens, window, |done| progress.set(done))?;
-    found.save(checkpoint.config(), &args.output)?;
+    found.save(checkpoint.config(), output)?;
     let (weights, tokens) = (found.norms.len(), tokens.len());
-    Ok(format!("{} is written: {weights} weights, {tokens} tokens", args.output.display()))
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    Ok(fs::read_to_string(path).map_err(CheckpointError::read(PathBuf::from(path)))?)
+    Ok(format!("{} is written: {weights} weights, {tokens} tokens", output.display()))
 }
 
 /// The window asked for, or one that suits the model.

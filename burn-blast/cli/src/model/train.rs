@@ -1,7 +1,6 @@
 //! `blast dense`, `one-shot`, `fine-tune` and `merge`.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
@@ -12,22 +11,21 @@ use burn_blast_models::one_shot::{Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use serde_json::Value;
 
-use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
+use crate::Status;
+use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, OutputArgs, TrainArgs};
+use crate::error::Error;
 use crate::progress::Progress;
-use crate::{Error, Status};
-
-/// Sequences of a calibration, and tokens in each, unless asked for otherwise.
-const SAMPLE: (usize, usize) = (64, 128);
 
 /// Trains a small Llama over bytes from scratch.
 ///
 /// # Errors
 /// If a setting is not valid, or a file cannot be read or written.
 pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), Error> {
+    args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
     let device = args.train.device.backend.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
-    let run = Run { train: &args.train, settings: settings(args), output: &args.output };
+    let run = Run { train: &args.train, settings: settings(args), out: &args.out };
     run.start(&checkpoint, model, Objective::default(), None, Form::Dense, progress)
 }
 
@@ -38,6 +36,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), 
 pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
     let blocks = args.blocks.blocks();
     blocks.check()?;
+    args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = &args.train.device;
     let mut model = checkpoint.load(&device.backend.open()?, device.precision())?;
@@ -53,7 +52,7 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, St
         let context = args.train.text.sequences.context;
         objective = objective.with_teacher(&ModelFolder::open(teacher)?, &model, context)?;
     }
-    let run = Run { train: &args.train, settings: settings(args), output: &args.output };
+    let run = Run { train: &args.train, settings: settings(args), out: &args.out };
     if let Some(rank) = args.lora {
         let lora = LoraLinearConfig::new(rank);
         let lora = args.lora_alpha.map_or(lora.clone(), |alpha| lora.with_alpha(alpha));
@@ -80,7 +79,7 @@ fn settings(args: &impl serde::Serialize) -> Value {
 struct Run<'a> {
     train: &'a TrainArgs,
     settings: Value,
-    output: &'a Path,
+    out: &'a OutputArgs,
 }
 
 impl Run<'_> {
@@ -99,7 +98,8 @@ impl Run<'_> {
             config: &config,
             blast,
             settings: self.settings,
-            out: self.output,
+            out: &self.out.output,
+            replace: self.out.force,
             form,
             resume: self.train.resume,
         };
@@ -115,7 +115,7 @@ impl Run<'_> {
             }
         })?;
         Ok(match done {
-            true => (format!("{} is written", self.output.display()), Status::Fine),
+            true => (format!("{} is written", self.out.output.display()), Status::Fine),
             false => (format!("stopped after step {last}: --resume resumes it"), Status::Stopped),
         })
     }
@@ -139,49 +139,42 @@ fn report(run: &RunProgress, progress: &Progress) {
 /// # Errors
 /// If a setting is not valid, or a file cannot be read or written.
 pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
-    check_used(args)?;
     let blocks = args.blocks.blocks();
     blocks.check()?;
-    absent(&args.output)?;
+    let mut one_shot = OneShot::new(blocks);
+    one_shot.method = args.method.unwrap_or(one_shot.method);
+    one_shot.damping = args.damping.unwrap_or(one_shot.damping);
+    let refuse = |option, needs| Err(Error::Unused { option, needs });
+    if args.corpus.is_some() && one_shot.method == Method::Magnitude {
+        return refuse("--corpus", "--method wanda or wanda-corrected");
+    }
+    if args.damping.is_some() && one_shot.method != Method::WandaCorrected {
+        return refuse("--damping", "--method wanda-corrected");
+    }
+    args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = args.device.backend.open()?;
     let mut model = checkpoint.load(&device, args.device.precision())?;
     let sample = match &args.corpus {
         Some(path) => {
-            let (sequences, context) =
-                (args.sequences.unwrap_or(SAMPLE.0), args.context.unwrap_or(SAMPLE.1));
-            let corpus = Corpus::of(&checkpoint, path, context)?;
-            sample(&corpus, sequences, context, &device)?
+            let corpus = Corpus::of(&checkpoint, path, args.context)?;
+            sample(&corpus, args.sequences, args.context, &device)?
         }
         None => Vec::new(),
     };
-    let mut one_shot = OneShot::new(blocks).with_method(args.method);
-    one_shot.damping = args.damping.unwrap_or(one_shot.damping);
     one_shot.run(&mut model, &sample)?;
-    checkpoint.save(&model, &args.output, Form::Packed)?;
-    Ok(format!("{} is written", args.output.display()))
+    save(&checkpoint, &model, &args.out, Form::Packed)
 }
 
-/// Refuses options that the method does not use, and a method without its text.
-fn check_used(args: &OneShotArgs) -> Result<(), Error> {
-    let refuse = |option, needs| Err(Error::Unused { option, needs });
-    let calibrates = args.method != Method::Magnitude;
-    for (option, given) in [
-        ("--corpus", args.corpus.is_some()),
-        ("--sequences", args.sequences.is_some()),
-        ("--context", args.context.is_some()),
-    ] {
-        if given && !calibrates {
-            return refuse(option, "--method wanda or wanda-corrected");
-        }
-    }
-    if args.damping.is_some() && args.method != Method::WandaCorrected {
-        return refuse("--damping", "--method wanda-corrected");
-    }
-    match calibrates && args.corpus.is_none() {
-        true => Err(Error::CorpusMissing),
-        false => Ok(()),
-    }
+/// Writes a model, and says so.
+fn save(
+    checkpoint: &ModelFolder,
+    model: &Model,
+    out: &OutputArgs,
+    form: Form,
+) -> Result<String, Error> {
+    checkpoint.save_with(model, &out.output, form, out.force, |_| Ok(()))?;
+    Ok(format!("{} is written", out.output.display()))
 }
 
 /// Merges the adapters of a model.
@@ -189,25 +182,15 @@ fn check_used(args: &OneShotArgs) -> Result<(), Error> {
 /// # Errors
 /// If there are none, or a file cannot be read or written.
 pub fn merge(args: &MergeArgs) -> Result<String, Error> {
-    absent(&args.output)?;
+    args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&Device::flex(), Precision::File)?;
-    let lost = model.merge(args.within)?;
-    checkpoint.save(&model, &args.output, Form::Packed)?;
-    let lost = match args.within {
+    let lost = 100.0 * model.merge(args.within)?;
+    let written = save(&checkpoint, &model, &args.out, Form::Packed)?;
+    Ok(match args.within {
         true => format!(
-            "{:.1} % of the change, by its squares, is outside the blocks and lost\n",
-            100.0 * lost
+            "{lost:.1} % of the change, by its squares, is outside the blocks and lost\n{written}"
         ),
-        false => String::new(),
-    };
-    Ok(format!("{lost}{} is written", args.output.display()))
-}
-
-/// Refuses an output that exists before anything else is done.
-fn absent(output: &Path) -> Result<(), Error> {
-    match output.exists() {
-        true => Err(burn_blast_models::Error::Exists { path: output.to_owned() }.into()),
-        false => Ok(()),
-    }
+        false => written,
+    })
 }

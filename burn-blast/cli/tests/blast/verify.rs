@@ -1,35 +1,29 @@
 //! `blast verify` finds every kind of damage, all of it, and nothing in what `blast` wrote.
 
-use std::path::PathBuf;
-
 use safetensors::Dtype;
-use tempfile::TempDir;
 
 use crate::common::*;
 
 /// A packed weight of 20 x 12 in blocks of 8: two block columns, three block rows, both ragged.
-fn packed() -> (TempDir, PathBuf, Tensors) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
+fn packed() -> (Place, Tensors) {
+    let place = Place::new();
     let numbers: Vec<f32> = (1..=240).map(|at| at as f32).collect();
-    let weight = Stored::f32(&[20, 12], &numbers);
-    write(&path("dense.safetensors"), &Tensors::from([("w".to_string(), weight)]), &[]);
-    let rest = "--include w --block 8 --sparsity 0.2 --orientation in-out";
-    fine("sparsify", &[&path("dense.safetensors"), &path("w.safetensors")], rest);
-    let tensors = tensors(&path("w.safetensors"));
+    place.write("dense.safetensors", [("w", Stored::f32(&[20, 12], &numbers))], &[]);
+    let options = "--include w --block 8 --sparsity 0.2 --orientation in-out";
+    place.fine(&format!("sparsify dense.safetensors w.safetensors {options}"));
+    let tensors = place.tensors("w.safetensors");
     assert_eq!(tensors["w.row_idx"].numbers(), [0.0, 1.0, 2.0, 1.0, 2.0]);
-    let file = path("w.safetensors");
-    (folder, file, tensors)
+    (place, tensors)
 }
 
 /// Writes damaged tensors and expects these problems and no others.
 fn problems(change: impl FnOnce(&mut Tensors), metadata: &[(&str, &str)], expected: &[&str]) {
-    let (_folder, file, mut tensors) = packed();
+    let (place, mut tensors) = packed();
     change(&mut tensors);
-    write(&file, &tensors, metadata);
-    let outcome = run("verify", &[&file], "--json");
+    place.write("w.safetensors", tensors, metadata);
+    let outcome = place.run("verify w.safetensors --json");
     assert_eq!(outcome.code, i32::from(!expected.is_empty()), "{outcome:?}");
-    let report: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    let report = outcome.json();
     let found = report["problems"].as_array().unwrap();
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for (found, expected) in found.iter().zip(expected) {
@@ -76,17 +70,13 @@ fn missing_and_misshapen_parts_are_all_listed() {
 
 #[test]
 fn values_without_any_index_are_found() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("w.safetensors");
+    let place = Place::new();
     let values = Stored::f32(&[1, 8, 8], &[1.0; 64]);
-    let name = "layers.0.mlp.up_proj.weight.values".to_string();
-    write(&file, &Tensors::from([(name, values)]), &[]);
-    let outcome = run("verify", &[&file], "");
+    place.write("w.safetensors", [("mlp.up_proj.weight.values", values)], &[]);
+    let outcome = place.run("verify w.safetensors");
     assert_eq!(outcome.code, 1, "{outcome:?}");
-    for part in ["row_idx", "col_ptr", "layout"] {
-        let expected = format!("has no \"layers.0.mlp.up_proj.weight.{part}\"");
-        assert!(outcome.out.contains(&expected), "no {expected} in {}", outcome.out);
-    }
+    let missing = |part| format!("has no \"mlp.up_proj.weight.{part}\"");
+    outcome.says(&["row_idx", "col_ptr", "layout"].map(missing));
 }
 
 #[test]
@@ -167,31 +157,26 @@ fn metadata_and_doubled_weights_are_checked() {
 
 #[test]
 fn a_checkpoint_with_several_wounds_lists_them_all() {
-    use crate::common::synthetic::Family;
-    let folder = tempfile::tempdir().unwrap();
-    let (dense, sparse) = (folder.path().join("dense"), folder.path().join("sparse"));
-    small(Family::Llama, Dtype::BF16).write(&dense);
-    fine("sparsify", &[&dense, &sparse], "--block 16");
-    let index = sparse.join("model.safetensors.index.json");
-    let text = std::fs::read_to_string(&index).unwrap();
+    let place = Place::new();
+    Model::small(Family::Llama, Dtype::BF16).write(&place, "dense");
+    place.fine("sparsify dense sparse --block 16");
+    let index = "sparse/model.safetensors.index.json";
+    let text = place.read(index);
     let total = text.lines().find(|line| line.contains("total_size")).unwrap();
-    std::fs::write(&index, text.replace(total, "\"total_size\": 17")).unwrap();
-    let outcome = run("verify", &[&sparse], "");
+    place.put(index, text.replace(total, "\"total_size\": 17"));
+    let outcome = place.run("verify sparse");
     assert_eq!(outcome.code, 1);
-    assert!(outcome.out.contains("says total_size 17, but"), "{}", outcome.out);
-    let shard = sparse.join("model-00001-of-00003.safetensors");
-    let bytes = std::fs::read(&shard).unwrap();
-    std::fs::write(&shard, &bytes[..bytes.len() - 100]).unwrap();
-    let other = sparse.join("model-00002-of-00003.safetensors");
-    let mut broken = tensors(&other);
+    outcome.says(&["says total_size 17, but"]);
+    let shard = "sparse/model-00001-of-00003.safetensors";
+    let bytes = std::fs::read(place.path(shard)).unwrap();
+    place.put(shard, &bytes[..bytes.len() - 100]);
+    let other = "sparse/model-00002-of-00003.safetensors";
+    let mut broken = place.tensors(other);
     let name = broken.keys().find(|name| name.ends_with("col_ptr")).unwrap().clone();
     broken.remove(&name);
-    write(&other, &broken, &[]);
-    let outcome = run("verify", &[&sparse], "");
+    place.write(other, broken, &[]);
+    let outcome = place.run("verify sparse");
     assert_eq!(outcome.code, 1);
-    for part in
-        ["truncated or damaged", "which it does not", "has no \"model.layers.0.mlp", "3 files"]
-    {
-        assert!(outcome.out.contains(part), "no \"{part}\" in {}", outcome.out);
-    }
+    let missing = "has no \"model.layers.0.mlp";
+    outcome.says(&["truncated or damaged", "which it does not", missing, "3 files"]);
 }

@@ -128,8 +128,10 @@ pub struct Job<'a> {
     pub blast: Option<&'a BlastConfig>,
     /// All settings, recorded with the run; a run is resumed with the same ones only.
     pub settings: Value,
-    /// Folder to write; must not exist.
+    /// Folder to write.
     pub out: &'a Path,
+    /// Whether a folder that exists is replaced.
+    pub replace: bool,
     /// How block-sparse weights are written.
     pub form: Form,
     /// Resume the interrupted run of this output.
@@ -152,6 +154,9 @@ impl Job<'_> {
     ) -> Result<bool, Error> {
         self.config.check()?;
         objective.check()?;
+        if self.out.exists() && !self.replace {
+            return Err(Error::Exists { path: self.out.to_path_buf() });
+        }
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;
         let device = model.device().autodiff();
@@ -160,7 +165,8 @@ impl Job<'_> {
         let (trainee, done) = session.train(trainee, &mut folder, report)?;
         if done {
             let model = trainee.model.valid();
-            checkpoint.save_with(&model, self.out, self.form, |staged| folder.record(staged))?;
+            let record = |staged: &Path| folder.record(staged);
+            checkpoint.save_with(&model, self.out, self.form, self.replace, record)?;
             folder.remove()?;
         }
         Ok(done)

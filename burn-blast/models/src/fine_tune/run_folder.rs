@@ -63,9 +63,6 @@ impl RunFolder {
         let mut name = out.file_name().unwrap_or_default().to_owned();
         name.push(".run");
         let path = out.with_file_name(name);
-        if out.exists() {
-            return Err(Error::Exists { path: out.to_path_buf() });
-        }
         let refuse = |reason: &str| Error::Run { path: path.clone(), reason: reason.to_string() };
         let file = path.join("log.json");
         match (resume, file.exists()) {
@@ -216,7 +213,7 @@ mod tests {
         run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
         let checkpoint = ModelFolder::new(tests::config()).unwrap();
         let model = tests::model(DType::F32);
-        let disk_full = checkpoint.save_with(&model, &out, Form::Packed, |staged| {
+        let disk_full = checkpoint.save_with(&model, &out, Form::Packed, false, |staged| {
             run.record(staged)?;
             Err(Error::Setting {
                 setting: "disk",
@@ -230,14 +227,16 @@ mod tests {
         };
         assert_eq!(names(), ["out.run"]);
         // Someone else takes the name meanwhile.
-        let taken = checkpoint.save_with(&model, &out, Form::Packed, |_| {
+        let taken = checkpoint.save_with(&model, &out, Form::Packed, false, |_| {
             fs::create_dir(&out).map_err(Error::file(&out))?;
             fs::write(out.join("theirs"), "").map_err(Error::file(&out))
         });
         assert!(taken.is_err());
         assert_eq!(names().len(), 2, "no temporary folder is left");
         fs::remove_dir_all(&out).unwrap();
-        checkpoint.save_with(&model, &out, Form::Packed, |staged| run.record(staged)).unwrap();
+        checkpoint
+            .save_with(&model, &out, Form::Packed, false, |staged| run.record(staged))
+            .unwrap();
         run.remove().unwrap();
         assert_eq!(names(), ["out"]);
         let log: Log =

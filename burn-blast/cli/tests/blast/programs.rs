@@ -1,91 +1,46 @@
 //! `blast` as a user runs it: from a text to a sparse model, and what it refuses.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use serde_json::Value;
-use tempfile::TempDir;
+
+use crate::common::Place;
 
 /// Every training run and calibration of this file.
 const TEXT: &str = "--corpus text.txt --context 16";
 
-/// A folder in which programs run, with a text in it.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let text = "the quick brown fox jumps over the lazy dog. ".repeat(40);
-        std::fs::write(place.path().join("text.txt"), text).unwrap();
-        Self(place)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// What `blast` prints to standard output; it must succeed.
-    fn fine(&self, words: &str) -> String {
-        let (code, out, err) = self.run(words);
-        assert_eq!(code, 0, "{words}: {err}");
-        out
-    }
-
-    /// `blast` must refuse, with a message that has this part.
-    fn refused(&self, words: &str, part: &str) {
-        let (code, out, err) = self.run(words);
-        assert!(code == 2 && err.contains(part), "{words}: {code}, {err}");
-        assert_eq!(out, "", "{words}");
-    }
-
-    fn run(&self, words: &str) -> (i32, String, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_blast"));
-        let output =
-            command.args(words.split_whitespace()).current_dir(self.0.path()).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-    }
-
-    /// A small dense model, trained for a few steps.
-    fn dense(&self) {
-        let sizes = "--width 32 --hidden 64 --layers 2 --heads 4 --kv-heads 2";
-        let run = "--steps 4 --batch 2 --eval-every 4 --save-every 4";
-        self.fine(&format!("dense dense {TEXT} {sizes} {run}"));
-    }
+/// A place with a text, and a small dense model that was trained on it for a few steps.
+fn place() -> Place {
+    let place = Place::new();
+    place.put("text.txt", "the quick brown fox jumps over the lazy dog. ".repeat(40));
+    let sizes = "--width 32 --hidden 64 --layers 2 --heads 4 --kv-heads 2";
+    let run = "--steps 4 --batch 2 --eval-every 4 --save-every 4";
+    place.fine(&format!("dense dense {TEXT} {sizes} {run}"));
+    place
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+fn json(place: &Place, name: &str) -> Value {
+    serde_json::from_str(&place.read(name)).unwrap()
 }
 
 #[test]
 fn from_a_text_to_sparse_adapted_and_merged_models() {
-    let place = Place::new();
-    place.dense();
+    let place = place();
     let blocks = "--sparsity 0.5 --block 8";
     let run = "--steps 6 --batch 2 --eval-every 6 --save-every 6 --warm-up 1";
     place.fine(&format!("one-shot dense sparse {blocks} {TEXT} --sequences 8"));
     let teacher = "--teacher dense --hidden-states 0.1 --dtype bf16 --interval 2";
     place.fine(&format!("fine-tune dense tuned {blocks} {TEXT} {run} {teacher}"));
-    assert_eq!(json(&place.path("tuned/config.json"))["torch_dtype"], "bfloat16");
-    assert_eq!(
-        json(&place.path("tuned/recover.json"))["settings"]["train"]["device"]["dtype"],
-        "bf16"
-    );
-    assert!(
-        json(&place.path("dense/recover.json"))["settings"]["train"]["device"]["dtype"].is_null()
-    );
+    assert_eq!(json(&place, "tuned/config.json")["torch_dtype"], "bfloat16");
+    assert_eq!(json(&place, "tuned/recover.json")["settings"]["train"]["device"]["dtype"], "bf16");
+    assert!(json(&place, "dense/recover.json")["settings"]["train"]["device"]["dtype"].is_null());
     place.fine(&format!("fine-tune sparse adapted {TEXT} {run} --lora 4"));
     place.fine("merge adapted merged");
-    let lost = place.fine("merge adapted within --within");
-    assert!(lost.contains("is outside the blocks and lost"), "{lost}");
+    place.fine("merge adapted within --within").says(&["is outside the blocks and lost"]);
 
     let all = "dense sparse tuned adapted merged within";
     let timing = "--prefill 8 --decode 2 --rounds 1 --svg plot.svg --json";
-    let rows = place.fine(&format!("measure {all} {TEXT} {timing}"));
-    let rows: Vec<Value> = serde_json::from_str(&rows).unwrap();
+    let rows = place.fine(&format!("measure {all} {TEXT} {timing}")).json();
     let number = |name: &str, key: &str| -> f64 {
-        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
         row[key].as_f64().unwrap()
     };
     for (name, sparsity) in [
@@ -103,52 +58,76 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     assert!(number("adapted", "loss") < number("sparse", "loss"));
     assert!(number("adapted", "bytes") > number("sparse", "bytes"));
 
-    assert!(place.fine("generate adapted --prompt the --max-new 3").starts_with("the"));
-    assert!(
-        place.fine("perplexity tuned --corpus text.txt --window 32").starts_with("perplexity ")
-    );
-    let speed = place.fine("bench adapted --prefill 8 --decode 2 --rounds 1 --compact");
-    assert!(speed.contains("6 of 14 linear layers block-sparse, "), "{speed}");
-    let small = place.fine("bench tuned --prefill 8 --decode 2 --rounds 1 --int8");
-    assert!(small.contains(" and 8-bit integers"), "{small}");
+    assert!(place.fine("generate adapted --prompt the --max-new 3").out.starts_with("the"));
+    let speed = "--prefill 8 --decode 2 --rounds 1";
+    let compact = place.fine(&format!("bench adapted {speed} --compact"));
+    compact.says(&["6 of 14 linear layers block-sparse, "]);
+    place.fine(&format!("bench tuned {speed} --int8")).says(&[" and 8-bit integers"]);
     let score = |more: &str| -> f64 {
-        let words = format!("perplexity tuned --corpus text.txt --window 32 {more}");
-        let text = place.fine(&words);
-        text.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let text = place.fine(&format!("perplexity tuned --window 32 --corpus {more}")).out;
+        text.strip_prefix("perplexity ").unwrap().split('\n').next().unwrap().parse().unwrap()
     };
-    let (plain, integers) = (score(""), score("--int8"));
+    let (plain, integers) = (score("text.txt"), score("text.txt --int8"));
     assert!(plain != integers && (plain / integers).ln().abs() < 0.01, "{plain}, {integers}");
-    let norms = place.fine("activations dense norms --corpus text.txt --tokens 100");
+    let line = serde_json::json!({ "text": place.read("text.txt") });
+    place.put("text.jsonl", line.to_string());
+    assert_eq!(score("text.jsonl"), plain);
+    let norms = place.fine("activations dense norms --corpus text.txt --tokens 100").out;
     assert_eq!(norms, "norms is written: 6 weights, 100 tokens\n");
-    let sizes = place.fine("compact sparse");
-    assert!(sizes.contains("parameters, compacted from"), "{sizes}");
+    place.fine("compact sparse").says(&["parameters, compacted from"]);
     place.fine("compact dense compact");
     assert!(place.path("compact/model.safetensors").exists());
 }
 
 #[test]
+fn an_output_is_replaced_only_with_force_and_only_by_its_like() {
+    let place = place();
+    place.put("dense/stale", "");
+    let run = format!("{TEXT} --steps 2 --block 8 --interval 1");
+    for (words, output) in [
+        (format!("dense OUT {run}").replace("--block 8 --interval 1", ""), "a"),
+        (format!("fine-tune dense OUT {run}"), "a"),
+        ("one-shot dense OUT --method magnitude --sparsity 0.5 --block 8".to_string(), "a"),
+        ("compact a OUT".to_string(), "b"),
+        ("activations dense OUT --corpus text.txt --tokens 100".to_string(), "norms"),
+        (format!("measure dense a --svg OUT {TEXT} --prefill 8 --decode 2"), "plot.svg"),
+    ] {
+        let words = words.replace("OUT", output);
+        if !place.path(output).exists() {
+            place.fine(&words);
+        }
+        place.refused(&words, &["already there", "--force"]);
+        place.fine(&format!("{words} --force"));
+    }
+    std::fs::create_dir(place.path("notes")).unwrap();
+    place.put("notes/thesis.tex", "precious");
+    for (output, part) in [("notes", "is not a checkpoint folder"), ("dense", "is in the input")] {
+        place.refused(&format!("fine-tune dense {output} {run} --force"), &[part]);
+    }
+    assert!(place.path("dense/stale").exists() && place.path("notes/thesis.tex").exists());
+}
+
+#[test]
 fn an_interrupted_run_is_found_again_only_by_the_same_settings() {
-    let place = Place::new();
-    place.dense();
+    let place = place();
     let words =
         |more: &str| format!("fine-tune dense out {TEXT} --block 8 --steps 2 --interval 1 {more}");
-    place.refused(&words("--resume"), "no unfinished run");
+    place.refused(&words("--resume"), &["no unfinished run"]);
     place.fine(&words(""));
-    place.refused(&words(""), "exists already");
+    place.refused(&words("--resume --force"), &["no unfinished run"]);
 }
 
 #[test]
 fn settings_that_make_no_sense_are_refused() {
-    let place = Place::new();
-    place.dense();
-    std::fs::write(place.path("short.txt"), "short").unwrap();
+    let place = place();
+    place.put("short.txt", "short");
     for (name, setting, value) in
         [("wide", "hidden_size", 64), ("short", "max_position_embeddings", 8)]
     {
-        let mut config = json(&place.path("dense/config.json"));
+        let mut config = json(&place, "dense/config.json");
         config[setting] = Value::from(value);
         std::fs::create_dir(place.path(name)).unwrap();
-        std::fs::write(place.path(name).join("config.json"), config.to_string()).unwrap();
+        place.put(&format!("{name}/config.json"), config.to_string());
     }
     let tune = format!("fine-tune dense out {TEXT}");
     for (words, part) in [
@@ -177,18 +156,20 @@ fn settings_that_make_no_sense_are_refused() {
         ("--lora 4 --sparsity 0.5", "cannot be used with"),
         ("--lora-alpha 4", "--lora <RANK>"),
     ] {
-        place.refused(&format!("{tune} {words}"), part);
+        place.refused(&format!("{tune} {words}"), &[part]);
     }
     for (words, part) in [
         ("fine-tune dense out --corpus text.txt --context 2000", "made for 1024 positions"),
-        ("one-shot dense out", "--corpus"),
+        ("one-shot dense out", "--corpus <FILE>"),
+        ("one-shot dense out --method wanda", "--corpus <FILE>"),
         ("one-shot dense out --corpus text.txt --sequences 0", "at least 1"),
-        ("one-shot dense dense --method magnitude", "exists already"),
+        ("one-shot dense wide --method magnitude", "already there"),
         ("one-shot dense out --method magnitude --dense-last 99", "dense-last is 99"),
-        ("one-shot dense out --method magnitude --sequences 8", "--sequences is only used with"),
+        ("one-shot dense out --method magnitude --corpus text.txt", "--corpus is only used with"),
+        ("one-shot dense out --method magnitude --sequences 8", "--corpus <FILE>"),
         ("one-shot dense out --corpus text.txt --context 2000", "made for 1024 positions"),
         ("merge dense out", "there is nothing to merge"),
-        ("merge dense dense", "exists already"),
+        ("merge dense wide", "already there"),
         ("measure dense --corpus short.txt", "too few for sequences"),
         ("measure dense --corpus text.txt --rounds 0", "rounds is 0"),
         ("measure dense --corpus text.txt --batch 0", "at least 1"),
@@ -197,10 +178,6 @@ fn settings_that_make_no_sense_are_refused() {
         ("measure dense --corpus text.txt --prefill 2000", "made for 1024 positions"),
         ("dense out --corpus nowhere.txt", "nowhere.txt cannot be read"),
         ("dense out --corpus text.txt --heads 3", "num_key_value_heads = 2 does not divide"),
-    ] {
-        place.refused(words, part);
-    }
-    for (words, part) in [
         ("generate nowhere --prompt a", "a model is a folder with config.json"),
         ("generate dense --prompt a --top-p 0", "top-p is 0"),
         ("perplexity dense --corpus nowhere.txt", "nowhere.txt"),
@@ -215,11 +192,10 @@ fn settings_that_make_no_sense_are_refused() {
         ("activations dense norms --corpus text.txt --int8", "--int8"),
         ("bench dense --int8", "the model has no block-sparse weight"),
         ("activations dense no/folder --corpus text.txt", "no/folder: "),
-        ("compact dense dense", "exists already"),
+        ("compact dense wide", "already there"),
         ("compact dense --dense", "<OUTPUT>"),
     ] {
-        let (code, _, err) = place.run(words);
-        assert!(code == 2 && err.contains(part), "{words}: {code}, {err}");
+        place.refused(words, &[part]);
     }
     assert!(!place.path("out").exists() && !place.path("norms").exists());
 }
