@@ -64,7 +64,7 @@ pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
         packed_a.iter().chain(&packed_b).map(|packed| &packed.name).collect();
     names.sort_by_cached_key(|name| name_parts(name));
     names.dedup();
-    progress.begin("comparing".to_string(), a.bytes());
+    progress.begin("comparing", a.bytes());
     for name in &names {
         let (in_a, in_b) = (find(&packed_a, name), find(&packed_b, name));
         let model = in_a.or(in_b).expect("the name comes from one of them");

@@ -87,7 +87,7 @@ fn zero_blocks(
         }
     }
     let bytes = |weight: &DenseWeight<'_>| weight.tensor.bytes().len() as u64;
-    progress.begin("looking for zero blocks".to_string(), weights.iter().map(bytes).sum());
+    progress.begin("looking for zero blocks", weights.iter().map(bytes).sum());
     let (mut found, mut full) = (Vec::new(), 0);
     for weight in weights {
         let mask = weight.nonzero_blocks(block);

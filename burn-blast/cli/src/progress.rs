@@ -17,11 +17,8 @@ impl Progress {
     }
 
     /// Starts a phase of `items` items.
-    pub fn count(&self, what: &'static str, items: usize) {
-        self.bar.reset();
-        self.bar.set_style(style("{bar:30} {pos}/{len} {msg}, {eta} left"));
-        self.bar.set_length(items as u64);
-        self.bar.set_message(what);
+    pub fn count(&self, what: &str, items: usize) {
+        self.phase(what, items as u64, "{bar:30} {pos}/{len} {msg}, {eta} left");
     }
 
     /// Sets the number of items done.
@@ -42,33 +39,33 @@ impl Progress {
     }
 
     /// Starts a phase of `bytes` bytes.
-    pub fn begin(&self, what: String, bytes: u64) {
-        self.bar.reset();
-        self.bar.set_style(style(
-            "{msg:32!} {bar:30} {binary_bytes:>10} of {binary_total_bytes:10} {binary_bytes_per_sec:>12}",
-        ));
-        self.bar.set_length(bytes);
-        self.bar.set_message(what);
+    pub fn begin(&self, what: &str, bytes: u64) {
+        let rate = "{binary_bytes:>10} of {binary_total_bytes:10} {binary_bytes_per_sec:>12}";
+        self.phase(what, bytes, &format!("{{msg:32!}} {{bar:30}} {rate}"));
     }
 
     /// Advances by `bytes` bytes.
     pub fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
+
+    fn phase(&self, what: &str, length: u64, template: &str) {
+        let style = ProgressStyle::with_template(template).expect("a constant that tests use");
+        self.bar.reset();
+        self.bar.set_style(style);
+        self.bar.set_length(length);
+        self.bar.set_message(what.to_owned());
+    }
 }
 
 impl burn_blast_checkpoint::Progress for Progress {
     fn begin(&self, file: &str, bytes: u64) {
-        self.begin(format!("writing {file}"), bytes);
+        self.begin(&format!("writing {file}"), bytes);
     }
 
     fn advance(&self, bytes: u64) {
         self.advance(bytes);
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("a constant that tests use")
 }
 
 impl Drop for Progress {

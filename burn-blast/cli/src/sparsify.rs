@@ -135,7 +135,7 @@ impl Scorer {
     ) -> Result<(), Error> {
         let open: Vec<_> = weights.filter(|weight| !self.done.contains_key(&weight.name)).collect();
         let bytes = |weight: &&DenseWeight<'_>| weight.tensor.bytes().len() as u64;
-        progress.begin("scoring blocks".to_string(), open.iter().map(bytes).sum());
+        progress.begin("scoring blocks", open.iter().map(bytes).sum());
         for weight in open {
             let features = self.activations.as_ref().map(|all| all.of(weight)).transpose()?;
             let scores = scores(weight, self.block, features.as_deref());

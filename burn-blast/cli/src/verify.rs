@@ -59,7 +59,7 @@ pub fn verify(path: &Path, progress: &Progress) -> Result<Report, Error> {
     let bytes = |name: &String| {
         checkpoint.tensor(&leaf(name, VALUES)).map_or(0, |values| values.bytes().len() as u64)
     };
-    progress.begin("checking weights".to_string(), names.iter().map(bytes).sum());
+    progress.begin("checking weights", names.iter().map(bytes).sum());
     for name in &names {
         match PackedWeight::read(&checkpoint, name) {
             Ok(packed) => problems.extend(packed.problems(&checkpoint)),
