@@ -53,9 +53,6 @@ enum Side<'a> {
 }
 
 /// Compares two checkpoints.
-///
-/// # Errors
-/// If one of them cannot be read or is damaged.
 pub fn diff(a: &Path, b: &Path, progress: &Progress) -> Result<Report, Error> {
     let (a, b) = (Checkpoint::open(a)?, Checkpoint::open(b)?);
     let (packed_a, packed_b) = (PackedWeight::all(&a)?, PackedWeight::all(&b)?);

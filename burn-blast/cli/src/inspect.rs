@@ -36,9 +36,6 @@ pub struct Report {
 }
 
 /// Looks at a checkpoint.
-///
-/// # Errors
-/// If it is damaged, or a picture cannot be written.
 pub fn inspect(args: &InspectArgs, progress: &Progress) -> Result<Report, Error> {
     let block = args.block.map(BlockSize::new).transpose()?;
     let checkpoint = Checkpoint::open(&args.path)?;

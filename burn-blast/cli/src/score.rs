@@ -68,9 +68,6 @@ pub struct Activations(Shard);
 
 impl Activations {
     /// Opens a file.
-    ///
-    /// # Errors
-    /// If it is not a safetensors file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self(Shard::open(path)?))
     }

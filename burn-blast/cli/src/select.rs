@@ -45,9 +45,6 @@ pub struct Selected<'a> {
 }
 
 /// How a dense weight of this name is stored.
-///
-/// # Errors
-/// If the file's metadata is needed and cannot be read.
 pub fn orientation(
     checkpoint: &Checkpoint,
     name: &str,

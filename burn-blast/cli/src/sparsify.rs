@@ -38,9 +38,6 @@ pub struct Report {
 /// Scores are read first, so that the size of everything is known when a file's header is written; weights are
 /// then read again. With a global budget all weights are scored before the first file is written, otherwise the
 /// weights of a file just before it is written.
-///
-/// # Errors
-/// If the request or the checkpoint is not fit, or the output cannot be written.
 pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Error> {
     let (block, budget) = args.check()?;
     let (input, output) = (&args.input, &args.out.output);

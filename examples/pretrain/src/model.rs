@@ -18,9 +18,6 @@ const SAMPLE_LENGTH: usize = 300;
 const TEMPERATURE: f64 = 0.8;
 
 /// The dense model. Its weights follow from `seed` alone.
-///
-/// # Errors
-/// If the sizes contradict each other.
 pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
     let sizes = LlamaConfig {
         vocab_size: 256,
@@ -39,9 +36,6 @@ pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
 
 /// Continues [`PROMPT`] by [`SAMPLE_LENGTH`] bytes. The model sees at most `context` of them: when these are full, it
 /// goes on from their last half.
-///
-/// # Errors
-/// If the device does not return the scores.
 pub fn sample(model: &Model, context: usize, seed: u64) -> Result<String> {
     let mut text: Vec<u32> = PROMPT.bytes().map(u32::from).collect();
     let end = text.len() + SAMPLE_LENGTH;

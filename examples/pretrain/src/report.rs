@@ -61,9 +61,6 @@ pub struct Report {
 
 impl Report {
     /// Measures both trained models.
-    ///
-    /// # Errors
-    /// If a checkpoint cannot be read or the device fails.
     pub fn measure(experiment: &Experiment, state: &State, logs: &Pair<Log>) -> Result<Self> {
         let config = experiment.config;
         let dense = experiment.trained(Phase::Dense)?;
@@ -105,9 +102,6 @@ impl Report {
     }
 
     /// Writes `report.json`, `report.md`, the plots, and the ledger of the sparse run.
-    ///
-    /// # Errors
-    /// If one of them cannot be written.
     pub fn write(&self, experiment: &Experiment, logs: &Pair<Log>) -> Result<()> {
         let store = experiment.store;
         store.write("report.json", &serde_json::to_vec_pretty(self)?)?;
@@ -122,9 +116,6 @@ impl Report {
 }
 
 /// The validation loss after the last step of a run.
-///
-/// # Errors
-/// If it was not evaluated.
 pub fn final_validation(log: &Log) -> Result<f64> {
     let last = log.validation.last().context("a run was not evaluated at its end")?;
     Ok(last.1)

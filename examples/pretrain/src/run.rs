@@ -20,9 +20,6 @@ use crate::{model, table};
 const SAME_LOSS: f64 = 1e-4;
 
 /// Runs, or goes on with, the experiment. `stop` is asked before each step.
-///
-/// # Errors
-/// If the device, the corpus or a file is not available, or the training fails.
 pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     let Args { config, out, resume, .. } = args;
     let device = config.backend.open()?;

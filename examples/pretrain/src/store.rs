@@ -168,17 +168,11 @@ impl Store {
     }
 
     /// Writes the state, in one piece or not at all.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn write_state(&self, state: &State) -> Result<()> {
         self.write("state.json", &serde_json::to_vec_pretty(state)?)
     }
 
     /// Writes a file in one piece or not at all.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
         replace_file(&path, bytes).with_context(|| format!("cannot write {}", path.display()))

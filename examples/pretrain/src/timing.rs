@@ -42,9 +42,6 @@ impl Pair<Timing> {
 }
 
 /// Times the first layer's MLP, forward only, with the number of rows of a training step.
-///
-/// # Errors
-/// If the device fails.
 pub fn mlp_forward(
     dense: &Model,
     sparse: &Model,
@@ -59,9 +56,6 @@ pub fn mlp_forward(
 }
 
 /// Times whole training steps of the trained models: forward, backward and optimizer.
-///
-/// # Errors
-/// If a checkpoint cannot be read or the device fails.
 pub fn training_step(experiment: &Experiment) -> Result<Pair<Timing>> {
     let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
     let (mut dense, mut sparse) = (trainee(Phase::Dense)?, trainee(Phase::Sparse)?);

@@ -57,17 +57,11 @@ impl<'a> Experiment<'a> {
     }
 
     /// Mean validation loss in nats per byte.
-    ///
-    /// # Errors
-    /// If the device fails to return it.
     pub fn evaluate(&self, model: &Model) -> Result<f64> {
         Ok(evaluate(&model.valid(), &self.validation)?)
     }
 
     /// The model of a run before its first step: dense, or the same weights packed into blocks.
-    ///
-    /// # Errors
-    /// If the weights cannot be cut into blocks.
     pub fn fresh_model(&self, phase: Phase, seed: u64) -> Result<Model> {
         let mut model = model::dense(self.config, seed, &self.device)?;
         if phase == Phase::Sparse {
@@ -77,17 +71,11 @@ impl<'a> Experiment<'a> {
     }
 
     /// The folder of a run.
-    ///
-    /// # Errors
-    /// If it cannot be made or read.
     pub fn folder(&self, phase: Phase) -> Result<RunFolder> {
         self.store.run(phase, self.corpus.fingerprint())
     }
 
     /// The model of a run as its folder has it, with optimizer and, in the sparse run, pruning.
-    ///
-    /// # Errors
-    /// If the checkpoint cannot be read or does not fit.
     pub fn trainee(&self, phase: Phase, folder: &RunFolder) -> Result<Trainee> {
         let model = self.fresh_model(phase, self.config.seed)?;
         let blast = (phase == Phase::Sparse).then(|| self.config.blast());
@@ -95,17 +83,11 @@ impl<'a> Experiment<'a> {
     }
 
     /// The trained model of a run.
-    ///
-    /// # Errors
-    /// If the checkpoint cannot be read.
     pub fn trained(&self, phase: Phase) -> Result<Model> {
         Ok(self.trainee(phase, &self.folder(phase)?)?.model)
     }
 
     /// Trains one of the two runs to its end, or until `stop`, asked after each step, says so.
-    ///
-    /// # Errors
-    /// If a file cannot be read or written, or the loss is no longer a number.
     pub fn train(
         &self,
         state: &mut State,

@@ -34,9 +34,6 @@ pub struct BenchReport {
 }
 
 /// Times a prompt, then single tokens after it.
-///
-/// # Errors
-/// If the model cannot be loaded, or a setting is not valid.
 pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
     let (checkpoint, mut model) = open(&args.model)?;
     let timing = args.timing.timing();
@@ -100,9 +97,6 @@ struct Row {
 }
 
 /// Measures models, and draws a plot if asked to.
-///
-/// # Errors
-/// If a model or the corpus cannot be read, or they do not fit each other.
 pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport, Error> {
     let sequences = args.text.sequences.sequences();
     sequences.check()?;
@@ -205,9 +199,6 @@ pub struct CompactReport {
 }
 
 /// Compacts a model, and writes the rest if asked to.
-///
-/// # Errors
-/// If the model cannot be read or written.
 pub fn compact(args: &CompactArgs) -> Result<CompactReport, Error> {
     if let Some(output) = &args.output {
         check_output(Some(&args.model), true, output, args.force)?;

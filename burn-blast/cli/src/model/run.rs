@@ -18,9 +18,6 @@ use crate::progress::Progress;
 const DEFAULT_WINDOW: usize = 1024;
 
 /// Writes the prompt and its continuation to standard output, token by token.
-///
-/// # Errors
-/// If the model cannot be loaded, or a setting is not valid.
 pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
     let (checkpoint, model) = open(&args.model)?;
     let tokenizer = checkpoint.tokenizer()?;
@@ -54,9 +51,6 @@ pub struct PerplexityReport {
 }
 
 /// Scores a text.
-///
-/// # Errors
-/// If the model or the text cannot be read, or a setting is not valid.
 pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
     let (checkpoint, model) = open(&args.model)?;
     let (tokens, bytes) = read_text(&args.corpus, &checkpoint.tokenizer()?)?;
@@ -87,9 +81,6 @@ impl fmt::Display for PerplexityReport {
 }
 
 /// Writes norms of the MLPs' inputs over a text.
-///
-/// # Errors
-/// If the model or the text cannot be read, a setting is not valid, or the file cannot be written.
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
     let output = &args.out.output;
     check_output(None, false, output, args.out.force)?;

@@ -17,9 +17,6 @@ use crate::error::Error;
 use crate::progress::Progress;
 
 /// Trains a small Llama over bytes from scratch.
-///
-/// # Errors
-/// If a setting is not valid, or a file cannot be read or written.
 pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
@@ -30,9 +27,6 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), 
 }
 
 /// Trains a model on while its MLP blocks are removed, or trains adapters beside the kept ones.
-///
-/// # Errors
-/// If a setting is not valid, or a file cannot be read or written.
 pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
     let blocks = args.blocks.blocks();
     blocks.check()?;
@@ -135,9 +129,6 @@ fn report(run: &RunProgress, progress: &Progress) {
 }
 
 /// Sparsifies a model without training.
-///
-/// # Errors
-/// If a setting is not valid, or a file cannot be read or written.
 pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
     let blocks = args.blocks.blocks();
     blocks.check()?;
@@ -178,9 +169,6 @@ fn save(
 }
 
 /// Merges the adapters of a model.
-///
-/// # Errors
-/// If there are none, or a file cannot be read or written.
 pub fn merge(args: &MergeArgs) -> Result<String, Error> {
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
