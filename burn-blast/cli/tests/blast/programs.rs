@@ -88,7 +88,7 @@ fn an_output_is_replaced_only_with_force_and_only_by_its_like() {
         (format!("dense OUT {run}").replace("--block 8 --interval 1", ""), "a"),
         (format!("fine-tune dense OUT {run}"), "a"),
         ("one-shot dense OUT --method magnitude --sparsity 0.5 --block 8".to_string(), "a"),
-        ("compact a OUT".to_string(), "b"),
+        ("compact dense OUT".to_string(), "b"),
         ("activations dense OUT --corpus text.txt --tokens 100".to_string(), "norms"),
         (format!("measure dense a --svg OUT {TEXT} --prefill 8 --decode 2"), "plot.svg"),
     ] {
