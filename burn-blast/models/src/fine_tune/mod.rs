@@ -347,6 +347,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_output_that_exists_is_refused_before_training() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = Job {
+            config: &settings(),
+            blast: None,
+            settings: json!(1),
+            out: folder.path(),
+            replace: false,
+            form: Form::Packed,
+            resume: false,
+        };
+        let checkpoint = ModelFolder::new(config()).unwrap();
+        let (model, objective) = (model(DType::F32), Objective::default());
+        let error = job.run(&checkpoint, model, &corpus(), objective, &mut |_| panic!("it trains"));
+        assert!(error.unwrap_err().to_string().contains("exists already"));
+    }
+
+    #[test]
     fn settings_out_of_range_are_refused() {
         let refuse = |config: TrainConfig| config.check().unwrap_err().to_string();
         assert!(refuse(TrainConfig::new(0)).contains("steps is 0"));
