@@ -2,8 +2,9 @@
 
 use burn::module::{Module, Param};
 use burn::nn;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Tensor};
 
+use super::linear::take;
 use super::{BlockSparseLinear, LayerError, LoraLinear, LoraLinearConfig};
 
 /// `y = x · w + b`, with a weight that is stored in one of three ways.
@@ -232,14 +233,6 @@ pub fn live_features(into: &[&AnyLinear], out: &AnyLinear) -> Option<Vec<bool>> 
 fn any(matrix: Tensor<2>, axis: usize) -> Vec<bool> {
     let marks = matrix.not_equal_scalar(0.0).any_dim(axis).into_data();
     marks.iter::<bool>().collect()
-}
-
-/// The features that are kept.
-pub(super) fn take<const D: usize>(tensor: Tensor<D>, axis: usize, kept: &[bool]) -> Tensor<D> {
-    let indices = kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(at, _)| at as i32);
-    let indices: Vec<i32> = indices.collect();
-    let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &tensor.device());
-    tensor.detach().select(axis, indices)
 }
 
 /// The layer restricted to whole blocks of features: a block is kept if any of its features is.

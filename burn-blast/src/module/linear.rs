@@ -4,14 +4,13 @@ use burn::config::Config;
 use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 use burn_blast_kernels::cpu::has_matrix_unit;
 use burn_blast_kernels::{
     BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError, ProductPath,
     Strategy,
 };
 
-use super::any_linear::take;
 use crate::backends::{Kernel, device_class, is_host};
 use crate::break_even::TuningTable;
 use crate::error::LayerError;
@@ -284,6 +283,14 @@ pub(super) fn fuses_products<const D: usize>(
                 && layer.path_of(input, rows) == ProductPath::Sparse
                 && !layer.is_probed(input)
         })
+}
+
+/// The features that are kept.
+pub(super) fn take<const D: usize>(tensor: Tensor<D>, axis: usize, kept: &[bool]) -> Tensor<D> {
+    let indices = kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(at, _)| at as i32);
+    let indices: Vec<i32> = indices.collect();
+    let indices = Tensor::<1, Int>::from_data(indices.as_slice(), &tensor.device());
+    tensor.detach().select(axis, indices)
 }
 
 impl ModuleDisplay for BlockSparseLinear {
