@@ -52,10 +52,10 @@ pub fn spmm(
     let (dtype, pattern) = (x.dtype(), pattern.clone());
     let (x, values) = (x.into_dispatch(), values.into_dispatch());
     Tensor::from_dispatch(match bias.map(plain) {
-        None => <Dispatch as BlastOps>::spmm(x, values, pattern),
+        None => Dispatch::spmm(x, values, pattern),
         Some(bias) => {
             check_bias(&bias, dtype, &pattern);
-            <Dispatch as BlastOps>::spmm_bias(x, values, bias.into_dispatch(), pattern)
+            Dispatch::spmm_bias(x, values, bias.into_dispatch(), pattern)
         }
     })
 }
@@ -64,7 +64,7 @@ fn spmm_int8(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<
     check_cols("x", &x, pattern.shape().rows());
     check_values(&values, pattern);
     let (x, values) = (x.into_dispatch(), values.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_int8(x, values, pattern.clone()))
+    Tensor::from_dispatch(Dispatch::spmm_int8(x, values, pattern.clone()))
 }
 
 /// [`spmm`] whose backward pass also gives a gradient to `probe`: the norm of every block of the weight gradient.
@@ -82,12 +82,8 @@ pub fn spmm_probed(
 ) -> Tensor<2> {
     let (x, values) = operands(x, values, pattern);
     check_dims("probe", probe.dims(), [pattern.block_rows(), pattern.block_cols()]);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_probed(
-        x.into_dispatch(),
-        values.into_dispatch(),
-        probe.into_dispatch(),
-        pattern.clone(),
-    ))
+    let (x, values, probe) = (x.into_dispatch(), values.into_dispatch(), probe.into_dispatch());
+    Tensor::from_dispatch(Dispatch::spmm_probed(x, values, probe, pattern.clone()))
 }
 
 /// `down(activation(gate(x)) · up(x))` of packed values, without bias. Saves only `x` for the backward pass.
@@ -119,13 +115,8 @@ pub fn gated_mlp(
         first.block() == second.block() && first.block() == last.block(),
         "the three layers must have one block size: call them one by one"
     );
-    Tensor::from_dispatch(<Dispatch as BlastOps>::gated_mlp(
-        x.into_dispatch(),
-        gate.into_dispatch(),
-        up.into_dispatch(),
-        down.into_dispatch(),
-        patterns.clone(),
-    ))
+    let (x, [gate, up, down]) = (x.into_dispatch(), [gate, up, down].map(Tensor::into_dispatch));
+    Tensor::from_dispatch(Dispatch::gated_mlp(x, gate, up, down, patterns.clone()))
 }
 
 /// `down(activation(up(x) + up_bias)) + down_bias` of packed values. Saves only `x` for the backward pass.
@@ -158,14 +149,9 @@ pub fn mlp(
         first.block() == last.block(),
         "the two layers must have one block size: call them one by one"
     );
-    Tensor::from_dispatch(<Dispatch as BlastOps>::mlp(
-        x.into_dispatch(),
-        up.into_dispatch(),
-        up_bias.into_dispatch(),
-        down.into_dispatch(),
-        down_bias.into_dispatch(),
-        patterns.clone(),
-    ))
+    let (x, [up, down]) = (x.into_dispatch(), [up, down].map(Tensor::into_dispatch));
+    let [up_bias, down_bias] = [up_bias, down_bias].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::mlp(x, up, up_bias, down, down_bias, patterns.clone()))
 }
 
 /// `dx = dy · wᵀ`, the input gradient of [`spmm`]. Not differentiable itself.
@@ -181,11 +167,8 @@ pub fn spmm_t(dy: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tenso
     check_cols("dy", &dy, pattern.shape().cols());
     check_values(&values, pattern);
     check_dtypes(dy.dtype(), values.dtype());
-    Tensor::from_dispatch(<Dispatch as BlastOps>::spmm_t(
-        dy.into_dispatch(),
-        values.into_dispatch(),
-        pattern.clone(),
-    ))
+    let (dy, values) = (dy.into_dispatch(), values.into_dispatch());
+    Tensor::from_dispatch(Dispatch::spmm_t(dy, values, pattern.clone()))
 }
 
 /// `xᵀ · dy` at the kept blocks, the weight gradient of [`spmm`]. Not differentiable itself.
@@ -198,11 +181,8 @@ pub fn spmm_t(dy: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tenso
 /// If a shape or data type does not fit.
 pub fn sddmm(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
     let (x, dy) = outer_operands(x, dy, pattern);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::sddmm(
-        x.into_dispatch(),
-        dy.into_dispatch(),
-        pattern.clone(),
-    ))
+    let (x, dy) = (x.into_dispatch(), dy.into_dispatch());
+    Tensor::from_dispatch(Dispatch::sddmm(x, dy, pattern.clone()))
 }
 
 /// Frobenius norm of each block. Not differentiable.
@@ -216,10 +196,7 @@ pub fn sddmm(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
 pub fn block_norms(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<1> {
     let values = plain(values);
     check_values(&values, pattern);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::block_norms(
-        values.into_dispatch(),
-        pattern.clone(),
-    ))
+    Tensor::from_dispatch(Dispatch::block_norms(values.into_dispatch(), pattern.clone()))
 }
 
 /// Frobenius norm of every block of a dense weight, by block number, on the host.
@@ -235,11 +212,16 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
     let full = BlockPattern::dense(shape, block);
     // In half precision most blocks of a layer would have the same norm.
     let by_slot = block_norms(pack(dense, &full).cast(DType::F32), &full).into_data();
-    let mut norms = vec![0.0; full.block_count()];
-    for ((row, col), norm) in full.blocks().zip(by_slot.iter::<f32>()) {
-        norms[row * full.block_cols() + col] = norm;
+    by_block(&full, by_slot.iter::<f32>())
+}
+
+/// Numbers of the kept blocks by block number, and zero for the others, from numbers by slot.
+pub(crate) fn by_block(pattern: &BlockPattern, by_slot: impl Iterator<Item = f32>) -> Vec<f32> {
+    let mut numbers = vec![0.0; pattern.block_count()];
+    for ((row, col), number) in pattern.blocks().zip(by_slot) {
+        numbers[row * pattern.block_cols() + col] = number;
     }
-    norms
+    numbers
 }
 
 /// Frobenius norm of every block of `xᵀ · dy`, kept or absent. Not differentiable.
@@ -252,11 +234,8 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
 /// If a shape or data type does not fit.
 pub fn grad_block_norms(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<2> {
     let (x, dy) = outer_operands(x, dy, pattern);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::grad_block_norms(
-        x.into_dispatch(),
-        dy.into_dispatch(),
-        pattern.clone(),
-    ))
+    let (x, dy) = (x.into_dispatch(), dy.into_dispatch());
+    Tensor::from_dispatch(Dispatch::grad_block_norms(x, dy, pattern.clone()))
 }
 
 /// Gathers the kept blocks of a dense weight.
@@ -270,7 +249,7 @@ pub fn grad_block_norms(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> 
 pub fn pack(dense: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
     let dense = plain(dense);
     check_dims("the dense weight", dense.dims(), [pattern.shape().rows(), pattern.shape().cols()]);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::pack(dense.into_dispatch(), pattern.clone()))
+    Tensor::from_dispatch(Dispatch::pack(dense.into_dispatch(), pattern.clone()))
 }
 
 /// Scatters packed values into a dense weight, zero elsewhere.
@@ -284,7 +263,7 @@ pub fn pack(dense: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
 pub fn unpack(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
     let values = plain(values);
     check_values(&values, pattern);
-    Tensor::from_dispatch(<Dispatch as BlastOps>::unpack(values.into_dispatch(), pattern.clone()))
+    Tensor::from_dispatch(Dispatch::unpack(values.into_dispatch(), pattern.clone()))
 }
 
 /// Gathers the slots of a tensor of `[nnz, ..]` for another pattern, on the device. A block without source is zero.

@@ -12,7 +12,7 @@
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
@@ -21,86 +21,57 @@ use burn_blast_kernels::BlockPattern;
 use crate::feed_forward::{GatedPatterns, MlpPatterns};
 use crate::ops::BlastOps;
 
+/// A tensor on the tape over `B`.
+type Tracked<B> = FloatTensor<Autodiff<B>>;
+
+/// Registers the result of an operation with its rule and what its backward pass needs.
+fn record<B: Backend, C: CheckpointStrategy, R: Backward<B, N>, const N: usize>(
+    rule: R,
+    parents: [NodeGuard; N],
+    saved: R::State,
+    result: FloatTensor<B>,
+) -> Tracked<B> {
+    match rule.prepare::<C>(parents).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(saved, result),
+        OpsKind::UnTracked(prep) => prep.finish(result),
+    }
+}
+
+/// A product. Its parents are input and values, and a bias, or a probe if it is `probed`.
 #[derive(Debug)]
-struct Spmm;
+struct Spmm {
+    probed: bool,
+}
 
-/// What a product saves for its backward pass: input, values and pattern.
-type Saved<B> = (FloatTensor<B>, FloatTensor<B>, BlockPattern);
+impl<B: BlastOps, const N: usize> Backward<B, N> for Spmm {
+    /// Input, values and pattern.
+    type State = (FloatTensor<B>, FloatTensor<B>, BlockPattern);
 
-fn backward_spmm<B: BlastOps, const N: usize>(
-    ops: Ops<Saved<B>, N>,
-    grads: &mut Gradients,
-    bias_at: Option<usize>,
-    probe_at: Option<usize>,
-) {
-    let (x, values, pattern) = ops.state;
-    let dy = grads.consume::<B>(&ops.node);
-    let parent = |at: Option<usize>| at.and_then(|at| ops.parents[at].clone());
-    if let Some(node) = parent(Some(0)) {
-        grads.register::<B>(node.id, B::spmm_t(dy.clone(), values, pattern.clone()));
-    }
-    if let Some(node) = parent(Some(1)) {
-        grads.register::<B>(node.id, B::sddmm(x.clone(), dy.clone(), pattern.clone()));
-    }
-    if let Some(node) = parent(bias_at) {
-        grads.register::<B>(node.id, rows_summed::<B>(dy.clone(), &pattern));
-    }
-    if let Some(node) = parent(probe_at) {
-        // The probe is in f32 for every weight: in half precision most norms would tie.
-        let single = |tensor| B::float_cast(tensor, FloatDType::F32);
-        grads.register::<B>(node.id, B::grad_block_norms(single(x), single(dy), pattern));
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, values, pattern) = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let parent = |at: usize| ops.parents.get(at).cloned().flatten();
+        if let Some(node) = parent(0) {
+            grads.register::<B>(node.id, B::spmm_t(dy.clone(), values, pattern.clone()));
+        }
+        if let Some(node) = parent(1) {
+            grads.register::<B>(node.id, B::sddmm(x.clone(), dy.clone(), pattern.clone()));
+        }
+        let Some(node) = parent(2) else { return };
+        let gradient = if self.probed {
+            // The probe is in f32 for every weight: in half precision most norms would tie.
+            let single = |tensor| B::float_cast(tensor, FloatDType::F32);
+            B::grad_block_norms(single(x), single(dy), pattern)
+        } else {
+            rows_summed::<B>(dy, &pattern)
+        };
+        grads.register::<B>(node.id, gradient);
     }
 }
 
 /// Gradient of the bias of a layer from the gradient of its output.
 fn rows_summed<B: Backend>(dy: FloatTensor<B>, pattern: &BlockPattern) -> FloatTensor<B> {
     B::float_reshape(B::float_sum_dim(dy, 0), Shape::new([pattern.shape().cols()]))
-}
-
-impl<B: BlastOps> Backward<B, 2> for Spmm {
-    type State = Saved<B>;
-
-    fn backward(self, ops: Ops<Saved<B>, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        backward_spmm::<B, 2>(ops, grads, None, None);
-    }
-}
-
-#[derive(Debug)]
-struct SpmmBias;
-
-impl<B: BlastOps> Backward<B, 3> for SpmmBias {
-    type State = Saved<B>;
-
-    fn backward(self, ops: Ops<Saved<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        backward_spmm::<B, 3>(ops, grads, Some(2), None);
-    }
-}
-
-#[derive(Debug)]
-struct SpmmProbed;
-
-impl<B: BlastOps> Backward<B, 3> for SpmmProbed {
-    type State = Saved<B>;
-
-    fn backward(self, ops: Ops<Saved<B>, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        backward_spmm::<B, 3>(ops, grads, None, Some(2));
-    }
-}
-
-/// Registers a product of the given parents with its rule.
-macro_rules! tracked {
-    ($rule:expr, [$($parent:expr),*], $x:expr, $values:expr, $pattern:expr, $product:expr) => {
-        match $rule.prepare::<C>([$($parent.node()),*]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (x, values) = ($x.into_primitive(), $values.into_primitive());
-                let y = $product(x.clone(), values.clone(), $pattern.clone());
-                prep.finish((x, values, $pattern), y)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish($product($x.into_primitive(), $values.into_primitive(), $pattern))
-            }
-        }
-    };
 }
 
 #[derive(Debug)]
@@ -183,130 +154,97 @@ impl<B: BlastOps> Backward<B, 1> for Unpack {
 }
 
 impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
-    fn spmm(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
-        tracked!(Spmm, [x, values], x, values, pattern, B::spmm)
+    fn spmm(x: Tracked<B>, values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
+        let parents = [x.node(), values.node()];
+        let (x, values) = (x.into_primitive(), values.into_primitive());
+        let y = B::spmm(x.clone(), values.clone(), pattern.clone());
+        record::<B, C, _, 2>(Spmm { probed: false }, parents, (x, values, pattern), y)
     }
 
     fn spmm_bias(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        x: Tracked<B>,
+        values: Tracked<B>,
+        bias: Tracked<B>,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
-        let inner = bias.clone().into_primitive();
-        let product = |x, values, pattern| B::spmm_bias(x, values, inner, pattern);
-        tracked!(SpmmBias, [x, values, bias], x, values, pattern, product)
+    ) -> Tracked<B> {
+        let parents = [x.node(), values.node(), bias.node()];
+        let [x, values, bias] = [x, values, bias].map(|tensor| tensor.into_primitive());
+        let y = B::spmm_bias(x.clone(), values.clone(), bias, pattern.clone());
+        record::<B, C, _, 3>(Spmm { probed: false }, parents, (x, values, pattern), y)
     }
 
     fn spmm_probed(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        probe: FloatTensor<Self>,
+        x: Tracked<B>,
+        values: Tracked<B>,
+        probe: Tracked<B>,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
-        tracked!(SpmmProbed, [x, values, probe], x, values, pattern, B::spmm)
+    ) -> Tracked<B> {
+        let parents = [x.node(), values.node(), probe.node()];
+        let (x, values) = (x.into_primitive(), values.into_primitive());
+        let y = B::spmm(x.clone(), values.clone(), pattern.clone());
+        record::<B, C, _, 3>(Spmm { probed: true }, parents, (x, values, pattern), y)
     }
 
-    fn spmm_int8(
-        x: FloatTensor<Self>,
-        values: QuantizedTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
-        match SpmmInt8.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let y = B::spmm_int8(x.into_primitive(), values.clone(), pattern.clone());
-                prep.finish((values, pattern), y)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::spmm_int8(x.into_primitive(), values, pattern))
-            }
-        }
+    fn spmm_int8(x: Tracked<B>, values: QuantizedTensor<B>, pattern: BlockPattern) -> Tracked<B> {
+        let (x, node) = x.into_parts();
+        let y = B::spmm_int8(x, values.clone(), pattern.clone());
+        record::<B, C, _, 1>(SpmmInt8, [node], (values, pattern), y)
     }
 
-    fn spmm_t(
-        dy: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_t(dy: Tracked<B>, values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         Self::from_inner(B::spmm_t(dy.into_primitive(), values.into_primitive(), pattern))
     }
 
-    fn sddmm(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn sddmm(x: Tracked<B>, dy: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         Self::from_inner(B::sddmm(x.into_primitive(), dy.into_primitive(), pattern))
     }
 
-    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn block_norms(values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         Self::from_inner(B::block_norms(values.into_primitive(), pattern))
     }
 
-    fn grad_block_norms(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn grad_block_norms(x: Tracked<B>, dy: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         Self::from_inner(B::grad_block_norms(x.into_primitive(), dy.into_primitive(), pattern))
     }
 
-    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        match Pack.prepare::<C>([dense.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                prep.finish(pattern.clone(), B::pack(dense.into_primitive(), pattern))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::pack(dense.into_primitive(), pattern)),
-        }
+    fn pack(dense: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
+        let (dense, node) = dense.into_parts();
+        let values = B::pack(dense, pattern.clone());
+        record::<B, C, _, 1>(Pack, [node], pattern, values)
     }
 
-    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        match Unpack.prepare::<C>([values.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                prep.finish(pattern.clone(), B::unpack(values.into_primitive(), pattern))
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::unpack(values.into_primitive(), pattern)),
-        }
+    fn unpack(values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
+        let (values, node) = values.into_parts();
+        let dense = B::unpack(values, pattern.clone());
+        record::<B, C, _, 1>(Unpack, [node], pattern, dense)
     }
 
     fn gated_mlp(
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
+        x: Tracked<B>,
+        gate: Tracked<B>,
+        up: Tracked<B>,
+        down: Tracked<B>,
         patterns: GatedPatterns,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), gate.node(), up.node(), down.node()];
-        let [x, gate, up, down] = [x, gate, up, down].map(|tensor| tensor.into_primitive());
-        let product = |x, gate, up, down| B::gated_mlp(x, gate, up, down, patterns.clone());
-        match GatedMlp.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let y = product(x.clone(), gate.clone(), up.clone(), down.clone());
-                prep.finish(([x, gate, up, down], patterns), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(product(x, gate, up, down)),
-        }
+    ) -> Tracked<B> {
+        let parents = [x.node(), gate.node(), up.node(), down.node()];
+        let saved = [x, gate, up, down].map(|tensor| tensor.into_primitive());
+        let [x, gate, up, down] = saved.clone();
+        let y = B::gated_mlp(x, gate, up, down, patterns.clone());
+        record::<B, C, _, 4>(GatedMlp, parents, (saved, patterns), y)
     }
 
     fn mlp(
-        x: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        down_bias: FloatTensor<Self>,
+        x: Tracked<B>,
+        up: Tracked<B>,
+        up_bias: Tracked<B>,
+        down: Tracked<B>,
+        down_bias: Tracked<B>,
         patterns: MlpPatterns,
-    ) -> FloatTensor<Self> {
-        let nodes = [x.node(), up.node(), up_bias.node(), down.node(), down_bias.node()];
+    ) -> Tracked<B> {
+        let parents = [x.node(), up.node(), up_bias.node(), down.node(), down_bias.node()];
         let saved = [x, up, up_bias, down].map(|tensor| tensor.into_primitive());
         let [x, up, up_bias, down] = saved.clone();
         let y = B::mlp(x, up, up_bias, down, down_bias.into_primitive(), patterns.clone());
-        match Mlp.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((saved, patterns), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        record::<B, C, _, 5>(Mlp, parents, (saved, patterns), y)
     }
 }

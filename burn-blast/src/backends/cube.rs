@@ -2,7 +2,6 @@
 
 use burn::backend::cubecl::dtype_to_elem_type;
 use burn::backend::ops::{FloatTensorOps, QTensorOps};
-use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::backend::{DispatchDevice, TensorMetadata};
 use burn::tensor::{DType, Device, Shape};
 use burn_blast_kernels::BlockPattern;
@@ -12,152 +11,112 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::prelude::Client;
+use cubecl::prelude::{BufferArg, Client};
 
 use crate::feed_forward::{GatedPatterns, MlpPatterns, activate};
 use crate::ops::{BlastOps, packed};
 
 impl BlastOps for CubeBackend {
-    fn spmm(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm(x: CubeTensor, values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         product(x, values, None, pattern)
     }
 
     fn spmm_bias(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        x: CubeTensor,
+        values: CubeTensor,
+        bias: CubeTensor,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    ) -> CubeTensor {
         product(x, values, Some(bias), pattern)
     }
 
-    fn spmm_int8(
-        x: FloatTensor<Self>,
-        values: QuantizedTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_int8(x: CubeTensor, values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let m = x.shape()[0];
         let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
         let (integers, scales) = values.quantized_handles().expect("a quantised tensor has both");
         let weight = [integers, scales].map(input);
         let dtype = x.dtype.into();
         let dequantize = || input(Self::dequantize(values, dtype));
-        let out = y.clone().into_buffer_arg();
-        cube::spmm_int8(&context_on(&y, &pattern, m), input(x), weight, dequantize, out, m);
+        let ctx = context_on(&y, &pattern, m);
+        cube::spmm_int8(&ctx, input(x), weight, dequantize, output(&y), m);
         y
     }
 
-    fn spmm_t(
-        dy: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_t(dy: CubeTensor, values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         product_t(dy, values, None, &pattern).0
     }
 
-    fn sddmm(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn sddmm(x: CubeTensor, dy: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let m = x.shape()[0];
         let dw = output_like(&x, packed(&pattern));
-        cube::sddmm(
-            &context_on(&dw, &pattern, m),
-            input(x),
-            input(dy),
-            dw.clone().into_buffer_arg(),
-            m,
-        );
+        cube::sddmm(&context_on(&dw, &pattern, m), input(x), input(dy), output(&dw), m);
         dw
     }
 
-    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn block_norms(values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let norms = output_like(&values, Shape::new([pattern.nnz()]));
-        cube::block_norms(
-            &context(&norms, &pattern),
-            input(values),
-            norms.clone().into_buffer_arg(),
-        );
+        cube::block_norms(&context(&norms, &pattern), input(values), output(&norms));
         norms
     }
 
-    fn grad_block_norms(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn grad_block_norms(x: CubeTensor, dy: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let m = x.shape()[0];
         let norms = output_like(&x, Shape::new([pattern.block_rows(), pattern.block_cols()]));
-        let out = norms.clone().into_buffer_arg();
-        cube::grad_block_norms(&context_on(&norms, &pattern, m), input(x), input(dy), out, m);
+        let ctx = context_on(&norms, &pattern, m);
+        cube::grad_block_norms(&ctx, input(x), input(dy), output(&norms), m);
         norms
     }
 
-    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn pack(dense: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let values = output_like(&dense, packed(&pattern));
-        cube::pack(
-            &context_dense(&values, &pattern),
-            input(dense),
-            values.clone().into_buffer_arg(),
-        );
+        cube::pack(&context_dense(&values, &pattern), input(dense), output(&values));
         values
     }
 
-    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn unpack(values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
         let dense = output_like(&values, shape);
-        cube::unpack(
-            &context_dense(&dense, &pattern),
-            input(values),
-            dense.clone().into_buffer_arg(),
-        );
+        cube::unpack(&context_dense(&dense, &pattern), input(values), output(&dense));
         dense
     }
 
     fn gated_mlp(
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
+        x: CubeTensor,
+        gate: CubeTensor,
+        up: CubeTensor,
+        down: CubeTensor,
         patterns: GatedPatterns,
-    ) -> FloatTensor<Self> {
+    ) -> CubeTensor {
         let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
-        let (values, out) = ([gate, up].map(input), h.clone().into_buffer_arg());
-        let ctx = context_on(&h, &first, m);
-        cube::gated_hidden(&ctx, &second, activation.into(), input(x), values, out, m);
+        let (ctx, values) = (context_on(&h, &first, m), [gate, up].map(input));
+        cube::gated_hidden(&ctx, &second, activation.into(), input(x), values, output(&h), m);
         product(h, down, None, last)
     }
 
     fn gated_mlp_backward(
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
+        x: CubeTensor,
+        gate: CubeTensor,
+        up: CubeTensor,
+        down: CubeTensor,
+        dy: CubeTensor,
         patterns: GatedPatterns,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
         let GatedPatterns { gate: first, up: second, down: last, activation } = patterns;
         let m = x.shape()[0];
         // Holds the gradient of the hidden features first; the kernel overwrites it with the features.
         let (h, _) = product_t(dy.clone(), down, None, &last);
         let [dg, du] = [(); 2].map(|()| output_like(&h, h.shape()));
         let values = [gate.clone(), up.clone()].map(input);
-        let gradients = [&dg, &du].map(|tensor| tensor.clone().into_buffer_arg());
         cube::gated_hidden_backward(
             &context_on(&h, &first, m),
             &second,
             activation.into(),
             input(x.clone()),
             values,
-            h.clone().into_buffer_arg(),
-            gradients,
+            output(&h),
+            [&dg, &du].map(output),
             m,
         );
         let (dx, _) = product_t(dg.clone(), gate, None, &first);
@@ -170,13 +129,13 @@ impl BlastOps for CubeBackend {
     }
 
     fn mlp(
-        x: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        down_bias: FloatTensor<Self>,
+        x: CubeTensor,
+        up: CubeTensor,
+        up_bias: CubeTensor,
+        down: CubeTensor,
+        down_bias: CubeTensor,
         patterns: MlpPatterns,
-    ) -> FloatTensor<Self> {
+    ) -> CubeTensor {
         let MlpPatterns { up: first, down: last, activation } = patterns;
         let m = x.shape()[0];
         let h = output_like(&x, Shape::new([m, first.shape().cols()]));
@@ -184,8 +143,8 @@ impl BlastOps for CubeBackend {
             activation: Some(activation.into()),
             ..Epilogue::bias(Some(input(up_bias)))
         };
-        let (ctx, out) = (context_on(&h, &first, m), h.clone().into_buffer_arg());
-        let unfused = cube::spmm(&ctx, input(x), input(up), epilogue, out, m);
+        let ctx = context_on(&h, &first, m);
+        let unfused = cube::spmm(&ctx, input(x), input(up), epilogue, output(&h), m);
         let h = if unfused == Unfused::Activation { activate::<Self>(h, activation) } else { h };
         product(h, down, Some(down_bias), last)
     }
@@ -199,9 +158,8 @@ fn product(
 ) -> CubeTensor {
     let m = x.shape()[0];
     let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
-    let out = y.clone().into_buffer_arg();
-    let epilogue = Epilogue::bias(bias.map(input));
-    cube::spmm(&context_on(&y, &pattern, m), input(x), input(values), epilogue, out, m);
+    let (ctx, epilogue) = (context_on(&y, &pattern, m), Epilogue::bias(bias.map(input)));
+    cube::spmm(&ctx, input(x), input(values), epilogue, output(&y), m);
     y
 }
 
@@ -214,9 +172,8 @@ fn product_t(
 ) -> (CubeTensor, Unfused) {
     let m = dy.shape()[0];
     let dx = output_like(&dy, Shape::new([m, pattern.shape().rows()]));
-    let (residual, out) = (residual.map(input), dx.clone().into_buffer_arg());
-    let ctx = context_on(&dx, pattern, m);
-    let unfused = cube::spmm_t(&ctx, input(dy), input(values), residual, out, m);
+    let (ctx, residual) = (context_on(&dx, pattern, m), residual.map(input));
+    let unfused = cube::spmm_t(&ctx, input(dy), input(values), residual, output(&dx), m);
     (dx, unfused)
 }
 
@@ -226,8 +183,12 @@ fn output_like(tensor: &CubeTensor, shape: Shape) -> CubeTensor {
     empty_device_contiguous_dtype(client, device, shape, tensor.dtype)
 }
 
-fn input(tensor: CubeTensor) -> cubecl::prelude::BufferArg {
+fn input(tensor: CubeTensor) -> BufferArg {
     into_contiguous(tensor).into_buffer_arg()
+}
+
+fn output(tensor: &CubeTensor) -> BufferArg {
+    tensor.clone().into_buffer_arg()
 }
 
 /// Panics, as Burn does at a tensor call, if the type has no kernel or the device is too small.

@@ -2,11 +2,10 @@
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
-use burn::backend::tensor::{FloatTensor, QuantizedTensor};
 use burn::tensor::{DType, Element, Shape, bf16, f16};
 use burn_blast_kernels::cpu::{self, HostFloat, Mlp, MlpLayer, Values};
 use burn_blast_kernels::{BlockPattern, pack};
-use burn_flex::{FlexTensor, Layout};
+use burn_flex::{FlexQTensor, FlexTensor, Layout};
 
 use super::aligned;
 use crate::feed_forward::{GatedPatterns, MlpPatterns};
@@ -33,17 +32,9 @@ macro_rules! by_dtype {
     };
 }
 
-/// A contiguous tensor of a known element type.
-struct Host(FlexTensor);
-
-impl Host {
-    fn new(tensor: FlexTensor) -> Self {
-        Self(tensor.to_contiguous())
-    }
-
-    fn slice<T: Element + bytemuck::Pod>(&self) -> &[T] {
-        self.0.as_slice().expect("a contiguous tensor of the matched data type")
-    }
+/// The elements of a contiguous tensor of a known element type.
+fn slice<T: Element + bytemuck::Pod>(tensor: &FlexTensor) -> &[T] {
+    tensor.as_slice().expect("a contiguous tensor of the matched data type")
 }
 
 fn own<T: HostFloat + Element + bytemuck::Pod>(data: Vec<T>, shape: Shape) -> FlexTensor {
@@ -61,142 +52,122 @@ fn product(
     bias: Option<FlexTensor>,
     pattern: BlockPattern,
 ) -> FlexTensor {
-    let (m, bias) = (rows(&x), bias.map(Host::new));
-    let (x, values) = (Host::new(x), Host::new(values));
-    by_dtype!(x.0, T => {
-        let bias = bias.as_ref().map(Host::slice::<T>);
-        let values = T::values(values.slice());
+    let (m, bias) = (rows(&x), bias.map(|tensor| tensor.to_contiguous()));
+    let (x, values) = (x.to_contiguous(), values.to_contiguous());
+    by_dtype!(x, T => {
+        let bias = bias.as_ref().map(slice::<T>);
+        let values = T::values(slice(&values));
         aligned::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
-            cpu::spmm_into(x.slice::<T>(), values, bias, &pattern, y);
+            cpu::spmm_into(slice::<T>(&x), values, bias, &pattern, y);
         })
     })
 }
 
 impl BlastOps for Flex {
-    fn spmm(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm(x: FlexTensor, values: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         product(x, values, None, pattern)
     }
 
     fn spmm_bias(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        x: FlexTensor,
+        values: FlexTensor,
+        bias: FlexTensor,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    ) -> FlexTensor {
         product(x, values, Some(bias), pattern)
     }
 
-    fn spmm_int8(
-        x: FloatTensor<Self>,
-        values: QuantizedTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_int8(x: FlexTensor, values: FlexQTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&x);
-        let (x, integers) = (Host::new(x), Host::new(values.tensor().clone()));
-        let values = Values::Int8 { values: integers.slice(), scales: values.scales() };
-        by_dtype!(x.0, T => {
+        let (x, integers) = (x.to_contiguous(), values.tensor().to_contiguous());
+        let values = Values::Int8 { values: slice(&integers), scales: values.scales() };
+        by_dtype!(x, T => {
             aligned::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
-                cpu::spmm_into(x.slice::<T>(), values, None, &pattern, y);
+                cpu::spmm_into(slice::<T>(&x), values, None, &pattern, y);
             })
         })
     }
 
-    fn spmm_t(
-        dy: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_t(dy: FlexTensor, values: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&dy);
-        let (dy, values) = (Host::new(dy), Host::new(values));
-        by_dtype!(dy.0, T => {
-            let values = T::values(values.slice());
+        let (dy, values) = (dy.to_contiguous(), values.to_contiguous());
+        by_dtype!(dy, T => {
+            let values = T::values(slice(&values));
             aligned::tensor(Shape::new([m, pattern.shape().rows()]), |dx| {
-                cpu::spmm_t_into(dy.slice::<T>(), values, &pattern, dx);
+                cpu::spmm_t_into(slice::<T>(&dy), values, &pattern, dx);
             })
         })
     }
 
-    fn sddmm(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn sddmm(x: FlexTensor, dy: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&x);
-        let (x, dy) = (Host::new(x), Host::new(dy));
-        by_dtype!(x.0, T => {
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        by_dtype!(x, T => {
             aligned::tensor(packed(&pattern), |dw| {
-                cpu::sddmm_into(x.slice::<T>(), dy.slice(), &pattern, m, dw);
+                cpu::sddmm_into(slice::<T>(&x), slice(&dy), &pattern, m, dw);
             })
         })
     }
 
-    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        let values = Host::new(values);
-        by_dtype!(values.0, T => {
-            own(cpu::block_norms(values.slice::<T>(), &pattern), Shape::new([pattern.nnz()]))
+    fn block_norms(values: FlexTensor, pattern: BlockPattern) -> FlexTensor {
+        let values = values.to_contiguous();
+        by_dtype!(values, T => {
+            own(cpu::block_norms(slice::<T>(&values), &pattern), Shape::new([pattern.nnz()]))
         })
     }
 
-    fn grad_block_norms(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn grad_block_norms(x: FlexTensor, dy: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&x);
-        let (x, dy) = (Host::new(x), Host::new(dy));
-        by_dtype!(x.0, T => {
-            let norms = cpu::grad_block_norms(x.slice::<T>(), dy.slice(), &pattern, m);
+        let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
+        by_dtype!(x, T => {
+            let norms = cpu::grad_block_norms(slice::<T>(&x), slice(&dy), &pattern, m);
             own(norms, Shape::new([pattern.block_rows(), pattern.block_cols()]))
         })
     }
 
-    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        let dense = Host::new(dense);
-        by_dtype!(dense.0, T => own(pack::pack(dense.slice::<T>(), &pattern), packed(&pattern)))
+    fn pack(dense: FlexTensor, pattern: BlockPattern) -> FlexTensor {
+        let dense = dense.to_contiguous();
+        by_dtype!(dense, T => own(pack::pack(slice::<T>(&dense), &pattern), packed(&pattern)))
     }
 
-    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
-        let values = Host::new(values);
-        by_dtype!(values.0, T => {
+    fn unpack(values: FlexTensor, pattern: BlockPattern) -> FlexTensor {
+        let values = values.to_contiguous();
+        by_dtype!(values, T => {
             let shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]);
-            aligned::tensor(shape, |dense| pack::unpack_into(values.slice::<T>(), &pattern, dense))
+            aligned::tensor(shape, |dense| pack::unpack_into(slice::<T>(&values), &pattern, dense))
         })
     }
 
     fn gated_mlp(
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
+        x: FlexTensor,
+        gate: FlexTensor,
+        up: FlexTensor,
+        down: FlexTensor,
         patterns: GatedPatterns,
-    ) -> FloatTensor<Self> {
+    ) -> FlexTensor {
         let m = rows(&x);
-        let [x, gate, up, down] = [x, gate, up, down].map(Host::new);
-        by_dtype!(x.0, T => {
+        let [x, gate, up, down] = [x, gate, up, down].map(|tensor| tensor.to_contiguous());
+        by_dtype!(x, T => {
             let mlp = gated::<T>(&gate, &up, &down, &patterns);
             aligned::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
-                cpu::mlp_into(x.slice::<T>(), &mlp, y);
+                cpu::mlp_into(slice::<T>(&x), &mlp, y);
             })
         })
     }
 
     fn gated_mlp_backward(
-        x: FloatTensor<Self>,
-        gate: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
+        x: FlexTensor,
+        gate: FlexTensor,
+        up: FlexTensor,
+        down: FlexTensor,
+        dy: FlexTensor,
         patterns: GatedPatterns,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
         let m = rows(&x);
-        let [x, gate, up, down, dy] = [x, gate, up, down, dy].map(Host::new);
-        by_dtype!(x.0, T => {
+        let [x, gate, up, down, dy] = [x, gate, up, down, dy].map(|tensor| tensor.to_contiguous());
+        by_dtype!(x, T => {
             let mlp = gated::<T>(&gate, &up, &down, &patterns);
-            let gradients = cpu::mlp_backward(x.slice::<T>(), dy.slice(), &mlp, m);
+            let gradients = cpu::mlp_backward(slice::<T>(&x), slice(&dy), &mlp, m);
             let dx = own(gradients.input, Shape::new([m, patterns.gate.shape().rows()]));
             let dup = gradients.up.expect("a gated block has up");
             let values = |values, pattern| own(values, packed(pattern));
@@ -206,41 +177,43 @@ impl BlastOps for Flex {
     }
 
     fn mlp(
-        x: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        down_bias: FloatTensor<Self>,
+        x: FlexTensor,
+        up: FlexTensor,
+        up_bias: FlexTensor,
+        down: FlexTensor,
+        down_bias: FlexTensor,
         patterns: MlpPatterns,
-    ) -> FloatTensor<Self> {
+    ) -> FlexTensor {
         let m = rows(&x);
-        let [x, up, up_bias, down, down_bias] = [x, up, up_bias, down, down_bias].map(Host::new);
-        by_dtype!(x.0, T => {
-            let [up_bias, down_bias] = [&up_bias, &down_bias].map(|bias| T::widen(bias.slice()));
+        let [x, up, up_bias, down, down_bias] =
+            [x, up, up_bias, down, down_bias].map(|tensor| tensor.to_contiguous());
+        by_dtype!(x, T => {
+            let [up_bias, down_bias] = [&up_bias, &down_bias].map(|bias| T::widen(slice(&bias)));
             let mlp = Mlp {
                 down_bias: Some(&down_bias),
                 ..plain::<T>(&up, &up_bias, &down, &patterns)
             };
             aligned::tensor(Shape::new([m, patterns.down.shape().cols()]), |y| {
-                cpu::mlp_into(x.slice::<T>(), &mlp, y);
+                cpu::mlp_into(slice::<T>(&x), &mlp, y);
             })
         })
     }
 
     fn mlp_backward(
-        x: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
+        x: FlexTensor,
+        up: FlexTensor,
+        up_bias: FlexTensor,
+        down: FlexTensor,
+        dy: FlexTensor,
         patterns: MlpPatterns,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
         let m = rows(&x);
-        let [x, up, up_bias, down, dy] = [x, up, up_bias, down, dy].map(Host::new);
-        by_dtype!(x.0, T => {
-            let bias = T::widen(up_bias.slice());
+        let [x, up, up_bias, down, dy] =
+            [x, up, up_bias, down, dy].map(|tensor| tensor.to_contiguous());
+        by_dtype!(x, T => {
+            let bias = T::widen(slice(&up_bias));
             let mlp = plain::<T>(&up, &bias, &down, &patterns);
-            let gradients = cpu::mlp_backward(x.slice::<T>(), dy.slice(), &mlp, m);
+            let gradients = cpu::mlp_backward(slice::<T>(&x), slice(&dy), &mlp, m);
             let dbias = gradients.gate_bias.expect("the first layer has a bias");
             (
                 own(gradients.input, Shape::new([m, patterns.up.shape().rows()])),
@@ -254,15 +227,15 @@ impl BlastOps for Flex {
 
 /// A block of two layers, but for the bias of the second.
 fn plain<'a, T: HostFloat + Element + bytemuck::Pod>(
-    up: &'a Host,
+    up: &'a FlexTensor,
     up_bias: &'a [f32],
-    down: &'a Host,
+    down: &'a FlexTensor,
     patterns: &'a MlpPatterns,
 ) -> Mlp<'a> {
     Mlp {
-        gate: MlpLayer::new(T::values(up.slice()), &patterns.up),
+        gate: MlpLayer::new(T::values(slice(&up)), &patterns.up),
         up: None,
-        down: MlpLayer::new(T::values(down.slice()), &patterns.down),
+        down: MlpLayer::new(T::values(slice(&down)), &patterns.down),
         activation: patterns.activation.into(),
         gate_bias: Some(up_bias),
         down_bias: None,
@@ -270,12 +243,12 @@ fn plain<'a, T: HostFloat + Element + bytemuck::Pod>(
 }
 
 fn gated<'a, T: HostFloat + Element + bytemuck::Pod>(
-    gate: &'a Host,
-    up: &'a Host,
-    down: &'a Host,
+    gate: &'a FlexTensor,
+    up: &'a FlexTensor,
+    down: &'a FlexTensor,
     patterns: &'a GatedPatterns,
 ) -> Mlp<'a> {
-    let layer = |values: &'a Host, pattern| MlpLayer::new(T::values(values.slice()), pattern);
+    let layer = |values: &'a FlexTensor, pattern| MlpLayer::new(T::values(slice(&values)), pattern);
     Mlp {
         gate: layer(gate, &patterns.gate),
         up: Some(layer(up, &patterns.up)),

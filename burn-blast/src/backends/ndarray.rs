@@ -5,7 +5,6 @@ use std::borrow::Cow;
 
 use burn::backend::NdArray;
 use burn::backend::TensorMetadata;
-use burn::backend::tensor::FloatTensor;
 use burn::tensor::{Shape, TensorData};
 use burn_blast_kernels::{BlockPattern, cpu, pack};
 use burn_ndarray::NdArrayTensor;
@@ -31,65 +30,53 @@ fn own(data: Vec<f32>, shape: Shape) -> NdArrayTensor {
 }
 
 impl BlastOps for NdArray {
-    fn spmm(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm(x: NdArrayTensor, values: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         let m = x.shape()[0];
         let y = cpu::spmm(&host(&x), &host(&values), None, &pattern, m);
         own(y, Shape::new([m, pattern.shape().cols()]))
     }
 
     fn spmm_bias(
-        x: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        x: NdArrayTensor,
+        values: NdArrayTensor,
+        bias: NdArrayTensor,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    ) -> NdArrayTensor {
         let m = x.shape()[0];
         let y = cpu::spmm(&host(&x), &host(&values), Some(&host(&bias)), &pattern, m);
         own(y, Shape::new([m, pattern.shape().cols()]))
     }
 
-    fn spmm_t(
-        dy: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn spmm_t(dy: NdArrayTensor, values: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         let m = dy.shape()[0];
         let dx = cpu::spmm_t(&host(&dy), &host(&values), &pattern, m);
         own(dx, Shape::new([m, pattern.shape().rows()]))
     }
 
-    fn sddmm(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
-        pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    fn sddmm(x: NdArrayTensor, dy: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         let m = x.shape()[0];
         own(cpu::sddmm(&host(&x), &host(&dy), &pattern, m), packed(&pattern))
     }
 
-    fn block_norms(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn block_norms(values: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         own(cpu::block_norms(&host(&values), &pattern), Shape::new([pattern.nnz()]))
     }
 
     fn grad_block_norms(
-        x: FloatTensor<Self>,
-        dy: FloatTensor<Self>,
+        x: NdArrayTensor,
+        dy: NdArrayTensor,
         pattern: BlockPattern,
-    ) -> FloatTensor<Self> {
+    ) -> NdArrayTensor {
         let m = x.shape()[0];
         let norms = cpu::grad_block_norms(&host(&x), &host(&dy), &pattern, m);
         own(norms, Shape::new([pattern.block_rows(), pattern.block_cols()]))
     }
 
-    fn pack(dense: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn pack(dense: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         own(pack::pack(&host(&dense), &pattern), packed(&pattern))
     }
 
-    fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self> {
+    fn unpack(values: NdArrayTensor, pattern: BlockPattern) -> NdArrayTensor {
         let dense = pack::unpack(&host(&values), &pattern);
         own(dense, Shape::new([pattern.shape().rows(), pattern.shape().cols()]))
     }

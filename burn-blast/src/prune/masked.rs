@@ -58,7 +58,8 @@ impl<O: BlockOptimizer> Blast<O> {
         if config.is_update(state.step) {
             let scores = scores(state.movement.as_ref());
             let by_gradient = config.growth == Growth::Gradient;
-            let gradients = by_gradient.then(|| gradient_norms(&grad, &target));
+            let norms = || dense_block_norms(matrix(&grad, &target), target.block);
+            let gradients = by_gradient.then(norms);
             let ranked = (scores.as_slice(), gradients.as_deref());
             let next = self.select_pattern(&target, sparsity, &mut state, &pattern, ranked);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
@@ -98,9 +99,4 @@ fn matrix<const D: usize>(tensor: &Tensor<D>, target: &LayerTarget) -> Tensor<2>
 fn mask_like<const D: usize>(tensor: &Tensor<D>, pattern: &BlockPattern) -> Tensor<D> {
     let ones = Tensor::<3>::ones(packed(pattern), (&tensor.device(), tensor.dtype()));
     unpack(ones, pattern).reshape(tensor.shape())
-}
-
-/// Norm of every block of the dense gradient, by block number.
-fn gradient_norms<const D: usize>(grad: &Tensor<D>, target: &LayerTarget) -> Vec<f32> {
-    dense_block_norms(matrix(grad, target), target.block)
 }

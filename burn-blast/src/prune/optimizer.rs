@@ -14,7 +14,7 @@ use super::select::Ranked;
 use super::targets::LayerTarget;
 use super::update::{counts, next_mask, rank_globally, sources};
 use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
-use crate::functions::gather;
+use crate::functions::{by_block, gather};
 use crate::ops::packed;
 use crate::window::{self, LayerId, Stage, View};
 
@@ -151,10 +151,7 @@ impl<O: BlockOptimizer> Blast<O> {
         ranked: (&[f32], Option<&[f32]>),
     ) -> BlockPattern {
         let (by_slot, gradients) = ranked;
-        let mut scores = vec![0.0; pattern.block_count()];
-        for ((row, col), &score) in pattern.blocks().zip(by_slot) {
-            scores[row * pattern.block_cols() + col] = score;
-        }
+        let scores = by_block(pattern, by_slot.iter().copied());
         let current = BlockMask::from(pattern);
         let ranked = Ranked { current: &current, scores: &scores, gradients };
         let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
