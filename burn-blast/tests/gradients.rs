@@ -4,13 +4,12 @@
 mod common;
 
 use burn::module::{Module, ModuleVisitor};
-use burn::optim::AdamWConfig;
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::BlockPattern;
 use burn_blast::functions::{spmm, spmm_probed, unpack};
-use burn_blast::prune::{Blast, BlastConfig};
+use burn_blast::prune::BlastConfig;
 use burn_blast_kernels::{cpu, pack as host, reference};
-use common::toy::{Net, step};
+use common::toy::{attach, step};
 use common::{distance, engines, floats, numbers, tensor};
 
 struct Case {
@@ -190,8 +189,7 @@ fn only_layers_that_rank_blocks_pay_for_gradient_norms() {
     }
     let device = Device::flex().autodiff();
     let config = BlastConfig::new(20).with_interval(1).with_dense(vec!["a".into()]);
-    let blast = Blast::new(AdamWConfig::new().build(), config);
-    let (mut model, mut optim) = blast.attach(Net::new(&device)).unwrap();
+    let (mut model, mut optim) = attach(config, &device);
     for at in 1..4 {
         let mut probed = Probed(0);
         model.visit(&mut probed);

@@ -2,24 +2,13 @@
 
 mod common;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device};
 use burn_blast::io;
 use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 use common::saved::{content, formats, net};
-use common::{engines, floats};
-
-/// The model with every float parameter in another precision.
-fn cast<M: Module>(model: M, dtype: DType) -> M {
-    struct Cast(DType);
-    impl ModuleMapper for Cast {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|tensor| tensor.cast(self.0))
-        }
-    }
-    model.map(&mut Cast(dtype))
-}
+use common::{cast, engines, floats};
 
 #[test]
 fn a_model_loads_into_one_that_keeps_other_blocks() {

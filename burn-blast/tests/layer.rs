@@ -1,16 +1,18 @@
-//! The layer as a module: its life in a user's model.
+//! The layer as a module: its life in a user's model, and the choice of its product.
 
 mod common;
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use burn_blast::module::{
     AnyLinear, BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear,
-    BlockSparseLinearConfig, BlockSparseMlpConfig, LayerError,
+    BlockSparseLinearConfig, BlockSparseMlpConfig, LayerError, quantize,
 };
 use burn_blast::report::summary;
-use burn_blast::tuning::{Kernel, ProductPath, Strategy, warm_up};
+use burn_blast::tuning::{
+    self, BreakEven, Kernel, PathReason, ProductPath, Strategy, TuningError, TuningTable, warm_up,
+};
 use common::{distance, engines, floats, numbers, tensor};
 
 #[derive(Module, Debug)]
@@ -66,27 +68,17 @@ fn any_rank_from_one_up_is_taken() {
 }
 
 #[test]
-fn a_dense_start_is_drawn_like_a_linear_layer() {
-    let device = Device::flex();
-    let (d_input, d_output) = (300, 200);
-    device.seed(7);
-    let layer = BlockSparseLinearConfig::new(d_input, d_output).init(&device);
-    let bound = (1.0 / d_input as f32).sqrt();
-    let weight = floats(layer.to_dense());
-    let largest = weight.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
-    assert!(largest <= bound && largest > 0.99 * bound, "{largest} against {bound}");
-    assert_eq!(layer.sparsity(), 0.0);
-}
-
-#[test]
-fn a_sparse_start_counts_the_kept_inputs_only() {
-    let device = Device::flex();
-    let layer = BlockSparseLinearConfig::new(256, 256).with_sparsity(0.75).init(&device);
-    let bound = (1.0 / (0.25 * 256.0_f32)).sqrt();
-    let weight = floats(layer.to_dense());
-    let largest = weight.iter().fold(0.0_f32, |max, w| max.max(w.abs()));
-    assert!(largest <= bound && largest > 0.99 * bound, "{largest} against {bound}");
-    assert_eq!(layer.pattern().nnz(), 16);
+fn first_values_are_drawn_as_for_a_linear_layer_with_the_kept_inputs_only() {
+    for ([d_input, d_output], sparsity, kept_inputs, nnz) in
+        [([300, 200], 0.0, 300.0_f32, 70), ([256, 256], 0.75, 64.0, 16)]
+    {
+        let config = BlockSparseLinearConfig::new(d_input, d_output).with_sparsity(sparsity);
+        let layer = config.init(&Device::flex());
+        let bound = (1.0 / kept_inputs).sqrt();
+        let largest = floats(layer.to_dense()).iter().fold(0.0_f32, |max, w| max.max(w.abs()));
+        assert!(largest <= bound && largest > 0.99 * bound, "{largest} against {bound}");
+        assert_eq!((layer.pattern().nnz(), layer.sparsity()), (nnz, sparsity));
+    }
 }
 
 #[test]
@@ -268,4 +260,77 @@ fn a_packed_layer_is_not_packed_again_in_other_blocks() {
     let error = layer.pack(8).unwrap_err();
     assert!(matches!(error, LayerError::OtherBlocks { found: 16, asked: 8 }), "{error}");
     assert_eq!(layer.block_size(), Some(16));
+}
+
+fn layers(device: &Device) -> Vec<BlockSparseLinear> {
+    let layer = |(d_input, d_output)| {
+        BlockSparseLinearConfig::new(d_input, d_output).with_block_size(16).init(device)
+    };
+    [(48, 64), (64, 48), (48, 64)].map(layer).into()
+}
+
+#[test]
+fn a_table_decides_for_the_layer_that_has_it_and_is_named() {
+    let device = Device::flex();
+    let layer = BlockSparseLinearConfig::new(64, 128).with_block_size(16).with_sparsity(0.5);
+    let layer = layer.init(&device);
+    assert!(matches!(layer.path(8).reason, PathReason::CostModel { .. }));
+    let x = Tensor::<2>::random([8, 64], Distribution::Default, &device);
+    let before = layer.forward(x.clone());
+    let table = |break_even_density| TuningTable {
+        device: String::new(),
+        backend: "flex".to_owned(),
+        features: Vec::new(),
+        entries: vec![BreakEven {
+            block: 16,
+            dtype: "f32".to_owned(),
+            d_input: 64,
+            d_output: 128,
+            rows: 16,
+            break_even_density,
+            at_least: false,
+        }],
+    };
+    let tuned = tuning::apply(layer.clone(), &table(0.4));
+    assert_eq!(tuned.weight.id(), layer.weight.id());
+    let choice = tuned.path(8);
+    assert_eq!(choice.path, ProductPath::Dense);
+    let text = choice.to_string();
+    assert!(text.contains("as measured at 64 x 128 and 16 rows"), "{text}");
+    let off = (tuned.forward(x) - before).abs().max().into_scalar::<f32>();
+    assert!(off < 1e-5, "the dense path is off by {off}");
+    // No other layer has the table, and a later table replaces it, in training too.
+    assert!(matches!(layer.path(8).reason, PathReason::CostModel { .. }));
+    let tuned = tuning::apply(tuned.train(), &table(0.6));
+    assert_eq!(tuned.path(8).path, ProductPath::Sparse);
+    assert!(matches!(tuned.path(1).reason, PathReason::CostModel { .. }));
+}
+
+#[test]
+fn every_size_of_a_model_is_measured_once_and_decides_from_then_on() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        let model = layers(&device);
+        let table = TuningTable::measure(&model, &[40, 1, 40, 0], &device).unwrap();
+        let sizes: Vec<[usize; 4]> =
+            table.entries.iter().map(|e| [e.block, e.d_input, e.d_output, e.rows]).collect();
+        assert_eq!(sizes, [[16, 48, 64, 1], [16, 48, 64, 40], [16, 64, 48, 1], [16, 64, 48, 40]]);
+        for entry in &table.entries {
+            assert_eq!(entry.dtype, "f32");
+            assert!((0.0..=1.0).contains(&entry.break_even_density), "{entry:?}");
+        }
+        let model = tuning::apply(model, &table);
+        for (layer, size) in [(&model[0], [48, 64, 40]), (&model[1], [64, 48, 40])] {
+            let reason = layer.path(40).reason;
+            let measured =
+                matches!(reason, PathReason::Measured { size: found, .. } if found == size);
+            assert!(measured, "{}: {reason:?}", engine.name);
+        }
+    }
+    let model = layers(&Device::flex());
+    let measure =
+        |model: &Vec<BlockSparseLinear>, rows| TuningTable::measure(model, rows, &Device::flex());
+    assert!(matches!(measure(&model, &[0]), Err(TuningError::NothingToMeasure)));
+    let error = measure(&quantize(model).unwrap(), &[1]).unwrap_err().to_string();
+    assert!(error.contains("not quantised"), "{error}");
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder, Progress};
 use burn::data::dataset::InMemDataset;
-use burn::module::Module;
 use burn::optim::AdamWConfig;
 use burn::tensor::{DType, Device, Tensor};
 use burn::train::checkpoint::KeepLastNCheckpoints;
@@ -19,60 +18,29 @@ use burn::train::{
     SupervisedTraining, TrainOutput, TrainStep,
 };
 use burn_blast::io;
-use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 use burn_blast::prune::{Blast, BlastConfig, Monitor};
 use burn_blast::train::{ChurnMetric, SizeMetric, SparsityMetric};
-use common::{bits, numbers, tensor};
+use common::toy::{self, D, Net};
+use common::{numbers, tensor};
 
-const D: usize = 32;
-
-#[derive(Module, Debug)]
-struct Net {
-    a: BlockSparseLinear,
-    b: BlockSparseLinear,
-}
-
-#[derive(Clone, Debug)]
-struct Batch {
-    x: Tensor<2>,
-    y: Tensor<2>,
-}
+/// Inputs and targets.
+type Batch = (Tensor<2>, Tensor<2>);
 
 #[derive(Clone)]
 struct Pairs;
 
 impl Batcher<u64, Batch> for Pairs {
     fn batch(&self, items: Vec<u64>, device: &Device) -> Batch {
-        let rows = items.len();
         let x: Vec<f32> = items.iter().flat_map(|&item| numbers(D, item)).collect();
-        let y: Vec<f32> = x.iter().map(|x| x.abs()).collect();
-        Batch {
-            x: tensor(&x, [rows, D], device, DType::F32),
-            y: tensor(&y, [rows, D], device, DType::F32),
-        }
+        let x = tensor(&x, [items.len(), D], device, DType::F32);
+        (x.clone(), x.abs())
     }
 }
 
 /// Three batches of four, in a fixed order.
 fn loader(device: &Device) -> Arc<dyn DataLoader<Batch>> {
-    DataLoaderBuilder::new(Pairs)
-        .batch_size(4)
-        .set_device(device.clone())
-        .build(InMemDataset::new((0..12).collect()))
-}
-
-impl Net {
-    fn new(device: &Device, seed: u64) -> Self {
-        device.seed(seed);
-        let layer = || BlockSparseLinearConfig::new(D, D).with_block_size(8).init(device);
-        Self { a: layer(), b: layer() }
-    }
-
-    fn output(&self, batch: Batch) -> RegressionOutput {
-        let output = self.b.forward(self.a.forward(batch.x).tanh());
-        let loss = (output.clone() - batch.y.clone()).square().mean();
-        RegressionOutput::new(loss, output, batch.y)
-    }
+    let builder = DataLoaderBuilder::new(Pairs).batch_size(4).set_device(device.clone());
+    builder.build(InMemDataset::new((0..12).collect()))
 }
 
 impl TrainStep for Net {
@@ -80,7 +48,7 @@ impl TrainStep for Net {
     type Output = RegressionOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<RegressionOutput> {
-        let output = self.output(batch);
+        let output = InferenceStep::step(self, batch);
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
@@ -89,18 +57,15 @@ impl InferenceStep for Net {
     type Input = Batch;
     type Output = RegressionOutput;
 
-    fn step(&self, batch: Batch) -> RegressionOutput {
-        self.output(batch)
+    fn step(&self, (x, y): Batch) -> RegressionOutput {
+        let output = self.forward(x);
+        RegressionOutput::new((output.clone() - y.clone()).square().mean(), output, y)
     }
 }
 
-/// 20 epochs of 3 steps, updates every 10; a checkpoint after every epoch, so one at step 33.
-fn fit(folder: &Path, model: Net, resume_from: Option<usize>) -> (Net, Monitor) {
-    fit_on(folder, model, resume_from, None, 60)
-}
-
-/// The same on other devices, which take `steps` optimizer steps in all.
-fn fit_on(
+/// 20 epochs of 3 batches, updates every 10 steps; a checkpoint after every epoch, so one at step 33. `steps` are the
+/// optimizer steps in all.
+fn fit(
     folder: &Path,
     model: Net,
     resume_from: Option<usize>,
@@ -133,33 +98,18 @@ fn fit_on(
     (training.launch(Learner::new(model, optim, 3e-3)).model, monitor)
 }
 
-fn content(model: &Net) -> Vec<Vec<u32>> {
-    [&model.a, &model.b]
-        .into_iter()
-        .flat_map(|layer| {
-            let bias = layer.bias.as_ref().unwrap().val();
-            [
-                bits(layer.weight.values()),
-                bits(bias),
-                layer.pattern().row_idx().to_vec(),
-                layer.pattern().col_ptr().to_vec(),
-            ]
-        })
-        .collect()
-}
-
 #[test]
 fn a_learner_prunes_and_its_checkpoint_resumes_bitwise() {
     let device = Device::flex().autodiff();
     let folder = tempfile::tempdir().unwrap();
-    let (unbroken, monitor) = fit(folder.path(), Net::new(&device, 1), None);
+    let (unbroken, monitor) = fit(folder.path(), Net::new(&device), None, None, 60);
     assert_eq!(unbroken.a.sparsity(), 0.75);
     assert_eq!(monitor.snapshot().step, 60);
 
     let checkpoint = folder.path().join("checkpoint/model-11.bpk");
-    let fresh = io::size_to(Net::new(&device, 2), checkpoint).unwrap();
-    let (resumed, _) = fit(folder.path(), fresh, Some(11));
-    assert!(content(&unbroken) == content(&resumed));
+    let fresh = io::size_to(Net::new(&device), checkpoint).unwrap();
+    let (resumed, _) = fit(folder.path(), fresh, Some(11), None, 60);
+    assert!(unbroken.content() == resumed.content());
 }
 
 #[test]
@@ -169,8 +119,7 @@ fn two_devices_train_one_pattern() {
         let folder = tempfile::tempdir().unwrap();
         let strategy = ExecutionStrategy::multi(vec![device.clone(), device.clone()], optim);
         // Each device has two batches an epoch, and both together are one step.
-        let (model, monitor) =
-            fit_on(folder.path(), Net::new(&device, 1), None, Some(strategy), 40);
+        let (model, monitor) = fit(folder.path(), Net::new(&device), None, Some(strategy), 40);
         assert_eq!(monitor.snapshot().step, 40, "{optim:?}");
         assert_eq!([model.a.sparsity(), model.b.sparsity()], [0.75, 0.75], "{optim:?}");
     }
@@ -179,8 +128,7 @@ fn two_devices_train_one_pattern() {
 #[test]
 fn the_metrics_read_what_the_monitor_knows() {
     let device = Device::flex().autodiff();
-    let folder = tempfile::tempdir().unwrap();
-    let (_, monitor) = fit(folder.path(), Net::new(&device, 1), None);
+    let (_, monitor, _) = toy::run(AdamWConfig::new().build(), toy::config(20), 20, &device);
     let snapshot = monitor.snapshot();
     let value = |metric: &dyn Numeric| match metric.final_value() {
         NumericEntry::Value(value) => value,

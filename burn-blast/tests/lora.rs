@@ -10,7 +10,7 @@ use burn_blast::module::{
     BlockSparseLinear, BlockSparseLinearConfig, LoraLinear, LoraLinearConfig,
 };
 use burn_blast::tuning::Strategy;
-use common::{bits, distance, engines, floats, numbers, tensor};
+use common::{bits, descend, distance, engines, floats, numbers, tensor};
 
 const D: usize = 40;
 const OUT: usize = 24;
@@ -32,9 +32,7 @@ fn input(device: &Device) -> Tensor<2> {
 fn step(model: LoraLinear, optim: &mut ModuleOptimizer, device: &Device) -> (LoraLinear, f32) {
     let target = tensor(&numbers(16 * OUT, 4), [16, OUT], device, DType::F32);
     let loss = (model.forward(input(device)) - target).square().mean();
-    let value = loss.clone().into_scalar::<f32>();
-    let grads = GradientsParams::from_grads(loss.backward(), &model);
-    (optim.step(1e-2, model, grads), value)
+    (descend(model, optim, 1e-2, &loss), loss.into_scalar())
 }
 
 /// Ids of all parameters that have a gradient.

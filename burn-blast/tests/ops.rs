@@ -2,10 +2,8 @@
 
 mod common;
 
-use burn::tensor::{DType, Tensor};
-use burn_blast::functions::{
-    self, block_norms, grad_block_norms, pack, sddmm, spmm, spmm_t, unpack,
-};
+use burn::tensor::{DType, Device, Tensor};
+use burn_blast::functions::{block_norms, grad_block_norms, pack, sddmm, spmm, spmm_t, unpack};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::pack as host;
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -65,6 +63,7 @@ fn check(engine: &Engine, pattern: &BlockPattern, m: usize, dtype: DType) {
         }
     };
     let y = spmm(x.clone(), values.clone(), None, pattern);
+    assert_eq!(y.dims(), [m, cols]);
     expect("spmm", floats(y), reference::spmm(&hx, &w, None, pattern));
     let y = spmm(x.clone(), values.clone(), Some(bias), pattern);
     expect("spmm + bias", floats(y), reference::spmm(&hx, &w, Some(&hbias), pattern));
@@ -133,64 +132,56 @@ fn views_with_strides_are_read_as_what_they_show() {
     for engine in engines() {
         let pattern = common::pattern(32, 48, 16, 0.5, 1);
         let device = &engine.device;
-        let turned = tensor::<2>(&numbers(32 * 5, 1), [32, 5], device, DType::F32).transpose();
-        let straight = tensor(&floats(turned.clone()), [5, 32], device, DType::F32);
+        let transposed = tensor::<2>(&numbers(32 * 5, 1), [32, 5], device, DType::F32).transpose();
+        let straight = tensor(&floats(transposed.clone()), [5, 32], device, DType::F32);
         let values =
             tensor(&numbers(pattern.value_count(), 2), [pattern.nnz(), 16, 16], device, DType::F32);
-        let of_view = spmm(turned, values.clone(), None, &pattern);
+        let of_view = spmm(transposed, values.clone(), None, &pattern);
         assert_eq!(floats(of_view), floats(spmm(straight, values, None, &pattern)));
     }
 }
 
 #[test]
-fn no_rows_give_no_rows() {
-    for engine in engines() {
-        let pattern = common::pattern(32, 48, 16, 0.5, 1);
-        let device = &engine.device;
-        let values =
-            tensor(&numbers(pattern.value_count(), 2), [pattern.nnz(), 16, 16], device, DType::F32);
-        let none = Tensor::<2>::zeros([0, 32], device);
-        let y = spmm(none, values, None, &pattern);
-        assert_eq!(y.dims(), [0, 48]);
-    }
-}
-
-/// The message of a panic.
-fn message(run: impl FnOnce() + std::panic::UnwindSafe) -> String {
-    let panic = std::panic::catch_unwind(run).unwrap_err();
-    panic.downcast_ref::<String>().cloned().unwrap_or_default()
-}
-
-#[test]
 fn every_misuse_says_what_is_wrong() {
-    let device = burn::tensor::Device::flex();
+    let device = Device::flex();
     let pattern = common::pattern(32, 48, 16, 1.0, 1);
-    let values = || Tensor::<3>::zeros([6, 16, 16], &burn::tensor::Device::flex());
-    let call = |x: Tensor<2>, values: Tensor<3>, bias: Option<Tensor<1>>| {
-        let pattern = pattern.clone();
-        message(std::panic::AssertUnwindSafe(move || {
-            functions::spmm(x, values, bias, &pattern);
-        }))
-    };
-    let x = Tensor::<2>::zeros([4, 32], &device);
-    assert_eq!(
-        call(Tensor::zeros([4, 31], &device), values(), None),
-        "x has 31 columns, but the pattern needs 32"
-    );
-    assert_eq!(
-        call(x.clone(), Tensor::zeros([5, 16, 16], &device), None),
-        "the packed values must have shape [6, 16, 16], but has [5, 16, 16]"
-    );
-    assert_eq!(
-        call(x.clone(), values(), Some(Tensor::zeros([47], &device))),
-        "bias must have shape [48], but has [47]"
-    );
-    assert_eq!(
-        call(x.cast(DType::F16), values(), None),
-        "tensors of F16 and F32 cannot be multiplied: cast one of them"
-    );
-    assert_eq!(
-        call(Tensor::zeros([4, 32], (&device, DType::F64)), values().cast(DType::F64), None),
-        "block-sparse kernels do not support F64 on this backend: cast to F32 (F16 and BF16 where the device has them)"
-    );
+    let x = |dtype| Tensor::<2>::zeros([4, 32], (&device, dtype));
+    let values = |dtype| Tensor::<3>::zeros([6, 16, 16], (&device, dtype));
+    let (f32, f64) = (DType::F32, DType::F64);
+    for (x, values, bias, message) in [
+        (
+            Tensor::zeros([4, 31], &device),
+            values(f32),
+            None,
+            "x has 31 columns, but the pattern needs 32",
+        ),
+        (
+            x(f32),
+            Tensor::zeros([5, 16, 16], &device),
+            None,
+            "the packed values must have shape [6, 16, 16], but has [5, 16, 16]",
+        ),
+        (
+            x(f32),
+            values(f32),
+            Some(Tensor::<1>::zeros([47], &device)),
+            "bias must have shape [48], but has [47]",
+        ),
+        (
+            x(DType::F16),
+            values(f32),
+            None,
+            "tensors of F16 and F32 cannot be multiplied: cast one of them",
+        ),
+        (
+            x(f64),
+            values(f64),
+            None,
+            "block-sparse kernels do not support F64 on this backend: cast to F32 (F16 and BF16 where the device has them)",
+        ),
+    ] {
+        let call = std::panic::AssertUnwindSafe(|| spmm(x, values, bias, &pattern));
+        let panic = std::panic::catch_unwind(call).unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), message);
+    }
 }

@@ -28,28 +28,24 @@ fn read(tensor: Raw) -> Vec<f32> {
     data.iter::<f32>().collect()
 }
 
+fn gpu() -> Option<Device> {
+    engines().into_iter().find(|engine| engine.name == "wgpu").map(|engine| engine.device)
+}
+
 #[test]
 fn fusion_changes_no_bit() {
-    if !engines().iter().any(|engine| engine.name == "wgpu") {
-        return;
-    }
-    let device = Device::wgpu(Default::default());
+    let Some(device) = gpu() else { return };
     let (m, rows, cols, b) = (17, 40, 50, 16);
     let pattern = pattern(rows, cols, b, 0.5, 1);
     let w = burn_blast_kernels::pack::pack(&numbers(rows * cols, 1), &pattern);
     let (x, dy, bias) = (numbers(m * rows, 2), numbers(m * cols, 3), numbers(cols, 4));
     let values_dims = [pattern.nnz(), b, b];
-    let fused = || {
-        let of =
-            |numbers: &[f32], width: usize| tensor::<2>(numbers, [m, width], &device, DType::F32);
-        let values = tensor::<3>(&w, values_dims, &device, DType::F32);
-        let bias = tensor::<1>(&bias, [cols], &device, DType::F32);
-        (of(&x, rows), of(&dy, cols), values, bias)
-    };
-    let unfused =
-        || (raw(&x, [m, rows]), raw(&dy, [m, cols]), raw(&w, values_dims), raw(&bias, [cols]));
-    let (fx, fdy, fv, fb) = fused();
-    let (rx, rdy, rv, rb) = unfused();
+    let fx = tensor::<2>(&x, [m, rows], &device, DType::F32);
+    let fdy = tensor::<2>(&dy, [m, cols], &device, DType::F32);
+    let fv = tensor::<3>(&w, values_dims, &device, DType::F32);
+    let fb = tensor::<1>(&bias, [cols], &device, DType::F32);
+    let (rx, rdy, rv) = (raw(&x, [m, rows]), raw(&dy, [m, cols]), raw(&w, values_dims));
+    let rb = raw(&bias, [cols]);
     let p = || pattern.clone();
     let pairs = [
         (
@@ -81,10 +77,7 @@ fn fusion_changes_no_bit() {
 
 #[test]
 fn fusion_changes_no_bit_of_products_with_integers() {
-    if !engines().iter().any(|engine| engine.name == "wgpu") {
-        return;
-    }
-    let device = Device::wgpu(Default::default());
+    let Some(device) = gpu() else { return };
     let pattern = pattern(40, 50, 16, 0.5, 1);
     let dense = tensor::<2>(&numbers(40 * 50, 1), [40, 50], &device, DType::F32);
     let layer = quantize(BlockSparseLinear::from_dense(dense, pattern.clone())).unwrap();
@@ -100,10 +93,7 @@ fn fusion_changes_no_bit_of_products_with_integers() {
 
 #[test]
 fn fusion_changes_no_bit_of_the_block_of_two_layers() {
-    if !engines().iter().any(|engine| engine.name == "wgpu") {
-        return;
-    }
-    let device = Device::wgpu(Default::default()).autodiff();
+    let Some(device) = gpu().map(Device::autodiff) else { return };
     let (d_model, d_ff, b) = (40, 50, 16);
     let (up, down) = (pattern(d_model, d_ff, b, 0.5, 1), pattern(d_ff, d_model, b, 0.5, 2));
     let patterns =
@@ -144,10 +134,7 @@ fn fusion_changes_no_bit_of_the_block_of_two_layers() {
 
 #[test]
 fn fusion_changes_no_bit_of_the_gated_block() {
-    if !engines().iter().any(|engine| engine.name == "wgpu") {
-        return;
-    }
-    let device = Device::wgpu(Default::default()).autodiff();
+    let Some(device) = gpu().map(Device::autodiff) else { return };
     let (m, d_model, d_ff, b) = (17, 40, 50, 16);
     let layer = |rows, cols, seed| pattern(rows, cols, b, 0.5, seed);
     let (gate, down) = (layer(d_model, d_ff, 1), layer(d_ff, d_model, 3));
@@ -175,17 +162,14 @@ fn fusion_changes_no_bit_of_the_gated_block() {
         fused.extend(values.map(|values| floats(values.grad(&grads).unwrap())));
 
         let rx = || raw(&x, [m, d_model]);
-        let rv = |at: usize| raw(&weights[at], dims[at]);
-        let y = CubeBackend::gated_mlp(rx(), rv(0), rv(1), rv(2), patterns.clone());
-        let (dx, dgate, dup, ddown) = CubeBackend::gated_mlp_backward(
-            rx(),
-            rv(0),
-            rv(1),
-            rv(2),
-            raw(&dy, [m, d_model]),
-            patterns.clone(),
-        );
-        let unfused = [y, dx, dgate, dup, ddown].map(read);
-        assert_eq!(fused, unfused);
+        let [rg, ru, rd] = [0, 1, 2].map(|at| {
+            let weights = &weights;
+            move || raw(&weights[at], dims[at])
+        });
+        let y = CubeBackend::gated_mlp(rx(), rg(), ru(), rd(), patterns.clone());
+        let rdy = raw(&dy, [m, d_model]);
+        let (dx, dgate, dup, ddown) =
+            CubeBackend::gated_mlp_backward(rx(), rg(), ru(), rd(), rdy, patterns.clone());
+        assert_eq!(fused, [y, dx, dgate, dup, ddown].map(read));
     }
 }

@@ -7,6 +7,8 @@ pub mod toy;
 
 use std::sync::OnceLock;
 
+use burn::module::{Module, ModuleMapper, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use rand::{Rng, SeedableRng};
@@ -55,15 +57,26 @@ fn wgpu() -> Option<Device> {
 
 /// Float types of a device that kernels must serve.
 pub fn dtypes(engine: &Engine) -> Vec<DType> {
-    let all = [
-        (FloatDType::F32, DType::F32),
-        (FloatDType::F16, DType::F16),
-        (FloatDType::BF16, DType::BF16),
-    ];
-    all.into_iter()
-        .filter(|&(float, _)| engine.device.supports_dtype(float))
-        .map(|(_, dtype)| dtype)
-        .collect()
+    let all = [FloatDType::F32, FloatDType::F16, FloatDType::BF16];
+    let served = all.into_iter().filter(|&dtype| engine.device.supports_dtype(dtype));
+    served.map(DType::from).collect()
+}
+
+/// The model with every float parameter in another precision.
+pub fn cast<M: Module>(model: M, dtype: DType) -> M {
+    struct Cast(DType);
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+    model.map(&mut Cast(dtype))
+}
+
+/// One optimizer step against the gradient of a loss.
+pub fn descend<M: Module>(model: M, optim: &mut ModuleOptimizer, lr: f64, loss: &Tensor<1>) -> M {
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    optim.step(lr, model, grads)
 }
 
 pub fn pattern(rows: usize, cols: usize, block: usize, density: f64, seed: u64) -> BlockPattern {

@@ -2,13 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::{DType, Device, Tensor};
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Monitor};
 use burn_blast::tuning::Strategy;
 
-use super::{numbers, tensor};
+use super::{bits, cast, descend, numbers, tensor};
 
 pub const D: usize = 64;
 pub const BLOCK: usize = 8;
@@ -35,6 +35,24 @@ impl Net {
         Self { a: layer(1001), b: layer(1002) }
     }
 
+    /// In bf16. Cast without autodiff: a cast is an operation, and its result no parameter.
+    pub fn half() -> Self {
+        cast(Self::new(&Device::flex()), DType::BF16).train()
+    }
+
+    /// Values, biases and patterns as bits.
+    pub fn content(&self) -> Vec<Vec<u32>> {
+        let layer = |layer: &BlockSparseLinear| {
+            [
+                bits(layer.weight.values()),
+                bits(layer.bias.as_ref().unwrap().val()),
+                layer.pattern().row_idx().to_vec(),
+                layer.pattern().col_ptr().to_vec(),
+            ]
+        };
+        [layer(&self.a), layer(&self.b)].concat()
+    }
+
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.b.forward(self.a.forward(x).tanh())
     }
@@ -56,19 +74,27 @@ pub fn step(
     device: &Device,
 ) -> (Net, f32) {
     let (x, y) = batch(at, device);
-    let loss = (model.forward(x) - y).square().mean();
-    let value = loss.clone().into_scalar::<f32>();
-    let grads = GradientsParams::from_grads(loss.backward(), &model);
-    (optim.step(lr, model, grads), value)
+    let output = model.forward(x.cast(model.a.weight.dtype())).cast(DType::F32);
+    let loss = (output - y).square().mean();
+    (descend(model, optim, lr, &loss), loss.into_scalar())
+}
+
+/// The model with an AdamW that prunes it.
+pub fn attach(config: BlastConfig, device: &Device) -> (Net, ModuleOptimizer) {
+    Blast::new(AdamWConfig::new().build(), config).attach(Net::new(device)).unwrap()
 }
 
 pub fn config(steps: usize) -> BlastConfig {
     BlastConfig::new(steps).with_sparsity(0.75).with_interval(5).with_end_fraction(0.8)
 }
 
-pub fn train(model: Net, optim: &mut ModuleOptimizer, steps: usize, device: &Device) -> (Net, f32) {
+pub fn train(
+    mut model: Net,
+    optim: &mut ModuleOptimizer,
+    steps: usize,
+    device: &Device,
+) -> (Net, f32) {
     let mut last = 0.0;
-    let mut model = model;
     for at in 1..=steps {
         (model, last) = step(model, optim, at, 3e-3, device);
     }
