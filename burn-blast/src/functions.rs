@@ -212,11 +212,11 @@ pub fn dense_block_norms(dense: Tensor<2>, block: BlockSize) -> Vec<f32> {
     let full = BlockPattern::dense(shape, block);
     // In half precision most blocks of a layer would have the same norm.
     let by_slot = block_norms(pack(dense, &full).cast(DType::F32), &full).into_data();
-    by_block(&full, by_slot.iter::<f32>())
+    by_block(&full, by_slot.iter())
 }
 
 /// Numbers of the kept blocks by block number, and zero for the others, from numbers by slot.
-pub(crate) fn by_block(pattern: &BlockPattern, by_slot: impl Iterator<Item = f32>) -> Vec<f32> {
+pub(crate) fn by_block(pattern: &BlockPattern, by_slot: impl IntoIterator<Item = f32>) -> Vec<f32> {
     let mut numbers = vec![0.0; pattern.block_count()];
     for ((row, col), number) in pattern.blocks().zip(by_slot) {
         numbers[row * pattern.block_cols() + col] = number;

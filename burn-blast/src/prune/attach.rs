@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Tensor};
 use burn_blast_checkpoint::format::{PROBE, VALUES};
-use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use super::targets::{LayerTarget, ModelLayer, inside, layer_targets};
 use super::update::counts;
@@ -25,7 +25,8 @@ impl<O: BlockOptimizer> Blast<O> {
         config.validate()?;
         let mut visitor = ListLayers::new(&config);
         model.visit(&mut visitor);
-        let layers = visitor.finish()?;
+        let ListLayers { layers, error, .. } = visitor;
+        error.map_or(Ok(()), Err)?;
         let targets = layer_targets(&config, &layers)?;
         let selects = targets.iter().map(LayerTarget::selects).collect();
         let counts = targets.iter().zip(&layers).map(|(target, layer)| {
@@ -72,34 +73,9 @@ struct ListLayers<'a> {
     linear: Vec<bool>,
     #[new(default)]
     layers: Vec<ModelLayer>,
+    /// The first block size or shape that was refused.
     #[new(default)]
-    error: Option<BlastError>,
-}
-
-impl ListLayers<'_> {
-    fn finish(self) -> Result<Vec<ModelLayer>, BlastError> {
-        self.error.map_or(Ok(self.layers), Err)
-    }
-
-    /// Block size for a plain linear weight, if it is to be pruned.
-    fn linear_block(&self, path: &str) -> Option<usize> {
-        let rule = self.config.linear.iter().rev().find(|rule| inside(path, &rule.path))?;
-        Some(rule.block_size)
-    }
-
-    fn add_linear(
-        &mut self,
-        parameter: String,
-        dims: &[usize],
-        block: usize,
-        quantized: bool,
-    ) -> Result<(), BlastError> {
-        let path = layer_name(&parameter, "weight");
-        let shape = MatrixShape::new(dims[0], dims[1])?;
-        let pattern = BlockPattern::dense(shape, BlockSize::new(block)?);
-        self.layers.push(ModelLayer { path, parameter, pattern, masked: true, quantized });
-        Ok(())
-    }
+    error: Option<PatternError>,
 }
 
 impl ModuleVisitor for ListLayers<'_> {
@@ -124,16 +100,29 @@ impl ModuleVisitor for ListLayers<'_> {
             }
             Some(_) => {}
             None if D == 2 && self.linear.last() == Some(&true) => {
-                if let Some(block) = self.linear_block(&parameter)
-                    && let Err(error) =
-                        self.add_linear(parameter, &param.base().dims(), block, quantized())
-                {
-                    self.error.get_or_insert(error);
+                let mut rules = self.config.linear.iter().rev();
+                let Some(rule) = rules.find(|rule| inside(&parameter, &rule.path)) else { return };
+                let path = layer_name(&parameter, "weight");
+                match dense_pattern(&param.base().dims(), rule.block_size) {
+                    Ok(pattern) => {
+                        let quantized = quantized();
+                        let layer =
+                            ModelLayer { path, parameter, pattern, masked: true, quantized };
+                        self.layers.push(layer);
+                    }
+                    Err(error) => {
+                        self.error.get_or_insert(error);
+                    }
                 }
             }
             None => {}
         }
     }
+}
+
+/// The pattern that keeps every block of a plain linear weight.
+fn dense_pattern(dims: &[usize], block: usize) -> Result<BlockPattern, PatternError> {
+    Ok(BlockPattern::dense(MatrixShape::new(dims[0], dims[1])?, BlockSize::new(block)?))
 }
 
 /// Gives each block-sparse weight its number.

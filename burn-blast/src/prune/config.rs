@@ -24,26 +24,6 @@ pub enum Schedule {
     },
 }
 
-impl Schedule {
-    /// Sparsity at a step; `first` and `last` are the steps of the first and last update.
-    pub(crate) fn at(self, step: usize, first: usize, last: usize, start: f64, end: f64) -> f64 {
-        if step < first {
-            return start;
-        }
-        if step >= last {
-            return end;
-        }
-        let progress = (step - first) as f64 / (last - first) as f64;
-        let cubic = |t: f64| end + (start - end) * (1.0 - t).powi(3);
-        match self {
-            Schedule::Cubic => cubic(progress),
-            Schedule::Linear => start + (end - start) * progress,
-            Schedule::Step | Schedule::Constant => end,
-            Schedule::Cyclic { cycles } => cubic((progress * cycles as f64).fract()),
-        }
-    }
-}
-
 /// What kept blocks are ranked by. The lowest are dropped first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Score {
@@ -186,7 +166,20 @@ impl BlastConfig {
     /// Sparsity at a step of a layer that started at `start` and ends at `end`.
     pub fn sparsity_at(&self, step: usize, start: f64, end: f64) -> f64 {
         let (first, last) = (self.first_update(), self.last_update());
-        self.schedule.at(step, first, last, start, end)
+        if step < first {
+            return start;
+        }
+        if step >= last {
+            return end;
+        }
+        let progress = (step - first) as f64 / (last - first) as f64;
+        let cubic = |t: f64| end + (start - end) * (1.0 - t).powi(3);
+        match self.schedule {
+            Schedule::Cubic => cubic(progress),
+            Schedule::Linear => start + (end - start) * progress,
+            Schedule::Step | Schedule::Constant => end,
+            Schedule::Cyclic { cycles } => cubic((progress * cycles as f64).fract()),
+        }
     }
 
     /// Share of the kept blocks to exchange at a step.
@@ -201,11 +194,11 @@ impl BlastConfig {
     /// The first one out of range, with what is allowed.
     pub fn validate(&self) -> Result<(), BlastError> {
         let share = |value: f64| (0.0..=1.0).contains(&value);
+        let sparsity = |value: f64| (0.0..1.0).contains(&value);
         check(self.total_steps > 0, "total_steps", self.total_steps, "at least 1")?;
         check(self.interval > 0, "interval", self.interval, "at least 1")?;
         check(self.start_step != Some(0), "start_step", 0, "at least 1")?;
-        let sparsity = (0.0..1.0).contains(&self.sparsity);
-        check(sparsity, "sparsity", self.sparsity, "at least 0 and below 1")?;
+        check(sparsity(self.sparsity), "sparsity", self.sparsity, "at least 0 and below 1")?;
         check(share(self.end_fraction), "end_fraction", self.end_fraction, "between 0 and 1")?;
         check(
             self.last_update() <= self.total_steps,
@@ -216,8 +209,12 @@ impl BlastConfig {
         let growth_fraction = share(self.growth_fraction);
         check(growth_fraction, "growth_fraction", self.growth_fraction, "between 0 and 1")?;
         for rule in &self.layers {
-            let sparsity = (0.0..1.0).contains(&rule.sparsity);
-            check(sparsity, "layers.sparsity", rule.sparsity, "at least 0 and below 1")?;
+            check(
+                sparsity(rule.sparsity),
+                "layers.sparsity",
+                rule.sparsity,
+                "at least 0 and below 1",
+            )?;
         }
         if let Schedule::Cyclic { cycles } = self.schedule {
             check(cycles > 0, "schedule.cycles", cycles, "at least 1")?;

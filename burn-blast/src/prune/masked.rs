@@ -56,12 +56,11 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&weight), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            let scores = scores(state.movement.as_ref());
-            let by_gradient = config.growth == Growth::Gradient;
             let norms = || dense_block_norms(matrix(&grad, &target), target.block);
-            let gradients = by_gradient.then(norms);
-            let ranked = (scores.as_slice(), gradients.as_deref());
-            let next = self.select_pattern(&target, sparsity, &mut state, &pattern, ranked);
+            let gradients = (config.growth == Growth::Gradient).then(norms);
+            let gradients = gradients.as_deref();
+            let next =
+                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
             // Master weights and moments may have another type than the weight.

@@ -115,20 +115,18 @@ impl<O: BlockOptimizer> Blast<O> {
                     target.name
                 );
             }
-            let next = match target.leader {
-                Some(leader) => self.adopt_pattern(&target, leader, state.step, &pattern),
-                None => {
-                    let scores = scores(state.movement.as_ref());
-                    let ranked = (scores.as_slice(), gradients.as_deref());
-                    self.select_pattern(&target, sparsity, &mut state, &pattern, ranked)
-                }
-            };
+            let gradients = gradients.as_deref();
+            let next =
+                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients);
             if replicated && let Err(error) = self.run.check_replica(layer, state.step, next.id()) {
                 // A step cannot return an error.
                 panic!("step {}: {error}", state.step);
             }
             if next != pattern {
-                values = repack::<O, D>(values, &mut state, &sources(&pattern, &next));
+                let sources = sources(&pattern, &next);
+                move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
+                state.movement = state.movement.map(|movement| gather(movement, &sources));
+                values = gather(values, &sources);
                 window::request(|request| request.pattern = Some(next));
             }
         } else {
@@ -140,53 +138,35 @@ impl<O: BlockOptimizer> Blast<O> {
         (values, state)
     }
 
-    /// Selects the pattern after an update and reports it. `ranked` holds scores by slot and gradient norms by block
-    /// number.
-    pub(super) fn select_pattern<S>(
+    /// The pattern after an update, which is reported: selected by scores by slot and gradient norms by block number, or
+    /// the one that the leader of the layer has just taken.
+    pub(super) fn next_pattern<S>(
         &self,
         target: &LayerTarget,
         sparsity: f64,
         state: &mut BlastState<S>,
         pattern: &BlockPattern,
-        ranked: (&[f32], Option<&[f32]>),
+        scores: impl FnOnce(Option<&Tensor<1>>) -> Vec<f32>,
+        gradients: Option<&[f32]>,
     ) -> BlockPattern {
-        let (by_slot, gradients) = ranked;
-        let scores = by_block(pattern, by_slot.iter().copied());
         let current = BlockMask::from(pattern);
-        let ranked = Ranked { current: &current, scores: &scores, gradients };
-        let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
-        let next = BlockPattern::from_mask(&mask);
+        let next = match target.leader {
+            Some(leader) => self.run.published(leader, state.step).unwrap_or_else(|| {
+                let name = &target.name;
+                log::warn!("{name}: the layer that it is tied to took no part in this update");
+                pattern.clone()
+            }),
+            None => {
+                let scores = by_block(pattern, scores(state.movement.as_ref()));
+                let ranked = Ranked { current: &current, scores: &scores, gradients };
+                let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
+                BlockPattern::from_mask(&mask)
+            }
+        };
         self.run.publish(target.layer, state.step, &next);
         self.run.report(target.layer, counts(target, state.step, &current, &next));
         next
     }
-
-    /// The pattern that the leader of the layer has just taken, reported for this layer too.
-    fn adopt_pattern(
-        &self,
-        target: &LayerTarget,
-        leader: LayerId,
-        step: usize,
-        pattern: &BlockPattern,
-    ) -> BlockPattern {
-        let next = self.run.published(leader, step).unwrap_or_else(|| {
-            log::warn!("{}: the layer that it is tied to took no part in this update", target.name);
-            pattern.clone()
-        });
-        self.run.report(target.layer, counts(target, step, &BlockMask::from(pattern), &next));
-        next
-    }
-}
-
-/// Moves packed values and their state to another pattern.
-fn repack<O: BlockOptimizer, const D: usize>(
-    values: Tensor<D>,
-    state: &mut BlastState<O::State<D>>,
-    sources: &[Option<u32>],
-) -> Tensor<D> {
-    move_state::<O, D>(state, &values, |tensor| gather(tensor, sources));
-    state.movement = state.movement.take().map(|movement| gather(movement, sources));
-    gather(values, sources)
 }
 
 /// Applies `remap` to the moments of the wrapped optimizer. `like` is the parameter before its own move.
@@ -234,7 +214,9 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
         }
     }
 
-    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        state.moved_to(device, |inner| O::to_device(inner, device))
+    fn to_device<const D: usize>(mut state: Self::State<D>, device: &Device) -> Self::State<D> {
+        state.inner = state.inner.map(|inner| O::to_device(inner, device));
+        state.movement = state.movement.map(|movement| movement.to_device(device));
+        state
     }
 }

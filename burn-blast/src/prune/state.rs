@@ -29,14 +29,6 @@ pub struct BlastState<S> {
     pub(crate) kept: Option<Vec<u32>>,
 }
 
-impl<S> BlastState<S> {
-    pub(crate) fn moved_to(mut self, device: &Device, inner: impl FnOnce(S) -> S) -> Self {
-        self.inner = self.inner.map(inner);
-        self.movement = self.movement.map(|movement| movement.to_device(device));
-        self
-    }
-}
-
 impl<S: RecordState> RecordState for BlastState<S> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "blast_step", self.step.into());
