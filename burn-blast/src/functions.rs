@@ -43,7 +43,11 @@ pub fn spmm(
     pattern: &BlockPattern,
 ) -> Tensor<2> {
     if is_int8(values.dtype(), pattern.block()) {
-        let y = spmm_int8(plain(x), values, pattern);
+        let x = plain(x);
+        check_cols("x", &x, pattern.shape().rows());
+        check_values(&values, pattern);
+        let (x, values) = (x.into_dispatch(), values.into_dispatch());
+        let y = Tensor::from_dispatch(Dispatch::spmm_int8(x, values, pattern.clone()));
         let Some(bias) = bias.map(plain) else { return y };
         check_bias(&bias, y.dtype(), pattern);
         return y + bias.unsqueeze();
@@ -58,13 +62,6 @@ pub fn spmm(
             Dispatch::spmm_bias(x, values, bias.into_dispatch(), pattern)
         }
     })
-}
-
-fn spmm_int8(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
-    check_cols("x", &x, pattern.shape().rows());
-    check_values(&values, pattern);
-    let (x, values) = (x.into_dispatch(), values.into_dispatch());
-    Tensor::from_dispatch(Dispatch::spmm_int8(x, values, pattern.clone()))
 }
 
 /// [`spmm`] whose backward pass also gives a gradient to `probe`: the norm of every block of the weight gradient.

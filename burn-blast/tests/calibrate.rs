@@ -2,10 +2,10 @@
 
 mod common;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use burn_blast::calibrate::{Calibration, CalibrationError};
 use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape, functions};
-use common::{distance, engines, floats, numbers, tensor};
+use common::{distance, engines, floats, uniform};
 
 const B: usize = 8;
 /// Ragged on both sides.
@@ -19,14 +19,14 @@ fn block() -> BlockSize {
 
 /// Inputs whose features depend on each other: every one is a mix of a few.
 fn inputs(device: &Device) -> Tensor<2> {
-    let few = tensor(&numbers(ROWS * 12, 1), [ROWS, 12], device, DType::F32);
-    let mix = tensor(&numbers(12 * D_INPUT, 2), [12, D_INPUT], device, DType::F32);
-    let own = tensor(&numbers(ROWS * D_INPUT, 3), [ROWS, D_INPUT], device, DType::F32);
+    let few = uniform([ROWS, 12], 1, device);
+    let mix = uniform([12, D_INPUT], 2, device);
+    let own = uniform([ROWS, D_INPUT], 3, device);
     few.matmul(mix) + own * 0.2
 }
 
 fn weight(device: &Device) -> Tensor<2> {
-    tensor(&numbers(D_INPUT * D_OUTPUT, 4), [D_INPUT, D_OUTPUT], device, DType::F32)
+    uniform([D_INPUT, D_OUTPUT], 4, device)
 }
 
 fn calibration(device: &Device) -> Calibration {
@@ -70,12 +70,7 @@ fn corrected_values_are_the_best_there_are() {
         let plain = of(&functions::pack(w.clone(), &pattern));
         assert!(best < 0.7 * plain, "{}: {best} against {plain}", engine.name);
         for seed in 0..4 {
-            let step = tensor(
-                &numbers(pattern.value_count(), 50 + seed),
-                values.dims(),
-                device,
-                DType::F32,
-            );
+            let step = uniform(values.dims(), 50 + seed, device);
             // Only inside the weight: the padding stays zero.
             let step = functions::pack(functions::unpack(step, &pattern), &pattern);
             for scale in [0.02, -0.02] {
@@ -89,10 +84,10 @@ fn corrected_values_are_the_best_there_are() {
 #[test]
 fn a_removed_block_moves_into_its_twin() {
     let device = Device::flex();
-    let half = tensor(&numbers(ROWS * B, 1), [ROWS, B], &device, DType::F32);
+    let half = uniform([ROWS, B], 1, &device);
     let mut calibration = Calibration::new(2 * B, &device);
     calibration.add(Tensor::cat(vec![half.clone(), half], 1));
-    let w = tensor(&numbers(2 * B * B, 2), [2 * B, B], &device, DType::F32);
+    let w = uniform([2 * B, B], 2, &device);
     let mut mask = BlockMask::empty(MatrixShape::new(2 * B, B).unwrap(), block());
     mask.set(1, 0, true);
     let values = calibration.correct(w.clone(), &BlockPattern::from_mask(&mask), 1e-6).unwrap();

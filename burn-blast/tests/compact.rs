@@ -3,13 +3,13 @@
 mod common;
 
 use burn::module::Param;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseLinear, BlockSparseMlp, BlockSparseWeight, MlpActivation,
 };
 use burn_blast::tuning::Strategy;
 use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape};
-use common::{distance, engines, floats, numbers, tensor};
+use common::{distance, engines, floats, uniform};
 
 const B: usize = 8;
 const D_MODEL: usize = 24;
@@ -33,16 +33,14 @@ fn layer(
             mask.set(row, col, !dead_rows.contains(&row) && !dead_cols.contains(&col));
         }
     }
-    let dense =
-        tensor(&numbers(rows * cols, (rows + cols) as u64), [rows, cols], device, DType::F32);
+    let dense = uniform([rows, cols], (rows + cols) as u64, device);
     let weight = BlockSparseWeight::from_dense(dense, BlockPattern::from_mask(&mask));
-    let bias =
-        bias.then(|| Param::from_tensor(tensor(&numbers(cols, 77), [cols], device, DType::F32)));
+    let bias = bias.then(|| Param::from_tensor(uniform([cols], 77, device)));
     BlockSparseLinear::new(weight, bias).with_strategy(Strategy::Sparse)
 }
 
 fn input(device: &Device) -> Tensor<2> {
-    tensor(&numbers(ROWS * D_MODEL, 9), [ROWS, D_MODEL], device, DType::F32)
+    uniform([ROWS, D_MODEL], 9, device)
 }
 
 fn d_ff(layer: &BlockSparseLinear) -> usize {

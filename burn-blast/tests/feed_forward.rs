@@ -13,7 +13,7 @@ use burn_blast::module::{
     BlockSparseGatedMlp, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseMlp,
     BlockSparseMlpConfig, MlpActivation,
 };
-use common::{distance, dtypes, engines, floats, numbers, tensor};
+use common::{distance, dtypes, engines, floats, numbers, tensor, uniform};
 
 /// A block of two layers with biases, or a gated block without.
 enum Block {
@@ -74,9 +74,9 @@ impl Block {
         let biased = if matches!(self, Block::Plain(_)) { layers.as_slice() } else { &[] };
         let biases = biased.iter().map(|layer| {
             let features = layer.shape().cols();
-            tensor(&numbers(features, 9), [features], device, DType::F32)
+            uniform([features], 9, device)
         });
-        let x = tensor(&numbers(rows * d_model, 4), [rows, d_model], device, DType::F32);
+        let x = uniform([rows, d_model], 4, device);
         Leaves { x, values: values.collect(), biases: biases.collect() }
     }
 
@@ -128,7 +128,7 @@ fn results(leaves: Leaves, block: impl Fn(Leaves) -> Tensor<2>) -> Vec<Vec<f32>>
     let values: Vec<_> = values.into_iter().map(Tensor::require_grad).collect();
     let biases: Vec<_> = biases.into_iter().map(Tensor::require_grad).collect();
     let y = block(Leaves { x: x.clone(), values: values.clone(), biases: biases.clone() });
-    let c = tensor(&numbers(y.shape().num_elements(), 8), y.dims(), &y.device(), DType::F32);
+    let c = uniform(y.dims(), 8, &y.device());
     let grads = (c * y.clone().square()).sum().backward();
     let mut results = vec![floats(y), floats(x.grad(&grads).unwrap())];
     results.extend(values.iter().map(|values| floats(values.grad(&grads).unwrap())));
@@ -225,10 +225,7 @@ fn module(bias: bool, activation: MlpActivation, device: &Device) -> BlockSparse
 #[test]
 fn a_module_gives_the_same_fused_and_layer_by_layer() {
     for engine in engines() {
-        let input = |rows: usize| {
-            let numbers = numbers(2 * rows * 64, 1);
-            tensor::<3>(&numbers, [2, rows, 64], &engine.device, DType::F32)
-        };
+        let input = |rows| uniform([2, rows, 64], 1, &engine.device);
         let check = |fused: Tensor<3>, layers: Tensor<3>, case: &str| {
             assert_eq!(fused.dims(), layers.dims());
             let off = distance(&floats(fused), &floats(layers));
@@ -258,7 +255,7 @@ fn every_parameter_of_the_module_gets_its_gradient() {
     for engine in engines() {
         let device = engine.device.clone().autodiff();
         let block = module(true, MlpActivation::Silu, &device);
-        let x = tensor::<2>(&numbers(20 * 64, 1), [20, 64], &device, DType::F32);
+        let x = uniform([20, 64], 1, &device);
         let gradients = |y: Tensor<2>| {
             let grads = GradientsParams::from_grads(y.square().sum().backward(), &block);
             let mut found = Vec::new();
@@ -282,7 +279,7 @@ fn gated_layers_that_cannot_be_fused_still_give_the_block() {
     let BlockSparseGatedMlp { gate, up, down, .. } = fusable.clone();
     let other = BlockSparseLinear::from_linear(&down.clone().into_linear(), 32).unwrap();
     let mixed = BlockSparseGatedMlp::new(gate.clone(), up.clone(), other);
-    let x = tensor::<2>(&numbers(7 * 64, 1), [7, 64], &device, DType::F32);
+    let x = uniform([7, 64], 1, &device);
     let want = floats(fusable.forward(x.clone()));
     assert!(distance(&floats(mixed.forward(x.clone())), &want) < 1e-5);
     let mut linear = down.into_linear();
@@ -301,7 +298,7 @@ fn a_frozen_layer_gets_no_gradient_and_the_others_keep_theirs() {
     let device = Device::flex().autodiff();
     let mut block = gated_module(&device);
     block.up = block.up.freeze();
-    let x = tensor::<2>(&numbers(7 * 64, 1), [7, 64], &device, DType::F32);
+    let x = uniform([7, 64], 1, &device);
     let ids = [&block.gate, &block.up, &block.down].map(|layer| layer.weight.id());
     let grads = GradientsParams::from_grads(block.forward(x).sum().backward(), &block);
     let found = ids.map(|id| grads.get::<3>(id).is_some());

@@ -39,12 +39,6 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-struct Gradients {
-    x: Vec<f32>,
-    values: Vec<f32>,
-    bias: Vec<f32>,
-}
-
 impl Case {
     fn b(&self) -> usize {
         self.pattern.block().get()
@@ -59,28 +53,21 @@ impl Case {
         (x, values, bias, tensor(&self.c, [self.m, cols], device, DType::F32))
     }
 
-    fn sparse(&self, device: &Device) -> Gradients {
+    /// Gradients of input, values and bias.
+    fn gradients(
+        &self,
+        device: &Device,
+        product: impl Fn(Tensor<2>, Tensor<3>, Tensor<1>) -> Tensor<2>,
+    ) -> [Vec<f32>; 3] {
         let (x, values, bias, c) = self.leaves(device);
-        let y = spmm(x.clone(), values.clone(), Some(bias.clone()), &self.pattern);
+        let y = product(x.clone(), values.clone(), bias.clone());
         let grads = (y.square() * c).sum().backward();
-        Gradients {
-            x: floats(x.grad(&grads).unwrap()),
-            values: floats(values.grad(&grads).unwrap()),
-            bias: floats(bias.grad(&grads).unwrap()),
-        }
+        let x = floats(x.grad(&grads).unwrap());
+        [x, floats(values.grad(&grads).unwrap()), floats(bias.grad(&grads).unwrap())]
     }
 
-    /// The same loss through the unpacked weight and Burn's own product.
-    fn dense(&self, device: &Device) -> Gradients {
-        let (x, values, bias, c) = self.leaves(device);
-        let weight = unpack(values.clone(), &self.pattern);
-        let y = x.clone().matmul(weight) + bias.clone().unsqueeze();
-        let grads = (y.square() * c).sum().backward();
-        Gradients {
-            x: floats(x.grad(&grads).unwrap()),
-            values: floats(values.grad(&grads).unwrap()),
-            bias: floats(bias.grad(&grads).unwrap()),
-        }
+    fn sparse(&self, device: &Device) -> [Vec<f32>; 3] {
+        self.gradients(device, |x, values, bias| spmm(x, values, Some(bias), &self.pattern))
     }
 
     /// The loss in f64, from the oracle.
@@ -100,17 +87,17 @@ fn devices() -> Vec<(String, Device)> {
     devices
 }
 
+const INPUTS: [&str; 3] = ["x", "values", "bias"];
+
 #[test]
 fn gradients_agree_with_dense_autodiff() {
     for (name, device) in devices() {
         for case in cases() {
-            let (got, want) = (case.sparse(&device), case.dense(&device));
-            for (what, got, want) in [
-                ("x", got.x, want.x),
-                ("values", got.values, want.values),
-                ("bias", got.bias, want.bias),
-            ] {
-                let off = distance(&got, &want);
+            let dense = case.gradients(&device, |x, values, bias| {
+                x.matmul(unpack(values, &case.pattern)) + bias.unsqueeze()
+            });
+            for ((got, want), what) in case.sparse(&device).iter().zip(&dense).zip(INPUTS) {
+                let off = distance(got, want);
                 assert!(off < 1e-5, "{what} on {name}, {:?}: off by {off}", case.pattern);
             }
         }
@@ -140,12 +127,12 @@ fn gradients_agree_with_finite_differences() {
             let got = case.sparse(&device);
             let (x, v, b) = (&case.x, &case.values, &case.bias);
             // Zeros that pad a ragged block are no parameters: moving them does not move the loss.
-            let checks = [
-                ("x", &got.x, differences(x, |x| case.loss(x, v, b))),
-                ("values", &got.values, differences(v, |v| case.loss(x, v, b))),
-                ("bias", &got.bias, differences(b, |b| case.loss(x, v, b))),
+            let wanted = [
+                differences(x, |x| case.loss(x, v, b)),
+                differences(v, |v| case.loss(x, v, b)),
+                differences(b, |b| case.loss(x, v, b)),
             ];
-            for (what, got, wanted) in checks {
+            for ((got, wanted), what) in got.iter().zip(wanted).zip(INPUTS) {
                 for (at, want) in wanted {
                     let off = (f64::from(got[at]) - want).abs();
                     assert!(

@@ -13,7 +13,7 @@ use burn_blast::report::summary;
 use burn_blast::tuning::{
     self, BreakEven, Kernel, PathReason, ProductPath, Strategy, TuningError, TuningTable, warm_up,
 };
-use common::{distance, engines, floats, numbers, tensor};
+use common::{distance, engines, floats, uniform};
 
 #[derive(Module, Debug)]
 struct Net {
@@ -47,7 +47,7 @@ fn a_layer_is_the_product_with_its_dense_weight() {
             .with_block_size(16)
             .with_sparsity(0.5)
             .init(&engine.device);
-        let x = tensor::<3>(&numbers(2 * 3 * 40, 1), [2, 3, 40], &engine.device, DType::F32);
+        let x = uniform([2, 3, 40], 1, &engine.device);
         let y = layer.clone().with_strategy(Strategy::Sparse).forward(x.clone());
         let dense = layer.clone().into_linear().forward(x.clone());
         assert_eq!(y.dims(), [2, 3, 24]);
@@ -61,7 +61,7 @@ fn a_layer_is_the_product_with_its_dense_weight() {
 fn any_rank_from_one_up_is_taken() {
     let device = Device::flex();
     let layer = BlockSparseLinearConfig::new(8, 8).with_block_size(8).init(&device);
-    let flat = tensor::<1>(&numbers(8, 1), [8], &device, DType::F32);
+    let flat = uniform([8], 1, &device);
     let one = layer.forward(flat.clone());
     let four = layer.forward(flat.reshape([1, 1, 1, 8]));
     assert_eq!(floats(one), floats(four));
@@ -110,7 +110,7 @@ fn a_model_forks_moves_freezes_and_validates() {
     for engine in engines() {
         let train = engine.device.clone().autodiff();
         let model = net(&train);
-        let x = tensor::<2>(&numbers(3 * 24, 1), [3, 24], &train, DType::F32);
+        let x = uniform([3, 24], 1, &train);
         let y = floats(model.forward(x.clone()));
         let plain = x.clone().without_autodiff();
 

@@ -7,7 +7,7 @@ use burn_blast::functions::{block_norms, grad_block_norms, pack, sddmm, spmm, sp
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::pack as host;
 use burn_blast_kernels::reference::{self, Exact, Rounding};
-use common::{Engine, dtypes, engines, floats, numbers, tensor};
+use common::{Engine, dtypes, engines, floats, numbers, tensor, uniform};
 
 fn rounding(dtype: DType) -> Rounding {
     match dtype {
@@ -132,10 +132,9 @@ fn views_with_strides_are_read_as_what_they_show() {
     for engine in engines() {
         let pattern = common::pattern(32, 48, 16, 0.5, 1);
         let device = &engine.device;
-        let transposed = tensor::<2>(&numbers(32 * 5, 1), [32, 5], device, DType::F32).transpose();
+        let transposed = uniform([32, 5], 1, device).transpose();
         let straight = tensor(&floats(transposed.clone()), [5, 32], device, DType::F32);
-        let values =
-            tensor(&numbers(pattern.value_count(), 2), [pattern.nnz(), 16, 16], device, DType::F32);
+        let values = uniform([pattern.nnz(), 16, 16], 2, device);
         let of_view = spmm(transposed, values.clone(), None, &pattern);
         assert_eq!(floats(of_view), floats(spmm(straight, values, None, &pattern)));
     }

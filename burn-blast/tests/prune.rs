@@ -8,7 +8,7 @@ use burn::optim::{
     AdaGradConfig, AdamConfig, AdamWConfig, AdanConfig, LambConfig, LionConfig, ModuleOptimizer,
     RmsPropConfig, SgdConfig, momentum::MomentumConfig,
 };
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::prune::{
     Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth, KeepRule, LayerRule,
@@ -18,18 +18,27 @@ use burn_blast::{BlockMask, io};
 use common::toy::{BLOCK, D, Net, attach, batch, config, run, step, train};
 use common::{descend, engines, floats};
 
+/// The toy model with dense layers.
+#[derive(Module, Debug)]
+struct Plain {
+    a: Linear,
+    b: Linear,
+}
+
+impl Plain {
+    fn loss(&self, at: usize, device: &Device) -> Tensor<1> {
+        let (x, y) = batch(at, device);
+        (self.b.forward(self.a.forward(x).tanh()) - y).square().mean()
+    }
+}
+
 #[test]
 fn without_sparsity_training_equals_linear_layers() {
-    #[derive(Module, Debug)]
-    struct Twin {
-        a: Linear,
-        b: Linear,
-    }
     for engine in engines().into_iter().filter(|engine| !engine.slow) {
         let device = engine.device.clone().autodiff();
         let sparse = Net::new(&device);
         let mut dense =
-            Twin { a: sparse.a.clone().into_linear(), b: sparse.b.clone().into_linear() };
+            Plain { a: sparse.a.clone().into_linear(), b: sparse.b.clone().into_linear() };
         let config = config(200).with_sparsity(0.0).with_growth(Growth::None);
         let blast = Blast::new(AdamWConfig::new().build(), config);
         let (mut sparse, mut optim) = blast.attach(sparse).unwrap();
@@ -37,8 +46,7 @@ fn without_sparsity_training_equals_linear_layers() {
         for at in 1..=200 {
             let loss;
             (sparse, loss) = step(sparse, &mut optim, at, 1e-3, &device);
-            let (x, y) = batch(at, &device);
-            let dense_loss = (dense.b.forward(dense.a.forward(x).tanh()) - y).square().mean();
+            let dense_loss = dense.loss(at, &device);
             dense = descend(dense, &mut dense_optim, 1e-3, &dense_loss);
             let value = dense_loss.into_scalar::<f32>();
             let off = (loss - value).abs();
@@ -305,25 +313,17 @@ fn kept_blocks_keep_their_values_and_new_ones_start_at_zero() {
 
 #[test]
 fn a_plain_linear_layer_is_pruned_in_place() {
-    #[derive(Module, Debug)]
-    struct Plain {
-        a: Linear,
-        b: Linear,
-    }
     for engine in engines() {
         let device = engine.device.clone().autodiff();
         let steps = if engine.slow { 10 } else { 40 };
-        let model = Plain {
-            a: LinearConfig::new(D, D).init(&device),
-            b: LinearConfig::new(D, D).init(&device),
-        };
+        let layer = || LinearConfig::new(D, D).init(&device);
+        let model = Plain { a: layer(), b: layer() };
         let rule = LinearRule { path: "a".into(), block_size: BLOCK };
         let blast = Blast::new(AdamWConfig::new().build(), config(steps).with_linear(vec![rule]));
         let monitor = blast.monitor();
         let (mut model, mut optim) = blast.attach(model).unwrap();
         for at in 1..=steps {
-            let (x, y) = batch(at, &device);
-            let loss = (model.b.forward(model.a.forward(x).tanh()) - y).square().mean();
+            let loss = model.loss(at, &device);
             model = descend(model, &mut optim, 1e-3, &loss);
         }
         let packed = BlockSparseLinear::from_linear(&model.a, BLOCK).unwrap();

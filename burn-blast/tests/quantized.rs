@@ -17,7 +17,7 @@ use burn_blast::tuning::Strategy;
 use burn_blast::{BlockPattern, io, report};
 use burn_blast_kernels::reference::{self, Rounding};
 use common::saved::net;
-use common::{bits, distance, dtypes, engines, floats, numbers, pattern, tensor};
+use common::{bits, distance, dtypes, engines, floats, numbers, pattern, tensor, uniform};
 
 /// A layer whose first block, if there is one, is all zero.
 fn layer(pattern: &BlockPattern, device: &Device) -> BlockSparseLinear {
@@ -31,7 +31,7 @@ fn layer(pattern: &BlockPattern, device: &Device) -> BlockSparseLinear {
     }
     let dense = tensor::<2>(&dense, [rows, cols], device, DType::F32);
     let mut layer = BlockSparseLinear::from_dense(dense, pattern.clone());
-    let bias = tensor::<1>(&numbers(cols, 2), [cols], device, DType::F32);
+    let bias = uniform([cols], 2, device);
     layer.bias = Some(Param::from_tensor(bias));
     layer
 }
@@ -89,16 +89,14 @@ fn inputs_in_half_precision_stay_so() {
                 let x = floats(input.clone());
                 let y = layer.forward(input);
                 assert_eq!(y.dtype(), dtype);
-                let off = distance(&floats(y), &floats_of(&x, &w, &pattern));
+                let exact = reference::spmm(&x, &w, None, &pattern);
+                let exact: Vec<f32> = exact.iter().map(|exact| exact.value as f32).collect();
+                let off = distance(&floats(y), &exact);
                 let limit = if dtype == DType::F16 { 2e-3 } else { 2e-2 };
                 assert!(off < limit, "{}, {dtype:?}, {m} rows: off by {off}", engine.name);
             }
         }
     }
-}
-
-fn floats_of(x: &[f32], w: &[f32], pattern: &BlockPattern) -> Vec<f32> {
-    reference::spmm(x, w, None, pattern).iter().map(|exact| exact.value as f32).collect()
 }
 
 #[test]
@@ -184,10 +182,10 @@ fn gradients_pass_through_to_the_input() {
             let dense = layer.to_dense();
             let bias = layer.bias.as_ref().unwrap().val();
             let results = |forward: &dyn Fn(Tensor<2>) -> Tensor<2>| {
-                let x = tensor::<2>(&numbers(m * 48, 3), [m, 48], &device, DType::F32);
+                let x = uniform([m, 48], 3, &device);
                 let x = x.require_grad();
                 let y = forward(x.clone());
-                let c = tensor::<2>(&numbers(m * 80, 4), [m, 80], &device, DType::F32);
+                let c = uniform([m, 80], 4, &device);
                 let grads = (y * c).sum().backward();
                 assert!(bias.grad(&grads).is_some());
                 floats(x.grad(&grads).unwrap())
@@ -224,7 +222,7 @@ fn an_adapter_learns_beside_integers() {
         let base = quantize(layer(&pattern(48, 80, 16, 0.5, 1), &device)).unwrap();
         let before = meant(&base);
         let adapter = LoraLinearConfig::new(4).init(base);
-        let x = tensor::<2>(&numbers(3 * 48, 3), [3, 48], &device, DType::F32);
+        let x = uniform([3, 48], 3, &device);
         let grads = adapter.forward(x).square().sum().backward();
         assert!(adapter.lora_b.val().grad(&grads).is_some(), "{}", engine.name);
         assert!(adapter.base.weight.is_quantized(), "{}", engine.name);
@@ -249,9 +247,7 @@ fn a_file_written_on_one_backend_loads_on_every_other() {
                 assert!(loaded.a.weight.is_quantized(), "{case}");
                 assert_eq!(loaded.a.pattern(), model.a.pattern(), "{case}");
                 assert_eq!(meant(&loaded.a), meant(&model.a), "{case}");
-                let x = numbers(2 * model.a.pattern().shape().rows(), 3);
-                let dims = [2, model.a.pattern().shape().rows()];
-                let on = |device| tensor::<2>(&x, dims, device, DType::F32);
+                let on = |device| uniform([2, model.a.pattern().shape().rows()], 3, device);
                 let there = floats(model.a.forward(on(&writer.device)));
                 let off = distance(&floats(loaded.a.forward(on(&reader.device))), &there);
                 assert!(off < 1e-5, "{case}: off by {off}");
@@ -309,21 +305,11 @@ fn what_cannot_be_done_says_so() {
     // One scale for all blocks.
     let layer = quantize(BlockSparseLinearConfig::new(32, 32).init(&device)).unwrap();
     let mut coarse = BlockSparseLinearConfig::new(32, 32).init(&device);
-    coarse.weight = coarse.weight.map(&mut Coarse);
+    let (values, scheme) = (coarse.weight.values(), device.settings().quantization.scheme);
+    let range = compute_range(&scheme, &values, &Calibration::MinMax);
+    let values = values.quantize(&scheme, compute_q_params(&scheme, range));
+    coarse.weight = BlockSparseWeight::new(values, coarse.pattern().clone());
     let bytes = io::to_bytes(&coarse).unwrap();
     let error = io::from_bytes(layer, bytes).unwrap_err().to_string();
     assert!(error.contains("is quantised otherwise than by 8-bit integers"), "{error}");
-}
-
-/// Quantises by one scale for all.
-struct Coarse;
-
-impl burn::module::ModuleMapper for Coarse {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|tensor| {
-            let scheme = Device::flex().settings().quantization.scheme;
-            let range = compute_range(&scheme, &tensor, &Calibration::MinMax);
-            tensor.quantize(&scheme, compute_q_params(&scheme, range))
-        })
-    }
 }

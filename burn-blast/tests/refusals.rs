@@ -176,7 +176,7 @@ fn damaged_files_give_errors_and_never_panics() {
             match load(fresh.clone(), &bad) {
                 Ok(model) => {
                     let x = burn::tensor::Tensor::<2>::ones([1, 4], &device);
-                    let y = model.b.forward(model.a.forward(model.first.forward(x)));
+                    let y = model.forward(x);
                     assert_eq!(y.dims(), [1, 16]);
                     loaded += 1;
                 }
@@ -204,7 +204,7 @@ fn an_optimizer_of_another_model_is_refused() {
     };
     let (model, mut optim) = attach(net(0.0, 1, &device));
     let x = burn::tensor::Tensor::<2>::ones([2, 4], &device);
-    let loss = model.b.forward(model.a.forward(model.first.forward(x))).sum();
+    let loss = model.forward(x).sum();
     let grads = GradientsParams::from_grads(loss.backward(), &model);
     let model = optim.step(1e-3, model, grads);
     io::save_optimizer(&optim, &path).unwrap();

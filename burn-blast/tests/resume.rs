@@ -4,12 +4,12 @@
 mod common;
 
 use burn::optim::{AdamWConfig, ModuleOptimizer};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::Device;
 use burn_blast::io;
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Budget, MasterWeights, Score};
 use common::saved::{self, content, net};
 use common::toy::{Net, step};
-use common::{descend, numbers, tensor};
+use common::{descend, uniform};
 
 /// The state of an optimizer as text.
 fn state(optim: &ModuleOptimizer) -> Vec<String> {
@@ -103,16 +103,7 @@ fn a_resumed_run_in_half_precision_is_bitwise_the_unbroken_one() {
 const EXPECTED: [f32; 4] = [0.011503481, 0.010645106, 0.011822286, 0.013235644];
 
 /// Step that the files were written after.
-const SAVED_AT: usize = 11;
-
-fn forward(model: &saved::Net, step: usize, device: &Device) -> Tensor<2> {
-    let x = tensor(&numbers(8 * 4, step as u64), [8, 4], device, DType::F32);
-    model.b.forward(model.a.forward(model.first.forward(x)).tanh())
-}
-
-fn mean_square(model: &saved::Net, device: &Device) -> f32 {
-    forward(model, 0, device).square().mean().into_scalar()
-}
+const SAVED_AT: u64 = 11;
 
 fn data(name: &str) -> String {
     format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -130,12 +121,13 @@ fn files_of_an_earlier_version_give_the_outputs_that_they_gave() {
     let blast = Blast::new(AdamWConfig::new().build(), config);
     let (mut model, optimizer) = blast.attach(model).unwrap();
     let mut optimizer = io::load_optimizer(optimizer, &model, data("optimizer.bpk")).unwrap();
-    let (pattern, mut found) = (model.a.pattern().clone(), vec![mean_square(&model, &device)]);
+    let output = |model: &saved::Net, at| model.forward(uniform([8, 4], at, &device));
+    let mean_square = |model: &saved::Net| output(model, 0).square().mean().into_scalar::<f32>();
+    let (pattern, mut found) = (model.a.pattern().clone(), vec![mean_square(&model)]);
     for at in SAVED_AT + 1..=SAVED_AT + 3 {
-        let target = tensor(&numbers(8 * 16, 100 + at as u64), [8, 16], &device, DType::F32);
-        let loss = (forward(&model, at, &device) - target).square().mean();
+        let loss = (output(&model, at) - uniform([8, 16], 100 + at, &device)).square().mean();
         model = descend(model, &mut optimizer, 1e-2, &loss);
-        found.push(mean_square(&model, &device));
+        found.push(mean_square(&model));
     }
     assert_ne!(*model.a.pattern(), pattern);
     for (found, expected) in found.iter().zip(EXPECTED) {

@@ -11,7 +11,7 @@ use burn_blast::prune::{
     Blast, BlastConfig, Budget, Growth, LayerRule, Schedule, check_replicas, pattern_hash,
 };
 use common::toy::{Net, attach, batch, config, step};
-use common::{bits, descend, engines, numbers, tensor};
+use common::{bits, descend, engines, numbers, tensor, uniform};
 
 /// Losses of a run that prunes three quarters of the blocks and grows some back.
 fn losses(device: &Device) -> Vec<f32> {
@@ -153,7 +153,7 @@ fn tied_layers_keep_the_same_blocks_from_the_first_update_on() {
         let (mut net, mut optim) = blast.attach(Gated::new(&device)).unwrap();
         let mut changes = 0;
         for step in 1..=24 {
-            let x = tensor::<2>(&numbers(16 * 32, step), [16, 32], &device, DType::F32);
+            let x = uniform([16, 32], step, &device);
             let before = net.first.up.pattern().clone();
             let y = net.second.forward(net.first.forward(x.clone()));
             let loss = (y - x.tanh()).powf_scalar(2.0).mean();
@@ -201,7 +201,7 @@ fn found(growth: Growth) -> f64 {
     let blast = Blast::new(AdamWConfig::new().build(), config.with_schedule(Schedule::Constant));
     let (mut student, mut optim) = blast.attach(student).unwrap();
     for at in 0..400 {
-        let x = tensor::<2>(&numbers(64 * 128, 1000 + at), [64, 128], &device, DType::F32);
+        let x = uniform([64, 128], 1000 + at, &device);
         let target = teacher.forward(x.clone()).detach();
         let loss = (student.forward(x) - target).square().mean();
         student = descend(student, &mut optim, 1e-2, &loss);

@@ -13,7 +13,7 @@ use burn_blast::functions::{
 };
 use burn_blast::module::{BlockSparseLinear, MlpActivation, quantize};
 use burn_cubecl::CubeBackend;
-use common::{engines, floats, numbers, pattern, tensor};
+use common::{engines, floats, numbers, pattern, tensor, uniform};
 use cubecl::wgpu::WgpuDevice;
 
 type Raw = FloatTensor<CubeBackend>;
@@ -79,7 +79,7 @@ fn fusion_changes_no_bit() {
 fn fusion_changes_no_bit_of_products_with_integers() {
     let Some(device) = gpu() else { return };
     let pattern = pattern(40, 50, 16, 0.5, 1);
-    let dense = tensor::<2>(&numbers(40 * 50, 1), [40, 50], &device, DType::F32);
+    let dense = uniform([40, 50], 1, &device);
     let layer = quantize(BlockSparseLinear::from_dense(dense, pattern.clone())).unwrap();
     for m in [3, 33] {
         let x = numbers(m * 40, 2);

@@ -132,24 +132,19 @@ impl<B: BlastOps> Backward<B, 5> for Mlp {
 }
 
 #[derive(Debug)]
-struct Pack;
-
-impl<B: BlastOps> Backward<B, 1> for Pack {
-    type State = BlockPattern;
-
-    fn backward(self, ops: Ops<BlockPattern, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::unpack(grad, ops.state));
-    }
+enum Repack {
+    Pack,
+    Unpack,
 }
 
-#[derive(Debug)]
-struct Unpack;
-
-impl<B: BlastOps> Backward<B, 1> for Unpack {
+impl<B: BlastOps> Backward<B, 1> for Repack {
     type State = BlockPattern;
 
     fn backward(self, ops: Ops<BlockPattern, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        unary::<B, _>(ops.parents, ops.node, grads, |grad| B::pack(grad, ops.state));
+        unary::<B, _>(ops.parents, ops.node, grads, |grad| match self {
+            Repack::Pack => B::unpack(grad, ops.state),
+            Repack::Unpack => B::pack(grad, ops.state),
+        });
     }
 }
 
@@ -210,13 +205,13 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
     fn pack(dense: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         let (dense, node) = dense.into_parts();
         let values = B::pack(dense, pattern.clone());
-        record::<B, C, _, 1>(Pack, [node], pattern, values)
+        record::<B, C, _, 1>(Repack::Pack, [node], pattern, values)
     }
 
     fn unpack(values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         let (values, node) = values.into_parts();
         let dense = B::unpack(values, pattern.clone());
-        record::<B, C, _, 1>(Unpack, [node], pattern, dense)
+        record::<B, C, _, 1>(Repack::Unpack, [node], pattern, dense)
     }
 
     fn gated_mlp(

@@ -68,12 +68,6 @@ impl PruningRun {
         self.lock().targets[layer.0].clone()
     }
 
-    /// The current step, and the counts of every layer.
-    pub(super) fn counts(&self) -> (usize, Vec<LayerSnapshot>) {
-        let state = self.lock();
-        (state.clock.step(), state.counts.clone())
-    }
-
     /// Counts a step of one layer and returns its number.
     pub(super) fn tick(&self, layer: LayerId, layer_steps: usize) -> usize {
         let mut state = self.lock();
@@ -193,7 +187,9 @@ pub struct Monitor(pub(super) Arc<PruningRun>);
 impl Monitor {
     /// The counts now.
     pub fn snapshot(&self) -> Snapshot {
-        let (step, layers) = self.0.counts();
+        let state = self.0.lock();
+        let (step, layers) = (state.clock.step(), state.counts.clone());
+        drop(state);
         let pruned = || layers.iter().filter(|layer| !layer.dense);
         let sum = |count: fn(&LayerSnapshot) -> usize| pruned().map(count).sum::<usize>() as f64;
         let (kept, blocks) = (sum(|layer| layer.kept), sum(|layer| layer.blocks));

@@ -90,6 +90,11 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
 }
 
+/// A tensor of such numbers.
+pub fn uniform<const D: usize>(dims: [usize; D], seed: u64, device: &Device) -> Tensor<D> {
+    tensor(&numbers(dims.iter().product(), seed), dims, device, DType::F32)
+}
+
 pub fn tensor<const D: usize>(
     numbers: &[f32],
     dims: [usize; D],

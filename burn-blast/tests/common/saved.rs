@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn_blast::io;
 use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig};
 
@@ -15,6 +15,12 @@ pub struct Net {
     pub first: Linear,
     pub a: BlockSparseLinear,
     pub b: BlockSparseLinear,
+}
+
+impl Net {
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.b.forward(self.a.forward(self.first.forward(x)).tanh())
+    }
 }
 
 pub fn net(sparsity: f64, seed: u64, device: &Device) -> Net {
