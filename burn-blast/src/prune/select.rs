@@ -9,7 +9,6 @@ use rand_chacha::ChaCha8Rng;
 use super::{Growth, KeepRule};
 
 /// What a selection ranks blocks by.
-#[derive(Debug, Clone)]
 pub(super) struct Ranked<'a> {
     /// Blocks kept so far.
     pub(super) current: &'a BlockMask,
@@ -125,15 +124,6 @@ mod tests {
     }
 
     #[test]
-    fn without_growth_nothing_comes_back() {
-        let current = mask(1, 6, [0, 1, 2]);
-        let ranked =
-            Ranked { current: &current, scores: &[1.0, 2.0, 3.0, 0.0, 0.0, 0.0], gradients: None };
-        let kept = select_mask(&ranked, 5, 2, Growth::None, KeepRule::Exact, 0);
-        assert_eq!(kept, current);
-    }
-
-    #[test]
     fn the_union_rule_keeps_both_top_sets() {
         let current = mask(1, 6, [0, 1, 2, 3]);
         let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
@@ -179,6 +169,7 @@ mod tests {
             let grown = next.difference(&current).count();
             prop_assert_eq!(survivors + dropped, current.count());
             prop_assert_eq!(survivors + grown, next.count());
+            prop_assert!(grown == 0 || growth != Growth::None);
             prop_assert_eq!(current.union(&next).count(), survivors + dropped + grown);
             prop_assert_eq!(&next, &select_mask(&ranked, keep, exchange, growth, KeepRule::Exact, seed));
         }
