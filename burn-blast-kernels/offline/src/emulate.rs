@@ -56,13 +56,9 @@ impl Emulator {
         }
         let emulator = Self { compiler, folder: folder()? };
         for part in PARTS {
-            emulator.compile(&[
-                "-O2".as_ref(),
-                "-c".as_ref(),
-                sources().join(part).with_extension("cpp").as_ref(),
-                "-o".as_ref(),
-                emulator.object(part).as_ref(),
-            ])?;
+            let (code, object) =
+                (sources().join(part).with_extension("cpp"), emulator.object(part));
+            emulator.compile(|cxx| cxx.args(["-O2", "-c"]).arg(code).arg("-o").arg(object))?;
         }
         Ok(Some(emulator))
     }
@@ -78,22 +74,12 @@ impl Emulator {
         fs::write(&code, rewrite(source)?)?;
         // The sanitizer's calls at each access go to the emulator, so nothing of it is linked. Generated
         // code has unused values; strict aliasing does not hold for shared memory.
-        self.compile(&[
-            "-O1".as_ref(),
-            "-fno-strict-aliasing".as_ref(),
-            "-fsanitize=thread".as_ref(),
-            "-w".as_ref(),
-            "-I".as_ref(),
-            sources().as_ref(),
-            "-c".as_ref(),
-            code.as_ref(),
-            "-o".as_ref(),
-            object.as_ref(),
-        ])?;
+        self.compile(|cxx| {
+            cxx.args(["-O1", "-fno-strict-aliasing", "-fsanitize=thread", "-w", "-I"]);
+            cxx.arg(sources()).arg("-c").arg(code).arg("-o").arg(&object)
+        })?;
         let parts = PARTS.map(|part| self.object(part));
-        let mut link = vec![object.as_path(), "-o".as_ref(), path.as_ref()];
-        link.extend(parts.iter().map(PathBuf::as_path));
-        self.compile(&link)?;
+        self.compile(|cxx| cxx.arg(object).arg("-o").arg(&path).args(parts))?;
         Ok(Program { path, folder, shared_bytes: source.shared_bytes })
     }
 
@@ -101,8 +87,12 @@ impl Emulator {
         self.folder.path().join(part).with_extension("o")
     }
 
-    fn compile(&self, arguments: &[&Path]) -> Result<(), OfflineError> {
-        let output = Command::new(&self.compiler).arg("-std=c++17").args(arguments).output()?;
+    fn compile(
+        &self,
+        arguments: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<(), OfflineError> {
+        let mut command = Command::new(&self.compiler);
+        let output = arguments(command.arg("-std=c++17")).output()?;
         if output.status.success() {
             return Ok(());
         }

@@ -3,7 +3,6 @@
 //! Nothing of CUDA is needed for this. The description of the device is CubeCL's own
 //! (`cubecl-cuda`, `runtime.rs`), as far as the kernels ask about it; that crate itself needs LLVM.
 
-use std::fmt;
 use std::sync::Arc;
 
 use burn_blast_kernels::cube::catalogue::{Definition, Target, Variant};
@@ -71,12 +70,6 @@ impl Arch {
             Self::Sm80 => 163 * 1024,
             Self::Sm90 => 227 * 1024,
         }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.flag())
     }
 }
 

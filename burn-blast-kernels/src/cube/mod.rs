@@ -15,26 +15,7 @@
 //! rows, on tensor cores, on cooperative matrices, or on register tiles, which run on WebGPU too. [`Context::plan`]
 //! says what a verb will do.
 //!
-//! A routine is a file or a folder. In a folder, `base.rs` selects tile sizes on the host, `kernel.rs` is the loop
-//! nest, and `launch.rs` launches it. Where a routine has several kernel classes (`unit`, `mma`, `cmma`), each has its
-//! own `base.rs` and `kernel.rs`.
-//!
-//! # Layers
-//! A module uses modules of lower layers only, never of its own layer or of a higher one:
-//!
-//! ```text
-//! catalogue
-//! verbs
-//! tune
-//! limits
-//! dispatch
-//! spmm sddmm gated gemv norm gather
-//! split_k epilogue tile
-//! context
-//! index load buffer
-//! caps
-//! error tf32 testing
-//! ```
+//! `ARCHITECTURE.md` draws the layers of these modules and names the files of a routine.
 //!
 //! # Supported
 //! Blocks of 8 to 128; f32, f16 and bf16 storage where the device has it; ragged sizes; empty patterns; zero rows.

@@ -42,10 +42,17 @@ fn numbers(dtype: ElemType, count: usize, step: usize) -> Vec<f32> {
     (0..count).map(|at| round(dtype, ((at * step) % 17) as f32 * 0.5 - 4.0)).collect()
 }
 
-/// `d[i, j] = Σ_k a[i, k] · b[k, j]`.
+/// `d[i, j] = Σ_k a[i, k] · b[k, j]`, of 16 rows.
 fn product(a: &[f32], b: &[f32], depth: usize) -> Vec<f32> {
-    let cell = |i: usize, j: usize| (0..depth).map(|k| a[i * depth + k] * b[k * 8 + j]).sum();
-    (0..16 * 8).map(|at| cell(at / 8, at % 8)).collect()
+    let cols = b.len() / depth;
+    let cell = |i: usize, j: usize| (0..depth).map(|k| a[i * depth + k] * b[k * cols + j]).sum();
+    (0..16 * cols).map(|at| cell(at / cols, at % cols)).collect()
+}
+
+/// Cells of `rows` rows, by columns.
+fn transpose(cells: &[f32], rows: usize) -> Vec<f32> {
+    let cols = cells.len() / rows;
+    (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]).collect()
 }
 
 const STORE: &str = "\
@@ -84,7 +91,7 @@ fn sixteen_bit(kind: &str, transposed: bool) -> String {
 fn the_16_bit_instruction_and_both_forms_of_ldmatrix() {
     for (kind, dtype) in [("f16", F16), ("bf16", BF16)] {
         let (a, b) = (numbers(dtype, 256, 5), numbers(dtype, 128, 7));
-        let by_columns: Vec<f32> = (0..128).map(|at| b[at % 16 * 8 + at / 16]).collect();
+        let by_columns = transpose(&b, 16);
         for (transposed, stored) in [(true, &b), (false, &by_columns)] {
             let body = sixteen_bit(kind, transposed);
             let Some(got) = run(&body, encode(dtype, &a), encode(dtype, stored), 128) else {
@@ -141,14 +148,12 @@ fn cooperative(kind: &str, a: &str, b: &str) -> String {
 
 #[test]
 fn cooperative_matrices_in_both_layouts() {
-    let transpose =
-        |cells: &[f32]| -> Vec<f32> { (0..256).map(|at| cells[at % 16 * 16 + at / 16]).collect() };
     for (kind, dtype) in [("__half", F16), ("__nv_bfloat16", BF16)] {
         let (a, b) = (numbers(dtype, 256, 5), numbers(dtype, 256, 7));
-        let cell = |at: usize| (0..16).map(|k| a[at / 16 * 16 + k] * b[k * 16 + at % 16]).sum();
-        let want: Vec<f32> = (0..256).map(cell).collect();
+        let want = product(&a, &b, 16);
         for (by_rows, order) in [(true, "row_major"), (false, "col_major")] {
-            let stored = |cells: &[f32]| if by_rows { cells.to_vec() } else { transpose(cells) };
+            let stored =
+                |cells: &[f32]| if by_rows { cells.to_vec() } else { transpose(cells, 16) };
             let (left, right) = (encode(dtype, &stored(&a)), encode(dtype, &stored(&b)));
             let Some(got) = run(&cooperative(kind, order, order), left, right, 256) else { return };
             assert_eq!(got.unwrap(), want, "{kind}, {order}");
@@ -180,8 +185,7 @@ fn cooperative_tf32(order: &str, strides: [usize; 2], convert: bool) -> String {
 #[test]
 fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
     let (a, b) = (numbers(F32, 128, 5), numbers(F32, 128, 7));
-    let want: Vec<f32> =
-        (0..256).map(|at| (0..8).map(|k| a[at / 16 * 8 + k] * b[k * 16 + at % 16]).sum()).collect();
+    let want = product(&a, &b, 8);
     // Just below a number of ten bits: rounding finds it, a multiplier that truncates does not. A part in 2^12 above
     // one is truncated.
     let noisy = |value: f32, below: bool| match value {
@@ -190,16 +194,14 @@ fn cooperative_matrices_of_tf32_in_both_layouts_keep_ten_bits() {
         _ => value * (1.0 + 1.0 / 4096.0),
     };
     for (order, strides) in [("row_major", [8, 16]), ("col_major", [16, 8])] {
-        let transpose = |cells: &[f32], rows: usize| -> Vec<f32> {
-            let cols = cells.len() / rows;
-            let by_columns = (0..cells.len()).map(|at| cells[at % rows * cols + at / rows]);
-            if order == "row_major" { cells.to_vec() } else { by_columns.collect() }
+        let stored = |cells: &[f32], rows: usize| {
+            if order == "row_major" { cells.to_vec() } else { transpose(cells, rows) }
         };
         for convert in [true, false] {
             let noise = |cells: Vec<f32>| -> Vec<f32> {
                 cells.into_iter().map(|value| noisy(value, convert)).collect()
             };
-            let (left, right) = (noise(transpose(&a, 16)), noise(transpose(&b, 8)));
+            let (left, right) = (noise(stored(&a, 16)), noise(stored(&b, 8)));
             let body = cooperative_tf32(order, strides, convert);
             let Some(got) = run(&body, encode(F32, &left), encode(F32, &right), 256) else {
                 return;

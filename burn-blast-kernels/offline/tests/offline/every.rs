@@ -24,7 +24,7 @@ fn first(variant: &Variant) -> bool {
 /// Shows the registers of every kernel, with `--nocapture`.
 fn print(arch: Arch, registers: Option<BTreeMap<String, usize>>) {
     let registers = registers.unwrap_or_default();
-    println!("{arch}, {} kernels: {registers:?}", registers.len());
+    println!("{}, {} kernels: {registers:?}", arch.flag(), registers.len());
 }
 
 #[test]

@@ -173,6 +173,7 @@ fn candidates_are_of_one_class_and_several_heights_the_usual_one_first() {
         ("cooperative matrices in f32", AMPERE_F32, 64, 8192, vec![128, 64]),
         ("register tiles", exact, 16, 8192, vec![128, 64]),
         ("register tiles, few rows", exact, 64, 3, vec![16]),
+        ("register tiles, 33 rows", exact, 64, 33, vec![64, 32]),
     ];
     for (name, caps, block, m, want) in table {
         let pattern = sparse(block, [512, 512 * block]);

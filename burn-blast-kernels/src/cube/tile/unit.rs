@@ -236,13 +236,6 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_take_a_short_tile() {
-        let block = BlockSize::new(64).unwrap();
-        assert_eq!(select(block, false, 1, 1024).rows, 16);
-        assert_eq!(select(block, false, 33, 1024).rows, 64);
-    }
-
-    #[test]
     fn a_device_with_few_units_gets_a_small_tile() {
         let tile = select(BlockSize::new(128).unwrap(), false, 512, 8);
         assert_eq!((tile.rows, tile.cols, tile.units()), (4, 32, 8));

@@ -77,11 +77,9 @@ mod tests {
     use crate::cube::tile::mma::WIDE;
 
     #[test]
-    fn the_tile_follows_rows_columns_and_shared_memory() {
+    fn the_tile_follows_the_block_columns_and_shared_memory() {
         let tiny = Caps { shared_bytes: 16_384, ..AMPERE };
         let table = [
-            ("one row", AMPERE, 64, false, 1, 512, Some(64)),
-            ("65 rows", AMPERE, 64, false, 65, 512, Some(128)),
             ("many rows", AMPERE, 64, false, 8192, 128, Some(256)),
             ("many rows, large blocks", AMPERE, 128, false, 8192, 64, Some(128)),
             ("one pattern", AMPERE, 128, true, 8192, 64, Some(128)),
