@@ -1,68 +1,47 @@
-//! The file that a command writes.
+//! The files that the commands write.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Error, Result, ensure};
 use burn_blast_checkpoint::atomic::AtomicFile;
 
 use crate::record::Line;
 
-/// An [`AtomicFile`] whose errors name its path.
-pub struct ResultFile {
-    file: AtomicFile,
-    path: PathBuf,
+/// Creates a temporary file in the folder of `path`, which gets its name when it is finished.
+///
+/// # Errors
+/// If `path` exists and `force` is not set, or its folder cannot be written.
+pub fn create(path: &Path, force: bool) -> Result<AtomicFile> {
+    let name = path.display();
+    ensure!(force || !path.exists(), "{name} exists: give another --out, or --force to replace it");
+    AtomicFile::new(path, force).with_context(|| format!("cannot write beside {name}"))
 }
 
-impl ResultFile {
-    /// Creates a temporary file in the folder of `path`.
-    ///
-    /// # Errors
-    /// If `path` exists and `force` is not set, or its folder cannot be written.
-    pub fn new(path: &Path, force: bool) -> Result<Self> {
-        ensure!(
-            force || !path.exists(),
-            "{} exists: give another --out, or --force to replace it",
-            path.display()
-        );
-        let file = AtomicFile::new(path, force)
-            .with_context(|| format!("cannot write beside {}", path.display()))?;
-        Ok(Self { file, path: path.to_owned() })
-    }
+/// Writes a whole file.
+///
+/// # Errors
+/// As [`create`], or if the file cannot be written.
+pub fn write(path: &Path, force: bool, text: &str) -> Result<()> {
+    let mut file = create(path, force)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.finish());
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
 
-    /// Appends a line.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn line(&mut self, line: &Line) -> Result<()> {
-        let text = serde_json::to_string(line)?;
-        self.text(&format!("{text}\n"))
-    }
+/// Appends a line to a record.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn append(file: &mut AtomicFile, line: &Line) -> Result<()> {
+    let text = serde_json::to_string(line)?;
+    writeln!(file, "{text}").context("cannot write the record")
+}
 
-    /// Appends text.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn text(&mut self, text: &str) -> Result<()> {
-        let written = self.file.write_all(text.as_bytes());
-        written.with_context(|| format!("cannot write {}", self.path.display()))
-    }
-
-    /// Renames the file to its final name.
-    ///
-    /// # Errors
-    /// If that fails.
-    pub fn finish(self) -> Result<()> {
-        let Self { file, path } = self;
-        file.finish().with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// Keeps the lines written so far under the temporary name, and adds the name to `error`.
-    pub fn keep(self, error: Error) -> Error {
-        match self.file.keep() {
-            Ok(path) => error.context(format!("the results so far are in {}", path.display())),
-            Err(_) => error,
-        }
+/// Keeps the lines written so far under the temporary name, and adds the name to `error`.
+pub fn keep(file: AtomicFile, error: Error) -> Error {
+    match file.keep() {
+        Ok(path) => error.context(format!("the results so far are in {}", path.display())),
+        Err(_) => error,
     }
 }
 
@@ -75,15 +54,15 @@ mod tests {
     use crate::record::{Clock, Limit, Peak, Run};
 
     fn written(run: &Run, path: &Path, force: bool) -> Result<()> {
-        let mut output = ResultFile::new(path, force)?;
-        output.line(&Line::Machine(run.machine.clone()))?;
+        let mut output = create(path, force)?;
+        append(&mut output, &Line::Machine(run.machine.clone()))?;
         for peak in &run.peaks {
-            output.line(&Line::Peak(peak.clone()))?;
+            append(&mut output, &Line::Peak(peak.clone()))?;
         }
         for result in &run.results {
-            output.line(&Line::Result(result.clone()))?;
+            append(&mut output, &Line::Result(result.clone()))?;
         }
-        output.finish()
+        Ok(output.finish()?)
     }
 
     fn run() -> Run {
@@ -105,10 +84,10 @@ mod tests {
     fn lines_before_an_error_are_kept_and_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.jsonl");
-        let mut output = ResultFile::new(&path, false).unwrap();
-        output.line(&Line::Machine(fixtures::machine())).unwrap();
-        output.line(&Line::Result(fixtures::measured(0.9, 3.0))).unwrap();
-        let error = format!("{:#}", output.keep(anyhow::anyhow!("the device is gone")));
+        let mut output = create(&path, false).unwrap();
+        append(&mut output, &Line::Machine(fixtures::machine())).unwrap();
+        append(&mut output, &Line::Result(fixtures::measured(0.9, 3.0))).unwrap();
+        let error = format!("{:#}", keep(output, anyhow::anyhow!("the device is gone")));
         let kept = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         assert!(error.contains(&kept.display().to_string()), "{error}");
         assert!(error.contains("the device is gone"), "{error}");

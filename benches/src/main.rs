@@ -32,14 +32,15 @@ use anyhow::Result;
 use clap::Parser;
 
 use cli::{Cli, Command, FromFiles, Select};
-use file::ResultFile;
 use record::Run;
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::List(select) => list(&select),
-        Command::Report(args) => write(&args, &report::page(&read(&args.files)?)),
+        Command::Report(args) => {
+            file::write(&args.out, args.force, &report::page(&read(&args.files)?))
+        }
         Command::Tune(args) => tune(&args),
         Command::Readme => readme::write(),
     }
@@ -56,15 +57,10 @@ fn list(select: &Select) -> Result<()> {
 
 fn tune(args: &FromFiles) -> Result<()> {
     let tables = tuning::tables(&read(&args.files)?);
-    write(args, &format!("{}\n", serde_json::to_string_pretty(&tables)?))
+    let text = serde_json::to_string_pretty(&tables)? + "\n";
+    file::write(&args.out, args.force, &text)
 }
 
 fn read(files: &[PathBuf]) -> Result<Vec<Run>> {
     files.iter().map(|path| Run::read(path)).collect()
-}
-
-fn write(args: &FromFiles, text: &str) -> Result<()> {
-    let mut output = ResultFile::new(&args.out, args.force)?;
-    output.text(text)?;
-    output.finish()
 }

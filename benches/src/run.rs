@@ -11,11 +11,10 @@ use burn_blast::tuning::ProductPath;
 
 use crate::catalogue::{Catalogue, problems};
 use crate::cli::RunArgs;
-use crate::file::ResultFile;
 use crate::record::{Limit, Line, Machine, Measured, Peak, Problem, Quartiles};
 use crate::setup::{Case, bytes, case};
 use crate::timing::{TimeBudget, Timer, interleave};
-use crate::{cold, format, machine, peak, table};
+use crate::{cold, file, format, machine, peak, table};
 
 /// Seconds of rounds per problem.
 const FULL_BUDGET: f64 = 2.0;
@@ -36,7 +35,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let problems = problems(args.select.catalogue(), &args.select.filter)?;
     let backend = args.select.backend;
     let device = backend.open()?;
-    let output = args.out.as_ref().map(|path| ResultFile::new(path, args.force)).transpose()?;
+    let output = args.out.as_ref().map(|path| file::create(path, args.force)).transpose()?;
     let timer = Timer::new(device.clone(), args.clock)?;
     let machine = machine::describe(backend, &device, timer.clock(), args.driver.clone());
     let before = peak::measure(&timer, backend.is_host(), &device)?;
@@ -49,11 +48,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let mut timed = false;
     let mut write = |line: &Line| {
         timed |= matches!(line, Line::Result(_));
-        output.line(line)
+        file::append(&mut output, line)
     };
     match bench.run(&problems, &machine, &before, &mut write) {
-        Ok(()) => output.finish(),
-        Err(error) if timed => Err(output.keep(error)),
+        Ok(()) => output.finish().context("cannot write the record"),
+        Err(error) if timed => Err(file::keep(output, error)),
         Err(error) => Err(error),
     }
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::file::ResultFile;
+use crate::file;
 
 /// The picture of the main job, relative to the root of the repository.
 const PICTURE: &str = "docs/img/result.svg";
@@ -53,9 +53,7 @@ pub fn write() -> Result<()> {
         if fs::read_to_string(&path).is_ok_and(|current| current == text) {
             continue;
         }
-        let mut file = ResultFile::new(&path, true)?;
-        file.text(&text)?;
-        file.finish()?;
+        file::write(&path, true, &text)?;
         println!("wrote {}", path.display());
     }
     Ok(())
