@@ -12,12 +12,10 @@ use crate::record::Clock;
 #[derive(Parser, Debug)]
 #[command(name = "blast-bench", version)]
 pub struct Cli {
-    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Check and time problems of the catalogue

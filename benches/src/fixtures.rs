@@ -3,7 +3,6 @@
 use crate::element::Element;
 use crate::record::{Clock, Machine, Measured, Problem, Quartiles, VERSION, Verb};
 
-/// A machine.
 pub fn machine() -> Machine {
     Machine {
         version: VERSION,

@@ -49,14 +49,12 @@ pub struct Machine {
     pub features: Vec<String>,
     /// Day of the run, `YYYY-MM-DD`, UTC; empty if unknown.
     pub date: String,
-    /// The command line.
     pub command: String,
     /// The clock that the times were read from.
     #[serde(default)]
     pub clock: Clock,
 }
 
-/// A clock.
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
@@ -138,7 +136,6 @@ pub struct Quartiles {
     /// Lower quartile.
     #[serde(alias = "lower")]
     pub low: f64,
-    /// Median.
     pub median: f64,
     /// Upper quartile.
     #[serde(alias = "upper")]
@@ -165,7 +162,6 @@ impl Quartiles {
 /// One problem, sparse and dense, in interleaved rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// The problem.
     pub problem: Problem,
     /// Rounds timed.
     pub rounds: usize,

@@ -58,7 +58,6 @@ impl Timer {
         Ok(Self { clock, ..timer })
     }
 
-    /// The clock.
     pub fn clock(&self) -> Clock {
         self.clock
     }

@@ -29,7 +29,6 @@ const PATTERN: &str = "benches/record/2026-11-28-zen4/pattern.svg";
 
 /// The picture and the elements that show it.
 pub struct Picture {
-    /// The drawing.
     pub svg: String,
     /// An `<img>` with the same content as text, and one of a pattern.
     pub images: String,

@@ -7,7 +7,6 @@ use crate::format::escape;
 /// A part of the page with a heading.
 #[derive(Debug)]
 pub struct Section {
-    /// Anchor.
     pub id: &'static str,
     /// Heading, also in the list of contents.
     pub title: &'static str,
@@ -18,7 +17,6 @@ pub struct Section {
 }
 
 impl Section {
-    /// The element.
     pub fn html(&self) -> String {
         let Self { id, title, lead, body } = self;
         let lead =

@@ -96,7 +96,6 @@ fn bounded(rounding: Rounding, products: impl IntoIterator<Item = (f64, f64)>) -
 /// A block-sparse weight whose values can be re-computed one by one.
 #[derive(Clone)]
 pub struct Weight {
-    /// The kept blocks.
     pub pattern: BlockPattern,
     /// Row and column of each block.
     blocks: Vec<(usize, usize)>,
