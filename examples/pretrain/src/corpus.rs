@@ -328,18 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn a_short_corpus_is_refused_with_the_sizes() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("text");
-        fs::write(&file, "short").unwrap();
-        let error = Text::load(Some(&file), 128).unwrap_err().to_string();
-        assert!(error.contains("too small") && error.contains("--context 128"), "{error}");
-    }
-
-    #[test]
-    fn a_missing_corpus_is_named() {
-        let error = Text::load(Some(Path::new("no-such-folder")), 8).unwrap_err().to_string();
-        assert!(error.contains("no-such-folder"), "{error}");
+    fn a_corpus_that_is_short_or_missing_is_refused() {
+        let dir = folder(0);
+        let refuse = |name: &str, part: &str| {
+            let error = Text::load(Some(&dir.path().join(name)), 128).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        fs::write(dir.path().join("text"), "short").unwrap();
+        refuse("text", "--context 128 needs");
+        refuse("no-such-folder", "no-such-folder");
     }
 
     #[test]

@@ -47,50 +47,28 @@ fn table(report: &Report) -> Table {
     table
 }
 
-fn rows(report: &Report) -> Vec<[String; 4]> {
-    let loss = report.validation_loss;
+fn rows(report: &Report) -> [[String; 4]; 9] {
+    let (loss, sparsity) = (report.validation_loss, report.sparsity);
+    let (parameters, bytes) = (report.parameters, report.weight_bytes);
     let (mlp, step) = (report.mlp_forward, report.training_step);
-    let seconds = report.training_seconds;
-    vec![
-        row(
-            "validation loss, nats/byte",
-            loss.map(|loss| format!("{loss:.4}")),
-            format!("{:+.2} %", report.gap_percent),
-        ),
-        row(
-            "MLP blocks removed",
-            Pair { dense: percent(0.0), sparse: percent(report.sparsity) },
-            String::new(),
-        ),
-        row(
-            "parameters",
-            report.parameters.map(|count| count.to_string()),
-            share(report.parameters),
-        ),
-        row("weight bytes", report.weight_bytes.map(mebibytes), share(report.weight_bytes)),
-        row(
-            "pruned MLPs: weights + gradients + AdamW",
-            report.mlp_training_bytes.map(mebibytes),
-            share(report.mlp_training_bytes),
-        ),
-        row(
-            &format!("one MLP forward, {} rows", report.mlp_rows),
-            mlp.map(milliseconds),
-            faster(mlp.speedup()),
-        ),
+    let (training_bytes, seconds) = (report.mlp_training_bytes, report.training_seconds);
+    let removed = Pair { dense: 0.0, sparse: sparsity };
+    let peak = |bytes: Option<u64>| bytes.map_or("n/a".into(), |bytes| mebibytes(bytes as usize));
+    let nothing = String::new;
+    let gap = format!("{:+.2} %", report.gap_percent);
+    let forward = format!("one MLP forward, {} rows", report.mlp_rows);
+    let took = faster(seconds.dense / seconds.sparse);
+    let adamw = "pruned MLPs: weights + gradients + AdamW";
+    [
+        row("validation loss, nats/byte", loss.map(|loss| format!("{loss:.4}")), gap),
+        row("MLP blocks removed", removed.map(percent), nothing()),
+        row("parameters", parameters.map(|count| count.to_string()), share(parameters)),
+        row("weight bytes", bytes.map(mebibytes), share(bytes)),
+        row(adamw, training_bytes.map(mebibytes), share(training_bytes)),
+        row(&forward, mlp.map(milliseconds), faster(mlp.speedup())),
         row("training step", step.map(milliseconds), faster(step.speedup())),
-        row(
-            "whole training, pruning included",
-            seconds.map(|seconds| format!("{seconds:.0} s")),
-            faster(seconds.dense / seconds.sparse),
-        ),
-        row(
-            "peak memory of the process",
-            report
-                .peak_bytes
-                .map(|bytes| bytes.map_or("n/a".to_owned(), |bytes| mebibytes(bytes as usize))),
-            String::new(),
-        ),
+        row("whole training, pruning included", seconds.map(|s| format!("{s:.0} s")), took),
+        row("peak memory of the process", report.peak_bytes.map(peak), nothing()),
     ]
 }
 
