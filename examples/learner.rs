@@ -96,8 +96,8 @@ fn fit(folder: &Path, resume_from: Option<usize>) -> Result<(Net, Snapshot), Box
     let train_device = device.clone().autodiff();
     let mut model = Net::new(&train_device);
     if let Some(epoch) = resume_from {
-        // Burn's loader wants the blocks of the checkpoint: the fresh model gets them first.
-        model = io::size_to(model, folder.join(format!("checkpoint/model-{epoch}.bpk")))?;
+        // Burn's loader wants a model of the same blocks as the checkpoint.
+        model = io::load(model, folder.join(format!("checkpoint/model-{epoch}.bpk")))?;
     }
 
     // Steps are optimizer steps, over all epochs.

@@ -1,6 +1,6 @@
 //! Tuning tables for `Strategy::Auto`: the break-even densities found in records.
 
-use burn_blast::tuning::{BreakEven, TuningTable, TuningTables, VERSION, break_even};
+use burn_blast::tuning::{BreakEven, TuningTable, TuningTables, break_even};
 
 use crate::element::Element;
 use crate::metrics::group;
@@ -24,7 +24,7 @@ pub fn tables(runs: &[Run]) -> TuningTables {
         let entries = sizes.iter().map(|(_, results)| entry(results)).collect();
         TuningTable { device, backend, features, entries }
     };
-    TuningTables { version: VERSION, devices: devices.into_iter().map(table).collect() }
+    TuningTables::new(devices.into_iter().map(table).collect())
 }
 
 /// The break-even of one size, measured at several densities.

@@ -31,8 +31,7 @@
 //! # Ok(())
 //! # }
 //! ```
-//! To resume from a checkpoint, give the fresh model the checkpoint's patterns with
-//! [`io::size_to`](crate::io::size_to) before attaching.
+//! To resume from a checkpoint, load it into the fresh model with [`io::load`](crate::io::load) before attaching.
 
 use std::sync::Arc;
 

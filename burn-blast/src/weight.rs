@@ -7,7 +7,7 @@ use burn::module::{
     ModuleVisitor, Param, ParamId,
 };
 use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
-use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, PROBE, ROW_IDX, VALUES, indices, parse};
+use burn_blast_checkpoint::format::{PROBE, VALUES, indices, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use crate::break_even::TuningTable;
@@ -223,17 +223,15 @@ impl BlockSparseWeight {
 
     /// The indices as a record holds them. They are made only if a walk reads or replaces them.
     fn indices(&self) -> [(&'static str, Param<Tensor<1, Int>>); 3] {
-        let [layout, row_idx, col_ptr] = indices(&self.pattern, self.probe.is_some());
-        let device = self.device();
-        let lazy = |at: usize, numbers: Vec<i32>| {
-            let shape = Shape::new([numbers.len()]);
+        let mut ids = self.index_ids.into_iter();
+        indices(&self.pattern, self.probe.is_some()).map(|(name, numbers)| {
+            let (id, shape) = (ids.next().expect("an id per index"), Shape::new([numbers.len()]));
             let make = move |device: &Device, _| {
                 let data = TensorData::new(numbers.clone(), [numbers.len()]);
                 Tensor::from_data(data, (device, DType::I32))
             };
-            Param::uninitialized(self.index_ids[at], make, device.clone(), false, shape)
-        };
-        [(LAYOUT, lazy(0, layout)), (ROW_IDX, lazy(1, row_idx)), (COL_PTR, lazy(2, col_ptr))]
+            (name, Param::uninitialized(id, make, self.device(), false, shape))
+        })
     }
 
     /// Replaces the pattern by indices that a walk may have loaded.

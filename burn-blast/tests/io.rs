@@ -73,29 +73,37 @@ fn a_dense_checkpoint_is_packed_where_it_holds_anything() {
 }
 
 #[test]
-fn a_sized_model_is_accepted_by_burns_own_loader() {
+fn a_loaded_model_is_accepted_by_burns_own_loader() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.bpk");
     let model = net(0.75, 1, &device);
     io::save(&model, &path).unwrap();
     assert!(net(0.0, 2, &device).try_load_file(&path).is_err());
-    let sized = io::size_to(net(0.0, 2, &device), &path).unwrap();
-    let loaded = sized.try_load_file(&path).unwrap();
+    let loaded = io::load(net(0.0, 2, &device), &path).unwrap();
+    let loaded = loaded.try_load_file(&path).unwrap();
     assert_eq!(content(&loaded), content(&model));
 }
 
 #[test]
-fn a_dense_file_is_not_sized_to() {
+fn a_safetensors_file_of_another_program_is_refused() {
     let device = Device::flex();
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("dense.bpk");
+    let path = folder.path().join("model.safetensors");
+    // Square, so that its shape does not say how it is stored.
     let linear = LinearConfig::new(16, 16).init(&device);
-    io::save(&linear, &path).unwrap();
-    let fresh = || BlockSparseLinearConfig::new(16, 16).with_block_size(8).init(&device);
-    let error = io::size_to(fresh(), &path).unwrap_err().to_string();
-    assert_eq!(error, "the file has no tensor \"weight.values\": it was saved from another model");
-    assert!(io::load(fresh(), &path).is_ok());
+    io::Export::new(&linear).write(&path).unwrap();
+    let error = io::load_safetensors(linear.clone(), &path).unwrap_err();
+    assert!(matches!(error, io::IoError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("io::Pretrained"), "{error}");
+    let loaded = io::Pretrained::open(&path).unwrap().load(linear.clone()).unwrap();
+    assert_eq!(floats(loaded.weight.val()), floats(linear.weight.val()));
+    let bare = [0; 256 * 4];
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![16, 16], &bare);
+    let bytes = safetensors::serialize([("weight", view.unwrap())], None).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    let error = io::load_safetensors(linear, &path).unwrap_err();
+    assert!(matches!(error, io::IoError::Foreign { .. }), "{error}");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn a_learner_prunes_and_its_checkpoint_resumes_bitwise() {
     assert_eq!(monitor.snapshot().step, 60);
 
     let checkpoint = folder.path().join("checkpoint/model-11.bpk");
-    let fresh = io::size_to(Net::new(&device), checkpoint).unwrap();
+    let fresh = io::load(Net::new(&device), checkpoint).unwrap();
     let (resumed, _) = fit(folder.path(), fresh, Some(11), None, 60);
     assert!(unbroken.content() == resumed.content());
 }

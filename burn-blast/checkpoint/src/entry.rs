@@ -6,7 +6,7 @@ use burn_blast_kernels::{BlockMask, BlockPattern};
 use safetensors::Dtype;
 
 use crate::dense::DenseWeight;
-use crate::format::{self, COL_PTR, LAYOUT, ROW_IDX, VALUES};
+use crate::format::{self, VALUES};
 use crate::packed::PackedWeight;
 use crate::shard::{TensorView, as_elements};
 
@@ -44,19 +44,15 @@ impl<'a> Entry<'a> {
     /// The four tensors of a packed weight.
     pub fn packed(weight: DenseWeight<'a>, pattern: BlockPattern) -> [Self; 4] {
         let (base, dtype, b) = (weight.name.clone(), weight.tensor.dtype(), pattern.block().get());
-        let [layout, row_idx, col_ptr] = format::indices(&pattern, false);
-        let numbers = |part: &str, numbers: Vec<i32>| {
-            Self::new(format::leaf(&base, part), Dtype::I32, vec![numbers.len()], move |out| {
+        let indices = format::indices(&pattern, false).map(|(tensor, numbers)| {
+            Self::new(format::leaf(&base, tensor), Dtype::I32, vec![numbers.len()], move |out| {
                 numbers.iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
             })
-        };
-        let indices =
-            [numbers(LAYOUT, layout), numbers(ROW_IDX, row_idx), numbers(COL_PTR, col_ptr)];
+        });
         let (name, shape) = (format::leaf(&base, VALUES), vec![pattern.nnz(), b, b]);
         let values = Self::new(name, dtype, shape, move |out| {
-            match weight.tensor.element_size() {
-                4 => pack::<4>(&weight, &pattern, out)?,
-                _ => pack::<2>(&weight, &pattern, out)?,
+            for at in pattern.blocks() {
+                out.write_all(&weight.block_bytes(pattern.block(), at))?;
             }
             weight.tensor.release();
             Ok(())
@@ -121,21 +117,6 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The kept blocks, slot by slot.
-fn pack<const N: usize>(
-    weight: &DenseWeight<'_>,
-    pattern: &BlockPattern,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let matrix = weight.tensor.elements::<N>();
-    let mut values = vec![[0; N]; pattern.block().area()];
-    for at in pattern.blocks() {
-        weight.layout.take(matrix, pattern.block(), at, &mut values);
-        out.write_all(values.as_flattened())?;
-    }
-    Ok(())
-}
-
 /// The matrix with dropped blocks cleared, band by band.
 fn mask<const N: usize>(
     weight: &DenseWeight<'_>,
@@ -146,8 +127,7 @@ fn mask<const N: usize>(
     let kept = BlockMask::from(pattern);
     for (band, rows) in matrix.chunks(block.get() * layout.dims()[1]).enumerate() {
         let mut rows = rows.to_vec();
-        for at in 0..layout.blocks_in_band(block) {
-            let (row, col) = layout.block_at(band, at);
+        for (row, col) in layout.blocks_of(band, block) {
             if !kept.get(row, col) {
                 layout.clear(block, (row, col), &mut rows);
             }
@@ -165,8 +145,7 @@ fn unpack<const N: usize>(packed: &PackedWeight<'_>, out: &mut dyn Write) -> io:
     for band in 0..layout.bands(block) {
         let height = block.get().min(rows - band * block.get());
         let mut out_rows = vec![[0; N]; height * cols];
-        for at in 0..layout.blocks_in_band(block) {
-            let (row, col) = layout.block_at(band, at);
+        for (row, col) in layout.blocks_of(band, block) {
             if let Some(slot) = slots[row * packed.pattern.block_cols() + col] {
                 let values = as_elements(packed.slot(slot as usize));
                 layout.put(values, block, (row, col), &mut out_rows);

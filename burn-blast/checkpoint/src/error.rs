@@ -105,25 +105,25 @@ pub enum CheckpointError {
         /// The output.
         path: PathBuf,
     },
-    /// A part of a packed weight is not there.
+    /// A tensor of a packed weight is not there.
     #[error(
-        "the packed weight \"{name}\" has no \"{name}.{part}\": the file is damaged, write it again"
+        "the packed weight \"{name}\" has no \"{name}.{leaf}\": the file is damaged, write it again"
     )]
     TensorMissing {
         /// The weight.
         name: String,
-        /// The part.
-        part: &'static str,
+        /// What follows it in the tensor's name.
+        leaf: &'static str,
     },
-    /// A part of a packed weight has another type or shape.
+    /// A tensor of a packed weight has another type or shape.
     #[error(
-        "\"{name}.{part}\" is {found}, but must be {expected}: the file is damaged, write it again"
+        "\"{name}.{leaf}\" is {found}, but must be {expected}: the file is damaged, write it again"
     )]
     TensorShape {
         /// The weight.
         name: String,
-        /// The part.
-        part: &'static str,
+        /// What follows it in the tensor's name.
+        leaf: &'static str,
         /// Type and shape found.
         found: String,
         /// Type and shape needed.

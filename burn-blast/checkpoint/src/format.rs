@@ -40,9 +40,6 @@ pub const LORA_B: &str = "lora_b";
 /// What the product of the factors is multiplied by, `[1]`.
 pub const LORA_SCALE: &str = "lora_scale";
 
-/// Tensors of an adapter, beside the weight it changes.
-pub const ADAPTER: [&str; 3] = [LORA_A, LORA_B, LORA_SCALE];
-
 /// Key of the entry that a safetensors file with packed weights has in its metadata.
 pub const METADATA_KEY: &str = "burn_blast";
 
@@ -60,23 +57,20 @@ pub const FORMAT_VERSION: i64 = 1;
 /// Numbers in the `layout` tensor: version, block, `d_input`, `d_output`, probe present.
 pub const LAYOUT_LEN: usize = 5;
 
-/// Contents of [`LAYOUT`], [`ROW_IDX`] and [`COL_PTR`], in this order. `has_probe`: whether the weight is recorded with a
-/// probe.
-pub fn indices(pattern: &BlockPattern, has_probe: bool) -> [Vec<i32>; 3] {
+/// The index tensors of a packed weight, by name. `has_probe`: whether the weight is recorded with a probe.
+pub fn indices(pattern: &BlockPattern, has_probe: bool) -> [(&'static str, Vec<i32>); 3] {
     // Indices are below `i32::MAX / 2` by the limits of `MatrixShape`.
     let signed = |index: &[u32]| index.iter().map(|&at| at as i32).collect();
-    [layout(pattern, has_probe).to_vec(), signed(pattern.row_idx()), signed(pattern.col_ptr())]
-}
-
-fn layout(pattern: &BlockPattern, has_probe: bool) -> [i32; LAYOUT_LEN] {
     let (shape, block) = (pattern.shape(), pattern.block().get());
-    [
+    let layout: [i32; LAYOUT_LEN] = [
         FORMAT_VERSION as i32,
         block as i32,
         shape.rows() as i32,
         shape.cols() as i32,
         has_probe.into(),
-    ]
+    ];
+    let (row_idx, col_ptr) = (signed(pattern.row_idx()), signed(pattern.col_ptr()));
+    [(LAYOUT, layout.to_vec()), (ROW_IDX, row_idx), (COL_PTR, col_ptr)]
 }
 
 /// Why a recorded layout or its indices were refused.

@@ -37,22 +37,18 @@ mod dense;
 mod entry;
 mod error;
 pub mod format;
-mod index;
-mod layout;
-mod output;
 mod packed;
 mod rewrite;
 mod shard;
 
-pub use checkpoint::{Checkpoint, NamePart, Source, name_parts};
-pub use dense::DenseWeight;
+pub use checkpoint::{Checkpoint, Index, Source, name_parts};
+pub use dense::{DenseLayout, DenseWeight, Orientation, transposed};
 pub use entry::Entry;
 pub use error::CheckpointError;
-pub use index::Index;
-pub use layout::{DenseLayout, Orientation, transposed};
-pub use output::{Output, check_output};
 pub use packed::{FileMetadata, PackedWeight};
-pub use rewrite::{FileContent, Progress, Written, rewrite, write_safetensors};
+pub use rewrite::{
+    FileContent, Output, Progress, Written, check_output, rewrite, write_safetensors,
+};
 pub use shard::{Shard, TensorView};
 
 #[cfg(doctest)]

@@ -1,7 +1,6 @@
 //! Packed weights of a checkpoint, as `docs/src/files.md` describes them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use burn_blast_kernels::BlockPattern;
 use safetensors::Dtype;
@@ -9,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::CheckpointError;
 use crate::checkpoint::Checkpoint;
+use crate::dense::{DenseLayout, Orientation};
 use crate::format::{
-    COL_PTR, FORMAT_VERSION, LAYOUT, METADATA_KEY, PROBE, ROW_IDX, TENSORS, VALUES, leaf, parse,
+    self, COL_PTR, FORMAT_VERSION, LAYOUT, METADATA_KEY, PROBE, ROW_IDX, TENSORS, VALUES, parse,
 };
-use crate::layout::{DenseLayout, Orientation};
 use crate::shard::{Shard, TensorView};
 
 /// A packed weight.
 #[derive(Debug, Clone)]
 pub struct PackedWeight<'a> {
-    /// Name of the weight; its parts are called `<name>.values` and so on.
+    /// Name of the weight; its tensors are called `<name>.values` and so on.
     pub name: String,
     /// Which blocks it keeps.
     pub pattern: BlockPattern,
@@ -52,16 +51,13 @@ impl FileMetadata {
     /// # Errors
     /// If it is of another version or cannot be read.
     pub fn read(shard: &Shard) -> Result<Option<Self>, CheckpointError> {
-        let refuse = |path: &Path, reason: String| CheckpointError::Metadata {
-            path: path.to_owned(),
-            reason,
-        };
+        let refuse = |reason| CheckpointError::Metadata { path: shard.path().to_owned(), reason };
         let Some(text) = shard.metadata().get(METADATA_KEY) else { return Ok(None) };
         let metadata: Self = serde_json::from_str(text)
-            .map_err(|error| refuse(shard.path(), format!("cannot be read ({error})")))?;
+            .map_err(|error| refuse(format!("cannot be read ({error})")))?;
         if metadata.version != FORMAT_VERSION {
             let reason = format!("has format version {}, not {FORMAT_VERSION}", metadata.version);
-            return Err(refuse(shard.path(), reason));
+            return Err(refuse(reason));
         }
         Ok(Some(metadata))
     }
@@ -96,10 +92,10 @@ impl<'a> PackedWeight<'a> {
     pub fn names(checkpoint: &Checkpoint) -> Vec<String> {
         let (mut names, mut seen) = (Vec::new(), BTreeSet::new());
         for name in checkpoint.names() {
-            let Some((base, part)) = name.rsplit_once('.') else { continue };
-            let is_packed = match part {
+            let Some((base, leaf)) = name.rsplit_once('.') else { continue };
+            let is_packed = match leaf {
                 VALUES => base.ends_with(".weight"),
-                part => TENSORS.contains(&part),
+                leaf => TENSORS.contains(&leaf),
             };
             if is_packed && seen.insert(base) {
                 names.push(base.to_owned());
@@ -114,19 +110,18 @@ impl<'a> PackedWeight<'a> {
     /// Everything that is wrong with it, at least one thing.
     pub fn read(checkpoint: &'a Checkpoint, name: &str) -> Result<Self, Vec<CheckpointError>> {
         let mut problems = Vec::new();
-        let mut part = |part: &'static str| {
-            let tensor = checkpoint.tensor(&leaf(name, part));
+        let [values, row_idx, col_ptr, layout] = TENSORS.map(|leaf| {
+            let tensor = checkpoint.tensor(&format::leaf(name, leaf));
             if tensor.is_none() {
-                problems.push(CheckpointError::TensorMissing { name: name.to_owned(), part });
+                problems.push(CheckpointError::TensorMissing { name: name.to_owned(), leaf });
             }
             tensor
-        };
-        let [values, row_idx, col_ptr, layout] = TENSORS.map(&mut part);
-        let mut indices = |part: &'static str, tensor: Option<TensorView<'_>>| {
+        });
+        let mut indices = |leaf: &'static str, tensor: Option<TensorView<'_>>| {
             let tensor = tensor?;
             let read = numbers(tensor);
             if read.is_none() {
-                problems.push(misshapen(name, part, tensor, "I32 of one axis".to_string()));
+                problems.push(misshapen(name, leaf, tensor, "I32 of one axis".to_string()));
             }
             read
         };
@@ -144,7 +139,7 @@ impl<'a> PackedWeight<'a> {
             let expected = format!("floating-point of [{}, {b}, {b}]", pattern.nnz());
             return Err(vec![misshapen(name, VALUES, values, expected)]);
         }
-        let holder = checkpoint.shard_of(&leaf(name, VALUES));
+        let holder = checkpoint.shard_of(&format::leaf(name, VALUES));
         let metadata = holder.map_or(Ok(None), FileMetadata::read).map_err(|error| vec![error])?;
         let orientation =
             metadata.map_or(Orientation::InOut, |metadata| metadata.orientation(name));
@@ -173,11 +168,11 @@ impl<'a> PackedWeight<'a> {
         if checkpoint.tensor(name).is_some() {
             problems.push(CheckpointError::Both { name: name.clone() });
         }
-        let probe = checkpoint.tensor(&leaf(name, PROBE));
+        let probe = checkpoint.tensor(&format::leaf(name, PROBE));
         let grid = [pattern.block_rows(), pattern.block_cols()];
         match (self.has_probe, probe) {
             (true, None) => {
-                problems.push(CheckpointError::TensorMissing { name: name.clone(), part: PROBE });
+                problems.push(CheckpointError::TensorMissing { name: name.clone(), leaf: PROBE });
             }
             (true, Some(probe)) if probe.shape() != grid => {
                 problems.push(misshapen(name, PROBE, probe, format!("of {grid:?}")));
@@ -233,9 +228,9 @@ fn numbers(tensor: TensorView<'_>) -> Option<Vec<i64>> {
 
 fn misshapen(
     name: &str,
-    part: &'static str,
+    leaf: &'static str,
     tensor: TensorView<'_>,
     expected: String,
 ) -> CheckpointError {
-    CheckpointError::TensorShape { name: name.to_owned(), part, found: tensor.describe(), expected }
+    CheckpointError::TensorShape { name: name.to_owned(), leaf, found: tensor.describe(), expected }
 }

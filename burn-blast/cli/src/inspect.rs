@@ -51,7 +51,7 @@ pub fn inspect(args: &InspectArgs, progress: &Progress) -> Result<Report, Error>
         found.extend(layers);
         without = Some(full);
     }
-    found.sort_by_cached_key(|(layer, _)| name_parts(&layer.name));
+    found.sort_by(|(a, _), (b, _)| name_parts(&a.name).cmp(&name_parts(&b.name)));
     if let Some(folder) = &args.svg {
         draw(folder, &found, args.force)?;
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn_blast_checkpoint::format::{TENSORS, leaf};
-use burn_blast_checkpoint::{Checkpoint, DenseWeight, NamePart, Orientation, name_parts};
+use burn_blast_checkpoint::{Checkpoint, DenseWeight, Orientation, name_parts};
 use burn_blast_kernels::BlockSize;
 use regex::Regex;
 
@@ -116,7 +116,7 @@ fn dense_last<'a>(
     if count == 0 {
         return Ok((names, Vec::new()));
     }
-    let mut stacks: BTreeMap<Vec<NamePart>, Vec<u64>> = BTreeMap::new();
+    let mut stacks: BTreeMap<Vec<&str>, Vec<u64>> = BTreeMap::new();
     for (stack, layer) in all.iter().filter_map(|name| layer(name)) {
         stacks.entry(stack).or_default().push(layer);
     }
@@ -139,12 +139,12 @@ fn dense_last<'a>(
     Ok((names, kept.into_iter().map(str::to_owned).collect()))
 }
 
-fn layer(name: &str) -> Option<(Vec<NamePart>, u64)> {
+fn layer(name: &str) -> Option<(Vec<&str>, u64)> {
     let mut stack = Vec::new();
     for part in name_parts(name) {
         match part {
-            NamePart::Number(layer) => return Some((stack, layer)),
-            text => stack.push(text),
+            Ok(layer) => return Some((stack, layer)),
+            Err(text) => stack.push(text),
         }
     }
     None

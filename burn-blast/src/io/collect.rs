@@ -11,6 +11,7 @@ use super::IoError;
 use super::tensors::{ParameterPath, to_safetensors};
 use crate::functions::unpack;
 use crate::module::lora_change;
+use crate::ops::packed;
 use crate::window::{self, Stage, View};
 
 /// How block-sparse weights are written.
@@ -127,7 +128,7 @@ impl ModuleVisitor for Collector {
         match window::view() {
             Some(view) if self.form == Form::Dense => {
                 if view.stage == Stage::Values {
-                    let values = tensor.reshape(burn_shape(&view));
+                    let values = tensor.reshape(packed(&view.pattern));
                     self.weights.push((self.path.parent(), values, view));
                 }
             }
@@ -156,9 +157,4 @@ impl ModuleVisitor for Collector {
         let read = move || tensor.to_data().convert_dtype(native);
         self.push(self.path.clone(), native, shape, false, read);
     }
-}
-
-fn burn_shape(view: &View) -> [usize; 3] {
-    let b = view.pattern.block().get();
-    [view.pattern.nnz(), b, b]
 }

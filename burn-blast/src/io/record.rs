@@ -3,21 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::quantization::quantized_data_len;
-use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn::tensor::{Bytes, DType, Shape};
 use burn_blast_checkpoint::atomic::replace_file;
-use burn_blast_checkpoint::format::VALUES;
 use burn_blast_kernels::BlockSize;
 use burn_pack::Reader;
 
 use super::IoError;
-use super::check::{InFile, check_model};
 use super::fill::fill;
-use super::tensors::{Content, FileTensor, Names, ParameterPath, Tensors};
-use crate::ops::packed;
+use super::tensors::{Content, FileTensor, Names, Tensors};
 use crate::quantize::is_int8;
-use crate::window;
 
 /// Saves a model to a burnpack file.
 ///
@@ -46,6 +42,9 @@ pub fn save<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError>
 /// # Ok::<(), io::IoError>(())
 /// ```
 ///
+/// Burn's own loading accepts a file only if the model keeps the blocks of the file. Call this first where Burn loads,
+/// as a `Learner` that resumes does.
+///
 /// # Errors
 /// If the file cannot be read, is damaged, or belongs to another model. The model is then dropped unchanged.
 pub fn load<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
@@ -68,65 +67,12 @@ pub fn from_bytes<M: Module>(model: M, bytes: Vec<u8>) -> Result<M, IoError> {
     fill(model, read_burnpack(bytes)?, None)
 }
 
-/// Gives a fresh model the patterns of a burnpack file without filling it, so that Burn's own loading, such
-/// as the checkpoints of a `Learner`, accepts the file. [`load`] needs no such step.
-///
-/// # Errors
-/// If the file cannot be read, is damaged, belongs to another model, or holds dense weights, which only [`load`]
-/// packs.
-pub fn size_to<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M, IoError> {
-    let tensors = read_burnpack(read_file(path.as_ref())?)?;
-    let weights = check_model(&model, &tensors)?;
-    let dense = |weight: &InFile| matches!(weight, InFile::Dense { .. });
-    if let Some((path, _)) = weights.iter().find(|(_, weight)| dense(weight)) {
-        return Err(IoError::Missing { name: burn_blast_checkpoint::format::leaf(path, VALUES) });
-    }
-    Ok(model.map(&mut Sizer { path: ParameterPath::default(), weights }))
-}
-
-/// Gives weights their recorded patterns, with zeros for Burn to replace.
-struct Sizer {
-    path: ParameterPath,
-    weights: BTreeMap<String, InFile>,
-}
-
-impl ModuleMapper for Sizer {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if window::values().is_none() {
-            return param;
-        }
-        match self.weights.remove(&self.path.parent().full()) {
-            Some(InFile::Packed { pattern, probe, .. }) => {
-                let shape = packed(&pattern);
-                window::request(|request| {
-                    request.pattern = Some(pattern);
-                    request.probe = Some(probe);
-                });
-                let tensor = param.base().dequantize();
-                let zeros = Tensor::<D>::zeros(shape, (&tensor.device(), tensor.dtype()))
-                    .set_require_grad(tensor.is_require_grad());
-                let (id, _, mapper) = param.consume();
-                Param::from_mapped_value(id, zeros, mapper)
-            }
-            _ => param,
-        }
-    }
-}
-
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, IoError> {
-    std::fs::read(path).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+    std::fs::read(path).map_err(IoError::file(path))
 }
 
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
-    replace_file(path, bytes).map_err(|source| IoError::File { path: path.to_path_buf(), source })
+    replace_file(path, bytes).map_err(IoError::file(path))
 }
 
 const BURNPACK: &str = "burnpack";

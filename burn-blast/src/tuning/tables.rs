@@ -1,30 +1,95 @@
 //! Files of tuning tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use burn::backend::ExecutionError;
+use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 
-use super::error::{TuningError, VERSION};
 use crate::break_even::TuningTable;
+
+/// Version of the files of tuning tables.
+const VERSION: u32 = 1;
+
+/// Why there is no tuning table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TuningError {
+    /// The file cannot be read or written.
+    #[error("the tuning tables {} cannot be read or written: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The file holds no tuning tables.
+    #[error("{} holds no tuning tables: {source}; write them with `blast-bench tune`", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The file is of another version.
+    #[error(
+        "the tuning tables are of version {found}, this burn-blast reads version {VERSION}: write them again with `blast-bench tune`"
+    )]
+    Version {
+        /// Version found.
+        found: u32,
+    },
+    /// No table of the file is for the backend.
+    #[error("there is no tuning table for backend {backend:?}, only for {known:?}")]
+    Backend {
+        /// Backend asked for.
+        backend: String,
+        /// Backends in the file.
+        known: Vec<String>,
+    },
+    /// There is nothing to measure.
+    #[error(
+        "there is nothing to measure: the model needs a block-sparse weight that is not quantised, and rows a number above 0"
+    )]
+    NothingToMeasure,
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] ExecutionError),
+}
 
 /// Tuning tables of every device that was measured, as a file holds them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TuningTables {
-    /// [`VERSION`].
-    pub version: u32,
+    version: u32,
     /// One for each device, backend and set of features.
     pub devices: Vec<TuningTable>,
 }
 
 impl TuningTables {
-    /// Reads a file that `blast-bench tune` wrote.
+    /// Tables of these devices.
+    pub fn new(devices: Vec<TuningTable>) -> Self {
+        Self { version: VERSION, devices }
+    }
+
+    /// Writes a file, in place of one that exists.
+    ///
+    /// # Errors
+    /// If it cannot be written. A file that was there before is unchanged then.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TuningError> {
+        let path = path.as_ref();
+        let text = serde_json::to_string_pretty(self).expect("numbers and strings only");
+        replace_file(path, text.as_bytes())
+            .map_err(|source| TuningError::File { path: path.into(), source })
+    }
+
+    /// Reads a file that [`save`](Self::save) or `blast-bench tune` wrote.
     ///
     /// # Errors
     /// If it cannot be read, holds no tuning tables, or is of another version.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TuningError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
-            .map_err(|source| TuningError::Read { path: path.into(), source })?;
+            .map_err(|source| TuningError::File { path: path.into(), source })?;
         let tables: Self = serde_json::from_str(&text)
             .map_err(|source| TuningError::Format { path: path.into(), source })?;
         match tables.version {
@@ -65,11 +130,10 @@ mod tests {
         assert!(message(&path).contains("cannot be read"));
         std::fs::write(&path, "{").unwrap();
         assert!(message(&path).contains("write them with `blast-bench tune`"));
-        let mut all = TuningTables { version: 9, devices: vec![table.clone()] };
-        std::fs::write(&path, serde_json::to_string(&all).unwrap()).unwrap();
+        let all = TuningTables { version: 9, devices: vec![table.clone()] };
+        all.save(&path).unwrap();
         assert!(message(&path).contains("version 9"));
-        all.version = VERSION;
-        std::fs::write(&path, serde_json::to_string(&all).unwrap()).unwrap();
+        TuningTables::new(vec![table.clone()]).save(&path).unwrap();
         let loaded = TuningTables::load(&path).unwrap();
         assert_eq!(loaded.for_backend("flex").unwrap(), &table);
         let error = loaded.for_backend("cuda").unwrap_err().to_string();
