@@ -73,6 +73,9 @@ impl AnyLinear {
 
     /// Freezes a block-sparse layer and adds an adapter to it. Returns whether the layer was block-sparse; others are
     /// left as they are.
+    ///
+    /// # Panics
+    /// If the rank is 0.
     pub fn adapt(&mut self, config: &LoraLinearConfig) -> bool {
         let Self::Sparse(layer) = self else { return false };
         *self = Self::Adapted(config.init(layer.clone()));

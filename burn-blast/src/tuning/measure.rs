@@ -38,7 +38,7 @@ impl TuningTable {
     /// not matter: random patterns of 5 to 100 % of the blocks are timed, so one table holds for a whole training run.
     /// For each size and number of rows, six kinds of call run seven times each, short ones many times over. This needs
     /// memory for about four dense weights. `device` and `backend` of the table hold what Burn prints of the device:
-    /// set them yourself before writing a table to a file.
+    /// set them before you [`save`](super::TuningTables::save) the table.
     ///
     /// # Errors
     /// If the model has no block-sparse weight, or only quantised ones, no number of rows is above 0, or the device
