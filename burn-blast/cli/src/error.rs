@@ -55,9 +55,6 @@ pub enum Error {
     /// The model cannot be used as asked.
     #[error(transparent)]
     Model(#[from] burn_blast_models::Error),
-    /// The backend is not in this build.
-    #[error(transparent)]
-    NotBuilt(#[from] burn_blast_models::NotBuilt),
     /// The model cannot be quantised.
     #[error("--int8: {0}")]
     Quantize(#[from] burn_blast::module::LayerError),

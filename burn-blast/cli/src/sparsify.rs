@@ -49,7 +49,7 @@ pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Erro
         weights.iter().try_for_each(|weight| activations.of(weight).map(drop))?;
     }
     let mut scorer = Scorer { block, activations, done: HashMap::new() };
-    let kept = kept(args.blocks.sparsity, budget, &weights, &mut scorer, progress)?;
+    let kept = kept(args.blocks.blocks(None).sparsity, budget, &weights, &mut scorer, progress)?;
 
     let order: Vec<&str> = weights.iter().map(|weight| weight.name.as_str()).collect();
     let (mut layers, mut pruned) = (HashMap::new(), HashMap::new());

@@ -34,7 +34,7 @@ impl Activations {
     ) -> Result<Self, Error> {
         Error::at_least_one(&[("window", window)])?;
         if text.is_empty() {
-            return Err(Error::TooShort { what: "the text is empty".to_string() });
+            return Err(Error::TooShort("the text is empty".to_string()));
         }
         check_tokens(model, text)?;
         // Summed in f64 over windows: squares of a long text outgrow the bits of f32.

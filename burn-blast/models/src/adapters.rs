@@ -62,25 +62,32 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use burn::module::{ModuleVisitor, Param};
+    use burn::module::Param;
     use burn::tensor::{DType, Device, Tensor};
+    use tempfile::tempdir;
 
     use super::*;
-    use crate::fine_tune::tests::{config, corpus, model, run, settings};
+    use crate::fine_tune::tests::{config, corpus, model, run, settings, stored};
     use crate::{Form, ModelFolder, Precision};
 
-    /// Adapters that change something.
-    fn changed(model: Model) -> Model {
-        let mut model = model;
+    /// The model with adapters whose second factor is `change` of what it was.
+    fn adapted(
+        model: Model,
+        config: &LoraLinearConfig,
+        change: impl Fn(Tensor<2>) -> Tensor<2>,
+    ) -> Model {
+        let mut model = model.adapt(config, 7).unwrap();
         for (_, linear) in model.mlps_mut(0) {
             if let AnyLinear::Adapted(layer) = linear {
-                let b = layer.lora_b.val();
-                layer.lora_b = Param::from_tensor(b.add_scalar(0.02));
+                layer.lora_b = Param::from_tensor(change(layer.lora_b.val()));
             }
         }
         model
+    }
+
+    /// Adapters that change something.
+    fn changed(model: Model, config: &LoraLinearConfig) -> Model {
+        adapted(model, config, |b| b.add_scalar(0.02))
     }
 
     fn scores(model: &Model) -> Vec<f32> {
@@ -94,10 +101,9 @@ mod tests {
 
     #[test]
     fn fresh_adapters_change_nothing_and_merged_ones_what_they_did() {
-        let start = model(DType::F32);
-        let adapted = start.clone().adapt(&LoraLinearConfig::new(4), 7).unwrap();
-        assert_eq!(scores(&adapted), scores(&start));
-        let adapted = changed(adapted);
+        let (start, config) = (model(DType::F32), LoraLinearConfig::new(4));
+        assert_eq!(scores(&adapted(start.clone(), &config, |b| b)), scores(&start));
+        let adapted = changed(start.clone(), &config);
         let want = scores(&adapted);
         assert!(apart(&want, &scores(&start)) > 1e-3);
         let mut dense = adapted.clone();
@@ -114,10 +120,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_with_adapters_loads_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempdir().unwrap();
         let checkpoint = ModelFolder::new(config()).unwrap();
-        let adapted =
-            changed(model(DType::F32).adapt(&LoraLinearConfig::new(4).with_alpha(6.0), 7).unwrap());
+        let adapted = changed(model(DType::F32), &LoraLinearConfig::new(4).with_alpha(6.0));
         for (form, merged) in [(Form::Packed, false), (Form::Dense, true)] {
             let out = folder.path().join(format!("{form:?}"));
             checkpoint.save(&adapted, &out, form).unwrap();
@@ -129,49 +134,19 @@ mod tests {
         }
     }
 
-    /// Every parameter by its path.
-    #[derive(Default)]
-    struct Numbers(Vec<String>, BTreeMap<String, Vec<f32>>);
-
-    impl ModuleVisitor for Numbers {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.0.push(name.to_string());
-        }
-
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.0.pop();
-        }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let numbers = param.val().into_data().iter::<f32>().collect();
-            self.1.insert(self.0.join("."), numbers);
-        }
-    }
-
-    fn numbers(model: &Model) -> BTreeMap<String, Vec<f32>> {
-        let mut numbers = Numbers::default();
-        model.visit(&mut numbers);
-        numbers.1
-    }
-
     #[test]
     fn only_adapters_learn_and_a_resumed_run_is_bitwise_the_unbroken_one() {
         for dtype in [DType::F32, DType::BF16] {
-            let folder = tempfile::tempdir().unwrap();
             let start = model(dtype).adapt(&LoraLinearConfig::new(4), 7).unwrap();
-            let path = |name: &str| {
-                std::fs::create_dir(folder.path().join(name)).unwrap();
-                folder.path().join(name).join("out")
-            };
-            let (unbroken, broken) = (path("unbroken"), path("broken"));
+            let (unbroken, broken) = (tempdir().unwrap(), tempdir().unwrap());
             let (whole, log) = run(&start, None, None, &unbroken, 12);
             run(&start, None, None, &broken, 5);
             let (resumed, _) = run(&start, None, None, &broken, 12);
-            assert_eq!(numbers(&whole), numbers(&resumed), "{dtype:?}");
-            let before = numbers(&start);
-            for (path, numbers) in numbers(&whole) {
-                let learns = path.ends_with("lora_a") || path.ends_with("lora_b");
-                assert_eq!(numbers != before[&path], learns, "{dtype:?} {path}");
+            assert_eq!(stored(&whole), stored(&resumed), "{dtype:?}");
+            let before = stored(&start);
+            for (name, bytes) in stored(&whole) {
+                let learns = name.ends_with("lora_a") || name.ends_with("lora_b");
+                assert_eq!(bytes != before[&name], learns, "{dtype:?} {name}");
             }
             let first = log.losses.first().unwrap().1;
             let last = log.losses.last().unwrap().1;
@@ -199,16 +174,10 @@ mod tests {
 
     #[test]
     fn a_tensor_of_another_rank_is_named() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempdir().unwrap();
         let checkpoint = ModelFolder::new(config()).unwrap();
-        let mut adapted = model(DType::F32).adapt(&LoraLinearConfig::new(4), 7).unwrap();
-        for (_, linear) in adapted.mlps_mut(0) {
-            if let AnyLinear::Adapted(layer) = linear {
-                let b = layer.lora_b.val();
-                let b = Tensor::zeros([3, b.dims()[1]], &b.device());
-                layer.lora_b = Param::from_tensor(b);
-            }
-        }
+        let longer = |b: Tensor<2>| Tensor::zeros([3, b.dims()[1]], &b.device());
+        let adapted = adapted(model(DType::F32), &LoraLinearConfig::new(4), longer);
         let out = folder.path().join("out");
         checkpoint.save(&adapted, &out, Form::Packed).unwrap();
         let error = ModelFolder::open(&out).unwrap().load(&Device::flex(), Precision::File);

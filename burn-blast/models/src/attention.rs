@@ -16,15 +16,9 @@ const MIN_GROWTH: usize = 64;
 /// Made by [`Model::cache`](crate::Model::cache). All texts of a batch have the same length.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    layers: Vec<Option<KeyValues>>,
+    /// Keys and values, each `[batch, kv_heads, capacity, head]` and filled up to `len`.
+    layers: Vec<Option<(Tensor<4>, Tensor<4>)>>,
     len: usize,
-}
-
-/// Each `[batch, kv_heads, capacity, head]`, filled up to the length of the cache.
-#[derive(Clone, Debug)]
-struct KeyValues {
-    keys: Tensor<4>,
-    values: Tensor<4>,
 }
 
 impl Cache {
@@ -56,8 +50,7 @@ impl Cache {
         let [batch, heads, time, head] = keys.dims();
         let (start, end) = (self.len, self.len + time);
         // Taken out: the assignment copies a buffer that has another owner.
-        let (old_keys, old_values) =
-            self.layers[layer].take().map(|old| (old.keys, old.values)).unzip();
+        let (old_keys, old_values) = self.layers[layer].take().unzip();
         let store = |old, new: Tensor<4>| {
             let place = [0..batch, 0..heads, start..end, 0..head];
             with_room(old, &new, end).slice_assign(place, new)
@@ -65,7 +58,7 @@ impl Cache {
         let (keys, values) = (store(old_keys, keys), store(old_values, values));
         let seen = |buffer: &Tensor<4>| buffer.clone().slice_dim(2, 0..end);
         let all = (seen(&keys), seen(&values));
-        self.layers[layer] = Some(KeyValues { keys, values });
+        self.layers[layer] = Some((keys, values));
         all
     }
 }
@@ -82,6 +75,16 @@ fn with_room(old: Option<Tensor<4>>, new: &Tensor<4>, end: usize) -> Tensor<4> {
         Some(old) => Tensor::cat(vec![old, zeros()], 2),
         None => zeros(),
     }
+}
+
+/// The features of each head.
+///
+/// # Shapes
+/// - `x`: `[batch, time, heads * head]`
+/// - output: `[batch, heads, time, head]`
+pub(crate) fn split_heads(x: Tensor<3>, head: usize) -> Tensor<4> {
+    let [batch, time, width] = x.dims();
+    x.reshape([batch, time, width / head, head]).swap_dims(1, 2)
 }
 
 /// Called with the name of a linear layer and its input.
@@ -116,15 +119,16 @@ impl<'a> Pass<'a> {
     /// Attention of one layer's new positions to all positions so far.
     ///
     /// # Shapes
-    /// - `query` and output: `[batch, heads, time, head]`
+    /// - `query`: `[batch, heads, time, head]`
     /// - `keys`, `values`: `[batch, kv_heads, time, head]`
+    /// - output: `[batch, time, heads * head]`
     pub(crate) fn attend(
         &mut self,
         layer: usize,
         query: Tensor<4>,
         keys: Tensor<4>,
         values: Tensor<4>,
-    ) -> Tensor<4> {
+    ) -> Tensor<3> {
         let (keys, values) = match &mut self.cache {
             Some(cache) => cache.extend(layer, keys, values),
             None => (keys, values),
@@ -144,7 +148,8 @@ impl<'a> Pass<'a> {
         };
         let shares = softmax(scores, 3).cast(dtype);
         let shares = shares.reshape([batch, kv_heads, heads / kv_heads * time, span]);
-        shares.matmul(values).reshape([batch, heads, time, head])
+        let mixed = shares.matmul(values).reshape([batch, heads, time, head]);
+        mixed.swap_dims(1, 2).reshape([batch, time, heads * head])
     }
 
     /// Keeps the output of a layer, if asked for.

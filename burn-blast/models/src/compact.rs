@@ -1,9 +1,8 @@
-//! Models without the hidden features ([`live_features`](burn_blast::module::live_features)) and heads that contribute
-//! nothing: the same scores from smaller matrices.
+//! Models without the hidden features and heads that contribute nothing: the same scores from smaller matrices.
 
 use std::fmt;
 
-use burn_blast::module::AnyLinear;
+use burn_blast::module::{AnyLinear, live_features};
 
 use crate::Model;
 
@@ -49,66 +48,54 @@ impl Model {
     }
 }
 
-/// Which heads of a layer are kept.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Heads {
-    /// Of queries.
-    queries: Vec<bool>,
-    /// Of keys and values.
-    groups: Vec<bool>,
+/// Removes the dead hidden features of an MLP with these layers before and after its activation, which is zero at zero.
+pub(crate) fn compact_mlp<const N: usize>(into: [&mut AnyLinear; N], out: &mut AnyLinear) {
+    let Some(alive) = live_features(&into.each_ref().map(|layer| &**layer), out) else { return };
+    let width = vec![true; out.shape()[1]];
+    into.into_iter().for_each(|layer| *layer = layer.submatrix(&width, &alive));
+    *out = out.submatrix(&alive, &width);
 }
 
-impl Heads {
-    /// Heads with anything in `values`, of `[kv_heads * head]`, and in `read`, of `[heads * head]`; at least one.
-    fn choose(values: &[bool], read: &[bool], head: usize) -> Self {
-        let by_head = |features: &[bool]| -> Vec<bool> {
-            features.chunks(head).map(|head| head.contains(&true)).collect()
-        };
-        let (mut groups, mut queries) = (by_head(values), by_head(read));
-        let share = queries.len() / groups.len();
-        let mut most = 1;
-        for (group, queries) in groups.iter_mut().zip(queries.chunks_mut(share)) {
-            queries.iter_mut().for_each(|query| *query &= *group);
-            *group = queries.contains(&true);
-            most = most.max(queries.iter().filter(|query| **query).count());
-        }
-        if !groups.contains(&true) {
-            groups[0] = true;
-        }
-        // Groups must be equal: groups with fewer live heads keep dead ones.
-        for (_, queries) in
-            groups.iter().zip(queries.chunks_mut(share)).filter(|(group, _)| **group)
-        {
-            let missing = most - queries.iter().filter(|query| **query).count();
-            queries.iter_mut().filter(|query| !**query).take(missing).for_each(|dead| *dead = true);
-        }
-        Self { queries, groups }
+/// The features of queries, and of keys or values, that are kept of an attention with these layers before it and `out`
+/// after it, if some heads can be removed. `values` says which of the value features can differ from zero.
+pub(crate) fn live_heads(
+    before: &[&AnyLinear],
+    values: &[bool],
+    out: &AnyLinear,
+    head: usize,
+) -> Option<[Vec<bool>; 2]> {
+    let whole =
+        |layer: &&AnyLinear| layer.block_size().is_none_or(|side| head.is_multiple_of(side));
+    if !before.iter().chain([&out]).all(whole) {
+        return None;
     }
+    let heads = choose(values, &out.reads(), head);
+    heads[0].contains(&false).then(|| heads.map(|heads| features(&heads, head)))
+}
 
-    /// Heads of an attention with these layers before it and `out` after it, if some can be removed. `values` says
-    /// which of the value features can differ from zero.
-    pub(crate) fn alive(
-        before: &[&AnyLinear],
-        values: &[bool],
-        out: &AnyLinear,
-        head: usize,
-    ) -> Option<Self> {
-        let whole =
-            |layer: &&AnyLinear| layer.block_size().is_none_or(|side| head.is_multiple_of(side));
-        let heads = before.iter().chain([&out]).all(whole);
-        let heads = heads.then(|| Self::choose(values, &out.reads(), head))?;
-        heads.queries.contains(&false).then_some(heads)
+/// Heads of queries, and of keys and values, with anything in `values`, of `[kv_heads * head]`, and in `read`, of
+/// `[heads * head]`; at least one.
+fn choose(values: &[bool], read: &[bool], head: usize) -> [Vec<bool>; 2] {
+    let by_head = |features: &[bool]| -> Vec<bool> {
+        features.chunks(head).map(|head| head.contains(&true)).collect()
+    };
+    let (mut groups, mut queries) = (by_head(values), by_head(read));
+    let share = queries.len() / groups.len();
+    let mut most = 1;
+    for (group, queries) in groups.iter_mut().zip(queries.chunks_mut(share)) {
+        queries.iter_mut().for_each(|query| *query &= *group);
+        *group = queries.contains(&true);
+        most = most.max(queries.iter().filter(|query| **query).count());
     }
-
-    /// Features of the queries that are kept.
-    pub(crate) fn queries(&self, head: usize) -> Vec<bool> {
-        features(&self.queries, head)
+    if !groups.contains(&true) {
+        groups[0] = true;
     }
-
-    /// Features of the keys, or of the values, that are kept.
-    pub(crate) fn groups(&self, head: usize) -> Vec<bool> {
-        features(&self.groups, head)
+    // Groups must be equal: groups with fewer live heads keep dead ones.
+    for (_, queries) in groups.iter().zip(queries.chunks_mut(share)).filter(|(group, _)| **group) {
+        let missing = most - queries.iter().filter(|query| **query).count();
+        queries.iter_mut().filter(|query| !**query).take(missing).for_each(|dead| *dead = true);
     }
+    [queries, groups]
 }
 
 fn features(heads: &[bool], head: usize) -> Vec<bool> {
@@ -121,15 +108,13 @@ mod tests {
 
     const HEAD: usize = 2;
 
-    fn alive(values: &[bool], read: &[bool]) -> (String, String) {
-        let marks =
-            |heads: &[bool]| heads.iter().map(|kept| if *kept { 'x' } else { '.' }).collect();
-        let heads = Heads::choose(&features(values, HEAD), &features(read, HEAD), HEAD);
-        (marks(&heads.queries), marks(&heads.groups))
-    }
-
-    fn heads(marks: &str) -> Vec<bool> {
-        marks.chars().map(|mark| mark == 'x').collect()
+    /// `x` for a head with anything in it.
+    fn chosen(values: &str, read: &str) -> [String; 2] {
+        let heads = |marks: &str| {
+            features(&marks.chars().map(|mark| mark == 'x').collect::<Vec<_>>(), HEAD)
+        };
+        choose(&heads(values), &heads(read), HEAD)
+            .map(|heads| heads.iter().map(|kept| if *kept { 'x' } else { '.' }).collect())
     }
 
     #[test]
@@ -148,8 +133,7 @@ mod tests {
             ("x.x", "x.x", "x.x", "x.x"),
         ];
         for (values, read, queries, groups) in cases {
-            let found = alive(&heads(values), &heads(read));
-            assert_eq!(found, (queries.to_string(), groups.to_string()), "{values} {read}");
+            assert_eq!(chosen(values, read), [queries, groups], "{values} {read}");
         }
     }
 }

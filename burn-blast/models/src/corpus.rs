@@ -77,12 +77,12 @@ impl Corpus {
         let (mut train, _) = read_text(path, tokenizer)?;
         let valid = train.split_off(train.len() - train.len() / HELD_OUT);
         if valid.len() <= context || train.len() <= context {
+            let tokens = train.len() + valid.len();
             let reason = format!(
-                "has {} tokens, of which a tenth is held out: too few for sequences of {context}; take a longer text \
-                 or a shorter context",
-                train.len() + valid.len()
+                "{tokens} tokens, of which a tenth is held out, are too few for sequences of {context}; take a longer \
+                 text or a shorter context"
             );
-            return Err(Error::Corpus { path: path.to_path_buf(), reason });
+            return Err(Error::unusable(path, reason));
         }
         Ok(Self { train, valid })
     }
@@ -133,9 +133,7 @@ pub(crate) fn check_context(checkpoint: &ModelFolder, context: usize) -> Result<
 /// # Errors
 /// If it cannot be read, or a line has no text.
 pub fn read_text(path: &Path, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Error> {
-    let refuse = |reason: String| Error::Corpus { path: path.to_path_buf(), reason };
-    let file = std::fs::read_to_string(path)
-        .map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let file = std::fs::read_to_string(path).map_err(Error::file(path))?;
     if path.extension().is_none_or(|end| end != "jsonl") {
         return Ok((tokenizer.encode(&file)?, file.len()));
     }
@@ -143,7 +141,8 @@ pub fn read_text(path: &Path, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize)
     for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let json = serde_json::from_str::<Value>(line).unwrap_or_default();
         let Some(text) = json["text"].as_str() else {
-            return Err(refuse(format!("line {} is not a JSON object with a \"text\"", at + 1)));
+            let reason = format!("line {} is not a JSON object with a \"text\"", at + 1);
+            return Err(Error::unusable(path, reason));
         };
         tokens.extend(tokenizer.encode(text)?);
         bytes += text.len();
@@ -233,7 +232,7 @@ mod tests {
     fn every_error_says_what_is_wrong() {
         let refuse =
             |path: &Path| format!("{:#}", Corpus::read(path, &Tokenizer::Bytes, 8).unwrap_err());
-        assert!(refuse(Path::new("no/such/file")).contains("no/such/file cannot be read"));
+        assert!(refuse(Path::new("no/such/file")).starts_with("no/such/file: "));
         let short = file(".txt", "too short");
         assert!(refuse(short.path()).contains("take a longer text"));
         let broken = file(".jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n");

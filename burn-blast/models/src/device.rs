@@ -5,15 +5,7 @@ use burn::tensor::Device;
 use burn::tensor::DeviceKind;
 use serde::{Deserialize, Serialize};
 
-/// The program was built without a backend.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this build has no {name} backend: add `--features {name}` to cargo's arguments, before the `--`"
-)]
-pub struct NotBuilt {
-    /// Name of the backend and of its feature.
-    pub name: &'static str,
-}
+use crate::Error;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +51,7 @@ impl BackendKind {
     ///
     /// # Errors
     /// If this build does not hold it.
-    pub fn open(self) -> Result<Device, NotBuilt> {
+    pub fn open(self) -> Result<Device, Error> {
         Ok(match self {
             #[cfg(feature = "flex")]
             Self::Flex => Device::flex(),
@@ -83,7 +75,7 @@ impl BackendKind {
                 unreachable_patterns,
                 reason = "unreachable only in a build with every backend"
             )]
-            missing => return Err(NotBuilt { name: missing.name() }),
+            missing => return Err(Error::NotBuilt(missing.name())),
         })
     }
 }

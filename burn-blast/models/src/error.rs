@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::families::MODEL_TYPES;
-
 /// Why a checkpoint was not read or written, or a request was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,25 +29,13 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A JSON file does not hold what it must.
+    /// A file or a folder does not hold what it must.
     #[error("{path}: {reason}")]
-    Json {
-        /// The file.
+    Unusable {
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong, and what to do.
         reason: String,
-    },
-    /// A setting of the configuration is missing or of another type.
-    #[error("config.json: {reason}")]
-    Settings {
-        /// What is wrong.
-        reason: String,
-    },
-    /// The architecture is not known.
-    #[error("model_type is \"{found}\", but only {MODEL_TYPES} can be loaded")]
-    ModelType {
-        /// What the configuration says.
-        found: String,
     },
     /// A setting of the configuration is not implemented.
     #[error(
@@ -61,38 +47,20 @@ pub enum Error {
         /// Its value.
         found: String,
         /// What would work.
-        supported: &'static str,
+        supported: String,
     },
     /// Sizes of the configuration contradict each other.
-    #[error("the configuration contradicts itself: {reason}")]
-    Contradiction {
-        /// Which sizes, and why.
-        reason: String,
-    },
+    #[error("the configuration contradicts itself: {0}")]
+    Contradiction(String),
     /// The sizes of a compacted model have no place in a configuration.
     #[error(
-        "config.json cannot say the sizes of this model: {reason}; write it before it is compacted, and compact it \
+        "config.json cannot say the sizes of this model: {0}; write it before it is compacted, and compact it \
          when it is loaded"
     )]
-    Uneven {
-        /// Which sizes, and why.
-        reason: String,
-    },
+    Uneven(String),
     /// The tokenizer cannot be read or cannot handle the text.
-    #[error("tokenizer: {reason}")]
-    Tokenizer {
-        /// What it said.
-        reason: String,
-    },
-    /// There is no tokenizer, and tokens cannot be bytes.
-    #[error(
-        "there is no tokenizer.json, and {vocabulary} tokens are too few for bytes: put the tokenizer of the model \
-         into its folder"
-    )]
-    NoTokenizer {
-        /// Tokens of the model.
-        vocabulary: usize,
-    },
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
     /// A token is outside the vocabulary.
     #[error(
         "the tokenizer gives token {token}, but the model knows {vocabulary}: the tokenizer belongs to another model"
@@ -104,11 +72,8 @@ pub enum Error {
         vocabulary: usize,
     },
     /// There is nothing to begin with.
-    #[error("{what}")]
-    TooShort {
-        /// What is too short, and how long it must be.
-        what: String,
-    },
+    #[error("{0}")]
+    TooShort(String),
     /// The text does not fit the model.
     #[error("{found} tokens do not fit: the model was made for {limit} positions")]
     TooLong {
@@ -127,28 +92,14 @@ pub enum Error {
         /// Values that work.
         expected: String,
     },
+    /// The program was built without a backend.
+    #[error(
+        "this build has no {0} backend: add `--features {0}` to cargo's arguments, before the `--`"
+    )]
+    NotBuilt(&'static str),
     /// The device did not return its results.
-    #[error("the device failed: {reason}")]
-    Device {
-        /// What it said.
-        reason: String,
-    },
-    /// A text to train or calibrate on cannot be used.
-    #[error("the corpus {} {reason}", path.display())]
-    Corpus {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A run cannot be started or resumed.
-    #[error("{} {reason}", path.display())]
-    Run {
-        /// Its folder.
-        path: PathBuf,
-        /// Why, and what to do.
-        reason: String,
-    },
+    #[error("the device failed: {0}")]
+    Device(String),
     /// The loss is infinite or not a number.
     #[error("the loss is no longer a number at step {step}: use a lower learning rate")]
     Diverged {
@@ -216,6 +167,10 @@ impl Error {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         |source| Self::File { path, source }
+    }
+
+    pub(crate) fn unusable(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
+        Self::Unusable { path: path.into(), reason: reason.to_string() }
     }
 
     /// Checks sizes that must not be 0.

@@ -78,14 +78,14 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Err
     let numbers = data.and_then(|data| {
         data.convert::<f32>().try_into_vec::<f32>().map_err(|error| format!("{error:?}"))
     });
-    numbers.map_err(|reason| Error::Device { reason })
+    numbers.map_err(|reason| Error::Device(reason))
 }
 
 /// Refuses a text that the model cannot continue.
 fn check(model: &Model, prompt: &[u32], context: usize) -> Result<(), Error> {
     if prompt.is_empty() {
         let what = "the prompt is empty: give the model at least one token to continue";
-        return Err(Error::TooShort { what: what.to_string() });
+        return Err(Error::TooShort(what.to_string()));
     }
     if prompt.len() > context {
         return Err(Error::TooLong { found: prompt.len(), limit: context });

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::AnyLinear;
 
 use crate::attention::Pass;
-use crate::{Cache, Error, Model, ModelConfig};
+use crate::{Cache, Error, Model};
 
 /// Which blocks of the MLPs are removed.
 #[derive(burn::config::Config, Debug, PartialEq)]
@@ -114,7 +114,7 @@ impl Model {
 
     /// Layers, without embedding and output.
     pub fn layers(&self) -> usize {
-        self.family().layers()
+        self.family().sizes().len()
     }
 
     /// Every linear layer with its name in the checkpoint, to read or to replace.
@@ -140,13 +140,16 @@ impl Model {
     pub fn mlp_names(&mut self, dense_last: usize) -> Result<Vec<String>, Error> {
         let layers = self.layers();
         if dense_last >= layers {
-            return Err(Error::Setting {
-                setting: "dense-last",
-                found: dense_last.to_string(),
-                expected: format!("below the number of layers, {layers}"),
-            });
+            let expected = format!("below the number of layers, {layers}");
+            return Err(Error::setting("dense-last", dense_last, &expected));
         }
         Ok(self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Which blocks of the MLPs are removed so far, if some of them are block-sparse.
+    pub fn mlp_blocks(&mut self, dense_last: usize) -> Option<Blocks> {
+        let block = self.mlps_mut(dense_last).iter().find_map(|(_, linear)| linear.block_size())?;
+        Some(Blocks { block, sparsity: self.mlp_sparsity(dense_last), dense_last })
     }
 
     /// Makes the MLPs block-sparse, without the last layers. All blocks that hold anything are kept; pruning removes
@@ -211,27 +214,5 @@ impl Model {
 
     fn embedding(&self) -> Tensor<2> {
         self.family().embedding()
-    }
-}
-
-impl ModelConfig {
-    /// Tokens of the vocabulary.
-    pub fn vocabulary(&self) -> usize {
-        self.family().vocabulary()
-    }
-
-    /// Positions the model was made for.
-    pub fn context(&self) -> usize {
-        self.family().context()
-    }
-
-    /// Features between the layers.
-    pub fn width(&self) -> usize {
-        self.family().width()
-    }
-
-    /// Whether the output layer is the embedding.
-    pub fn is_tied(&self) -> bool {
-        self.family().is_tied()
     }
 }

@@ -1,15 +1,5 @@
-//! Folders as Hugging Face publishes them, read into models and written back.
-//!
-//! | file | content |
-//! |---|---|
-//! | `config.json` | architecture and sizes |
-//! | `model.safetensors` | every tensor |
-//! | `model.safetensors.index.json` and the files it lists | the same in shards |
-//! | `tokenizer.json` | how text becomes tokens; without it, tokens are bytes |
-//! | `generation_config.json` | with which tokens a text ends, if not in `config.json` |
-//!
-//! Tensors are read and written by [`burn_blast::io`]; here are the configuration, the names of the families and the
-//! files beside the weights.
+//! Folders as Hugging Face publishes them, read into models and written back: configuration, names and the files beside
+//! the weights, which [`burn_blast::io`] reads and writes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -230,7 +220,7 @@ impl ModelFolder {
         let [all] = sizes[..] else {
             let sizes: Vec<String> = sizes.iter().map(LayerSizes::to_string).collect();
             let reason = format!("its layers have {}", sizes.join(", then "));
-            return Err(Error::Uneven { reason });
+            return Err(Error::Uneven(reason));
         };
         self.config.family().write_sizes(&all, &mut json)?;
         let name = match model.dtype() {
@@ -279,7 +269,5 @@ fn read_json(path: &Path) -> Result<Option<Value>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file(path)(error)),
     };
-    let json = serde_json::from_str(&text);
-    json.map(Some)
-        .map_err(|error| Error::Json { path: path.to_path_buf(), reason: error.to_string() })
+    serde_json::from_str(&text).map(Some).map_err(|error| Error::unusable(path, error))
 }

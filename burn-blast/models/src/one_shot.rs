@@ -49,13 +49,13 @@ impl OneShot {
         self.blocks.check()?;
         if self.method != Method::Magnitude && sample.is_empty() {
             let what = "this method needs a sample of texts, or take magnitude".to_string();
-            return Err(Error::TooShort { what });
+            return Err(Error::TooShort(what));
         }
         let dense_last = self.blocks.dense_last;
         let names = model.mlp_names(dense_last)?;
         // A layer's weights are chosen together: their inputs were seen before any of them changed.
         for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
-            let calibrations = observe(model, layer, sample, &model.device());
+            let calibrations = observe(model, layer, sample);
             let weights = model.mlps_mut(dense_last).into_iter();
             for ((_, linear), calibration) in
                 weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
@@ -118,18 +118,14 @@ fn layer_of(name: &str) -> &str {
 }
 
 /// Inputs of the named weights of a layer, by the model as it is now: the layers before are sparse already.
-fn observe(
-    model: &Model,
-    names: &[String],
-    sample: &[Batch],
-    device: &Device,
-) -> Vec<Option<Calibration>> {
+fn observe(model: &Model, names: &[String], sample: &[Batch]) -> Vec<Option<Calibration>> {
+    let device = model.device();
     let mut all: Vec<Option<Calibration>> = vec![None; names.len()];
     for batch in sample {
         model.observe(batch.inputs.clone(), &mut |name, input| {
             if let Some(at) = names.iter().position(|wanted| wanted == name) {
                 let width = input.dims()[2];
-                all[at].get_or_insert_with(|| Calibration::new(width, device)).add(input);
+                all[at].get_or_insert_with(|| Calibration::new(width, &device)).add(input);
             }
         });
     }
@@ -138,28 +134,18 @@ fn observe(
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-    use crate::{ModelFolder, Tokenizer, fine_tune};
-
-    fn corpus() -> Corpus {
-        let text = "pack my box with five dozen liquor jugs. ".repeat(40);
-        let mut train = Tokenizer::Bytes.encode(&text).unwrap();
-        let valid = train.split_off(1476);
-        Corpus { train, valid }
-    }
+    use crate::fine_tune::tests::{config, corpus};
+    use crate::{ModelConfig, fine_tune};
 
     #[test]
     fn every_method_removes_its_share_and_least_squares_stays_closest() {
-        let config = json!({
-            "model_type": "llama", "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64,
-            "num_hidden_layers": 2, "num_attention_heads": 2,
-        });
-        let (checkpoint, device) = (ModelFolder::new(config).unwrap(), Device::flex());
-        let dense = checkpoint.config().init_normal(&device, 2).unwrap();
+        let (device, mut config) = (Device::flex(), config());
+        config["hidden_size"] = 32.into();
+        config["intermediate_size"] = 64.into();
+        let dense = ModelConfig::parse(&config).unwrap().init_normal(&device, 2).unwrap();
         // Least squares is about texts like the sample.
-        let like: Vec<u32> = b"five dozen jugs with my liquor box".map(u32::from).to_vec();
+        let like: Vec<u32> = b"the lazy fox jumps over a brown dog".map(u32::from).to_vec();
         let tokens = dense.tokens(&[&like]);
         let (features, _) = dense.trace(tokens.clone());
         let mut distances = Vec::new();

@@ -76,7 +76,7 @@ fn check(window: usize, stride: usize, tokens: usize) -> Result<(), Error> {
     if tokens < 2 {
         let what =
             format!("the text has {tokens} tokens, but needs at least 2: the first is not scored");
-        return Err(Error::TooShort { what });
+        return Err(Error::TooShort(what));
     }
     Ok(())
 }

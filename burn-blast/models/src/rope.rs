@@ -8,9 +8,10 @@ use std::f64::consts::TAU;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// How the frequencies are scaled for texts longer than in pretraining.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
+    #[default]
     None,
     /// All by one factor.
     Linear {

@@ -29,10 +29,13 @@ impl Tokenizer {
         if path.exists() {
             return Self::from_file(path);
         }
-        match vocabulary >= BYTES {
-            true => Ok(Self::Bytes),
-            false => Err(Error::NoTokenizer { vocabulary }),
+        if vocabulary < BYTES {
+            return Err(Error::Tokenizer(format!(
+                "there is no tokenizer.json, and {vocabulary} tokens are too few for bytes: put the tokenizer of the \
+                 model into its folder"
+            )));
         }
+        Ok(Self::Bytes)
     }
 
     #[cfg(feature = "tokenizers")]
@@ -44,7 +47,7 @@ impl Tokenizer {
     #[cfg(not(feature = "tokenizers"))]
     fn from_file(_: &Path) -> Result<Self, Error> {
         let reason = "this build does not read tokenizer.json: add the feature `tokenizers`";
-        Err(Error::Tokenizer { reason: reason.to_string() })
+        Err(Error::Tokenizer(reason.to_string()))
     }
 
     /// The tokens of a text, with the special tokens that a model expects around it.
@@ -86,7 +89,7 @@ impl Tokenizer {
 
 #[cfg(feature = "tokenizers")]
 fn refuse(error: &tokenizers::Error) -> Error {
-    Error::Tokenizer { reason: error.to_string() }
+    Error::Tokenizer(error.to_string())
 }
 
 /// Turns tokens into text as they come, and holds back characters that are not complete.

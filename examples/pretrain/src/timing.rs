@@ -64,7 +64,7 @@ pub fn training_step(experiment: &Experiment) -> Result<Pair<Timing>> {
         let trainee = slot.take().expect("each step puts the trainee back");
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
         *slot = Some(trained);
-        finish(&session.device, loss)
+        finish(&experiment.device, loss)
     };
     interleave(STEP_ROUNDS, || step(&mut dense), || step(&mut sparse))
 }

@@ -52,8 +52,7 @@ impl<'a> Experiment<'a> {
 
     /// What a training step works with.
     pub fn session(&self) -> Session<'_> {
-        let (objective, device) = (Objective::default(), self.device.clone());
-        Session { config: &self.train, corpus: self.corpus, objective, device }
+        Session { config: &self.train, corpus: self.corpus, objective: Objective::default() }
     }
 
     /// Mean validation loss in nats per byte.

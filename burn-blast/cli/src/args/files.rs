@@ -162,7 +162,8 @@ impl SparsifyArgs {
                 return Err(Error::Unused { option, needs });
             }
         }
-        let (sparsity, density) = (self.blocks.sparsity, 1.0 - self.blocks.sparsity);
+        let blocks = self.blocks.blocks(None);
+        let (sparsity, density) = (blocks.sparsity, 1.0 - blocks.sparsity);
         let min_density = self.min_density.unwrap_or(0.0);
         let max_density = self.max_density.unwrap_or(1.0);
         for (option, found, range, expected) in [
@@ -179,6 +180,6 @@ impl SparsifyArgs {
             BudgetArg::Erk => Budget::ErdosRenyi,
             BudgetArg::Global => Budget::Global { min_density, max_density },
         };
-        Ok((BlockSize::new(self.blocks.block)?, budget))
+        Ok((BlockSize::new(blocks.block)?, budget))
     }
 }

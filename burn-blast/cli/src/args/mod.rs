@@ -132,13 +132,13 @@ pub const SPARSITY: f64 = 0.9;
 /// Which blocks are removed.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockArgs {
-    /// Share of blocks to remove, at least 0 and below 1
-    #[arg(long, value_name = "SHARE", default_value_t = SPARSITY)]
-    pub sparsity: f64,
+    /// Share of blocks to remove, at least 0 and below 1 [default: 0.9]
+    #[arg(long, value_name = "SHARE")]
+    pub sparsity: Option<f64>,
 
-    /// Side of a block: 8, 16, 32, 64 or 128
-    #[arg(long, value_name = "SIDE", default_value_t = BLOCK)]
-    pub block: usize,
+    /// Side of a block: 8, 16, 32, 64 or 128 [default: 32]
+    #[arg(long, value_name = "SIDE")]
+    pub block: Option<usize>,
 
     /// Leave the last layers dense
     #[arg(long, value_name = "LAYERS", default_value_t = 0)]
@@ -146,10 +146,12 @@ pub struct BlockArgs {
 }
 
 impl BlockArgs {
-    /// As the models take them.
-    pub fn blocks(&self) -> Blocks {
-        let Self { sparsity, block, dense_last } = *self;
-        Blocks { sparsity, block, dense_last }
+    /// As the models take them. What is not asked for is as in a block-sparse model, if there is one.
+    pub fn blocks(&self, model: Option<Blocks>) -> Blocks {
+        let dense_last = self.dense_last;
+        let default = model.unwrap_or(Blocks { block: BLOCK, sparsity: SPARSITY, dense_last });
+        let sparsity = self.sparsity.unwrap_or(default.sparsity);
+        Blocks { block: self.block.unwrap_or(default.block), sparsity, dense_last }
     }
 }
 

@@ -191,7 +191,7 @@ pub struct OneShotArgs {
 
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneArgs {
-    /// Folder of the model to start from; dense, or block-sparse: then give its --block, and the --sparsity to end with
+    /// Folder of the model to start from; dense, or block-sparse: then its block and sparsity are the defaults
     pub model: PathBuf,
 
     #[command(flatten)]

@@ -28,8 +28,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), 
 
 /// Trains a model on while its MLP blocks are removed, or trains adapters beside the kept ones.
 pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
-    let blocks = args.blocks.blocks();
-    blocks.check()?;
+    args.blocks.blocks(None).check()?;
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = &args.train.device;
@@ -53,6 +52,7 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, St
         let model = model.adapt(&lora, args.train.seed)?;
         return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
     }
+    let blocks = args.blocks.blocks(model.mlp_blocks(args.blocks.dense_last));
     model.pack_mlps(&blocks)?;
     let blast = BlastConfig::new(args.train.steps)
         .with_sparsity(blocks.sparsity)
@@ -130,7 +130,7 @@ fn report(run: &RunProgress, progress: &Progress) {
 
 /// Sparsifies a model without training.
 pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
-    let blocks = args.blocks.blocks();
+    let blocks = args.blocks.blocks(None);
     blocks.check()?;
     let mut one_shot = OneShot::new(blocks);
     one_shot.method = args.method.unwrap_or(one_shot.method);

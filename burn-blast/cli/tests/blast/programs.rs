@@ -32,11 +32,13 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     assert_eq!(json(&place, "tuned/config.json")["torch_dtype"], "bfloat16");
     assert_eq!(json(&place, "tuned/recover.json")["settings"]["train"]["device"]["dtype"], "bf16");
     assert!(json(&place, "dense/recover.json")["settings"]["train"]["device"]["dtype"].is_null());
+    // Blocks of 8 and half of them removed, as in the model.
+    place.fine(&format!("fine-tune sparse longer {TEXT} {run} --interval 2"));
     place.fine(&format!("fine-tune sparse adapted {TEXT} {run} --lora 4"));
     place.fine("merge adapted merged");
     place.fine("merge adapted within --within").says(&["is outside the blocks and lost"]);
 
-    let all = "dense sparse tuned adapted merged within";
+    let all = "dense sparse tuned longer adapted merged within";
     let timing = "--prefill 8 --decode 2 --rounds 1 --svg plot.svg --json";
     let rows = place.fine(&format!("measure {all} {TEXT} {timing}")).json();
     let number = |name: &str, key: &str| -> f64 {
@@ -47,6 +49,7 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
         ("dense", 0.0),
         ("sparse", 0.5),
         ("tuned", 0.5),
+        ("longer", 0.5),
         ("adapted", 0.5),
         ("merged", 0.0),
         ("within", 0.5),
@@ -176,7 +179,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("measure dense --corpus text.txt --context 0", "at least 1"),
         ("measure dense --corpus text.txt --context 2000", "made for 1024 positions"),
         ("measure dense --corpus text.txt --prefill 2000", "made for 1024 positions"),
-        ("dense out --corpus nowhere.txt", "nowhere.txt cannot be read"),
+        ("dense out --corpus nowhere.txt", "nowhere.txt: "),
         ("dense out --corpus text.txt --heads 3", "num_key_value_heads = 2 does not divide"),
         ("generate nowhere --prompt a", "a model is a folder with config.json"),
         ("generate dense --prompt a --top-p 0", "top-p is 0"),

@@ -13,6 +13,7 @@ pub use llama::{Llama, LlamaConfig};
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
 use burn_blast::module::AnyLinear;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -42,9 +43,6 @@ pub enum Model {
     Gpt2(Gpt2),
 }
 
-/// Every value of `model_type` that can be loaded.
-pub(crate) const MODEL_TYPES: &str = "\"llama\", \"mistral\" and \"gpt2\"";
-
 /// Evaluates an expression for the family of a [`ModelConfig`] or a [`Model`].
 macro_rules! each {
     ($any:expr, $family:ident => $value:expr) => {
@@ -65,15 +63,45 @@ impl ModelConfig {
             return Err(Error::Unsupported {
                 setting: "quantization_config",
                 found: "a quantised checkpoint".to_string(),
-                supported: "use the checkpoint in bf16, f16 or f32",
+                supported: "use the checkpoint in bf16, f16 or f32".to_string(),
             });
         }
-        Ok(match json.get("model_type").and_then(Value::as_str) {
+        let found = &json["model_type"];
+        Ok(match found.as_str() {
             Some("llama") => Self::Llama(LlamaConfig::parse(json)?),
             Some("mistral") => Self::Llama(mistral::parse(json)?),
             Some("gpt2") => Self::Gpt2(Gpt2Config::parse(json)?),
-            found => return Err(Error::ModelType { found: found.unwrap_or("").to_string() }),
+            _ => {
+                let supported = "only \"llama\", \"mistral\" and \"gpt2\" are";
+                return Err(unsupported("model_type", found, supported));
+            }
         })
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        each!(self, config => config.vocab_size)
+    }
+
+    /// Positions the model was made for.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.max_position_embeddings,
+            Self::Gpt2(config) => config.n_positions,
+        }
+    }
+
+    /// Features between the layers.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Llama(config) => config.hidden_size,
+            Self::Gpt2(config) => config.n_embd,
+        }
+    }
+
+    /// Whether the output layer is the embedding.
+    pub fn is_tied(&self) -> bool {
+        each!(self, config => config.tie_word_embeddings)
     }
 
     pub(crate) fn family(&self) -> &dyn FamilyConfig {
@@ -101,18 +129,6 @@ impl Model {
 
 /// What the rest of the crate asks of the configuration of a family.
 pub(crate) trait FamilyConfig {
-    /// Tokens of the vocabulary.
-    fn vocabulary(&self) -> usize;
-
-    /// Positions the model was made for.
-    fn context(&self) -> usize;
-
-    /// Features between the layers.
-    fn width(&self) -> usize;
-
-    /// Whether the output layer is the embedding.
-    fn is_tied(&self) -> bool;
-
     /// A model of these sizes, its layers made from first to last.
     fn build(&self, builder: &mut Builder) -> Result<Model, Error>;
 
@@ -144,9 +160,6 @@ pub(crate) trait Family {
     /// The MLP of a layer.
     fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
 
-    /// Layers, without embedding and output.
-    fn layers(&self) -> usize;
-
     /// Sizes of each layer.
     fn sizes(&self) -> Vec<LayerSizes>;
 
@@ -163,13 +176,44 @@ pub(crate) trait Family {
     fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)>;
 }
 
-fn read<T: DeserializeOwned>(json: &Value) -> Result<T, Error> {
-    T::deserialize(json).map_err(|error| Error::Settings { reason: error.to_string() })
+/// The settings of a file, and the defaults of its family for those it leaves out.
+fn with_defaults(mut defaults: Value, json: &Value) -> Value {
+    for (name, value) in json.as_object().into_iter().flatten() {
+        defaults[name] = value.clone();
+    }
+    defaults
 }
 
-fn positive(sizes: &[(&str, usize)]) -> Result<(), Error> {
-    match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((name, _)) => Err(Error::Contradiction { reason: format!("{name} is 0") }),
+fn read<T: DeserializeOwned>(json: &Value) -> Result<T, Error> {
+    T::deserialize(json).map_err(|error| Error::unusable("config.json", error))
+}
+
+fn unsupported(setting: &'static str, found: &Value, supported: impl Into<String>) -> Error {
+    Error::Unsupported { setting, found: found.to_string(), supported: supported.into() }
+}
+
+/// Refuses every value of a setting but these; a file may leave it out.
+fn only(json: &Value, setting: &'static str, supported: &[Value]) -> Result<(), Error> {
+    match json.get(setting) {
+        Some(found) if !supported.contains(found) => {
+            let names: Vec<String> = supported.iter().map(Value::to_string).collect();
+            Err(unsupported(setting, found, format!("only {} is", names.join(" or "))))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The settings of a configuration, all of them numbers or flags.
+fn settings(config: &impl Serialize) -> Value {
+    serde_json::to_value(config).expect("numbers and flags only")
+}
+
+/// Refuses a configuration with a number that is not above 0.
+fn positive(config: &impl Serialize) -> Result<(), Error> {
+    let settings = settings(config);
+    let fits = |value: &Value| value.is_boolean() || value.as_f64().is_some_and(|it| it > 0.0);
+    match settings.as_object().into_iter().flatten().find(|(_, value)| !fits(value)) {
+        Some((name, value)) => Err(Error::Contradiction(format!("{name} is {value}"))),
         None => Ok(()),
     }
 }
@@ -179,12 +223,5 @@ fn divides(part: (&str, usize), whole: (&str, usize)) -> Result<(), Error> {
         return Ok(());
     }
     let reason = format!("{} = {} does not divide {} = {}", part.0, part.1, whole.0, whole.1);
-    Err(Error::Contradiction { reason })
-}
-
-fn positive_number(name: &str, value: f64) -> Result<(), Error> {
-    match value > 0.0 {
-        true => Ok(()),
-        false => Err(Error::Contradiction { reason: format!("{name} is {value}") }),
-    }
+    Err(Error::Contradiction(reason))
 }

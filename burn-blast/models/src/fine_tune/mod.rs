@@ -2,14 +2,11 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `objective.rs`, `losses.rs` | what is minimised |
+//! | `objective.rs` | what is minimised |
 //! | `trainer.rs` | the loop |
 //! | `schedule.rs` | the learning rate |
-//! | `interrupt.rs`, `run_folder.rs` | stopping, and what an interrupted run leaves |
+//! | `run_folder.rs` | stopping, and what an interrupted run leaves |
 
-#[cfg(feature = "ctrlc")]
-mod interrupt;
-mod losses;
 mod objective;
 mod run_folder;
 mod schedule;
@@ -23,12 +20,11 @@ use burn::module::Module;
 use burn_blast::prune::BlastConfig;
 use serde_json::Value;
 
+pub use objective::{Objective, divergence, hidden_states, next_token};
 #[cfg(feature = "ctrlc")]
-pub use interrupt::{INTERRUPTED, stop_on_ctrl_c};
-pub use losses::{divergence, hidden_states, next_token};
-pub use objective::Objective;
-pub use run_folder::{Log, RunFolder};
-pub use schedule::{Decay, LrSchedule};
+pub use run_folder::stop_on_ctrl_c;
+pub use run_folder::{INTERRUPTED, Log, RunFolder};
+pub use schedule::Decay;
 pub use trainer::{Session, Trainee, evaluate};
 
 use crate::corpus::{Corpus, Sequences};
@@ -97,11 +93,6 @@ impl TrainConfig {
         Error::in_range("clip", clip, clip > 0.0, "above 0")?;
         Error::in_range("weight-decay", decay, decay >= 0.0, "a number from 0")
     }
-
-    /// The learning rate over the run.
-    pub fn schedule(&self) -> LrSchedule {
-        LrSchedule { peak: self.lr, warm_up: self.warm_up, steps: self.steps, decay: self.decay }
-    }
 }
 
 /// How far a run is.
@@ -159,9 +150,8 @@ impl Job<'_> {
         }
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;
-        let device = model.device().autodiff();
         let trainee = Trainee::new(model.train(), self.config, self.blast, &folder)?;
-        let session = Session { config: self.config, corpus, objective, device };
+        let session = Session { config: self.config, corpus, objective };
         let (trainee, done) = session.train(trainee, &mut folder, report)?;
         if done {
             let model = trainee.model.valid();
@@ -175,12 +165,13 @@ impl Job<'_> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::path::Path;
+    use std::collections::BTreeMap;
 
     use burn::module::{ModuleMapper, Param};
     use burn::tensor::{DType, Device, Tensor};
-    use burn_blast::module::AnyLinear;
+    use safetensors::SafeTensors;
     use serde_json::json;
+    use tempfile::{TempDir, tempdir};
 
     use super::*;
     use crate::{Blocks, Tokenizer};
@@ -234,17 +225,18 @@ pub(crate) mod tests {
         BlastConfig::new(settings().steps).with_sparsity(0.5).with_interval(3)
     }
 
-    /// Trains `start` on until `stop_at`, from the folder's checkpoint if it has one.
+    /// Trains `start` on until `stop_at`, from the checkpoint of the run in `folder` if there is one.
     pub fn run(
         start: &Model,
         blast: Option<&BlastConfig>,
         teacher: Option<&Model>,
-        out: &Path,
+        folder: &TempDir,
         stop_at: usize,
     ) -> (Model, Log) {
         let (config, corpus) = (settings(), corpus());
-        let unfinished = out.with_file_name("out.run").join("log.json").exists();
-        let mut folder = RunFolder::open(out, json!(1), corpus.fingerprint(), unfinished).unwrap();
+        let out = folder.path().join("out");
+        let unfinished = folder.path().join("out.run/log.json").exists();
+        let mut folder = RunFolder::open(&out, json!(1), corpus.fingerprint(), unfinished).unwrap();
         let trainee = Trainee::new(start.clone().train(), &config, blast, &folder).unwrap();
         let objective = Objective {
             next_token: 1.0,
@@ -253,8 +245,7 @@ pub(crate) mod tests {
             hidden_states: 0.1,
             teacher: teacher.cloned(),
         };
-        let device = trainee.model.device();
-        let session = Session { config: &config, corpus: &corpus, objective, device };
+        let session = Session { config: &config, corpus: &corpus, objective };
         let mut report = |progress: &Progress| match progress.step == stop_at {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
@@ -264,53 +255,40 @@ pub(crate) mod tests {
         (trainee.model.valid(), folder.log)
     }
 
-    fn weights(model: &mut Model) -> Vec<f32> {
-        let dense = |(_, linear): (String, &mut AnyLinear)| linear.to_dense().into_data();
-        model
-            .linears_mut()
-            .into_iter()
-            .flat_map(|one| dense(one).iter::<f32>().collect::<Vec<_>>())
-            .collect()
+    /// Every tensor of a checkpoint of the model, by its name.
+    pub fn stored(model: &Model) -> BTreeMap<String, Vec<u8>> {
+        let folder = tempdir().unwrap();
+        let out = folder.path().join("out");
+        ModelFolder::new(config()).unwrap().save(model, &out, Form::Packed).unwrap();
+        let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
+        tensors.into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
     }
 
     #[test]
-    fn a_resumed_run_is_bitwise_the_unbroken_one_and_learns() {
-        resumes_bitwise(DType::F32);
-    }
-
-    #[test]
-    fn so_is_one_in_half_precision() {
-        resumes_bitwise(DType::BF16);
-    }
-
-    fn resumes_bitwise(dtype: DType) {
-        let (start, folder) = (model(dtype), tempfile::tempdir().unwrap());
-        let path = |name: &str| {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
-            folder.path().join(name).join("out")
-        };
-        let unbroken = path("unbroken");
-        let (blast, teacher) = (blast(), Some(&start));
-        let (mut whole, log) = run(&start, Some(&blast), teacher, &unbroken, 12);
-        let broken = path("broken");
-        let (_, stopped) = run(&start, Some(&blast), teacher, &broken, 5);
-        // No entry of the loss curve and no evaluation was due before the stop.
-        assert!(stopped.seconds > 0.0 && stopped.validation.is_empty());
-        let (mut resumed, again) = run(&start, Some(&blast), teacher, &broken, 12);
-        assert_eq!(whole.dtype(), dtype);
-        assert_eq!(weights(&mut whole), weights(&mut resumed));
-        assert_eq!(log.validation.last(), again.validation.last());
-        assert!(again.seconds > stopped.seconds);
-        let all: Vec<f64> =
-            whole.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity()).collect();
-        assert_eq!(all, [0.5; 6]);
-        let losses: Vec<f64> = log.validation.iter().map(|(_, loss)| *loss).collect();
-        assert!(losses[1] < losses[0], "{losses:?}");
+    fn a_resumed_run_is_bitwise_the_unbroken_one_and_learns_in_either_precision() {
+        for dtype in [DType::F32, DType::BF16] {
+            let start = model(dtype);
+            let (blast, teacher) = (blast(), Some(&start));
+            let (unbroken, broken) = (tempdir().unwrap(), tempdir().unwrap());
+            let (mut whole, log) = run(&start, Some(&blast), teacher, &unbroken, 12);
+            let (_, stopped) = run(&start, Some(&blast), teacher, &broken, 5);
+            // No entry of the loss curve and no evaluation was due before the stop.
+            assert!(stopped.seconds > 0.0 && stopped.validation.is_empty());
+            let (resumed, again) = run(&start, Some(&blast), teacher, &broken, 12);
+            assert_eq!(whole.dtype(), dtype);
+            assert_eq!(stored(&whole), stored(&resumed));
+            assert_eq!(log.validation.last(), again.validation.last());
+            assert!(again.seconds > stopped.seconds);
+            let all = whole.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
+            assert_eq!(all.collect::<Vec<_>>(), [0.5; 6]);
+            let losses: Vec<f64> = log.validation.iter().map(|(_, loss)| *loss).collect();
+            assert!(losses[1] < losses[0], "{losses:?}");
+        }
     }
 
     #[test]
     fn of_all_block_sparse_layers_only_the_mlps_asked_for_are_pruned() {
-        let folder = tempfile::tempdir().unwrap();
         let mut start = model(DType::F32);
         for (name, linear) in start.linears_mut() {
             if name.ends_with("q_proj") {
@@ -318,7 +296,7 @@ pub(crate) mod tests {
             }
         }
         let blast = blast().with_dense(start.outside_mlps(1));
-        let (mut tuned, _) = run(&start, Some(&blast), None, &folder.path().join("out"), 12);
+        let (mut tuned, _) = run(&start, Some(&blast), None, &tempdir().unwrap(), 12);
         let mut sparse = 0;
         for (name, linear) in tuned.linears_mut() {
             let pruned = name.starts_with("model.layers.0.mlp");

@@ -1,7 +1,9 @@
-//! The folder from which an interrupted run is resumed.
+//! Interrupting a run, and the folder from which it is resumed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "ctrlc")]
+use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 
 use burn_blast::report::plot::{Series, line_chart};
 use burn_blast_checkpoint::atomic::replace_file;
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
+
+/// Exit code of a process that Ctrl-C stopped.
+pub const INTERRUPTED: u8 = 130;
 
 /// A run so far, as `(step, value)`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,11 +68,11 @@ impl RunFolder {
         let mut name = out.file_name().unwrap_or_default().to_owned();
         name.push(".run");
         let path = out.with_file_name(name);
-        let refuse = |reason: &str| Error::Run { path: path.clone(), reason: reason.to_string() };
+        let refuse = |reason: &str| Error::unusable(&path, reason);
         let file = path.join("log.json");
         match (resume, file.exists()) {
-            (false, true) => Err(refuse("holds an unfinished run: resume it, or remove it")),
-            (true, false) => Err(refuse("holds no unfinished run to resume: start one")),
+            (false, true) => Err(refuse("an unfinished run: resume it, or remove it")),
+            (true, false) => Err(refuse("no unfinished run to resume: start one")),
             (false, false) => {
                 fs::create_dir_all(&path).map_err(Error::file(&path))?;
                 let log = Log { settings, fingerprint, ..Log::default() };
@@ -76,14 +81,12 @@ impl RunFolder {
             (true, true) => {
                 let bytes = fs::read(&file).map_err(Error::file(&file))?;
                 let log: Log = serde_json::from_slice(&bytes)
-                    .map_err(|_| refuse("has a damaged log.json: start again"))?;
+                    .map_err(|_| refuse("a damaged log.json: start again"))?;
                 if log.settings != settings {
-                    return Err(refuse(
-                        "holds a run of other settings: resume it with the same ones",
-                    ));
+                    return Err(refuse("a run of other settings: resume it with the same ones"));
                 }
                 if log.fingerprint != fingerprint {
-                    return Err(refuse("holds a run on another corpus"));
+                    return Err(refuse("a run on another corpus"));
                 }
                 Ok(Self { path, log })
             }
@@ -152,6 +155,23 @@ impl RunFolder {
     }
 }
 
+/// A flag that the first Ctrl-C sets; the second one ends the process at once.
+///
+/// # Errors
+/// If the system does not let the process listen, or it listens already.
+#[cfg(feature = "ctrlc")]
+pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
+    })?;
+    Ok(stop)
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, Device};
@@ -189,14 +209,7 @@ mod tests {
         run.save(|model, _| fs::write(model, "good").map_err(Error::file(model))).unwrap();
         let good = run.log.clone();
         run.log.steps = 9;
-        assert!(
-            run.save(|_, _| Err(Error::Setting {
-                setting: "disk",
-                found: "full".to_string(),
-                expected: "free".to_string(),
-            }))
-            .is_err()
-        );
+        assert!(run.save(|_, _| Err(Error::setting("disk", "full", "free"))).is_err());
         let again = RunFolder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
         assert_eq!(again.log, good);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");
@@ -213,11 +226,7 @@ mod tests {
         let model = tests::model(DType::F32);
         let disk_full = checkpoint.save_with(&model, &out, Form::Packed, false, |staged| {
             run.record(staged)?;
-            Err(Error::Setting {
-                setting: "disk",
-                found: "full".to_string(),
-                expected: "free".to_string(),
-            })
+            Err(Error::setting("disk", "full", "free"))
         });
         assert!(disk_full.unwrap_err().to_string().contains("disk is full"));
         let names = || -> Vec<_> {

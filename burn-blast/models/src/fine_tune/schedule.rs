@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::TrainConfig;
+
 /// Share of the highest learning rate that is left at the end.
 const LOWEST: f64 = 0.1;
 
@@ -22,34 +24,21 @@ pub enum Decay {
     Constant,
 }
 
-/// A linear rise to a peak, then a decay.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LrSchedule {
-    /// Highest learning rate.
-    pub peak: f64,
-    /// Steps in which it rises.
-    pub warm_up: f64,
-    /// Steps of the run.
-    pub steps: usize,
-    /// How it falls.
-    pub decay: Decay,
-}
-
-impl LrSchedule {
-    /// The learning rate of a step, counted from 0.
-    pub fn at(&self, step: usize) -> f64 {
+impl TrainConfig {
+    /// The learning rate of a step, counted from 0: a linear rise to the highest one, then a decay.
+    pub fn lr_at(&self, step: usize) -> f64 {
         let step = step as f64;
         if step < self.warm_up {
-            return self.peak * (step + 1.0) / (self.warm_up + 1.0);
+            return self.lr * (step + 1.0) / (self.warm_up + 1.0);
         }
         let share = (step - self.warm_up) / (self.steps as f64 - self.warm_up).max(1.0);
         let share = share.min(1.0);
         let left = match self.decay {
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * share).cos()),
             Decay::Linear => 1.0 - share,
-            Decay::Constant => return self.peak,
+            Decay::Constant => return self.lr,
         };
-        self.peak * (LOWEST + (1.0 - LOWEST) * left)
+        self.lr * (LOWEST + (1.0 - LOWEST) * left)
     }
 }
 
@@ -58,8 +47,8 @@ mod tests {
     use super::*;
 
     fn rates(warm_up: f64, decay: Decay) -> Vec<f64> {
-        let schedule = LrSchedule { peak: 1.0, warm_up, steps: 200, decay };
-        (0..200).map(|step| schedule.at(step)).collect()
+        let config = TrainConfig::new(200).with_lr(1.0).with_warm_up(warm_up).with_decay(decay);
+        (0..200).map(|step| config.lr_at(step)).collect()
     }
 
     #[test]

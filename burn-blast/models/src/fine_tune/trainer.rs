@@ -6,12 +6,11 @@ use std::time::Instant;
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 use burn_blast::io;
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, MasterWeights, Monitor};
 
-use super::losses;
-use super::objective::{Objective, scores};
+use super::objective::{Objective, next_token, scores};
 use super::run_folder::{Log, RunFolder};
 use super::{Progress, TrainConfig};
 use crate::corpus::{Batch, Corpus};
@@ -26,7 +25,7 @@ pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
     let (mut sum, mut tokens) = (0.0, 0);
     for batch in batches {
         let count = batch.targets.dims()[0];
-        let loss = losses::next_token(scores(model, batch), batch.targets.clone());
+        let loss = next_token(scores(model, batch), batch.targets.clone());
         sum += read(vec![loss])?[0] * count as f64;
         tokens += count;
     }
@@ -75,18 +74,19 @@ impl Trainee {
 
     /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
     pub fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
-        let Session { config, corpus, objective, device } = session;
+        let Session { config, corpus, objective } = session;
+        let device = self.model.device();
         let mut gradients = GradientsAccumulator::new();
         let mut total: Option<Tensor<1>> = None;
         for number in first..first + config.accumulate {
-            let batch = corpus.batch(config.sequences, config.seed, number, device);
+            let batch = corpus.batch(config.sequences, config.seed, number, &device);
             let loss = objective.loss(&self.model, &batch).div_scalar(config.accumulate as f64);
             let value = loss.clone().inner();
             total = Some(total.map_or(value.clone(), |total| total + value));
             let grads = GradientsParams::from_grads(loss.backward(), &self.model);
             gradients.accumulate(&self.model, grads);
         }
-        let lr = config.schedule().at(first / config.accumulate);
+        let lr = config.lr_at(first / config.accumulate);
         self.model = self.optimizer.step(lr, self.model, gradients.grads());
         (self, total.expect("at least one batch is summed up"))
     }
@@ -144,8 +144,6 @@ pub struct Session<'a> {
     pub corpus: &'a Corpus,
     /// What is minimised.
     pub objective: Objective,
-    /// With autodiff.
-    pub device: Device,
 }
 
 impl Session<'_> {
@@ -160,7 +158,7 @@ impl Session<'_> {
         report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
     ) -> Result<(Trainee, bool), Error> {
         let config = self.config;
-        let device = self.device.clone().inner();
+        let device = trainee.model.device().inner();
         let held_out = self.corpus.held_out(config.sequences, config.evaluated, &device);
         let mut pending = Vec::new();
         let mut clock = Instant::now();

@@ -18,7 +18,7 @@ const HEAD: usize = 8;
 const HIDDEN: usize = 48;
 
 /// Eight heads that share four heads of keys.
-fn llama() -> Value {
+pub fn llama() -> Value {
     json!({
         "model_type": "llama", "vocab_size": 64, "hidden_size": WIDTH, "intermediate_size": HIDDEN,
         "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": HEAD,
@@ -26,14 +26,14 @@ fn llama() -> Value {
     })
 }
 
-fn gpt2() -> Value {
+pub fn gpt2() -> Value {
     json!({
         "model_type": "gpt2", "vocab_size": 64, "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 32,
         "n_inner": HIDDEN,
     })
 }
 
-fn fresh(config: Value) -> (ModelFolder, Model) {
+pub fn fresh(config: Value) -> (ModelFolder, Model) {
     let checkpoint = ModelFolder::new(config).unwrap();
     let model = checkpoint.config().init_normal(&Device::flex(), 5).unwrap();
     (checkpoint, model)
@@ -59,14 +59,16 @@ fn clear(model: &mut Model, name: &str, rows: Range<usize>, cols: Range<usize>, 
 
 /// Dead in a layer: keys 1 by their values, one head of each other group, three blocks of hidden features.
 fn plant_llama(model: &mut Model, layer: &str) {
-    let name = |end: &str| format!("{layer}{end}");
-    clear(model, &name("v_proj"), 0..WIDTH, HEAD..2 * HEAD, false);
-    for head in [0, 5, 6] {
-        clear(model, &name("o_proj"), head * HEAD..(head + 1) * HEAD, 0..WIDTH, false);
+    for (name, rows, cols) in [
+        ("v_proj", 0..WIDTH, HEAD..2 * HEAD),
+        ("o_proj", 0..HEAD, 0..WIDTH),
+        ("o_proj", 5 * HEAD..7 * HEAD, 0..WIDTH),
+        ("gate_proj", 0..WIDTH, 0..8),
+        ("up_proj", 0..WIDTH, 8..16),
+        ("down_proj", 40..48, 0..WIDTH),
+    ] {
+        clear(model, &format!("{layer}{name}"), rows, cols, false);
     }
-    clear(model, &name("gate_proj"), 0..WIDTH, 0..8, false);
-    clear(model, &name("up_proj"), 0..WIDTH, 8..16, false);
-    clear(model, &name("down_proj"), 40..48, 0..WIDTH, false);
 }
 
 /// Numbers held by the linear layers.

@@ -1,7 +1,7 @@
 //! `config.json` of a GPT-2, read and checked.
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::builder::Builder;
 use crate::families::{self, FamilyConfig, Model};
@@ -10,7 +10,7 @@ use crate::{Error, LayerSizes};
 use super::Gpt2;
 
 /// Sizes and settings of a GPT-2. Fields are named as in `config.json`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names and meanings as in Hugging Face's GPT2Config")]
 pub struct Gpt2Config {
     pub vocab_size: usize,
@@ -18,96 +18,37 @@ pub struct Gpt2Config {
     pub n_layer: usize,
     pub n_head: usize,
     pub n_positions: usize,
-    /// `4 * n_embd` if the file leaves it out.
-    #[serde(default)]
-    pub n_inner: Option<usize>,
-    #[serde(default = "epsilon")]
+    pub n_inner: usize,
     pub layer_norm_epsilon: f64,
-    #[serde(default = "yes")]
     pub tie_word_embeddings: bool,
-    #[serde(default = "activation")]
-    activation_function: String,
-    #[serde(default = "yes")]
-    scale_attn_weights: bool,
-    #[serde(default)]
-    scale_attn_by_inverse_layer_idx: bool,
-    #[serde(default)]
-    reorder_and_upcast_attn: bool,
-    #[serde(default)]
-    add_cross_attention: bool,
-}
-
-// Defaults of transformers, for files that leave a setting out.
-
-fn epsilon() -> f64 {
-    1e-5
-}
-
-fn activation() -> String {
-    "gelu_new".to_string()
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Gpt2Config {
     pub(crate) fn parse(json: &Value) -> Result<Self, Error> {
-        let config: Self = families::read(json)?;
-        if !["gelu_new", "gelu_pytorch_tanh"].contains(&config.activation_function.as_str()) {
-            return Err(Error::Unsupported {
-                setting: "activation_function",
-                found: config.activation_function,
-                supported: "only \"gelu_new\" and \"gelu_pytorch_tanh\", its other name, are",
-            });
-        }
-        let inverse = config.scale_attn_by_inverse_layer_idx;
-        for (setting, found, implemented, supported) in [
-            ("scale_attn_weights", config.scale_attn_weights, true, "only true is"),
-            ("scale_attn_by_inverse_layer_idx", inverse, false, "only false is"),
-            ("reorder_and_upcast_attn", config.reorder_and_upcast_attn, false, "only false is"),
-            ("add_cross_attention", config.add_cross_attention, false, "only false is"),
+        let activations = [json!("gelu_new"), json!("gelu_pytorch_tanh")];
+        families::only(json, "activation_function", &activations)?;
+        for (setting, supported) in [
+            ("scale_attn_weights", true),
+            ("scale_attn_by_inverse_layer_idx", false),
+            ("reorder_and_upcast_attn", false),
+            ("add_cross_attention", false),
         ] {
-            if found != implemented {
-                return Err(Error::Unsupported { setting, found: found.to_string(), supported });
-            }
+            families::only(json, setting, &[json!(supported)])?;
         }
-        families::positive(&[
-            ("vocab_size", config.vocab_size),
-            ("n_embd", config.n_embd),
-            ("n_layer", config.n_layer),
-            ("n_head", config.n_head),
-            ("n_positions", config.n_positions),
-            ("n_inner", config.inner()),
-        ])?;
+        // As transformers.
+        let defaults = json!({ "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true });
+        let mut json = families::with_defaults(defaults, json);
+        if json["n_inner"].is_null() {
+            json["n_inner"] = json!(4 * json["n_embd"].as_u64().unwrap_or(0));
+        }
+        let config: Self = families::read(&json)?;
+        families::positive(&config)?;
         families::divides(("n_head", config.n_head), ("n_embd", config.n_embd))?;
-        families::positive_number("layer_norm_epsilon", config.layer_norm_epsilon)?;
         Ok(config)
-    }
-
-    /// Hidden features of the MLP.
-    pub fn inner(&self) -> usize {
-        self.n_inner.unwrap_or(4 * self.n_embd)
     }
 }
 
 impl FamilyConfig for Gpt2Config {
-    fn vocabulary(&self) -> usize {
-        self.vocab_size
-    }
-
-    fn context(&self) -> usize {
-        self.n_positions
-    }
-
-    fn width(&self) -> usize {
-        self.n_embd
-    }
-
-    fn is_tied(&self) -> bool {
-        self.tie_word_embeddings
-    }
-
     fn build(&self, builder: &mut Builder) -> Result<Model, Error> {
         Ok(Model::Gpt2(Gpt2::build(self, builder)?))
     }
@@ -115,9 +56,9 @@ impl FamilyConfig for Gpt2Config {
     fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error> {
         if sizes.heads != self.n_head {
             let reason = "the size of GPT-2's heads follows from their number".to_string();
-            return Err(Error::Uneven { reason });
+            return Err(Error::Uneven(reason));
         }
-        if sizes.hidden != self.inner() {
+        if sizes.hidden != self.n_inner {
             json["n_inner"] = Value::from(sizes.hidden);
         }
         Ok(())

@@ -8,11 +8,11 @@ use burn::module::Module;
 use burn::nn;
 use burn::tensor::activation::gelu_approximate;
 use burn::tensor::{DType, Int, Tensor};
-use burn_blast::module::{AnyLinear, live_features};
+use burn_blast::module::AnyLinear;
 
-use crate::attention::Pass;
+use crate::attention::{Pass, split_heads};
 use crate::builder::Builder;
-use crate::compact::Heads;
+use crate::compact::{compact_mlp, live_heads};
 use crate::families::Family;
 use crate::{Error, LayerSizes};
 
@@ -93,10 +93,6 @@ impl Family for Gpt2 {
         self.transformer.h[layer].mlp.forward(input, layer, pass)
     }
 
-    fn layers(&self) -> usize {
-        self.transformer.h.len()
-    }
-
     fn sizes(&self) -> Vec<LayerSizes> {
         let sizes = |block: &Block| {
             let heads = block.attn.c_proj.shape()[0] / block.attn.head_dim;
@@ -108,7 +104,7 @@ impl Family for Gpt2 {
     fn compact(&mut self) {
         for block in &mut self.transformer.h {
             block.attn.compact();
-            block.mlp.compact();
+            compact_mlp([&mut block.mlp.c_fc], &mut block.mlp.c_proj);
         }
     }
 
@@ -154,8 +150,8 @@ impl Block {
             },
             ln_2,
             mlp: Mlp {
-                c_fc: linear("mlp.c_fc", [width, config.inner()])?,
-                c_proj: linear("mlp.c_proj", [config.inner(), width])?,
+                c_fc: linear("mlp.c_fc", [width, config.n_inner])?,
+                c_proj: linear("mlp.c_proj", [config.n_inner, width])?,
             },
         })
     }
@@ -173,39 +169,23 @@ impl Attention {
     fn compact(&mut self) {
         let (head, [inner, width]) = (self.head_dim, self.c_proj.shape());
         let gives = self.c_attn.writes();
-        let left = Heads::alive(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
-        let Some(heads) = left else { return };
-        let (kept, width) = (heads.queries(head), vec![true; width]);
+        let live = live_heads(&[&self.c_attn], &gives[2 * inner..], &self.c_proj, head);
+        let Some([kept, _]) = live else { return };
+        let width = vec![true; width];
         self.c_attn = self.c_attn.submatrix(&width, &kept.repeat(3));
         self.c_proj = self.c_proj.submatrix(&kept, &width);
     }
 
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
-        let [batch, time, _] = x.dims();
-        let inner = self.c_proj.shape()[0];
-        let split = |x: Tensor<3>| {
-            x.reshape([batch, time, inner / self.head_dim, self.head_dim]).swap_dims(1, 2)
-        };
-        let [query, keys, values] = self
-            .c_attn
-            .forward(x)
-            .chunk(3, 2)
-            .try_into()
-            .expect("three chunks of a width that three divides");
-        let mixed = pass.attend(index, split(query), split(keys), split(values));
-        self.c_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, inner]))
+        let parts = self.c_attn.forward(x).chunk(3, 2).into_iter();
+        let split: Vec<_> = parts.map(|part| split_heads(part, self.head_dim)).collect();
+        let [query, keys, values] =
+            split.try_into().expect("three chunks of a width that three divides");
+        self.c_proj.forward(pass.attend(index, query, keys, values))
     }
 }
 
 impl Mlp {
-    /// Removes dead hidden features: the activation is zero at zero.
-    fn compact(&mut self) {
-        let Some(alive) = live_features(&[&self.c_fc], &self.c_proj) else { return };
-        let width = vec![true; self.c_proj.shape()[1]];
-        self.c_fc = self.c_fc.submatrix(&width, &alive);
-        self.c_proj = self.c_proj.submatrix(&alive, &width);
-    }
-
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
         pass.observe(name("c_fc"), &x);

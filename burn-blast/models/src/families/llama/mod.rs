@@ -8,11 +8,11 @@ use burn::module::Module;
 use burn::nn;
 use burn::tensor::activation::silu;
 use burn::tensor::{Int, Tensor};
-use burn_blast::module::{AnyLinear, BlockSparseGatedMlp, live_features};
+use burn_blast::module::{AnyLinear, BlockSparseGatedMlp};
 
-use crate::attention::Pass;
+use crate::attention::{Pass, split_heads};
 use crate::builder::Builder;
-use crate::compact::Heads;
+use crate::compact::{compact_mlp, live_heads};
 use crate::families::Family;
 use crate::rope::{Rope, Rotation};
 use crate::{Error, LayerSizes};
@@ -88,10 +88,6 @@ impl Family for Llama {
         self.model.layers[layer].mlp.forward(input, layer, pass)
     }
 
-    fn layers(&self) -> usize {
-        self.model.layers.len()
-    }
-
     fn sizes(&self) -> Vec<LayerSizes> {
         let sizes = |layer: &Layer| {
             let heads = |linear: &AnyLinear| linear.shape()[1] / layer.self_attn.head_dim;
@@ -107,7 +103,8 @@ impl Family for Llama {
     fn compact(&mut self) {
         for layer in &mut self.model.layers {
             layer.self_attn.compact();
-            layer.mlp.compact();
+            let mlp = &mut layer.mlp;
+            compact_mlp([&mut mlp.gate_proj, &mut mlp.up_proj], &mut mlp.down_proj);
         }
     }
 
@@ -142,12 +139,29 @@ impl Family for Llama {
 
 impl Layer {
     fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
-        let (width, epsilon) = (config.hidden_size, config.rms_norm_eps);
+        let (width, hidden) = (config.hidden_size, config.intermediate_size);
+        let (head_dim, bias) = (config.head_dim, config.attention_bias);
+        let query = config.num_attention_heads * head_dim;
+        let key = config.num_key_value_heads * head_dim;
+        let mut linear =
+            |name: &str, shape, bias| builder.linear(&format!("{path}.{name}"), shape, bias);
+        let self_attn = Attention {
+            q_proj: linear("self_attn.q_proj", [width, query], bias)?,
+            k_proj: linear("self_attn.k_proj", [width, key], bias)?,
+            v_proj: linear("self_attn.v_proj", [width, key], bias)?,
+            o_proj: linear("self_attn.o_proj", [query, width], bias)?,
+            head_dim,
+        };
+        let mlp = Mlp {
+            gate_proj: linear("mlp.gate_proj", [width, hidden], config.mlp_bias)?,
+            up_proj: linear("mlp.up_proj", [width, hidden], config.mlp_bias)?,
+            down_proj: linear("mlp.down_proj", [hidden, width], config.mlp_bias)?,
+        };
         Ok(Self {
-            input_layernorm: builder.rms_norm(width, epsilon),
-            self_attn: Attention::build(config, builder, &format!("{path}.self_attn"))?,
-            post_attention_layernorm: builder.rms_norm(width, epsilon),
-            mlp: Mlp::build(config, builder, &format!("{path}.mlp"))?,
+            input_layernorm: builder.rms_norm(width, config.rms_norm_eps),
+            self_attn,
+            post_attention_layernorm: builder.rms_norm(width, config.rms_norm_eps),
+            mlp,
         })
     }
 
@@ -167,30 +181,12 @@ impl Layer {
 }
 
 impl Attention {
-    fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
-        let (width, head_dim) = (config.hidden_size, config.head_dim);
-        let query = config.num_attention_heads * head_dim;
-        let key = config.num_key_value_heads * head_dim;
-        let mut linear = |name: &str, shape| {
-            builder.linear(&format!("{path}.{name}"), shape, config.attention_bias)
-        };
-        Ok(Self {
-            q_proj: linear("q_proj", [width, query])?,
-            k_proj: linear("k_proj", [width, key])?,
-            v_proj: linear("v_proj", [width, key])?,
-            o_proj: linear("o_proj", [query, width])?,
-            head_dim,
-        })
-    }
-
     /// Removes dead heads; see [`Model::compact`](crate::Model::compact).
     fn compact(&mut self) {
         let (head, width) = (self.head_dim, vec![true; self.o_proj.shape()[1]]);
         let layers = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let Some(heads) = Heads::alive(&layers, &self.v_proj.writes(), &self.o_proj, head) else {
-            return;
-        };
-        let (queries, groups) = (heads.queries(head), heads.groups(head));
+        let live = live_heads(&layers, &self.v_proj.writes(), &self.o_proj, head);
+        let Some([queries, groups]) = live else { return };
         self.q_proj = self.q_proj.submatrix(&width, &queries);
         self.k_proj = self.k_proj.submatrix(&width, &groups);
         self.v_proj = self.v_proj.submatrix(&width, &groups);
@@ -204,42 +200,15 @@ impl Attention {
         rotation: &Rotation,
         pass: &mut Pass,
     ) -> Tensor<3> {
-        let [batch, time, _] = x.dims();
-        let split = |x: Tensor<3>| {
-            let heads = x.dims()[2] / self.head_dim;
-            x.reshape([batch, time, heads, self.head_dim]).swap_dims(1, 2)
-        };
+        let split = |x| split_heads(x, self.head_dim);
         let query = rotation.apply(split(self.q_proj.forward(x.clone())));
         let keys = rotation.apply(split(self.k_proj.forward(x.clone())));
         let values = split(self.v_proj.forward(x));
-        let mixed = pass.attend(index, query, keys, values);
-        let width = mixed.dims()[1] * self.head_dim;
-        self.o_proj.forward(mixed.swap_dims(1, 2).reshape([batch, time, width]))
+        self.o_proj.forward(pass.attend(index, query, keys, values))
     }
 }
 
 impl Mlp {
-    fn build(config: &LlamaConfig, builder: &mut Builder, path: &str) -> Result<Self, Error> {
-        let (width, hidden) = (config.hidden_size, config.intermediate_size);
-        let mut linear =
-            |name: &str, shape| builder.linear(&format!("{path}.{name}"), shape, config.mlp_bias);
-        Ok(Self {
-            gate_proj: linear("gate_proj", [width, hidden])?,
-            up_proj: linear("up_proj", [width, hidden])?,
-            down_proj: linear("down_proj", [hidden, width])?,
-        })
-    }
-
-    /// Removes dead hidden features.
-    fn compact(&mut self) {
-        let into = [&self.gate_proj, &self.up_proj];
-        let Some(alive) = live_features(&into, &self.down_proj) else { return };
-        let width = vec![true; self.down_proj.shape()[1]];
-        self.gate_proj = self.gate_proj.submatrix(&width, &alive);
-        self.up_proj = self.up_proj.submatrix(&width, &alive);
-        self.down_proj = self.down_proj.submatrix(&alive, &width);
-    }
-
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         if let (Some(mlp), true) = (self.fused(), pass.hook.is_none()) {
             return mlp.forward(x);
