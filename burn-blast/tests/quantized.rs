@@ -305,11 +305,21 @@ fn what_cannot_be_done_says_so() {
     // One scale for all blocks.
     let layer = quantize(BlockSparseLinearConfig::new(32, 32).init(&device)).unwrap();
     let mut coarse = BlockSparseLinearConfig::new(32, 32).init(&device);
-    let (values, scheme) = (coarse.weight.values(), device.settings().quantization.scheme);
-    let range = compute_range(&scheme, &values, &Calibration::MinMax);
-    let values = values.quantize(&scheme, compute_q_params(&scheme, range));
-    coarse.weight = BlockSparseWeight::new(values, coarse.pattern().clone());
+    coarse.weight = coarse.weight.map(&mut Coarse);
     let bytes = io::to_bytes(&coarse).unwrap();
     let error = io::from_bytes(layer, bytes).unwrap_err().to_string();
     assert!(error.contains("is quantised otherwise than by 8-bit integers"), "{error}");
+}
+
+/// Quantises by one scale for all.
+struct Coarse;
+
+impl burn::module::ModuleMapper for Coarse {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let scheme = Device::flex().settings().quantization.scheme;
+            let range = compute_range(&scheme, &tensor, &Calibration::MinMax);
+            tensor.quantize(&scheme, compute_q_params(&scheme, range))
+        })
+    }
 }
