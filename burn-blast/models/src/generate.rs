@@ -78,7 +78,7 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Err
     let numbers = data.and_then(|data| {
         data.convert::<f32>().try_into_vec::<f32>().map_err(|error| format!("{error:?}"))
     });
-    numbers.map_err(|reason| Error::Device(reason))
+    numbers.map_err(Error::Device)
 }
 
 /// Refuses a text that the model cannot continue.

@@ -188,7 +188,7 @@ impl BlastOps for Flex {
         let [x, up, up_bias, down, down_bias] =
             [x, up, up_bias, down, down_bias].map(|tensor| tensor.to_contiguous());
         by_dtype!(x, T => {
-            let [up_bias, down_bias] = [&up_bias, &down_bias].map(|bias| T::widen(slice(&bias)));
+            let [up_bias, down_bias] = [&up_bias, &down_bias].map(|bias| T::widen(slice(bias)));
             let mlp = Mlp {
                 down_bias: Some(&down_bias),
                 ..plain::<T>(&up, &up_bias, &down, &patterns)
@@ -233,9 +233,9 @@ fn plain<'a, T: HostFloat + Element + bytemuck::Pod>(
     patterns: &'a MlpPatterns,
 ) -> Mlp<'a> {
     Mlp {
-        gate: MlpLayer::new(T::values(slice(&up)), &patterns.up),
+        gate: MlpLayer::new(T::values(slice(up)), &patterns.up),
         up: None,
-        down: MlpLayer::new(T::values(slice(&down)), &patterns.down),
+        down: MlpLayer::new(T::values(slice(down)), &patterns.down),
         activation: patterns.activation.into(),
         gate_bias: Some(up_bias),
         down_bias: None,
@@ -248,7 +248,7 @@ fn gated<'a, T: HostFloat + Element + bytemuck::Pod>(
     down: &'a FlexTensor,
     patterns: &'a GatedPatterns,
 ) -> Mlp<'a> {
-    let layer = |values: &'a FlexTensor, pattern| MlpLayer::new(T::values(slice(&values)), pattern);
+    let layer = |values: &'a FlexTensor, pattern| MlpLayer::new(T::values(slice(values)), pattern);
     Mlp {
         gate: layer(gate, &patterns.gate),
         up: Some(layer(up, &patterns.up)),
