@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::AnyLinear;
+use burn_blast::prune::Coupling;
 
 use crate::attention::Pass;
 use crate::{Cache, Error, Model};
@@ -179,6 +180,14 @@ impl Model {
             self.linears_mut().into_iter().filter(|(_, linear)| linear.block_size().is_some());
         let others = sparse.filter(|(name, _)| !mlps.contains(name));
         others.map(|(name, _)| format!("{variant}.{name}")).collect()
+    }
+
+    /// The layers that share hidden features, for
+    /// [`BlastConfig::couplings`](burn_blast::prune::BlastConfig::couplings): the layers of each MLP.
+    pub fn couplings(&self) -> Vec<Coupling> {
+        let (into, out) = self.family().mlp_layers();
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        vec![Coupling { path: String::new(), into: names(into), out: names(&[out]), groups: None }]
     }
 
     /// Tokens of the vocabulary.

@@ -50,8 +50,8 @@ pub fn load_optimizer<M: Module>(
         let parameter = parameters.of(name)?;
         let flat = |tensor: &FileTensor<'_>| vec![tensor.shape.iter().product()];
         let expected = match name.rsplit_once('.') {
-            // One per kept block, however many there are.
-            Some((_, "blast_kept")) => flat(tensor),
+            // One per block that is or will be kept, or per block of the grid, however many there are.
+            Some((_, "blast_kept" | "blast_next_blocks" | "blast_gathered_norms")) => flat(tensor),
             // One per kept block. For a plain linear weight, the file records the kept blocks once some are dropped.
             Some((state, "blast_movement" | "blast_gathered")) if parameter.num_dims() == 2 => {
                 match tensors.get(&format!("{state}.blast_kept")) {

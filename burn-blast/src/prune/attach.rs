@@ -6,9 +6,10 @@ use burn::tensor::{DType, Tensor};
 use burn_blast_checkpoint::format::{PROBE, VALUES};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
 
+use super::structure::find_couplings;
 use super::targets::{LayerTarget, ModelLayer, inside, layer_targets};
-use super::update::counts;
-use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Growth};
+use super::update::{counts, reads_gradients};
+use super::{Blast, BlastConfig, BlastError, BlockOptimizer};
 use crate::window::{self, LayerId, Stage, View, layer_name};
 
 impl<O: BlockOptimizer> Blast<O> {
@@ -27,16 +28,24 @@ impl<O: BlockOptimizer> Blast<O> {
         model.visit(&mut visitor);
         let ListLayers { layers, error, .. } = visitor;
         error.map_or(Ok(()), Err)?;
-        let targets = layer_targets(&config, &layers)?;
-        let selects = targets.iter().map(LayerTarget::selects).collect();
+        let mut targets = layer_targets(&config, &layers)?;
+        let couplings = find_couplings(&config, &layers, &targets)?;
+        for (layer, _) in couplings.iter().flat_map(|coupled| &coupled.members) {
+            targets[layer.0].coupled = true;
+        }
+        // The step before adds the probes. Before the first step there is none; a resumed layer has the probe that it
+        // was saved with.
+        let first = |target: &LayerTarget| match target.selects() {
+            true => reads_gradients(&config, target, 1).then_some(true),
+            false => Some(false),
+        };
+        let probes = targets.iter().map(first).collect();
         let counts = targets.iter().zip(&layers).map(|(target, layer)| {
             let pattern = &layer.pattern;
             counts(target, 0, &pattern.into(), pattern)
         });
-        self.run.attach(counts.collect(), targets)?;
-        // The step before an update adds the probes. Before the first step there is none.
-        let first = config.growth == Growth::Gradient && config.is_update(1);
-        let model = model.map(&mut NumberLayers { next: 0, layers: &layers, selects, first });
+        self.run.attach(counts.collect(), targets, couplings)?;
+        let model = model.map(&mut NumberLayers { next: 0, layers: &layers, probes });
         Ok((model, self.into_optimizer(&layers)))
     }
 
@@ -68,9 +77,9 @@ struct ListLayers<'a> {
     config: &'a BlastConfig,
     #[new(default)]
     path: Vec<String>,
-    /// For each open module, whether it is an `nn::Linear`.
+    /// For each element of the path, the type of the module that has it.
     #[new(default)]
-    linear: Vec<bool>,
+    containers: Vec<String>,
     #[new(default)]
     layers: Vec<ModelLayer>,
     /// The first block size or shape that was refused.
@@ -81,33 +90,40 @@ struct ListLayers<'a> {
 impl ModuleVisitor for ListLayers<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.push(name.to_string());
-        self.linear.push(container_type == "Struct:Linear");
+        self.containers.push(container_type.to_string());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
         self.path.pop();
-        self.linear.pop();
+        self.containers.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let parameter = self.path.join(".");
+        // A plain layer is one name before its weight, a packed layer two before its values.
+        let container = |above: usize| {
+            let at = self.containers.len().checked_sub(above + 1);
+            at.map_or_else(String::new, |at| self.containers[at].clone())
+        };
         let quantized = || matches!(param.val().dtype(), DType::QFloat(_));
         match window::view() {
             Some(View { stage: Stage::Values, pattern, .. }) => {
                 let path = layer_name(&parameter, "weight.values");
-                let quantized = quantized();
-                self.layers.push(ModelLayer { path, parameter, pattern, masked: false, quantized });
+                let (container, quantized) = (container(2), quantized());
+                let masked = false;
+                let layer = ModelLayer { path, parameter, container, pattern, masked, quantized };
+                self.layers.push(layer);
             }
             Some(_) => {}
-            None if D == 2 && self.linear.last() == Some(&true) => {
+            None if D == 2 && container(0) == "Struct:Linear" => {
                 let mut rules = self.config.linear.iter().rev();
                 let Some(rule) = rules.find(|rule| inside(&parameter, &rule.path)) else { return };
                 let path = layer_name(&parameter, "weight");
                 match dense_pattern(&param.base().dims(), rule.block_size) {
                     Ok(pattern) => {
-                        let quantized = quantized();
+                        let (container, quantized, masked) = (container(1), quantized(), true);
                         let layer =
-                            ModelLayer { path, parameter, pattern, masked: true, quantized };
+                            ModelLayer { path, parameter, container, pattern, masked, quantized };
                         self.layers.push(layer);
                     }
                     Err(error) => {
@@ -129,10 +145,8 @@ fn dense_pattern(dims: &[usize], block: usize) -> Result<BlockPattern, PatternEr
 struct NumberLayers<'a> {
     next: usize,
     layers: &'a [ModelLayer],
-    /// Whether a layer selects blocks of its own.
-    selects: Vec<bool>,
-    /// Whether the first step is an update.
-    first: bool,
+    /// Whether each layer has a probe in the first step; `None` leaves it as it is.
+    probes: Vec<Option<bool>>,
 }
 
 impl ModuleMapper for NumberLayers<'_> {
@@ -143,10 +157,7 @@ impl ModuleMapper for NumberLayers<'_> {
             }
             window::request(|request| {
                 request.layer = Some(LayerId(self.next));
-                // A resumed layer has the probe that it was saved with.
-                if !self.selects[self.next] || self.first {
-                    request.probe = Some(self.selects[self.next]);
-                }
+                request.probe = self.probes[self.next];
             });
             self.next += 1;
         }

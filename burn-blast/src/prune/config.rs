@@ -3,7 +3,7 @@
 use burn::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::{BlastError, Budget};
+use super::{BlastError, Budget, Coupling, Structure};
 
 /// Curve from the starting sparsity of a layer to its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +135,16 @@ pub struct BlastConfig {
     /// of their input once for both.
     #[config(default = "Vec::new()")]
     pub tied: Vec<String>,
+    /// Which blocks are selected together.
+    #[config(default = "Structure::Blocks")]
+    pub structure: Structure,
+    /// Largest share of groups that have blocks at the end, with [`Structure::Coupled`]; at least `1 - sparsity`. Below
+    /// 1, the groups are selected first, then blocks inside them.
+    #[config(default = 1.0)]
+    pub group_density: f64,
+    /// Layers that share features, besides those that the modules of this crate declare.
+    #[config(default = "Vec::new()")]
+    pub couplings: Vec<Coupling>,
     /// Seed of random growth.
     #[config(default = 0)]
     pub seed: u64,
@@ -161,6 +171,11 @@ impl BlastConfig {
         let (first, last) = (self.first_update(), self.last_update());
         let regular = step >= first && (step - first).is_multiple_of(self.interval);
         step == last || (regular && step + self.interval <= last)
+    }
+
+    /// Largest share of groups that have blocks at a step.
+    pub(super) fn group_density_at(&self, step: usize) -> f64 {
+        1.0 - self.sparsity_at(step, 0.0, 1.0 - self.group_density)
     }
 
     /// Sparsity at a step of a layer that started at `start` and ends at `end`.
@@ -231,12 +246,51 @@ impl BlastConfig {
             format!("{:?}", self.keep),
             "Exact without growth by gradient: a union needs both rankings",
         )?;
+        self.validate_structure()?;
         match self.budget {
             Budget::Global { min_density, max_density } => {
                 self.validate_global(min_density, max_density)
             }
             Budget::Uniform | Budget::ErdosRenyi => Ok(()),
         }
+    }
+
+    fn validate_structure(&self) -> Result<(), BlastError> {
+        if self.structure == Structure::Blocks {
+            let found = format!("{:?}", self.couplings);
+            return check(
+                self.couplings.is_empty(),
+                "couplings",
+                found,
+                "empty with Structure::Blocks",
+            );
+        }
+        let group_density = self.group_density >= 1.0 - self.sparsity && self.group_density <= 1.0;
+        check(group_density, "group_density", self.group_density, "between 1 - sparsity and 1")?;
+        check(
+            self.tied.is_empty(),
+            "tied",
+            format!("{:?}", self.tied),
+            "empty where coupled layers select their blocks together",
+        )?;
+        check(
+            self.keep == KeepRule::Exact,
+            "keep",
+            format!("{:?}", self.keep),
+            "Exact where coupled layers select their blocks together",
+        )?;
+        check(
+            !matches!(self.schedule, Schedule::Cyclic { .. }),
+            "schedule",
+            format!("{:?}", self.schedule),
+            "one that never brings blocks back where coupled layers select their blocks together",
+        )?;
+        check(
+            self.interval >= 4 && self.first_update() >= 4,
+            "interval",
+            self.interval,
+            "at least 4 where coupled layers select their blocks together, three steps ahead",
+        )
     }
 
     fn validate_global(&self, min_density: f64, max_density: f64) -> Result<(), BlastError> {

@@ -48,6 +48,28 @@ pub enum BlastError {
         /// The filter.
         filter: String,
     },
+    /// No layers share features.
+    #[error(
+        "no module in \"{path}\" has layers that share features: use BlockSparseGatedMlp or BlockSparseMlp, or name the layers with BlastConfig::with_couplings"
+    )]
+    NothingToCouple {
+        /// Path that was searched; empty for the whole model.
+        path: String,
+    },
+    /// A layer would select its blocks with two others.
+    #[error("layer \"{layer}\" is in two couplings: name it in one")]
+    CoupledTwice {
+        /// Its path.
+        layer: String,
+    },
+    /// Layers of a coupling do not share features.
+    #[error("the layers of \"{module}\" do not share features: {expected}")]
+    CouplingDoesNotFit {
+        /// Path of the module that has them.
+        module: String,
+        /// What does not fit.
+        expected: String,
+    },
     /// The optimizer serves another model already.
     #[error(
         "this Blast, or one it was cloned from, is attached to a model already: build one for each model"

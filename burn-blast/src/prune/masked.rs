@@ -8,8 +8,8 @@ use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::optimizer::move_state;
 use super::targets::LayerTarget;
-use super::update::{counts, rank_globally, sources};
-use super::{Blast, BlastState, BlockOptimizer, Growth, Score, score};
+use super::update::{counts, rank_ahead, reads_gradients, sources};
+use super::{Blast, BlastState, BlockOptimizer, Score, score};
 use crate::functions::{dense_block_norms, gather, pack, unpack};
 use crate::ops::packed;
 use crate::window::LayerId;
@@ -57,7 +57,7 @@ impl<O: BlockOptimizer> Blast<O> {
         };
         if config.is_update(state.step) {
             let norms = || dense_block_norms(matrix(&grad, &target), target.block);
-            let gradients = (config.growth == Growth::Gradient).then(norms);
+            let gradients = reads_gradients(config, &target, state.step).then(norms);
             let gradients = gradients.as_deref();
             let next =
                 self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients);
@@ -73,7 +73,10 @@ impl<O: BlockOptimizer> Blast<O> {
             weight = weight * survivors;
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
-            rank_globally(&self.run, &target, sparsity, &mut state, scores);
+            let by_gradient = reads_gradients(config, &target, state.step);
+            let norms = || by_gradient.then(|| gradient_norms(&grad, &target));
+            let rankings = |movement: Option<&Tensor<1>>| (scores(movement), norms());
+            rank_ahead(&self.run, &target, sparsity, &mut state, &pattern, rankings);
         }
         (weight, state)
     }

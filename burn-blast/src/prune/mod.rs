@@ -38,6 +38,7 @@
 mod attach;
 mod clock;
 mod config;
+mod coupled;
 mod error;
 mod ledger;
 mod masked;
@@ -49,6 +50,7 @@ mod run;
 mod score;
 mod select;
 mod state;
+mod structure;
 mod targets;
 mod update;
 
@@ -62,3 +64,4 @@ pub use optimizer::Blast;
 pub use replicas::{check_replicas, pattern_hash};
 pub use run::{Monitor, Snapshot};
 pub use state::BlastState;
+pub use structure::{Coupling, Structure};

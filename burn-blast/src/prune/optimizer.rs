@@ -12,8 +12,8 @@ use super::ledger::Ledger;
 use super::run::PruningRun;
 use super::select::Ranked;
 use super::targets::LayerTarget;
-use super::update::{counts, next_mask, rank_globally, sources};
-use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Growth, Monitor, Score, score};
+use super::update::{counts, next_mask, rank_ahead, reads_gradients, sources};
+use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Monitor, Score, score};
 use crate::functions::{by_block, gather};
 use crate::ops::packed;
 use crate::window::{self, LayerId, Stage, View};
@@ -109,7 +109,7 @@ impl<O: BlockOptimizer> Blast<O> {
             score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
         };
         if config.is_update(state.step) {
-            if target.selects() && config.growth == Growth::Gradient && gradients.is_none() {
+            if reads_gradients(config, &target, state.step) && gradients.is_none() {
                 log::warn!(
                     "{}: no gradient norms at this update, so no block is added",
                     target.name
@@ -130,10 +130,10 @@ impl<O: BlockOptimizer> Blast<O> {
                 window::request(|request| request.pattern = Some(next));
             }
         } else {
-            rank_globally(&self.run, &target, sparsity, &mut state, scores);
+            let rankings = |movement: Option<&Tensor<1>>| (scores(movement), gradients);
+            rank_ahead(&self.run, &target, sparsity, &mut state, &pattern, rankings);
         }
-        let grows = config.growth == Growth::Gradient && target.selects();
-        let probe = grows && config.is_update(state.step + 1);
+        let probe = reads_gradients(config, &target, state.step + 1);
         window::request(|request| request.probe = Some(probe));
         (values, state)
     }
@@ -158,7 +158,8 @@ impl<O: BlockOptimizer> Blast<O> {
             }),
             None => {
                 let scores = by_block(pattern, scores(state.movement.as_ref()));
-                let ranked = Ranked { current: &current, scores: &scores, gradients };
+                let ranked =
+                    Ranked { current: &current, scores: &scores, gradients, allowed: None };
                 let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
                 BlockPattern::from_mask(&mask)
             }

@@ -4,13 +4,31 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn_blast_kernels::budget::{LayerScores, global};
-use burn_blast_kernels::{BlockPattern, PatternId};
+use burn_blast_kernels::{BlockMask, BlockPattern, PatternId};
 
 use super::clock::StepClock;
+use super::coupled::{Member, blocks_in_groups, whole_groups};
 use super::ledger::Ledger;
+use super::select::{Ranked, mix};
+use super::state::Next;
+use super::structure::{Coupled, Structure};
 use super::targets::LayerTarget;
 use super::{BlastConfig, BlastError, Budget, LayerSnapshot};
+use crate::functions::by_block;
 use crate::window::LayerId;
+
+/// What a layer submits to an update that depends on several layers.
+#[derive(Debug, Clone)]
+pub(super) struct Submission {
+    /// Blocks kept so far.
+    pub(super) pattern: BlockPattern,
+    /// Their scores, by slot.
+    pub(super) scores: Vec<f32>,
+    /// Gradient norm of each block number, if known.
+    pub(super) gradients: Option<Vec<f32>>,
+    /// Blocks that the layer keeps by its own target.
+    pub(super) uniform_count: usize,
+}
 
 /// Shared by every clone of one [`Blast`](super::Blast).
 #[derive(Debug, derive_new::new)]
@@ -28,10 +46,13 @@ struct State {
     ledger: Option<Ledger>,
     /// Layers whose counts follow the optimizer state.
     recounted: HashSet<LayerId>,
-    /// Update that `scores` are for.
+    couplings: Vec<Coupled>,
+    /// Update that `submitted` and `selected` are for.
     ranked_update: usize,
-    /// Scores for the coming global ranking, by layer; `None` until the layer has submitted them.
-    scores: Vec<Option<LayerScores>>,
+    /// Rankings for the coming update, by layer; `None` until the layer has submitted them.
+    submitted: Vec<Option<Submission>>,
+    /// Blocks of the members of each coupling at the coming update, once selected.
+    selected: HashMap<usize, Vec<BlockMask>>,
     /// Latest pattern of each layer that leads others, with its step.
     published: HashMap<LayerId, (usize, BlockPattern)>,
     /// Step of the latest update of each replicated layer, and the pattern that its first replica took.
@@ -51,12 +72,13 @@ impl PruningRun {
         &self,
         counts: Vec<LayerSnapshot>,
         targets: Vec<LayerTarget>,
+        couplings: Vec<Coupled>,
     ) -> Result<(), BlastError> {
         let mut state = self.lock();
         if !state.targets.is_empty() {
             return Err(BlastError::AlreadyAttached);
         }
-        (state.targets, state.counts) = (targets, counts);
+        (state.targets, state.counts, state.couplings) = (targets, counts, couplings);
         Ok(())
     }
 
@@ -79,32 +101,34 @@ impl PruningRun {
         step
     }
 
-    /// Submits the scores of a layer to the global ranking of an update.
-    pub(super) fn submit_scores(&self, update: usize, layer: LayerId, scores: LayerScores) {
+    /// Submits the rankings of a layer to an update.
+    pub(super) fn submit(&self, update: usize, layer: LayerId, submission: Submission) {
         let mut state = self.lock();
         if state.ranked_update != update {
             state.ranked_update = update;
-            state.scores = vec![None; state.targets.len()];
+            state.submitted = vec![None; state.targets.len()];
+            state.selected.clear();
         }
-        state.scores[layer.0] = Some(scores);
+        state.submitted[layer.0] = Some(submission);
     }
 
-    /// Blocks that a layer keeps by the global ranking of an update, once every pruned layer has submitted its scores.
-    pub(super) fn resolve_count(&self, update: usize, layer: LayerId) -> Option<usize> {
-        let Budget::Global { min_density, max_density } = self.config.budget else {
-            return None;
-        };
-        let state = self.lock();
+    /// What an update does to a layer, once every layer that this depends on has submitted its rankings.
+    pub(super) fn resolve(&self, update: usize, layer: LayerId) -> Option<Next> {
+        let mut state = self.lock();
         if state.ranked_update != update {
             return None;
         }
-        let ranked =
-            |at: &usize| state.targets[*at].sparsity.is_some() && !state.targets[*at].fixed;
-        let pruned: Vec<usize> = (0..state.targets.len()).filter(ranked).collect();
-        let scores: Option<Vec<LayerScores>> =
-            pruned.iter().map(|&at| state.scores[at].clone()).collect();
-        let kept = global(&scores?, min_density, max_density);
-        pruned.iter().position(|&at| at == layer.0).map(|at| kept[at])
+        let coupling = state.couplings.iter().position(|coupled| coupled.position(layer).is_some());
+        let Some(coupling) = coupling else {
+            return state.count(&self.config, layer).map(Next::Count);
+        };
+        if !state.selected.contains_key(&coupling) {
+            let masks = state.select(&self.config, update, &state.couplings[coupling])?;
+            state.selected.insert(coupling, masks);
+        }
+        let member = state.couplings[coupling].position(layer)?;
+        let blocks = state.selected[&coupling][member].indices().map(|block| block as u32);
+        Some(Next::Blocks(blocks.collect()))
     }
 
     /// Publishes the new pattern of a layer for the layers that adopt it, which come later in the same step.
@@ -160,6 +184,69 @@ impl PruningRun {
             state.replicas.insert(layer, (step, pattern));
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// Blocks that a layer keeps at the coming update: by the global ranking, if there is one and it is complete, or by
+    /// its own target.
+    fn count(&self, config: &BlastConfig, layer: LayerId) -> Option<usize> {
+        let Budget::Global { min_density, max_density } = config.budget else {
+            return Some(self.submitted[layer.0].as_ref()?.uniform_count);
+        };
+        if self.targets[layer.0].fixed {
+            return Some(self.submitted[layer.0].as_ref()?.uniform_count);
+        }
+        let ranked = |at: &usize| self.targets[*at].sparsity.is_some() && !self.targets[*at].fixed;
+        let pruned: Vec<usize> = (0..self.targets.len()).filter(ranked).collect();
+        let scores = |&at: &usize| {
+            let submission = self.submitted[at].as_ref()?;
+            let (scores, uniform_count) = (submission.scores.clone(), submission.uniform_count);
+            Some(LayerScores { scores, blocks: self.targets[at].blocks(), uniform_count })
+        };
+        let scores: Option<Vec<LayerScores>> = pruned.iter().map(scores).collect();
+        let kept = global(&scores?, min_density, max_density);
+        pruned.iter().position(|&at| at == layer.0).map(|at| kept[at])
+    }
+
+    /// Selects the blocks of coupled layers, once all have submitted their rankings.
+    fn select(
+        &self,
+        config: &BlastConfig,
+        update: usize,
+        coupled: &Coupled,
+    ) -> Option<Vec<BlockMask>> {
+        let mut prepared = Vec::new();
+        for (layer, _) in &coupled.members {
+            let submission = self.submitted[layer.0].as_ref()?;
+            let mask = BlockMask::from(&submission.pattern);
+            let scores = by_block(&submission.pattern, submission.scores.clone());
+            prepared.push((mask, scores, submission, self.count(config, *layer)?));
+        }
+        let mut members = Vec::new();
+        for ((layer, groups), prepared) in coupled.members.iter().zip(&prepared) {
+            let (current, scores, submission, keep) = prepared;
+            let gradients = submission.gradients.as_deref();
+            members.push(Member {
+                ranked: Ranked { current, scores, gradients, allowed: None },
+                keep: *keep,
+                exchange: (config.growth_at(update) * *keep as f64).round() as usize,
+                seed: mix(config.seed, update, layer.0),
+                groups,
+            });
+        }
+        let kept: usize = members.iter().map(|member| member.keep).sum();
+        let blocks: usize = members.iter().map(|member| member.groups.len()).sum();
+        let share = |share: f64| ((share * coupled.groups as f64).round() as usize).max(1);
+        Some(match config.structure {
+            Structure::Groups => {
+                whole_groups(&members, coupled.groups, share(kept as f64 / blocks as f64))
+            }
+            Structure::Blocks | Structure::Coupled => {
+                let count = share(config.group_density_at(update));
+                blocks_in_groups(&members, config.growth, coupled.groups, count)
+            }
+        })
     }
 }
 
@@ -224,6 +311,7 @@ mod tests {
             fixed: false,
             masked: false,
             leader: None,
+            coupled: false,
         };
         run.lock().targets = vec![target(0, "a"), target(1, "b")];
         let check = |layer, step, seed| {

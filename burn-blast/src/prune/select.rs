@@ -16,6 +16,8 @@ pub(super) struct Ranked<'a> {
     pub(super) scores: &'a [f32],
     /// Gradient norm of each block number, if known.
     pub(super) gradients: Option<&'a [f32]>,
+    /// Whether each block number may be kept; `None` if all may.
+    pub(super) allowed: Option<&'a [bool]>,
 }
 
 /// Selects exactly `keep` blocks, or fewer if no block may be added and fewer are kept already.
@@ -31,7 +33,8 @@ pub(super) fn select_mask(
     rule: KeepRule,
     seed: u64,
 ) -> BlockMask {
-    let current: Vec<usize> = ranked.current.indices().collect();
+    let allowed = |at: &usize| ranked.allowed.is_none_or(|allowed| allowed[*at]);
+    let current: Vec<usize> = ranked.current.indices().filter(allowed).collect();
     let scores: Vec<f32> = current.iter().map(|&block| ranked.scores[block]).collect();
     let by_score = |count: usize| keep_top(&scores, count).into_iter().map(|at| current[at]);
     let (shape, block) = (ranked.current.shape(), ranked.current.block());
@@ -54,7 +57,9 @@ pub(super) fn select_mask(
     let survivors: Vec<usize> = by_score(keep - exchange.min(keep)).collect();
     let wanted = keep - survivors.len();
     let stays = mask(survivors.clone());
-    let mut rest: Vec<usize> = (0..stays.len()).filter(|&at| !stays.contains(at)).collect();
+    let rest = (0..stays.len()).filter(|at| !stays.contains(*at) && allowed(at));
+    let mut rest: Vec<usize> = rest.collect();
+    let wanted = wanted.min(rest.len());
     match ranked.gradients {
         Some(gradients) if growth == Growth::Gradient => {
             let norms: Vec<f32> = rest.iter().map(|&at| gradients[at]).collect();
@@ -109,7 +114,12 @@ mod tests {
         let current = mask(1, 6, [0, 1, 2, 3]);
         let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
         let gradients = [0.0, 0.0, 5.0, 1.0, 9.0, 2.0];
-        let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+        let ranked = Ranked {
+            current: &current,
+            scores: &scores,
+            gradients: Some(&gradients),
+            allowed: None,
+        };
         let kept = |keep, exchange| -> Vec<usize> {
             select_mask(&ranked, keep, exchange, Growth::Gradient, KeepRule::Exact, 0)
                 .indices()
@@ -128,7 +138,12 @@ mod tests {
         let current = mask(1, 6, [0, 1, 2, 3]);
         let scores = [4.0, 3.0, 2.0, 1.0, 0.0, 0.0];
         let gradients = [0.0, 5.0, 0.0, 0.0, 9.0, 2.0];
-        let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+        let ranked = Ranked {
+            current: &current,
+            scores: &scores,
+            gradients: Some(&gradients),
+            allowed: None,
+        };
         let kept = select_mask(&ranked, 2, 1, Growth::Gradient, KeepRule::Union, 0);
         assert_eq!(kept.indices().collect::<Vec<_>>(), [0, 1, 4]);
     }
@@ -137,7 +152,7 @@ mod tests {
     fn random_growth_follows_the_seed() {
         let current = mask(8, 8, 0..32);
         let scores: Vec<f32> = (0..64).map(|at| at as f32).collect();
-        let ranked = Ranked { current: &current, scores: &scores, gradients: None };
+        let ranked = Ranked { current: &current, scores: &scores, gradients: None, allowed: None };
         let kept = |seed| select_mask(&ranked, 20, 8, Growth::Random, KeepRule::Exact, seed);
         assert_eq!(kept(1), kept(1));
         assert_ne!(kept(1), kept(2));
@@ -159,7 +174,7 @@ mod tests {
             let current = mask(6, 8, kept.iter().copied());
             let scores: Vec<f32> = scores.into_iter().map(f32::from).collect();
             let gradients: Vec<f32> = gradients.into_iter().map(f32::from).collect();
-            let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients) };
+            let ranked = Ranked { current: &current, scores: &scores, gradients: Some(&gradients), allowed: None };
             let next = select_mask(&ranked, keep, exchange, growth, KeepRule::Exact, seed);
             let expected = if growth == Growth::None { keep.min(kept.len()) } else { keep };
             prop_assert_eq!(next.count(), expected);

@@ -15,12 +15,15 @@ pub struct BlastState<S> {
     pub(crate) step: usize,
     /// Blocks kept before the first step.
     pub(crate) start_kept: usize,
-    /// Blocks to keep at the next update, once a global ranking has resolved it.
+    /// What the next update does, once the rankings of other layers have resolved it.
     #[new(default)]
-    pub(crate) next_keep: Option<usize>,
-    /// Scores submitted to the next global ranking, by slot.
+    pub(crate) next: Option<Next>,
+    /// Scores submitted to the next update, by slot.
     #[new(default)]
     pub(crate) gathered: Option<Vec<f32>>,
+    /// Gradient norms submitted to the next update, by block number.
+    #[new(default)]
+    pub(crate) gathered_norms: Option<Vec<f32>>,
     /// Movement of each kept block so far, `[nnz]`.
     #[new(default)]
     pub(crate) movement: Option<Tensor<1>>,
@@ -29,23 +32,41 @@ pub struct BlastState<S> {
     pub(crate) kept: Option<Vec<u32>>,
 }
 
+/// What an update does to a layer, if that depends on other layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The layer keeps so many blocks, of its own choice.
+    Count(usize),
+    /// The layer keeps the blocks of these numbers.
+    Blocks(Vec<u32>),
+}
+
 impl<S: RecordState> RecordState for BlastState<S> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "blast_step", self.step.into());
         out.push_scalar(prefix, "blast_start_kept", self.start_kept.into());
-        if let Some(next_keep) = self.next_keep {
-            out.push_scalar(prefix, "blast_next_keep", next_keep.into());
+        match &self.next {
+            Some(Next::Count(count)) => {
+                out.push_scalar(prefix, "blast_next_keep", (*count).into());
+            }
+            Some(Next::Blocks(blocks)) => {
+                out.push_tensor(prefix, "blast_next_blocks", numbers(blocks));
+            }
+            None => {}
         }
-        if let Some(gathered) = &self.gathered {
-            let data = TensorData::new(gathered.clone(), [gathered.len()]);
-            out.push_tensor(prefix, "blast_gathered", data);
+        for (leaf, floats) in
+            [("blast_gathered", &self.gathered), ("blast_gathered_norms", &self.gathered_norms)]
+        {
+            if let Some(floats) = floats {
+                let data = TensorData::new(floats.clone(), [floats.len()]);
+                out.push_tensor(prefix, leaf, data);
+            }
         }
         if let Some(movement) = &self.movement {
             out.push_tensor(prefix, "blast_movement", movement.to_data());
         }
         if let Some(kept) = &self.kept {
-            let kept: Vec<i32> = kept.iter().map(|&block| block as i32).collect();
-            out.push_tensor(prefix, "blast_kept", TensorData::new(kept.clone(), [kept.len()]));
+            out.push_tensor(prefix, "blast_kept", numbers(kept));
         }
         if let Some(inner) = &self.inner {
             out.push_scalar(prefix, "blast_has_inner", true.into());
@@ -60,10 +81,16 @@ impl<S: RecordState> RecordState for BlastState<S> {
         };
         let step = number(src, "blast_step")?;
         let start_kept = number(src, "blast_start_kept")?;
-        let next_keep = number(src, "blast_next_keep");
-        let gathered = src.take_tensor(prefix, "blast_gathered");
+        let mut blocks = |leaf: &str| {
+            let data = src.take_tensor(prefix, leaf)?;
+            Some(data.iter::<i64>().map(|block| block as u32).collect())
+        };
+        let (kept, next_blocks) = (blocks("blast_kept"), blocks("blast_next_blocks"));
+        let next_count = number(src, "blast_next_keep").map(Next::Count);
+        let mut floats =
+            |leaf: &str| Some(src.take_tensor(prefix, leaf)?.iter::<f32>().collect::<Vec<f32>>());
+        let (gathered, gathered_norms) = (floats("blast_gathered"), floats("blast_gathered_norms"));
         let movement = src.take_tensor(prefix, "blast_movement");
-        let kept = src.take_tensor(prefix, "blast_kept");
         let inner = match src.take_scalar(prefix, "blast_has_inner") {
             Some(_) => Some(S::state_unflatten(&inner_path(prefix), src, device)?),
             None => None,
@@ -72,13 +99,14 @@ impl<S: RecordState> RecordState for BlastState<S> {
             inner,
             step,
             start_kept,
-            next_keep,
-            gathered: gathered.map(|data| data.iter::<f32>().collect()),
+            next: next_blocks.map(Next::Blocks).or(next_count),
+            gathered,
+            gathered_norms,
             movement: movement.map(|data| {
                 let dtype: DType = data.dtype();
                 Tensor::from_data(data, (device, dtype))
             }),
-            kept: kept.map(|data| data.iter::<i64>().map(|block| block as u32).collect()),
+            kept,
         })
     }
 }
@@ -90,6 +118,12 @@ pub(super) fn loading_device(_default: &Device) -> Device {
     return Device::flex();
     #[cfg(not(feature = "flex"))]
     _default.clone()
+}
+
+fn numbers(blocks: &[u32]) -> TensorData {
+    let blocks: Vec<i32> = blocks.iter().map(|&block| block as i32).collect();
+    let count = blocks.len();
+    TensorData::new(blocks, [count])
 }
 
 fn inner_path(prefix: &str) -> String {

@@ -12,6 +12,8 @@ pub(super) struct ModelLayer {
     pub(super) path: String,
     /// Path of its weight, or of the values of its weight.
     pub(super) parameter: String,
+    /// Type of the module that has the layer as a field.
+    pub(super) container: String,
     pub(super) pattern: BlockPattern,
     /// A plain linear weight, pruned in place.
     pub(super) masked: bool,
@@ -34,6 +36,8 @@ pub(super) struct LayerTarget {
     pub(super) masked: bool,
     /// The layer whose pattern this one adopts.
     pub(super) leader: Option<LayerId>,
+    /// The layer selects its blocks together with others.
+    pub(super) coupled: bool,
 }
 
 impl LayerTarget {
@@ -89,6 +93,7 @@ pub(super) fn layer_targets(
         fixed: false,
         masked: layer.masked,
         leader: None,
+        coupled: false,
     };
     let mut targets: Vec<LayerTarget> = layers.iter().enumerate().map(untouched).collect();
     for (&at, density) in pruned.iter().zip(densities) {

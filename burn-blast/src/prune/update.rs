@@ -1,16 +1,17 @@
 //! One update of one layer: from scores to the next pattern.
 
 use burn::tensor::Tensor;
-use burn_blast_kernels::budget::{LayerScores, kept_blocks};
+use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_kernels::{BlockMask, BlockPattern};
 
-use super::run::PruningRun;
+use super::run::{PruningRun, Submission};
 use super::select::{Ranked, mix, select_mask};
+use super::state::Next;
 use super::targets::LayerTarget;
-use super::{BlastConfig, BlastState, Budget, KeepRule, LayerSnapshot};
+use super::{BlastConfig, BlastState, Budget, Growth, KeepRule, LayerSnapshot};
 
-/// Steps before an update at which a global budget gathers scores. A resumed run has the two steps between to submit
-/// all recorded scores again.
+/// Steps before an update at which layers that depend on each other gather rankings. A resumed run has the two steps between to submit
+/// all that is recorded again.
 const GATHER_AHEAD: usize = 3;
 
 /// Blocks that a layer keeps at a step by its own target; at least one.
@@ -25,17 +26,24 @@ fn own_count<S>(
     kept_blocks(config.sparsity_at(step, start, sparsity), target.blocks())
 }
 
-/// Takes part in the global ranking of the coming update: gathers scores three steps ahead, submits them until every
-/// layer has, then resolves how many blocks to keep.
-pub(super) fn rank_globally<S>(
+/// Whether a layer reads gradient norms at a step: at an update, or ahead of it if it selects with others.
+pub(super) fn reads_gradients(config: &BlastConfig, target: &LayerTarget, step: usize) -> bool {
+    let ahead = if target.coupled { GATHER_AHEAD } else { 0 };
+    config.growth == Growth::Gradient && target.selects() && config.is_update(step + ahead)
+}
+
+/// Takes part in a coming update that depends on several layers: gathers rankings three steps ahead, submits them until
+/// every layer has, then resolves what to keep.
+pub(super) fn rank_ahead<S>(
     run: &PruningRun,
     target: &LayerTarget,
     sparsity: f64,
     state: &mut BlastState<S>,
-    scores: impl FnOnce(Option<&Tensor<1>>) -> Vec<f32>,
+    pattern: &BlockPattern,
+    rankings: impl FnOnce(Option<&Tensor<1>>) -> (Vec<f32>, Option<Vec<f32>>),
 ) {
     let config = &run.config;
-    if target.fixed || !matches!(config.budget, Budget::Global { .. }) {
+    if !ranks_ahead(config, target) {
         return;
     }
     let step = state.step;
@@ -43,17 +51,25 @@ pub(super) fn rank_globally<S>(
         return;
     };
     if update == step + GATHER_AHEAD || state.gathered.is_none() {
-        state.gathered = Some(scores(state.movement.as_ref()));
-        state.next_keep = None;
+        let (scores, norms) = rankings(state.movement.as_ref());
+        (state.gathered, state.gathered_norms) = (Some(scores), norms);
+        state.next = None;
     }
     let Some(scores) = state.gathered.clone() else { return };
     let uniform_count = own_count(config, target, sparsity, state, update);
-    let scores = LayerScores { scores, blocks: target.blocks(), uniform_count };
-    // A layer with a resolved count submits again: in a resumed run other layers may still wait for it.
-    run.submit_scores(update, target.layer, scores);
-    if state.next_keep.is_none() {
-        state.next_keep = run.resolve_count(update, target.layer);
+    // A record may hold any number of norms.
+    let gradients = state.gathered_norms.clone().filter(|norms| norms.len() == target.blocks());
+    let pattern = pattern.clone();
+    // A layer that is resolved submits again: in a resumed run other layers may still wait for it.
+    run.submit(update, target.layer, Submission { pattern, scores, gradients, uniform_count });
+    if state.next.is_none() {
+        state.next = run.resolve(update, target.layer);
     }
+}
+
+/// Whether what a layer keeps depends on other layers.
+fn ranks_ahead(config: &BlastConfig, target: &LayerTarget) -> bool {
+    target.coupled || (matches!(config.budget, Budget::Global { .. }) && !target.fixed)
 }
 
 /// Selects the blocks to keep from now on.
@@ -65,16 +81,26 @@ pub(super) fn next_mask<S>(
     ranked: &Ranked<'_>,
 ) -> BlockMask {
     let step = state.step;
-    if matches!(config.budget, Budget::Global { .. }) && !target.fixed && state.next_keep.is_none()
-    {
-        log::warn!(
-            "{}: the global ranking is not complete, so the layer keeps its uniform share",
-            target.name
-        );
-    }
+    (state.gathered, state.gathered_norms) = (None, None);
     let own = own_count(config, target, sparsity, state, step);
-    let keep = state.next_keep.take().unwrap_or(own);
-    state.gathered = None;
+    let keep = match state.next.take() {
+        Some(Next::Blocks(blocks)) => {
+            let blocks = blocks.into_iter().map(|block| block as usize);
+            // A record may hold any numbers.
+            let blocks = blocks.filter(|&block| block < target.blocks());
+            return BlockMask::from_indices(target.shape, target.block, blocks);
+        }
+        Some(Next::Count(count)) => count,
+        None => {
+            if ranks_ahead(config, target) {
+                log::warn!(
+                    "{}: not every layer has submitted its scores, so the layer keeps its uniform share",
+                    target.name
+                );
+            }
+            own
+        }
+    };
     let exchange = (config.growth_at(step) * keep as f64).round() as usize;
     // The last update must land on the target.
     let rule = if step >= config.last_update() { KeepRule::Exact } else { config.keep };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::BlockSize;
-use burn_blast::prune::{BlastConfig, Growth};
+use burn_blast::prune::{BlastConfig, Coupling, Growth, Structure};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
@@ -109,6 +109,14 @@ pub struct Config {
     #[arg(long, value_enum, default_value_t = Growth::Gradient)]
     pub growth: Growth,
 
+    /// Which blocks of an MLP are selected together
+    #[arg(long, value_enum, default_value_t = Structure::Blocks)]
+    pub structure: Structure,
+
+    /// Largest share of feature groups that stay, with --structure coupled
+    #[arg(long, default_value_t = 1.0)]
+    pub group_density: f64,
+
     /// Optimizer steps between two changes of the block pattern; `blast` takes 25 by default
     #[arg(long, default_value_t = 20)]
     pub interval: usize,
@@ -166,7 +174,7 @@ impl Config {
         );
         BlockSize::new(self.block)?;
         self.train().check()?;
-        Ok(self.blast().validate()?)
+        Ok(self.blast(Vec::new()).validate()?)
     }
 
     /// The training of both runs.
@@ -187,13 +195,20 @@ impl Config {
         Blocks::new(self.block).with_sparsity(self.sparsity).with_dense_last(self.dense_last)
     }
 
-    /// The pruning of the sparse run.
-    pub fn blast(&self) -> BlastConfig {
+    /// The pruning of the sparse run, whose model has these couplings.
+    pub fn blast(&self, couplings: Vec<Coupling>) -> BlastConfig {
+        let couplings = match self.structure {
+            Structure::Blocks => Vec::new(),
+            Structure::Coupled | Structure::Groups => couplings,
+        };
         BlastConfig::new(self.steps)
             .with_sparsity(self.sparsity)
             .with_interval(self.interval)
             .with_end_fraction(self.end_fraction)
             .with_growth(self.growth)
+            .with_structure(self.structure)
+            .with_group_density(self.group_density)
+            .with_couplings(couplings)
             .with_seed(self.seed)
     }
 

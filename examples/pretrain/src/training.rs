@@ -77,7 +77,7 @@ impl<'a> Experiment<'a> {
     /// The model of a run as its folder has it, with optimizer and, in the sparse run, pruning.
     pub fn trainee(&self, phase: Phase, folder: &RunFolder) -> Result<Trainee> {
         let model = self.fresh_model(phase, self.config.seed)?;
-        let blast = (phase == Phase::Sparse).then(|| self.config.blast());
+        let blast = (phase == Phase::Sparse).then(|| self.config.blast(model.couplings()));
         Ok(Trainee::new(model, &self.train, blast.as_ref(), folder)?)
     }
 

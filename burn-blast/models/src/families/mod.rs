@@ -160,6 +160,10 @@ pub(crate) trait Family {
     /// The MLP of a layer.
     fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
 
+    /// Paths, in a layer, of the linear layers whose outputs are the hidden features of the MLP, and of the one that
+    /// reads them.
+    fn mlp_layers(&self) -> (&'static [&'static str], &'static str);
+
     /// Sizes of each layer.
     fn sizes(&self) -> Vec<LayerSizes>;
 

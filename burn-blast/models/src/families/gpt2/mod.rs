@@ -116,6 +116,10 @@ impl Family for Gpt2 {
         self.transformer.wte.weight.val()
     }
 
+    fn mlp_layers(&self) -> (&'static [&'static str], &'static str) {
+        (&["mlp.c_fc"], "mlp.c_proj")
+    }
+
     fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
         let mut all = Vec::new();
         for (index, block) in self.transformer.h.iter_mut().enumerate() {

@@ -116,6 +116,10 @@ impl Family for Llama {
         self.model.embed_tokens.weight.val()
     }
 
+    fn mlp_layers(&self) -> (&'static [&'static str], &'static str) {
+        (&["mlp.gate_proj", "mlp.up_proj"], "mlp.down_proj")
+    }
+
     fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
         let mut all = Vec::new();
         for (index, layer) in self.model.layers.iter_mut().enumerate() {

@@ -1,0 +1,199 @@
+//! Which layers share hidden features, and which blocks are therefore selected together.
+
+use burn_blast_kernels::MatrixShape;
+use serde::{Deserialize, Serialize};
+
+use super::targets::{LayerTarget, ModelLayer, inside};
+use super::{BlastConfig, BlastError};
+use crate::window::LayerId;
+
+/// Which blocks are selected together.
+///
+/// Layers are coupled if they share hidden features: `gate`, `up` and `down` of a
+/// [`BlockSparseGatedMlp`](crate::module::BlockSparseGatedMlp), `up` and `down` of a
+/// [`BlockSparseMlp`](crate::module::BlockSparseMlp), and what [`BlastConfig::couplings`] adds. A *group* is one block
+/// of hidden features, through all coupled layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Structure {
+    /// Every layer selects its own blocks. Some may be wasted: another layer has dropped all blocks of their features.
+    Blocks,
+    /// Coupled layers select their blocks together: a group has blocks in all of them or in none.
+    /// [`BlastConfig::group_density`] limits the number of groups.
+    Coupled,
+    /// Whole groups. Then [`compact`](crate::module::BlockSparseGatedMlp::compact) makes the layers narrower.
+    Groups,
+}
+
+/// Layers of a module that share features, for models with layers of other names than those of this crate.
+///
+/// A layer of an enum such as [`AnyLinear`](crate::module::AnyLinear) is meant by the path of the enum.
+///
+/// Attention heads with grouped keys: `into` is `["q_proj", "k_proj", "v_proj"]`, `out` is `["o_proj"]`, and `groups`
+/// the number of key-value heads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coupling {
+    /// Path of a module that has the layers, or of a module that contains such modules; empty for the whole model.
+    pub path: String,
+    /// Paths, from the module on, of the layers whose outputs are the shared features.
+    pub into: Vec<String>,
+    /// Paths, from the module on, of the layers whose inputs they are.
+    pub out: Vec<String>,
+    /// Number of groups; `None` for one per block.
+    pub groups: Option<usize>,
+}
+
+/// Layers that select their blocks together.
+#[derive(Debug)]
+pub(super) struct Coupled {
+    /// Each layer, with the group of each of its block numbers.
+    pub(super) members: Vec<(LayerId, Vec<usize>)>,
+    pub(super) groups: usize,
+}
+
+impl Coupled {
+    pub(super) fn position(&self, layer: LayerId) -> Option<usize> {
+        self.members.iter().position(|(member, _)| *member == layer)
+    }
+}
+
+/// Finds the coupled layers of a model. Layers that are not pruned keep all their blocks and couple nothing.
+pub(super) fn find_couplings(
+    config: &BlastConfig,
+    layers: &[ModelLayer],
+    targets: &[LayerTarget],
+) -> Result<Vec<Coupled>, BlastError> {
+    if config.structure == Structure::Blocks {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<Coupled> = Vec::new();
+    let rules = layers.iter().filter_map(declared).chain(config.couplings.iter().cloned());
+    for rule in rules {
+        let modules = modules(&rule, layers);
+        if modules.is_empty() {
+            return Err(BlastError::NothingToCouple { path: rule.path });
+        }
+        for module in modules {
+            let coupled = couple(&rule, &module, targets)?;
+            let taken =
+                |(layer, _): &(LayerId, _)| found.iter().any(|c| c.position(*layer).is_some());
+            if let Some((layer, _)) = coupled.members.iter().find(|member| taken(member)) {
+                let layer = targets[layer.0].name.clone();
+                return Err(BlastError::CoupledTwice { layer });
+            }
+            if coupled.members.len() > 1 {
+                found.push(coupled);
+            }
+        }
+    }
+    match found.is_empty() {
+        true => Err(BlastError::NothingToCouple { path: String::new() }),
+        false => Ok(found),
+    }
+}
+
+/// The rule of the module that has a layer, made once per module: at its first layer.
+fn declared(layer: &ModelLayer) -> Option<Coupling> {
+    let (into, first) = match layer.container.as_str() {
+        "Struct:BlockSparseGatedMlp" => (vec!["gate".to_string(), "up".to_string()], "gate"),
+        "Struct:BlockSparseMlp" => (vec!["up".to_string()], "up"),
+        _ => return None,
+    };
+    let path = layer.path.strip_suffix(first)?.trim_end_matches('.').to_string();
+    Some(Coupling { path, into, out: vec!["down".to_string()], groups: None })
+}
+
+/// Paths of the modules that a rule means.
+fn modules(rule: &Coupling, layers: &[ModelLayer]) -> Vec<String> {
+    let has = |module: &str, name: &String| {
+        let path = joined(module, name);
+        layers.iter().any(|layer| inside(&layer.path, &path))
+    };
+    let mut modules: Vec<String> = Vec::new();
+    for layer in layers {
+        let Some(module) = rule.into.first().and_then(|name| before(&layer.path, name)) else {
+            continue;
+        };
+        let meant = rule.path.is_empty() || inside(module, &rule.path);
+        if meant && rule.into.iter().chain(&rule.out).all(|name| has(module, name)) {
+            modules.push(module.to_string());
+        }
+    }
+    modules
+}
+
+/// The module in which `name` is `path`, or has it inside.
+fn before<'a>(path: &'a str, name: &str) -> Option<&'a str> {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    let mut starts = ends.filter_map(|end| path[..end].strip_suffix(name));
+    // What precedes the name is empty or ends with a dot.
+    starts.find_map(|module| module.strip_suffix('.').or(module.is_empty().then_some("")))
+}
+
+fn joined(module: &str, name: &str) -> String {
+    if module.is_empty() { name.to_string() } else { format!("{module}.{name}") }
+}
+
+/// The pruned layers of a module that a rule couples.
+fn couple(rule: &Coupling, module: &str, targets: &[LayerTarget]) -> Result<Coupled, BlastError> {
+    let named = |name: &String| {
+        let path = joined(module, name);
+        targets
+            .iter()
+            .find(|target| inside(&target.name, &path))
+            .expect("the module has this layer")
+    };
+    let sides = rule.into.iter().map(|name| (named(name), false));
+    let sides: Vec<(&LayerTarget, bool)> =
+        sides.chain(rule.out.iter().map(|name| (named(name), true))).collect();
+    let width = |&(target, by_rows): &(&LayerTarget, bool)| shared_side(target.shape, by_rows);
+    let block = |&(target, _): &(&LayerTarget, bool)| target.block.get();
+    let unfit = |expected: String| BlastError::CouplingDoesNotFit {
+        module: if module.is_empty() { "model".into() } else { module.into() },
+        expected,
+    };
+    let largest = sides.iter().map(block).max().unwrap_or(1);
+    let groups = match rule.groups {
+        Some(groups) => groups.max(1),
+        None => width(&sides[0]).div_ceil(largest),
+    };
+    let mut members = Vec::new();
+    for side in &sides {
+        let features = match rule.groups {
+            Some(_) => width(side) / groups,
+            None => largest,
+        };
+        let whole = rule.groups.is_none() || features * groups == width(side);
+        if !whole || features == 0 || features % block(side) != 0 {
+            return Err(unfit(format!(
+                "\"{}\" has {} of them in blocks of {}, which do not make {groups} groups of whole blocks",
+                side.0.name,
+                width(side),
+                block(side)
+            )));
+        }
+        if rule.groups.is_none() && width(side) != width(&sides[0]) {
+            return Err(unfit(format!(
+                "\"{}\" has {}, and \"{}\" has {}",
+                sides[0].0.name,
+                width(&sides[0]),
+                side.0.name,
+                width(side)
+            )));
+        }
+        let (target, by_rows) = *side;
+        if target.sparsity.is_some() {
+            let cols = target.shape.block_cols(target.block);
+            let group = |at: usize| {
+                let place = if by_rows { at / cols } else { at % cols };
+                place * target.block.get() / features
+            };
+            members.push((target.layer, (0..target.blocks()).map(group).collect()));
+        }
+    }
+    Ok(Coupled { members, groups })
+}
+
+fn shared_side(shape: MatrixShape, by_rows: bool) -> usize {
+    if by_rows { shape.rows() } else { shape.cols() }
+}
