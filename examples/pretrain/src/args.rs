@@ -28,7 +28,8 @@ const VALIDATION_BATCHES: usize = 16;
 /// Settings that may differ between a run and its continuation: they change no result on the same device.
 const FREE_ON_RESUME: [&str; 2] = ["backend", "save_every"];
 
-/// Trains a byte-level Llama-style model dense and block-sparse from the same start, and compares them.
+/// Trains a byte-level Llama-style model dense and block-sparse from the same start, and a narrower dense model of as
+/// many parameters as the sparse one, and compares them.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "pretrain", version)]
 pub struct Args {
@@ -69,7 +70,7 @@ pub struct Config {
     #[arg(long, default_value_t = 32)]
     pub block: usize,
 
-    /// Optimizer steps of each of the two runs
+    /// Optimizer steps of each of the three runs
     #[arg(long, default_value_t = 300)]
     pub steps: usize,
 
@@ -193,6 +194,13 @@ impl Config {
     /// The blocks that the sparse run removes in the end.
     pub fn blocks(&self) -> Blocks {
         Blocks::new(self.block).with_sparsity(self.sparsity).with_dense_last(self.dense_last)
+    }
+
+    /// The settings with MLPs as narrow as the sparse model's are small: both end with as many parameters.
+    pub fn narrow(&self) -> Self {
+        let kept = (1.0 - self.sparsity) * self.sparse_layers() as f64 + self.dense_last as f64;
+        let d_ff = (self.d_ff as f64 * kept / self.layers as f64).round() as usize;
+        Self { d_ff: d_ff.max(1), ..self.clone() }
     }
 
     /// The pruning of the sparse run, whose model has these couplings.

@@ -1,4 +1,4 @@
-//! The model of both runs: a Llama over bytes.
+//! The model of all runs: a Llama over bytes.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Dense against sparse in numbers, plots and files.
+//! Dense, narrow dense and sparse in numbers, plots and files.
 
 use std::fs;
 
@@ -21,13 +21,28 @@ const FLOAT_BYTES: usize = size_of::<f32>();
 /// Tensors that training keeps per weight: value, gradient and AdamW's two moments.
 const TRAINING_COPIES: usize = 4;
 
-/// A number of the dense run and the same of the sparse one.
+/// The same quantity of each run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Pair<T> {
+pub struct Runs<T> {
     /// Dense run.
     pub dense: T,
+    /// Run of the narrower dense model.
+    pub narrow: T,
     /// Sparse run.
     pub sparse: T,
+}
+
+impl<T> Runs<T> {
+    /// Asks `of` for each run.
+    pub fn try_of<E>(of: impl Fn(Phase) -> Result<T, E>) -> Result<Self, E> {
+        let (dense, narrow) = (of(Phase::Dense)?, of(Phase::Narrow)?);
+        Ok(Self { dense, narrow, sparse: of(Phase::Sparse)? })
+    }
+
+    /// Applies `f` to each.
+    pub fn map<U>(self, f: impl Fn(T) -> U) -> Runs<U> {
+        Runs { dense: f(self.dense), narrow: f(self.narrow), sparse: f(self.sparse) }
+    }
 }
 
 /// Everything the experiment found.
@@ -36,73 +51,90 @@ pub struct Report {
     /// The settings.
     pub config: Config,
     /// Validation loss after the last step, nats per byte.
-    pub validation_loss: Pair<f64>,
-    /// By how many percent the sparse loss is higher.
+    pub validation_loss: Runs<f64>,
+    /// By how many percent the sparse loss is higher than the dense one.
     pub gap_percent: f64,
+    /// By how many percent the sparse loss is higher than the loss of the narrow dense model.
+    pub gap_to_narrow_percent: f64,
+    /// MLP width of the narrow dense model.
+    pub narrow_d_ff: usize,
     /// Share of removed blocks over the pruned layers.
     pub sparsity: f64,
     /// Stored weights.
-    pub parameters: Pair<usize>,
+    pub parameters: Runs<usize>,
     /// Bytes of the weights with the block indices.
-    pub weight_bytes: Pair<usize>,
+    pub weight_bytes: Runs<usize>,
     /// Bytes of weights, gradients and AdamW moments of the pruned layers' MLPs, with the block indices.
-    pub mlp_training_bytes: Pair<usize>,
+    pub mlp_training_bytes: Runs<usize>,
     /// Forward pass of one gated MLP at the rows of a training step.
-    pub mlp_forward: Pair<Timing>,
+    pub mlp_forward: Runs<Timing>,
     /// Rows of that pass.
     pub mlp_rows: usize,
     /// Forward, backward and optimizer.
-    pub training_step: Pair<Timing>,
+    pub training_step: Runs<Timing>,
     /// Time of the training runs in seconds.
-    pub training_seconds: Pair<f64>,
+    pub training_seconds: Runs<f64>,
     /// Peak memory of the process in each run, where the system reports it.
-    pub peak_bytes: Pair<Option<u64>>,
+    pub peak_bytes: Runs<Option<u64>>,
 }
 
 impl Report {
     /// Measures both trained models.
-    pub fn measure(experiment: &Experiment, state: &State, logs: &Pair<Log>) -> Result<Self> {
+    pub fn measure(experiment: &Experiment, state: &State, logs: &Runs<Log>) -> Result<Self> {
         let config = experiment.config;
-        let dense = experiment.trained(Phase::Dense)?;
-        let sparse = experiment.trained(Phase::Sparse)?;
-        println!("timing one MLP and whole training steps, dense and sparse by turns");
-        let mlp_forward =
-            timing::mlp_forward(&dense, &sparse, config, &experiment.device.clone().inner())?;
-        let pruned = summary(&sparse);
+        let models = Runs::try_of(|phase| experiment.trained(phase))?;
+        println!("timing one MLP and whole training steps, the three models by turns");
+        let device = experiment.device.clone().inner();
+        let mlp_forward = timing::mlp_forward(&models, config, &device)?;
+        let pruned = summary(&models.sparse);
         let index_bytes: usize =
             pruned.layers.iter().map(|layer| layer.pattern.index_bytes()).sum();
-        let mlp_bytes = Pair { dense: pruned.dense_bytes(), sparse: pruned.bytes() - index_bytes };
-        let parameters = dense.num_params();
-        drop((dense, sparse));
+        let narrow_d_ff = config.narrow().d_ff;
+        let mlp_bytes = Runs {
+            dense: pruned.dense_bytes(),
+            narrow: pruned.dense_bytes() / config.d_ff * narrow_d_ff,
+            sparse: pruned.bytes() - index_bytes,
+        };
+        let (dense, narrow) = (models.dense.num_params(), models.narrow.num_params());
+        drop(models);
         let training_step = timing::training_step(experiment)?;
 
-        let bytes = parameters * FLOAT_BYTES;
-        let validation_loss =
-            Pair { dense: final_validation(&logs.dense)?, sparse: final_validation(&logs.sparse)? };
+        let sparse = dense - (mlp_bytes.dense - mlp_bytes.sparse) / FLOAT_BYTES;
+        let parameters = Runs { dense, narrow, sparse };
+        let mut weight_bytes = parameters.map(|count| count * FLOAT_BYTES);
+        weight_bytes.sparse += index_bytes;
+        let mut mlp_training_bytes = mlp_bytes.map(|bytes| bytes * TRAINING_COPIES);
+        mlp_training_bytes.sparse += index_bytes;
+        let validation_loss = Runs {
+            dense: final_validation(&logs.dense)?,
+            narrow: final_validation(&logs.narrow)?,
+            sparse: final_validation(&logs.sparse)?,
+        };
+        let gap = |loss: f64| 100.0 * (validation_loss.sparse / loss - 1.0);
         Ok(Self {
             config: config.clone(),
             validation_loss,
-            gap_percent: 100.0 * (validation_loss.sparse / validation_loss.dense - 1.0),
+            gap_percent: gap(validation_loss.dense),
+            gap_to_narrow_percent: gap(validation_loss.narrow),
+            narrow_d_ff,
             sparsity: pruned.sparsity(),
-            parameters: Pair {
-                dense: parameters,
-                sparse: (bytes - mlp_bytes.dense + mlp_bytes.sparse) / FLOAT_BYTES,
-            },
-            weight_bytes: Pair { dense: bytes, sparse: bytes - mlp_bytes.dense + pruned.bytes() },
-            mlp_training_bytes: Pair {
-                dense: mlp_bytes.dense * TRAINING_COPIES,
-                sparse: mlp_bytes.sparse * TRAINING_COPIES + index_bytes,
-            },
+            parameters,
+            weight_bytes,
+            mlp_training_bytes,
             mlp_forward,
             mlp_rows: config.tokens_per_step(),
             training_step,
-            training_seconds: Pair { dense: logs.dense.seconds, sparse: logs.sparse.seconds },
+            training_seconds: Runs {
+                dense: logs.dense.seconds,
+                narrow: logs.narrow.seconds,
+                sparse: logs.sparse.seconds,
+            },
             peak_bytes: state.peak_bytes,
         })
     }
 
     /// Writes `report.json`, `report.md`, the plots, and the ledger of the sparse run.
-    pub fn write(&self, experiment: &Experiment, logs: &Pair<Log>) -> Result<()> {
+    pub fn write(&self, experiment: &Experiment, logs: &Runs<Log>) -> Result<()> {
         let store = experiment.store;
         store.write("report.json", &serde_json::to_vec_pretty(self)?)?;
         store.write("report.md", table::markdown(self).as_bytes())?;
@@ -122,17 +154,19 @@ pub fn final_validation(log: &Log) -> Result<f64> {
 }
 
 /// Losses of both runs, sparsity and churn.
-fn plot_curves(store: &Store, logs: &Pair<Log>) -> Result<()> {
-    let Pair { dense, sparse } = logs;
+fn plot_curves(store: &Store, logs: &Runs<Log>) -> Result<()> {
+    let Runs { dense, narrow, sparse } = logs;
     line_chart(
         &store.path("loss.svg"),
-        "Loss, dense and block-sparse",
+        "Loss: dense, narrow dense and block-sparse",
         "step",
         "nats per byte",
         &[
             Series::over_steps("dense, training", &dense.losses),
+            Series::over_steps("narrow, training", &narrow.losses),
             Series::over_steps("sparse, training", &sparse.losses),
             Series::over_steps("dense, validation", &dense.validation),
+            Series::over_steps("narrow, validation", &narrow.validation),
             Series::over_steps("sparse, validation", &sparse.validation),
         ],
     )?;

@@ -1,4 +1,4 @@
-//! The whole experiment in order: dense run, sparse run, comparison.
+//! The whole experiment in order: dense run, narrow dense run, sparse run, comparison.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use burn_blast_models::fine_tune::INTERRUPTED;
 
 use crate::args::{Args, Config};
 use crate::corpus::Text;
-use crate::report::{Pair, Report, final_validation};
+use crate::report::{Report, Runs, final_validation};
 use crate::store::{Phase, State, Store};
 use crate::training::{Experiment, Outcome};
 use crate::{model, table};
@@ -39,7 +39,11 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     }
 
     let experiment = Experiment::new(&config, &text.corpus, &store, &device);
-    for (phase, next) in [(Phase::Dense, Phase::Sparse), (Phase::Sparse, Phase::Report)] {
+    for (phase, next) in [
+        (Phase::Dense, Phase::Narrow),
+        (Phase::Narrow, Phase::Sparse),
+        (Phase::Sparse, Phase::Report),
+    ] {
         if state.phase != phase {
             continue;
         }
@@ -51,8 +55,7 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
         store.write_state(&state)?;
     }
 
-    let log = |phase| experiment.folder(phase).map(|folder| folder.log);
-    let logs = Pair { dense: log(Phase::Dense)?, sparse: log(Phase::Sparse)? };
+    let logs = Runs::try_of(|phase| experiment.folder(phase).map(|folder| folder.log))?;
     let sample = save_and_reload(&experiment, final_validation(&logs.sparse)?)?;
     let report = Report::measure(&experiment, &state, &logs)?;
     report.write(&experiment, &logs)?;
@@ -204,7 +207,8 @@ mod tests {
         let logs = |out: &Path| {
             let store = Store::new(out);
             let corpus = store.state().unwrap().corpus;
-            [Phase::Dense, Phase::Sparse].map(|phase| store.run(phase, corpus).unwrap().log)
+            [Phase::Dense, Phase::Narrow, Phase::Sparse]
+                .map(|phase| store.run(phase, corpus).unwrap().log)
         };
         let out = whole.out.clone();
         run(whole, &|| false).unwrap();
@@ -212,8 +216,9 @@ mod tests {
 
         let parts = args(folder.path(), "parts");
         let part = |resume| Args { resume, ..parts.clone() };
-        // Stops within the dense run, right before an update of the sparse one, and after its last update.
-        for (asked, resume) in [(5_usize, false), (15 + 8, true), (9, true)] {
+        // Stops within the dense and the narrow run, right before an update of the sparse one, and after its last
+        // update.
+        for (asked, resume) in [(5_usize, false), (15 + 8, true), (12 + 8, true), (9, true)] {
             let left = Cell::new(asked);
             let stop = || left.replace(left.get() - 1) == 1;
             assert_eq!(run(part(resume), &stop).unwrap(), ExitCode::from(INTERRUPTED));

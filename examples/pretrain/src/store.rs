@@ -1,5 +1,5 @@
-//! The output folder. `state.json` says what is done; `dense.run` and `sparse.run` hold the log and the checkpoint of
-//! each run, as any run of `burn-blast-models` does.
+//! The output folder. `state.json` says what is done; `dense.run`, `narrow.run` and `sparse.run` hold the log and the
+//! checkpoint of each run, as any run of `burn-blast-models` does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::args::Config;
-use crate::report::Pair;
+use crate::report::Runs;
 
 /// Layout of `state.json`; another number is refused.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What a finished run leaves.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 12] = [
     "state.json",
     "dense.run",
+    "narrow.run",
     "sparse.run",
     "ledger.jsonl",
     "report.json",
@@ -37,6 +38,8 @@ const WRITTEN: [&str; 11] = [
 pub enum Phase {
     /// The dense baseline.
     Dense,
+    /// A narrower dense model of as many parameters as the sparse one ends with.
+    Narrow,
     /// The same with BLaST.
     Sparse,
     /// Measuring and writing the report.
@@ -50,6 +53,7 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Dense => "dense",
+            Self::Narrow => "narrow",
             Self::Sparse => "sparse",
             Self::Report => "report",
             Self::Finished => "finished",
@@ -68,20 +72,24 @@ pub struct State {
     /// What is to be done next.
     pub phase: Phase,
     /// Peak memory of the process in each run, where the system reports it.
-    pub peak_bytes: Pair<Option<u64>>,
+    pub peak_bytes: Runs<Option<u64>>,
 }
 
 impl State {
     /// An experiment about to start.
     pub fn new(config: Config, corpus: u64) -> Self {
-        let peak_bytes = Pair { dense: None, sparse: None };
+        let peak_bytes = Runs { dense: None, narrow: None, sparse: None };
         Self { version: VERSION, config, corpus, phase: Phase::Dense, peak_bytes }
     }
 
-    /// Peak memory in one of the two runs.
+    /// Peak memory in one of the runs.
     pub fn peak_bytes_mut(&mut self, phase: Phase) -> &mut Option<u64> {
-        let Pair { dense, sparse } = &mut self.peak_bytes;
-        if phase == Phase::Dense { dense } else { sparse }
+        let Runs { dense, narrow, sparse } = &mut self.peak_bytes;
+        match phase {
+            Phase::Dense => dense,
+            Phase::Narrow => narrow,
+            Phase::Sparse | Phase::Report | Phase::Finished => sparse,
+        }
     }
 }
 
@@ -107,7 +115,7 @@ impl Store {
         self.folder.join(name)
     }
 
-    /// The folder of one of the two runs, made if it is not there.
+    /// The folder of one of the runs, made if it is not there.
     ///
     /// # Errors
     /// If it cannot be made or read, or belongs to another corpus.

@@ -2,12 +2,17 @@
 
 use comfy_table::{CellAlignment, Table};
 
-use crate::report::{Pair, Report};
+use crate::report::{Report, Runs};
 use crate::timing::Timing;
 
 /// The table shown at the end.
 pub fn screen(report: &Report) -> String {
-    table(report).to_string()
+    format!(
+        "{}\nThe narrow model is dense, with MLPs of width {}. Sparse loss to its loss: {:+.2} %.",
+        table(report),
+        report.narrow_d_ff,
+        report.gap_to_narrow_percent
+    )
 }
 
 /// The same as Markdown, with the settings and the pictures.
@@ -16,10 +21,10 @@ pub fn markdown(report: &Report) -> String {
     let mut table = table(report);
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);
     format!(
-        "# Dense against block-sparse\n\n\
+        "# Dense, narrow dense and block-sparse\n\n\
          {layers} layers, width {d_model}, MLP width {d_ff}, context {context}, batch {batch}, {steps} steps, seed \
          {seed}, backend {backend}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {pruned} of \
-         {layers} MLPs.\n\n{table}\n\n\
+         {layers} MLPs. The narrow model is dense, with MLPs of width {narrow}: as many parameters as the sparse one.\n\n{table}\n\n\
          ![Loss](loss.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
          Kept blocks of each weight: `patterns/`.\n",
         layers = config.layers,
@@ -33,13 +38,14 @@ pub fn markdown(report: &Report) -> String {
         block = config.block,
         sparsity = percent(report.sparsity),
         pruned = config.sparse_layers(),
+        narrow = report.narrow_d_ff,
     )
 }
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
-    table.set_header(["", "dense", "sparse", "sparse to dense"]);
+    table.set_header(["", "dense", "narrow dense", "sparse", "sparse to dense"]);
     table.add_rows(rows(report));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -47,52 +53,60 @@ fn table(report: &Report) -> Table {
     table
 }
 
-fn rows(report: &Report) -> [[String; 4]; 9] {
-    let (loss, sparsity) = (report.validation_loss, report.sparsity);
-    let (parameters, bytes) = (report.parameters, report.weight_bytes);
-    let (mlp, step) = (report.mlp_forward, report.training_step);
-    let (training_bytes, seconds) = (report.mlp_training_bytes, report.training_seconds);
-    let removed = Pair { dense: 0.0, sparse: sparsity };
-    let peak = |bytes: Option<u64>| bytes.map_or("n/a".into(), |bytes| mebibytes(bytes as usize));
-    let nothing = String::new;
-    let gap = format!("{:+.2} %", report.gap_percent);
-    let forward = format!("one MLP forward, {} rows", report.mlp_rows);
-    let took = faster(seconds.dense / seconds.sparse);
-    let adamw = "pruned MLPs: weights + gradients + AdamW";
-    [
-        row("validation loss, nats/byte", loss.map(|loss| format!("{loss:.4}")), gap),
-        row("MLP blocks removed", removed.map(percent), nothing()),
-        row("parameters", parameters.map(|count| count.to_string()), share(parameters)),
-        row("weight bytes", bytes.map(mebibytes), share(bytes)),
-        row(adamw, training_bytes.map(mebibytes), share(training_bytes)),
-        row(&forward, mlp.map(milliseconds), faster(mlp.speedup())),
-        row("training step", step.map(milliseconds), faster(step.speedup())),
-        row("whole training, pruning included", seconds.map(|s| format!("{s:.0} s")), took),
-        row("peak memory of the process", report.peak_bytes.map(peak), nothing()),
+fn rows(report: &Report) -> Vec<[String; 5]> {
+    let loss = report.validation_loss;
+    let seconds = report.training_seconds;
+    let bytes =
+        |bytes: Option<u64>| bytes.map_or("n/a".to_owned(), |bytes| mebibytes(bytes as usize));
+    let removed = Runs { dense: 0.0, narrow: 0.0, sparse: report.sparsity };
+    let timed = |name: &str, timing: Runs<Timing>| {
+        let medians = timing.map(|timing| timing.median_ms);
+        row(name, timing.map(milliseconds), faster(medians))
+    };
+    vec![
+        row(
+            "validation loss, nats/byte",
+            loss.map(|loss| format!("{loss:.4}")),
+            format!("{:+.2} %", report.gap_percent),
+        ),
+        row("MLP blocks removed", removed.map(percent), String::new()),
+        row(
+            "parameters",
+            report.parameters.map(|count| count.to_string()),
+            share(report.parameters),
+        ),
+        row("weight bytes", report.weight_bytes.map(mebibytes), share(report.weight_bytes)),
+        row(
+            "pruned MLPs: weights + gradients + AdamW",
+            report.mlp_training_bytes.map(mebibytes),
+            share(report.mlp_training_bytes),
+        ),
+        timed(&format!("one MLP forward, {} rows", report.mlp_rows), report.mlp_forward),
+        timed("training step", report.training_step),
+        row(
+            "whole training, pruning included",
+            seconds.map(|seconds| format!("{seconds:.0} s")),
+            faster(seconds),
+        ),
+        row("peak memory of the process", report.peak_bytes.map(bytes), String::new()),
     ]
 }
 
-impl<T> Pair<T> {
-    /// Applies `f` to both sides.
-    pub fn map<U>(self, f: impl Fn(T) -> U) -> Pair<U> {
-        Pair { dense: f(self.dense), sparse: f(self.sparse) }
-    }
-}
-
-fn row(name: &str, pair: Pair<String>, relation: String) -> [String; 4] {
-    [name.to_owned(), pair.dense, pair.sparse, relation]
+fn row(name: &str, runs: Runs<String>, relation: String) -> [String; 5] {
+    [name.to_owned(), runs.dense, runs.narrow, runs.sparse, relation]
 }
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-fn share(pair: Pair<usize>) -> String {
-    percent(pair.sparse as f64 / pair.dense as f64)
+fn share(runs: Runs<usize>) -> String {
+    percent(runs.sparse as f64 / runs.dense as f64)
 }
 
-fn faster(speedup: f64) -> String {
-    format!("{speedup:.2} × as fast")
+/// How many times faster sparse is than dense.
+fn faster(times: Runs<f64>) -> String {
+    format!("{:.2} × as fast", times.dense / times.sparse)
 }
 
 fn mebibytes(bytes: usize) -> String {
@@ -114,20 +128,22 @@ mod tests {
     fn report() -> Report {
         let timing =
             |median_ms| Timing { median_ms, lower_quartile_ms: 1.0, upper_quartile_ms: 9.0 };
-        let comparison = Pair { dense: timing(8.0), sparse: timing(2.0) };
+        let timings = Runs { dense: timing(8.0), narrow: timing(3.0), sparse: timing(2.0) };
         Report {
             config: Config::default(),
-            validation_loss: Pair { dense: 2.0, sparse: 2.05 },
+            validation_loss: Runs { dense: 2.0, narrow: 2.5, sparse: 2.05 },
             gap_percent: 2.5,
+            gap_to_narrow_percent: -18.0,
+            narrow_d_ff: 250,
             sparsity: 0.9,
-            parameters: Pair { dense: 1000, sparse: 250 },
-            weight_bytes: Pair { dense: 4000, sparse: 1000 },
-            mlp_training_bytes: Pair { dense: 1 << 20, sparse: 1 << 17 },
-            mlp_forward: comparison,
+            parameters: Runs { dense: 1000, narrow: 250, sparse: 250 },
+            weight_bytes: Runs { dense: 4000, narrow: 1000, sparse: 1000 },
+            mlp_training_bytes: Runs { dense: 1 << 20, narrow: 1 << 17, sparse: 1 << 17 },
+            mlp_forward: timings,
             mlp_rows: 1024,
-            training_step: comparison,
-            training_seconds: Pair { dense: 100.0, sparse: 50.0 },
-            peak_bytes: Pair { dense: Some(1 << 20), sparse: None },
+            training_step: timings,
+            training_seconds: Runs { dense: 100.0, narrow: 40.0, sparse: 50.0 },
+            peak_bytes: Runs { dense: Some(1 << 20), narrow: None, sparse: None },
         }
     }
 
@@ -136,6 +152,8 @@ mod tests {
         let text = screen(&report());
         for part in [
             "+2.50 %",
+            "-18.00 %",
+            "3.00 ms (1.00 to 9.00)",
             "90.0 %",
             "25.0 %",
             "12.5 %",

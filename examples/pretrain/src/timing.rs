@@ -1,17 +1,15 @@
-//! Times dense and sparse work side by side.
+//! Times the work of the three runs side by side.
 
 use std::time::Instant;
 
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast_models::fine_tune::Trainee;
 use burn_blast_models::{Model, Quartiles};
 use serde::Serialize;
 
 use crate::args::Config;
-use crate::report::Pair;
-use crate::store::Phase;
+use crate::report::Runs;
 use crate::training::Experiment;
 
 /// Rounds before measuring, in which caches fill and kernels are compiled and tuned.
@@ -34,39 +32,27 @@ pub struct Timing {
     pub upper_quartile_ms: f64,
 }
 
-impl Pair<Timing> {
-    /// How many times faster sparse is.
-    pub fn speedup(&self) -> f64 {
-        self.dense.median_ms / self.sparse.median_ms
-    }
-}
-
 /// Times the first layer's MLP, forward only, with the number of rows of a training step.
-pub fn mlp_forward(
-    dense: &Model,
-    sparse: &Model,
-    config: &Config,
-    device: &Device,
-) -> Result<Pair<Timing>> {
-    let (dense, sparse) = (dense.valid(), sparse.valid());
+pub fn mlp_forward(models: &Runs<Model>, config: &Config, device: &Device) -> Result<Runs<Timing>> {
     let shape = [config.batch, config.context, config.d_model];
     let input = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
-    let forward = |model: &Model| finish(device, model.mlp(0, input.clone()));
-    interleave(MLP_ROUNDS, || forward(&dense), || forward(&sparse))
+    let models = [&models.dense, &models.narrow, &models.sparse].map(Module::valid);
+    let forward = |run: usize| finish(device, models[run].mlp(0, input.clone()));
+    interleave(MLP_ROUNDS, forward)
 }
 
 /// Times whole training steps of the trained models: forward, backward and optimizer.
-pub fn training_step(experiment: &Experiment) -> Result<Pair<Timing>> {
+pub fn training_step(experiment: &Experiment) -> Result<Runs<Timing>> {
     let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
-    let (mut dense, mut sparse) = (trainee(Phase::Dense)?, trainee(Phase::Sparse)?);
+    let Runs { dense, narrow, sparse } = Runs::try_of(trainee)?;
+    let mut slots = [dense, narrow, sparse];
     let session = experiment.session();
-    let step = |slot: &mut Option<Trainee>| {
-        let trainee = slot.take().expect("each step puts the trainee back");
+    interleave(STEP_ROUNDS, |run| {
+        let trainee = slots[run].take().expect("each step puts the trainee back");
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
-        *slot = Some(trained);
-        finish(&experiment.device, loss)
-    };
-    interleave(STEP_ROUNDS, || step(&mut dense), || step(&mut sparse))
+        slots[run] = Some(trained);
+        finish(&session.device, loss)
+    })
 }
 
 /// Waits until the device is done with everything behind `output`.
@@ -78,27 +64,20 @@ fn finish<const D: usize>(device: &Device, output: Tensor<D>) -> Result<()> {
     Ok(())
 }
 
-/// Runs both by turns, so a change of the machine's speed affects both.
-fn interleave(
-    rounds: usize,
-    mut dense: impl FnMut() -> Result<()>,
-    mut sparse: impl FnMut() -> Result<()>,
-) -> Result<Pair<Timing>> {
-    let (mut dense_ms, mut sparse_ms) = (Vec::new(), Vec::new());
+/// Does the work of runs 0 to 2 by turns, so a change of the machine's speed affects all.
+fn interleave(rounds: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<Runs<Timing>> {
+    let mut milliseconds = [Vec::new(), Vec::new(), Vec::new()];
     for round in 0..WARM_UP_ROUNDS + rounds {
-        let pair = (milliseconds(&mut dense)?, milliseconds(&mut sparse)?);
-        if round >= WARM_UP_ROUNDS {
-            dense_ms.push(pair.0);
-            sparse_ms.push(pair.1);
+        for (run, milliseconds) in milliseconds.iter_mut().enumerate() {
+            let clock = Instant::now();
+            work(run)?;
+            if round >= WARM_UP_ROUNDS {
+                milliseconds.push(clock.elapsed().as_secs_f64() * 1e3);
+            }
         }
     }
-    Ok(Pair { dense: quartiles(dense_ms), sparse: quartiles(sparse_ms) })
-}
-
-fn milliseconds(work: &mut impl FnMut() -> Result<()>) -> Result<f64> {
-    let clock = Instant::now();
-    work()?;
-    Ok(clock.elapsed().as_secs_f64() * 1e3)
+    let [dense, narrow, sparse] = milliseconds.map(quartiles);
+    Ok(Runs { dense, narrow, sparse })
 }
 
 fn quartiles(milliseconds: Vec<f64>) -> Timing {
@@ -111,13 +90,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_run_in_every_round() {
-        let (mut dense, mut sparse) = (0, 0);
-        let count = |counter: &mut usize| {
-            *counter += 1;
+    fn all_runs_work_in_every_round() {
+        let mut counts = [0; 3];
+        let count = |run: usize| {
+            counts[run] += 1;
             Ok(())
         };
-        interleave(5, || count(&mut dense), || count(&mut sparse)).unwrap();
-        assert_eq!((dense, sparse), (5 + WARM_UP_ROUNDS, 5 + WARM_UP_ROUNDS));
+        interleave(5, count).unwrap();
+        assert_eq!(counts, [5 + WARM_UP_ROUNDS; 3]);
     }
 }

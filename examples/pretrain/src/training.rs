@@ -1,4 +1,4 @@
-//! The two training runs, on the trainer of `burn-blast-models`.
+//! The three training runs, on the trainer of `burn-blast-models`.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ pub struct Experiment<'a> {
     pub corpus: &'a Corpus,
     /// Where to train, with autodiff.
     pub device: Device,
-    /// Settings of both runs.
+    /// Settings of all runs.
     train: TrainConfig,
     /// Validation batches, the same for every evaluation.
     validation: Vec<Batch>,
@@ -60,9 +60,11 @@ impl<'a> Experiment<'a> {
         Ok(evaluate(&model.valid(), &self.validation)?)
     }
 
-    /// The model of a run before its first step: dense, or the same weights packed into blocks.
+    /// The model of a run before its first step: dense, narrow, or the dense weights packed into blocks.
     pub fn fresh_model(&self, phase: Phase, seed: u64) -> Result<Model> {
-        let mut model = model::dense(self.config, seed, &self.device)?;
+        let narrow = (phase == Phase::Narrow).then(|| self.config.narrow());
+        let config = narrow.as_ref().unwrap_or(self.config);
+        let mut model = model::dense(config, seed, &self.device)?;
         if phase == Phase::Sparse {
             model.pack_mlps(&self.config.blocks())?;
         }
@@ -86,7 +88,7 @@ impl<'a> Experiment<'a> {
         Ok(self.trainee(phase, &self.folder(phase)?)?.model)
     }
 
-    /// Trains one of the two runs to its end, or until `stop`, asked after each step, says so.
+    /// Trains one of the runs to its end, or until `stop`, asked after each step, says so.
     pub fn train(
         &self,
         state: &mut State,
