@@ -93,6 +93,20 @@ fn attached_values_live_with_the_pattern() {
     assert!(std::sync::Arc::ptr_eq(&first, &again));
 }
 
+#[test]
+fn balanced_patterns_spread_their_blocks_evenly() {
+    for (density, seed) in [(0.25, 3), (0.2, 4), (0.9, 5), (0.0, 6), (1.0, 7)] {
+        let pattern = BlockPattern::random_balanced(shape(256, 128), block(16), density, seed);
+        assert_eq!(pattern.nnz(), (density * 128.0_f64).round() as usize);
+        let columns = pattern.col_ptr().windows(2).map(|pair| pair[1] - pair[0]);
+        let most = columns.clone().max().unwrap();
+        assert!(most - columns.min().unwrap() <= 1, "{density}");
+        let mut rows = [0; 16];
+        pattern.row_idx().iter().for_each(|&row| rows[row as usize] += 1);
+        assert!(rows.iter().max().unwrap() - rows.iter().min().unwrap() <= 2, "{density} {rows:?}");
+    }
+}
+
 prop_compose! {
     fn any_pattern()(
         size in prop::sample::select(vec![8_usize, 16, 32]),

@@ -127,7 +127,8 @@ fn no_update_leaves_a_wasted_block_and_counts_are_exact() {
             }
         }
         let sparsity = monitor.snapshot().sparsity;
-        assert!((sparsity - 0.8).abs() < 0.03, "{sparsity} of {context}");
+        // Whole groups are few in layers as small as these.
+        assert!((sparsity - 0.8).abs() < 0.05, "{sparsity} of {context}");
     }
 }
 

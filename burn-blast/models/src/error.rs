@@ -126,6 +126,12 @@ pub enum Error {
         /// Side asked for.
         asked: usize,
     },
+    /// A layer that is to start sparse is sparse, or has an adapter.
+    #[error("{name} is not dense: only a dense model can start sparse")]
+    NotDense {
+        /// Name of the layer.
+        name: String,
+    },
     /// There is nothing to put an adapter beside.
     #[error(
         "no MLP weight of the model is block-sparse: adapters are trained beside block-sparse weights, so sparsify the \

@@ -1,8 +1,9 @@
 //! What every model can do, whatever its family.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use burn_blast::module::AnyLinear;
+use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::prune::Coupling;
+use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::attention::Pass;
 use crate::{Cache, Error, Model};
@@ -125,13 +126,43 @@ impl Model {
 
     /// The linear layers of the MLPs, without the last `dense_last` layers of the model.
     pub fn mlps_mut(&mut self, dense_last: usize) -> Vec<(String, &mut AnyLinear)> {
+        let mut all = self.inner_mut(dense_last);
+        all.retain(|(name, _)| name.contains(".mlp."));
+        all
+    }
+
+    /// The linear layers of attention and MLPs, without the last `dense_last` layers of the model.
+    pub fn inner_mut(&mut self, dense_last: usize) -> Vec<(String, &mut AnyLinear)> {
         let layers = self.layers().saturating_sub(dense_last);
         let mut all = self.linears_mut();
         all.retain(|(name, _)| {
             let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
-            name.contains(".mlp.") && layer.is_some_and(|layer| layer < layers)
+            layer.is_some_and(|layer| layer < layers)
         });
         all
+    }
+
+    /// Starts attention and MLPs sparse, without the last layers: every block column keeps the same number of random
+    /// blocks. Their values are scaled so that outputs keep their scale with fewer inputs.
+    ///
+    /// # Errors
+    /// If a layer is not dense, or the block size is not supported.
+    pub fn start_sparse(&mut self, blocks: &Blocks, seed: u64) -> Result<(), Error> {
+        let block = BlockSize::new(blocks.block)?;
+        for (at, (name, linear)) in self.inner_mut(blocks.dense_last).into_iter().enumerate() {
+            let AnyLinear::Dense(dense) = linear else {
+                return Err(Error::NotDense { name });
+            };
+            let weight = dense.weight.val();
+            let [rows, cols] = weight.dims();
+            let shape = MatrixShape::new(rows, cols)?;
+            let seed = seed.wrapping_add(at as u64);
+            let pattern = BlockPattern::random_balanced(shape, block, 1.0 - blocks.sparsity, seed);
+            let scale = pattern.density().max(f64::MIN_POSITIVE).sqrt().recip();
+            let weight = BlockSparseWeight::from_dense(weight.mul_scalar(scale), pattern);
+            *linear = AnyLinear::Sparse(BlockSparseLinear::new(weight, dense.bias.clone()));
+        }
+        Ok(())
     }
 
     /// Names of the weights of the MLPs, without the last `dense_last` layers.

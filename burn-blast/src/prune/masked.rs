@@ -74,7 +74,8 @@ impl<O: BlockOptimizer> Blast<O> {
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
             let by_gradient = reads_gradients(config, &target, state.step);
-            let norms = || by_gradient.then(|| gradient_norms(&grad, &target));
+            let norms =
+                || by_gradient.then(|| dense_block_norms(matrix(&grad, &target), target.block));
             let rankings = |movement: Option<&Tensor<1>>| (scores(movement), norms());
             rank_ahead(&self.run, &target, sparsity, &mut state, &pattern, rankings);
         }

@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Growth, KeepRule};
 
 /// What a selection ranks blocks by.
+#[derive(Debug, Clone)]
 pub(super) struct Ranked<'a> {
     /// Blocks kept so far.
     pub(super) current: &'a BlockMask,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::BlockSize;
-use burn_blast::prune::{BlastConfig, Coupling, Growth, Structure};
+use burn_blast::prune::{BlastConfig, Coupling, Growth, Schedule, Structure};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
@@ -12,6 +12,9 @@ use clap::{ArgMatches, Command, FromArgMatches, Parser};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Store;
+
+/// Tokens are bytes.
+pub const VOCABULARY: usize = 256;
 
 /// Share of the steps in which the learning rate rises.
 const WARM_UP: f64 = 0.05;
@@ -118,6 +121,10 @@ pub struct Config {
     #[arg(long, default_value_t = 1.0)]
     pub group_density: f64,
 
+    /// Start with random blocks of attention and MLPs, as many as stay, and change which ones while training
+    #[arg(long)]
+    pub start_sparse: bool,
+
     /// Optimizer steps between two changes of the block pattern; `blast` takes 25 by default
     #[arg(long, default_value_t = 20)]
     pub interval: usize,
@@ -196,11 +203,35 @@ impl Config {
         Blocks::new(self.block).with_sparsity(self.sparsity).with_dense_last(self.dense_last)
     }
 
-    /// The settings with MLPs as narrow as the sparse model's are small: both end with as many parameters.
+    /// The settings of a dense model of as many parameters as the sparse model ends with: with narrower MLPs, or if
+    /// attention is sparse too, narrower throughout.
     pub fn narrow(&self) -> Self {
         let kept = (1.0 - self.sparsity) * self.sparse_layers() as f64 + self.dense_last as f64;
         let d_ff = (self.d_ff as f64 * kept / self.layers as f64).round() as usize;
-        Self { d_ff: d_ff.max(1), ..self.clone() }
+        if !self.start_sparse {
+            return Self { d_ff: d_ff.max(1), ..self.clone() };
+        }
+        let kept = kept / self.layers as f64;
+        let outside = self.parameters() - self.layers * self.layer_parameters();
+        let wanted = outside + (kept * (self.layers * self.layer_parameters()) as f64) as usize;
+        // Heads have an even number of features.
+        let narrow = (1..=self.d_model / (2 * self.heads)).map(|half_head| {
+            let d_model = 2 * self.heads * half_head;
+            Self { d_model, d_ff: self.d_ff * d_model / self.d_model, ..self.clone() }
+        });
+        let nearest = narrow.min_by_key(|config| config.parameters().abs_diff(wanted));
+        nearest.unwrap_or_else(|| self.clone())
+    }
+
+    /// Parameters of the dense model.
+    fn parameters(&self) -> usize {
+        let norms = (2 * self.layers + 1) * self.d_model;
+        2 * VOCABULARY * self.d_model + self.layers * self.layer_parameters() + norms
+    }
+
+    /// Linear weights of a layer: attention and MLP.
+    fn layer_parameters(&self) -> usize {
+        self.d_model * (4 * self.d_model + 3 * self.d_ff)
     }
 
     /// The pruning of the sparse run, whose model has these couplings.
@@ -214,6 +245,7 @@ impl Config {
             .with_interval(self.interval)
             .with_end_fraction(self.end_fraction)
             .with_growth(self.growth)
+            .with_schedule(if self.start_sparse { Schedule::Constant } else { Schedule::Cubic })
             .with_structure(self.structure)
             .with_group_density(self.group_density)
             .with_couplings(couplings)

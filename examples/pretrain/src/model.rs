@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use burn_blast_models::{Error, Generation, LlamaConfig, Model, Sampling, generate};
 
-use crate::args::Config;
+use crate::args::{Config, VOCABULARY};
 
 /// Text the trained model continues.
 const PROMPT: &str = "fn ";
@@ -20,7 +20,7 @@ const TEMPERATURE: f64 = 0.8;
 /// The dense model. Its weights follow from `seed` alone.
 pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
     let sizes = LlamaConfig {
-        vocab_size: 256,
+        vocab_size: VOCABULARY,
         hidden_size: config.d_model,
         intermediate_size: config.d_ff,
         num_hidden_layers: config.layers,

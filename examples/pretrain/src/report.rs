@@ -45,6 +45,15 @@ impl<T> Runs<T> {
     }
 }
 
+/// Sizes of the narrow dense model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Widths {
+    /// Width of the model.
+    pub d_model: usize,
+    /// Width of its MLPs.
+    pub d_ff: usize,
+}
+
 /// Everything the experiment found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -56,16 +65,16 @@ pub struct Report {
     pub gap_percent: f64,
     /// By how many percent the sparse loss is higher than the loss of the narrow dense model.
     pub gap_to_narrow_percent: f64,
-    /// MLP width of the narrow dense model.
-    pub narrow_d_ff: usize,
+    /// Sizes of the narrow dense model.
+    pub narrow: Widths,
     /// Share of removed blocks over the pruned layers.
     pub sparsity: f64,
     /// Stored weights.
     pub parameters: Runs<usize>,
     /// Bytes of the weights with the block indices.
     pub weight_bytes: Runs<usize>,
-    /// Bytes of weights, gradients and AdamW moments of the pruned layers' MLPs, with the block indices.
-    pub mlp_training_bytes: Runs<usize>,
+    /// Bytes of weights, gradients and AdamW moments of the pruned weights, with the block indices.
+    pub pruned_training_bytes: Runs<usize>,
     /// Forward pass of one gated MLP at the rows of a training step.
     pub mlp_forward: Runs<Timing>,
     /// Rows of that pass.
@@ -89,38 +98,46 @@ impl Report {
         let pruned = summary(&models.sparse);
         let index_bytes: usize =
             pruned.layers.iter().map(|layer| layer.pattern.index_bytes()).sum();
-        let narrow_d_ff = config.narrow().d_ff;
-        let mlp_bytes = Runs {
+        let mut models = models;
+        let is_pruned =
+            |name: &str| pruned.layers.iter().any(|layer| layer.name.contains(&format!("{name}.")));
+        let linears = models.narrow.linears_mut().into_iter();
+        let weights = linears.filter(|(name, _)| is_pruned(name)).map(|(_, linear)| {
+            let [rows, cols] = linear.shape();
+            rows * cols * FLOAT_BYTES
+        });
+        let bytes = Runs {
             dense: pruned.dense_bytes(),
-            narrow: pruned.dense_bytes() / config.d_ff * narrow_d_ff,
+            narrow: weights.sum(),
             sparse: pruned.bytes() - index_bytes,
         };
         let (dense, narrow) = (models.dense.num_params(), models.narrow.num_params());
         drop(models);
         let training_step = timing::training_step(experiment)?;
 
-        let sparse = dense - (mlp_bytes.dense - mlp_bytes.sparse) / FLOAT_BYTES;
+        let sparse = dense - (bytes.dense - bytes.sparse) / FLOAT_BYTES;
         let parameters = Runs { dense, narrow, sparse };
         let mut weight_bytes = parameters.map(|count| count * FLOAT_BYTES);
         weight_bytes.sparse += index_bytes;
-        let mut mlp_training_bytes = mlp_bytes.map(|bytes| bytes * TRAINING_COPIES);
-        mlp_training_bytes.sparse += index_bytes;
+        let mut pruned_training_bytes = bytes.map(|bytes| bytes * TRAINING_COPIES);
+        pruned_training_bytes.sparse += index_bytes;
         let validation_loss = Runs {
             dense: final_validation(&logs.dense)?,
             narrow: final_validation(&logs.narrow)?,
             sparse: final_validation(&logs.sparse)?,
         };
+        let narrow_config = config.narrow();
         let gap = |loss: f64| 100.0 * (validation_loss.sparse / loss - 1.0);
         Ok(Self {
             config: config.clone(),
             validation_loss,
             gap_percent: gap(validation_loss.dense),
             gap_to_narrow_percent: gap(validation_loss.narrow),
-            narrow_d_ff,
+            narrow: Widths { d_model: narrow_config.d_model, d_ff: narrow_config.d_ff },
             sparsity: pruned.sparsity(),
             parameters,
             weight_bytes,
-            mlp_training_bytes,
+            pruned_training_bytes,
             mlp_forward,
             mlp_rows: config.tokens_per_step(),
             training_step,

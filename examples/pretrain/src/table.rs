@@ -2,16 +2,23 @@
 
 use comfy_table::{CellAlignment, Table};
 
-use crate::report::{Report, Runs};
+use crate::report::{Report, Runs, Widths};
 use crate::timing::Timing;
 
 /// The table shown at the end.
 pub fn screen(report: &Report) -> String {
     format!(
-        "{}\nThe narrow model is dense, with MLPs of width {}. Sparse loss to its loss: {:+.2} %.",
+        "{}\n{} Sparse loss to its loss: {:+.2} %.",
         table(report),
-        report.narrow_d_ff,
+        narrow(report),
         report.gap_to_narrow_percent
+    )
+}
+
+fn narrow(report: &Report) -> String {
+    let Widths { d_model, d_ff } = report.narrow;
+    format!(
+        "The narrow model is dense, of width {d_model} with MLPs of width {d_ff}: as many parameters as the sparse one."
     )
 }
 
@@ -23,8 +30,8 @@ pub fn markdown(report: &Report) -> String {
     format!(
         "# Dense, narrow dense and block-sparse\n\n\
          {layers} layers, width {d_model}, MLP width {d_ff}, context {context}, batch {batch}, {steps} steps, seed \
-         {seed}, backend {backend}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {pruned} of \
-         {layers} MLPs. The narrow model is dense, with MLPs of width {narrow}: as many parameters as the sparse one.\n\n{table}\n\n\
+         {seed}, backend {backend}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
+         {layers} layers. {narrow}\n\n{table}\n\n\
          ![Loss](loss.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
          Kept blocks of each weight: `patterns/`.\n",
         layers = config.layers,
@@ -37,8 +44,9 @@ pub fn markdown(report: &Report) -> String {
         backend = config.backend.name(),
         block = config.block,
         sparsity = percent(report.sparsity),
+        what = if config.start_sparse { "attention and MLPs" } else { "the MLPs" },
         pruned = config.sparse_layers(),
-        narrow = report.narrow_d_ff,
+        narrow = narrow(report),
     )
 }
 
@@ -69,7 +77,7 @@ fn rows(report: &Report) -> Vec<[String; 5]> {
             loss.map(|loss| format!("{loss:.4}")),
             format!("{:+.2} %", report.gap_percent),
         ),
-        row("MLP blocks removed", removed.map(percent), String::new()),
+        row("blocks removed", removed.map(percent), String::new()),
         row(
             "parameters",
             report.parameters.map(|count| count.to_string()),
@@ -77,9 +85,9 @@ fn rows(report: &Report) -> Vec<[String; 5]> {
         ),
         row("weight bytes", report.weight_bytes.map(mebibytes), share(report.weight_bytes)),
         row(
-            "pruned MLPs: weights + gradients + AdamW",
-            report.mlp_training_bytes.map(mebibytes),
-            share(report.mlp_training_bytes),
+            "pruned weights + gradients + AdamW",
+            report.pruned_training_bytes.map(mebibytes),
+            share(report.pruned_training_bytes),
         ),
         timed(&format!("one MLP forward, {} rows", report.mlp_rows), report.mlp_forward),
         timed("training step", report.training_step),
@@ -134,11 +142,11 @@ mod tests {
             validation_loss: Runs { dense: 2.0, narrow: 2.5, sparse: 2.05 },
             gap_percent: 2.5,
             gap_to_narrow_percent: -18.0,
-            narrow_d_ff: 250,
+            narrow: Widths { d_model: 256, d_ff: 250 },
             sparsity: 0.9,
             parameters: Runs { dense: 1000, narrow: 250, sparse: 250 },
             weight_bytes: Runs { dense: 4000, narrow: 1000, sparse: 1000 },
-            mlp_training_bytes: Runs { dense: 1 << 20, narrow: 1 << 17, sparse: 1 << 17 },
+            pruned_training_bytes: Runs { dense: 1 << 20, narrow: 1 << 17, sparse: 1 << 17 },
             mlp_forward: timings,
             mlp_rows: 1024,
             training_step: timings,
@@ -169,6 +177,6 @@ mod tests {
     fn the_markdown_holds_a_markdown_table() {
         let text = markdown(&report());
         assert!(text.contains("| validation loss, nats/byte"), "{text}");
-        assert!(text.contains("3 of 4 MLPs"), "{text}");
+        assert!(text.contains("the MLPs of 3 of 4 layers"), "{text}");
     }
 }

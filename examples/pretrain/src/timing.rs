@@ -34,10 +34,12 @@ pub struct Timing {
 
 /// Times the first layer's MLP, forward only, with the number of rows of a training step.
 pub fn mlp_forward(models: &Runs<Model>, config: &Config, device: &Device) -> Result<Runs<Timing>> {
-    let shape = [config.batch, config.context, config.d_model];
-    let input = Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device);
     let models = [&models.dense, &models.narrow, &models.sparse].map(Module::valid);
-    let forward = |run: usize| finish(device, models[run].mlp(0, input.clone()));
+    let inputs = models.each_ref().map(|model| {
+        let shape = [config.batch, config.context, model.width()];
+        Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device)
+    });
+    let forward = |run: usize| finish(device, models[run].mlp(0, inputs[run].clone()));
     interleave(MLP_ROUNDS, forward)
 }
 
@@ -51,7 +53,7 @@ pub fn training_step(experiment: &Experiment) -> Result<Runs<Timing>> {
         let trainee = slots[run].take().expect("each step puts the trainee back");
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
         slots[run] = Some(trained);
-        finish(&session.device, loss)
+        finish(&experiment.device, loss)
     })
 }
 

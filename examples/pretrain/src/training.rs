@@ -66,7 +66,11 @@ impl<'a> Experiment<'a> {
         let config = narrow.as_ref().unwrap_or(self.config);
         let mut model = model::dense(config, seed, &self.device)?;
         if phase == Phase::Sparse {
-            model.pack_mlps(&self.config.blocks())?;
+            let blocks = self.config.blocks();
+            match self.config.start_sparse {
+                true => model.start_sparse(&blocks, seed)?,
+                false => model.pack_mlps(&blocks)?,
+            }
         }
         Ok(model)
     }
