@@ -155,24 +155,6 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_adapted_or_merged_is_refused() {
-        let refuse = |model: Model, rank, alpha| {
-            let config = LoraLinearConfig::new(rank).with_alpha(alpha);
-            model.adapt(&config, 0).unwrap_err().to_string()
-        };
-        assert!(refuse(model(DType::F32), 0, 16.0).contains("lora is 0"));
-        assert!(refuse(model(DType::F32), 4, 0.0).contains("lora-alpha is 0"));
-        let checkpoint = ModelFolder::new(config()).unwrap();
-        let dense = || checkpoint.config().init_normal(&Device::flex(), 1).unwrap();
-        assert!(refuse(dense(), 4, 16.0).contains("no MLP weight of the model is block-sparse"));
-        let error = dense().merge(false).unwrap_err().to_string();
-        assert!(error.contains("there is nothing to merge"), "{error}");
-        let mut adapted = model(DType::F32).adapt(&LoraLinearConfig::new(4), 0).unwrap();
-        let error = adapted.check_unadapted().unwrap_err().to_string();
-        assert!(error.contains("merge them first"), "{error}");
-    }
-
-    #[test]
     fn a_tensor_of_another_rank_is_named() {
         let folder = tempdir().unwrap();
         let checkpoint = ModelFolder::new(config()).unwrap();

@@ -3,12 +3,11 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_blast::module::{
-    AnyLinear, BlockSparseLinear, BlockSparseLinearConfig, BlockSparseWeight,
-};
-use burn_blast::{BlockMask, BlockPattern, io};
+use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseLinearConfig};
+use burn_blast::{BlockMask, io};
 use burn_blast_kernels::budget::keep_top;
-use burn_blast_models::{Activations, Form, Model, ModelFolder, Precision};
+use burn_blast_models::one_shot::{Method, OneShot};
+use burn_blast_models::{Activations, Blocks, Form, Model, ModelFolder, Precision};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::common::Place;
@@ -101,26 +100,13 @@ fn names_are_those_of_either_kind_of_checkpoint() {
     assert_eq!(std::fs::read_dir(scratch.path(".")).unwrap().count(), 1);
 }
 
-/// Packs the MLPs and leaves out every other block of them.
-fn thin(model: &mut Model) {
-    for (_, linear) in model.mlps_mut(0) {
-        linear.pack(8).unwrap();
-        let AnyLinear::Sparse(layer) = linear else { panic!("packed just now") };
-        let full = BlockMask::from(layer.pattern());
-        let every_other: Vec<usize> = full.indices().step_by(2).collect();
-        let mask = BlockMask::from_indices(full.shape(), full.block(), every_other);
-        let weight =
-            BlockSparseWeight::from_dense(layer.to_dense(), BlockPattern::from_mask(&mask));
-        *layer = BlockSparseLinear::new(weight, layer.bias.clone());
-    }
-}
-
 #[test]
 fn the_dense_copy_gives_the_same_scores() {
     let place = Place::new();
     for name in ["llama3", "gpt2"] {
         let mut thinned = load(name, Precision::F32);
-        thin(&mut thinned);
+        let half = OneShot::new(Blocks::new(8).with_sparsity(0.5)).with_method(Method::Magnitude);
+        half.run(&mut thinned, &[]).unwrap();
         open(name).save(&thinned, place.path(name), Form::Packed).unwrap();
         place.fine(&format!("densify {name} {name}-dense"));
         let tokens = thinned.tokens(&[&Expected::of(name).texts()[0]]);

@@ -35,6 +35,13 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     // Blocks of 8 and half of them removed, as in the model.
     place.fine(&format!("fine-tune sparse longer {TEXT} {run} --interval 2"));
     place.fine(&format!("fine-tune sparse adapted {TEXT} {run} --lora 4"));
+    for (words, part) in [
+        ("fine-tune sparse out --block 16", "model.layers.0.mlp.gate_proj is block-sparse already"),
+        ("fine-tune sparse out --lora 4 --lora-alpha 0", "lora-alpha is 0"),
+        ("fine-tune adapted out", "merge them first"),
+    ] {
+        place.refused(&format!("{words} {TEXT}"), &[part]);
+    }
     place.fine("merge adapted merged");
     place.fine("merge adapted within --within").says(&["is outside the blocks and lost"]);
 
@@ -124,6 +131,7 @@ fn an_interrupted_run_is_found_again_only_by_the_same_settings() {
 fn settings_that_make_no_sense_are_refused() {
     let place = place();
     place.put("short.txt", "short");
+    place.put("broken.jsonl", "{\"text\": \"a\"}\n{\"txt\": 1}\n");
     for (name, setting, value) in
         [("wide", "hidden_size", 64), ("short", "max_position_embeddings", 8)]
     {
@@ -140,6 +148,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("--hidden-states 1", "--teacher <MODEL>"),
         ("--next-token 1", "--teacher <MODEL>"),
         ("--clip 0", "clip is 0"),
+        ("--clip nan", "clip is NaN"),
         ("--weight-decay=-1", "weight-decay is -1"),
         ("--next-token 0 --divergence 0 --teacher dense", "above 0"),
         ("--teacher-temperature 0 --teacher dense", "temperature is 0"),
@@ -183,7 +192,11 @@ fn settings_that_make_no_sense_are_refused() {
         ("dense out --corpus text.txt --heads 3", "num_key_value_heads = 2 does not divide"),
         ("generate nowhere --prompt a", "a model is a folder with config.json"),
         ("generate dense --prompt a --top-p 0", "top-p is 0"),
+        ("generate dense --prompt a --top-p 1.5", "top-p is 1.5, but must be above 0"),
+        ("generate dense --prompt a --top-k 0", "top-k is 0, but must be at least 1"),
+        ("generate dense --prompt a --temperature=-1", "temperature is -1"),
         ("perplexity dense --corpus nowhere.txt", "nowhere.txt"),
+        ("perplexity dense --corpus broken.jsonl", "line 2 is not"),
         ("perplexity dense --corpus text.txt --window 5000", "made for 1024 positions"),
         ("perplexity dense --corpus text.txt --stride 0", "stride is 0"),
         ("bench dense --rounds 0", "rounds is 0"),

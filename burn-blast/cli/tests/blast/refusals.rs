@@ -30,15 +30,6 @@ fn wrong_usage_is_answered_with_help() {
 }
 
 #[test]
-fn every_command_has_help() {
-    let place = Place::new();
-    for command in ["sparsify", "inspect", "densify", "verify", "diff"] {
-        place.fine(&format!("{command} --help")).says(&["--json", "Usage"]);
-    }
-    place.fine("--help").says(&["Exit codes"]);
-}
-
-#[test]
 fn an_input_that_is_not_there_or_not_clear_is_named() {
     let place = checkpoint();
     place.refused("sparsify missing out", &["cannot read", "missing"]);

@@ -307,24 +307,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn blocks_of_another_size_and_no_layer_at_all_are_refused() {
-        let refuse = |block, dense_last| {
-            let blocks = Blocks::new(block).with_dense_last(dense_last);
-            model(DType::F32).pack_mlps(&blocks).unwrap_err().to_string()
-        };
-        let error = refuse(16, 0);
-        assert!(
-            error.contains("model.layers.0.mlp.gate_proj") && error.contains("blocks of 8"),
-            "{error}"
-        );
-        let error = refuse(8, 2);
-        assert!(
-            error.contains("dense-last is 2") && error.contains("below the number of layers, 2"),
-            "{error}"
-        );
-    }
-
-    #[test]
     fn an_output_that_exists_is_refused_before_training() {
         let folder = tempfile::tempdir().unwrap();
         let job = Job {
@@ -340,18 +322,5 @@ pub(crate) mod tests {
         let (model, objective) = (model(DType::F32), Objective::default());
         let error = job.run(&checkpoint, model, &corpus(), objective, &mut |_| panic!("it trains"));
         assert!(error.unwrap_err().to_string().contains("exists already"));
-    }
-
-    #[test]
-    fn settings_out_of_range_are_refused() {
-        let refuse = |config: TrainConfig| config.check().unwrap_err().to_string();
-        assert!(refuse(TrainConfig::new(0)).contains("steps is 0"));
-        assert!(refuse(settings().with_lr(0.0)).contains("lr is 0"));
-        assert!(refuse(settings().with_gradient_norm(f32::NAN)).contains("clip is NaN"));
-        assert!(refuse(settings().with_weight_decay(-0.5)).contains("weight-decay is -0.5"));
-        let sequences = Sequences::new().with_context(0);
-        assert!(refuse(settings().with_sequences(sequences)).contains("context is 0"));
-        let blocks = Blocks::new(32).with_sparsity(1.0);
-        assert!(blocks.check().unwrap_err().to_string().contains("sparsity is 1"));
     }
 }

@@ -1,8 +1,5 @@
 //! What one can see of a model while it runs, and models that are not trained yet.
 
-use burn::tensor::Device;
-use burn_blast_models::{Form, ModelFolder, Precision};
-
 use crate::compact::{fresh, gpt2, llama};
 
 #[test]
@@ -37,20 +34,12 @@ fn a_witness_hears_every_layer_of_the_mlps_in_order() {
 }
 
 #[test]
-fn a_fresh_model_has_narrow_matrices_and_can_be_saved() {
+fn a_fresh_model_has_narrow_matrices() {
     for config in [llama(), gpt2()] {
-        let (checkpoint, mut model) = fresh(config);
+        let (_, mut model) = fresh(config);
         for (name, linear) in model.linears_mut() {
             let square = linear.to_dense().square().mean().into_scalar::<f32>();
             assert!((0.01..0.04).contains(&square.sqrt()), "{name}: {}", square.sqrt());
         }
-        let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("model");
-        checkpoint.save(&model, &out, Form::Dense).unwrap();
-        let again = ModelFolder::open(&out).unwrap();
-        let again = again.load(&Device::flex(), Precision::File).unwrap();
-        let tokens = model.tokens(&[&[1, 2, 3]]);
-        let scores = model.forward(tokens.clone(), None).into_data();
-        assert_eq!(again.forward(tokens, None).into_data(), scores);
     }
 }

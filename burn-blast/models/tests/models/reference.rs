@@ -105,13 +105,6 @@ fn packed_at_full_density_they_are_the_same() {
 }
 
 #[test]
-fn sparse_kernels_give_what_the_densified_model_gives() {
-    let mut model = load("packed", Precision::F32);
-    set(&mut model, Strategy::Sparse);
-    check(&model, "packed", &Expected::of("packed").single(), SINGLE);
-}
-
-#[test]
 fn a_cache_grows_with_its_text() {
     let model = load("llama3", Precision::F32);
     let text = |step: u32| (0..100).map(|at| at * step % 300).collect::<Vec<_>>();
