@@ -74,7 +74,7 @@ fn content(net: &Net) -> Vec<Vec<f32>> {
 fn shard(folder: &Path) {
     let file = folder.join("model.safetensors");
     let checkpoint = Checkpoint::open(&file).unwrap();
-    let metadata = checkpoint.shards[0].metadata().clone();
+    let metadata = checkpoint.shards[0].metadata.clone();
     let mut weight_map = BTreeMap::new();
     for (at, names) in checkpoint.names().chunks(checkpoint.names().len().div_ceil(2)).enumerate() {
         let shard = format!("model-0000{}-of-00002.safetensors", at + 1);

@@ -70,16 +70,19 @@ impl Source {
             return Ok(found(Some(path), files, Some(index)));
         }
         let mut files = safetensors_files(path)?;
-        match files.len() {
-            0 => Err(CheckpointError::NoCheckpoint { path: path.to_owned() }),
-            1 => Ok(found(Some(path), files, None)),
+        files.sort();
+        let names = files.iter().filter_map(|file| file.file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+        let reason = match files.len() {
+            0 => "holds no safetensors file: give a file, or a folder with model.safetensors or shards and their index"
+                .to_string(),
+            1 => return Ok(found(Some(path), files, None)),
             _ => {
-                files.sort();
-                let names = files.iter().filter_map(|file| file.file_name());
-                let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
-                Err(CheckpointError::Ambiguous { path: path.to_owned(), files: names.join(", ") })
+                let names = names.join(", ");
+                format!("holds several safetensors files and no {INDEX} ({names}): name one file")
             }
-        }
+        };
+        Err(CheckpointError::NoCheckpoint { path: path.to_owned(), reason })
     }
 
     /// `model_type` of the `config.json` beside the files, if there is one.
@@ -146,11 +149,6 @@ impl Checkpoint {
         self.places.get(name).map(|&at| &self.shards[at])
     }
 
-    /// `model_type` of its configuration, such as `llama`.
-    pub fn model_type(&self) -> Option<&str> {
-        self.model_type.as_deref()
-    }
-
     /// How a dense weight of this name is stored: `[d_input, d_output]` by files of burn-blast and by the `Conv1D` of
     /// GPT-2, otherwise `[d_output, d_input]`.
     ///
@@ -160,7 +158,7 @@ impl Checkpoint {
         let metadata = self.shard_of(name).map_or(Ok(None), FileMetadata::read)?;
         let burn = metadata.is_some_and(|metadata| metadata.out_in.is_none());
         let layer = name.strip_suffix(".weight").and_then(|name| name.rsplit('.').next());
-        let conv = self.model_type().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
+        let conv = self.model_type.as_deref().is_some_and(|kind| CONV1D_MODELS.contains(&kind))
             && layer.is_some_and(|layer| CONV1D_LAYERS.contains(&layer));
         Ok(if burn || conv { Orientation::InOut } else { Orientation::OutIn })
     }
@@ -190,14 +188,10 @@ pub fn name_parts(name: &str) -> Vec<Result<u64, &str>> {
 }
 
 /// Which file of a sharded checkpoint holds which tensor: `model.safetensors.index.json`.
-#[derive(Debug, Clone)]
-pub struct Index {
-    path: PathBuf,
-    content: Content,
-}
-
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Content {
+pub struct Index {
+    #[serde(skip)]
+    path: PathBuf,
     #[serde(default)]
     metadata: Map<String, Value>,
     weight_map: BTreeMap<String, String>,
@@ -213,12 +207,12 @@ impl Index {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let refuse = |reason| CheckpointError::Index { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(CheckpointError::read(path))?;
-        let content: Content = serde_json::from_str(&text)
+        let index: Self = serde_json::from_str(&text)
             .map_err(|error| refuse(format!("is not an index of safetensors files: {error}")))?;
-        if content.weight_map.is_empty() {
+        if index.weight_map.is_empty() {
             return Err(refuse("names no tensor: fetch it again".to_string()));
         }
-        for file in content.weight_map.values() {
+        for file in index.weight_map.values() {
             let mut parts = Path::new(file).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
                 return Err(refuse(format!(
@@ -226,7 +220,7 @@ impl Index {
                 )));
             }
         }
-        Ok(Self { path: path.to_owned(), content })
+        Ok(Self { path: path.to_owned(), ..index })
     }
 
     /// The last part of its path.
@@ -236,14 +230,14 @@ impl Index {
 
     /// The files it names, each once.
     pub fn files(&self) -> BTreeSet<&str> {
-        self.content.weight_map.values().map(String::as_str).collect()
+        self.weight_map.values().map(String::as_str).collect()
     }
 
     /// Where the files contradict it. Files that could not be opened are left out of `shards`.
     pub fn problems(&self, shards: &[Shard]) -> Vec<CheckpointError> {
         let problem = |reason| CheckpointError::Index { path: self.path.clone(), reason };
         let mut problems = Vec::new();
-        let map = &self.content.weight_map;
+        let map = &self.weight_map;
         for shard in shards {
             let file = shard.file_name();
             let listed = map.iter().filter(|(_, listed)| **listed == file);
@@ -266,7 +260,7 @@ impl Index {
     /// # Errors
     /// If they differ.
     pub fn check_total(&self, bytes: u64) -> Result<(), CheckpointError> {
-        match self.content.metadata.get(TOTAL).and_then(Value::as_u64) {
+        match self.metadata.get(TOTAL).and_then(Value::as_u64) {
             Some(total) if total != bytes => {
                 let reason = format!("says {TOTAL} {total}, but the tensors have {bytes} bytes");
                 Err(CheckpointError::Index { path: self.path.clone(), reason })
@@ -277,10 +271,10 @@ impl Index {
 
     /// The text of an index of other tensors, with the other metadata as it is here.
     pub fn rewritten(&self, weight_map: BTreeMap<String, String>, bytes: u64) -> String {
-        let mut metadata = self.content.metadata.clone();
+        let mut metadata = self.metadata.clone();
         metadata.insert(TOTAL.to_string(), bytes.into());
-        let content = Content { metadata, weight_map };
-        let text = serde_json::to_string_pretty(&content).expect("strings and numbers only");
+        let index = Self { path: self.path.clone(), metadata, weight_map };
+        let text = serde_json::to_string_pretty(&index).expect("strings and numbers only");
         text + "\n"
     }
 }

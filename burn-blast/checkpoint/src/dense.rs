@@ -26,7 +26,8 @@ pub enum Orientation {
 pub struct DenseLayout {
     rows: usize,
     cols: usize,
-    orientation: Orientation,
+    /// Which axis comes first.
+    pub orientation: Orientation,
 }
 
 impl DenseLayout {
@@ -57,11 +58,6 @@ impl DenseLayout {
     /// Stored rows and columns.
     pub fn dims(self) -> [usize; 2] {
         [self.rows, self.cols]
-    }
-
-    /// Which axis comes first.
-    pub fn orientation(self) -> Orientation {
-        self.orientation
     }
 
     /// Bands of `block` stored rows.

@@ -15,9 +15,12 @@ type WriteBytes<'a> = Box<dyn Fn(&mut dyn Write) -> io::Result<()> + 'a>;
 
 /// A tensor of an output file.
 pub struct Entry<'a> {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
+    /// Its name.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
     write: WriteBytes<'a>,
 }
 
@@ -86,21 +89,6 @@ impl<'a> Entry<'a> {
             packed.values.release();
             Ok(())
         })
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Type of its elements.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// Its shape.
-    pub fn shape(&self) -> &[usize] {
-        &self.shape
     }
 
     /// Bytes of its content.

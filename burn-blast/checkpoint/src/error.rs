@@ -27,34 +27,20 @@ pub enum CheckpointError {
         /// What the system said.
         source: io::Error,
     },
-    /// The folder holds no safetensors file.
-    #[error("{} holds no safetensors file: give a file, or a folder with model.safetensors or shards and their index", path.display())]
+    /// The folder holds no safetensors file, or several and nothing says which belong together.
+    #[error("{} {reason}", path.display())]
     NoCheckpoint {
         /// The folder.
         path: PathBuf,
+        /// What it holds, and what to do.
+        reason: String,
     },
-    /// The folder holds several files and nothing says which belong together.
-    #[error("{} holds several safetensors files and no model.safetensors.index.json ({files}): name one file", path.display())]
-    Ambiguous {
-        /// The folder.
-        path: PathBuf,
-        /// Their names.
-        files: String,
-    },
-    /// A file ends too early, or goes on after its last tensor.
-    #[error("{} has {found} bytes, which is not what its header says: it is truncated or damaged, fetch it again", path.display())]
-    Truncated {
+    /// A file is not safetensors, ends too early, or goes on after its last tensor.
+    #[error("{} {reason}", path.display())]
+    Damaged {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        found: usize,
-    },
-    /// A file is not safetensors.
-    #[error("{} is not a safetensors file: {reason}", path.display())]
-    Header {
-        /// The file.
-        path: PathBuf,
-        /// What the reader said.
+        /// What is wrong.
         reason: String,
     },
     /// The index cannot be read, or contradicts the files.
@@ -86,11 +72,8 @@ pub enum CheckpointError {
         reason: String,
     },
     /// The output is already there.
-    #[error("{} is already there: give another name, or --force to replace it", path.display())]
-    Exists {
-        /// The output.
-        path: PathBuf,
-    },
+    #[error("{} is already there: give another name, or --force to replace it", .0.display())]
+    Exists(PathBuf),
     /// The output is something else.
     #[error("{} is not {expected}, so --force does not replace it: give another name", path.display())]
     NotReplaceable {
@@ -100,11 +83,8 @@ pub enum CheckpointError {
         expected: &'static str,
     },
     /// The output is the input, or one is inside the other.
-    #[error("the output {} is in the input, or holds it: write somewhere else", path.display())]
-    Overlap {
-        /// The output.
-        path: PathBuf,
-    },
+    #[error("the output {} is in the input, or holds it: write somewhere else", .0.display())]
+    Overlap(PathBuf),
     /// A tensor of a packed weight is not there.
     #[error(
         "the packed weight \"{name}\" has no \"{name}.{leaf}\": the file is damaged, write it again"
@@ -152,11 +132,8 @@ pub enum CheckpointError {
         col: usize,
     },
     /// A weight is there twice.
-    #[error("the weight \"{name}\" is there both dense and packed: remove one of them")]
-    Both {
-        /// The weight.
-        name: String,
-    },
+    #[error("the weight \"{0}\" is there both dense and packed: remove one of them")]
+    Both(String),
     /// The size of a weight is not supported.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -173,7 +150,7 @@ impl CheckpointError {
     pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         |source| match source.kind() {
-            io::ErrorKind::AlreadyExists => Self::Exists { path },
+            io::ErrorKind::AlreadyExists => Self::Exists(path),
             _ => Self::Write { path, source },
         }
     }

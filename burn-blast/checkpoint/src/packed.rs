@@ -51,8 +51,8 @@ impl FileMetadata {
     /// # Errors
     /// If it is of another version or cannot be read.
     pub fn read(shard: &Shard) -> Result<Option<Self>, CheckpointError> {
-        let refuse = |reason| CheckpointError::Metadata { path: shard.path().to_owned(), reason };
-        let Some(text) = shard.metadata().get(METADATA_KEY) else { return Ok(None) };
+        let refuse = |reason| CheckpointError::Metadata { path: shard.path.clone(), reason };
+        let Some(text) = shard.metadata.get(METADATA_KEY) else { return Ok(None) };
         let metadata: Self = serde_json::from_str(text)
             .map_err(|error| refuse(format!("cannot be read ({error})")))?;
         if metadata.version != FORMAT_VERSION {
@@ -166,7 +166,7 @@ impl<'a> PackedWeight<'a> {
     pub fn problems(&self, checkpoint: &Checkpoint) -> Vec<CheckpointError> {
         let (mut problems, name, pattern) = (Vec::new(), &self.name, &self.pattern);
         if checkpoint.tensor(name).is_some() {
-            problems.push(CheckpointError::Both { name: name.clone() });
+            problems.push(CheckpointError::Both(name.clone()));
         }
         let probe = checkpoint.tensor(&format::leaf(name, PROBE));
         let grid = [pattern.block_rows(), pattern.block_cols()];

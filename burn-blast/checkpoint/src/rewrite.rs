@@ -43,11 +43,6 @@ impl Output {
         Ok(Self { path: path.to_owned(), staging })
     }
 
-    /// Where it will be.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens a file of the output. An output that is a file has only the one.
     ///
     /// # Errors
@@ -112,13 +107,6 @@ pub trait Progress {
     fn advance(&self, bytes: u64);
 }
 
-/// Shows nothing.
-impl Progress for () {
-    fn begin(&self, _file: &str, _bytes: u64) {}
-
-    fn advance(&self, _bytes: u64) {}
-}
-
 /// Bytes handed to the system at once.
 const BUFFER: usize = 1 << 20;
 
@@ -140,15 +128,15 @@ pub fn rewrite<'a, E: From<CheckpointError>>(
         progress.begin(&file_name, content.bytes());
         write_safetensors(&file, &content, &mut |bytes| progress.advance(bytes))
             .and_then(|()| file.sync_all())
-            .map_err(CheckpointError::write(output.path()))?;
+            .map_err(CheckpointError::write(&output.path))?;
         bytes += content.bytes();
-        let names = content.entries.iter().map(|entry| entry.name().to_owned());
+        let names = content.entries.iter().map(|entry| entry.name.clone());
         weight_map.extend(names.map(|name| (name, file_name.clone())));
     }
     if let Some(index) = &checkpoint.source.index {
         let text = index.rewritten(weight_map, bytes);
         let mut file = output.create(&index.file_name())?;
-        file.write_all(text.as_bytes()).map_err(CheckpointError::write(output.path()))?;
+        file.write_all(text.as_bytes()).map_err(CheckpointError::write(&output.path))?;
     }
     let mut left_out = Vec::new();
     if let Some(folder) = &checkpoint.source.folder {
@@ -174,7 +162,7 @@ pub fn write_safetensors(
 ) -> io::Result<()> {
     let mut entries: Vec<&Entry<'_>> = content.entries.iter().collect();
     // Widest elements first, as the safetensors crate does, so that every tensor is aligned.
-    entries.sort_by(|a, b| b.dtype().cmp(&a.dtype()).then_with(|| a.name().cmp(b.name())));
+    entries.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
     let header = Header { metadata: &content.metadata, entries: &entries };
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(size_of::<u64>()), b' ');
@@ -186,7 +174,7 @@ pub fn write_safetensors(
         entry.write(&mut out)?;
         let (found, expected) = (out.bytes - start, entry.bytes() as u64);
         if found != expected {
-            let name = entry.name();
+            let name = &entry.name;
             let reason = format!("tensor \"{name}\" has {found} bytes instead of {expected}");
             return Err(io::Error::other(reason));
         }
@@ -228,8 +216,8 @@ impl Serialize for Header<'_> {
         for entry in self.entries {
             let data_offsets = (start, start + entry.bytes());
             start = data_offsets.1;
-            let (dtype, shape) = (entry.dtype(), entry.shape().to_vec());
-            map.serialize_entry(entry.name(), &TensorInfo { dtype, shape, data_offsets })?;
+            let (dtype, shape) = (entry.dtype, entry.shape.clone());
+            map.serialize_entry(&entry.name, &TensorInfo { dtype, shape, data_offsets })?;
         }
         map.end()
     }
@@ -256,7 +244,7 @@ fn copy_rest(
         } else if path.is_file() && !holds_weights(&path) {
             let mut from = File::open(&path).map_err(CheckpointError::read(&path))?;
             let mut to = output.create(&name)?;
-            io::copy(&mut from, &mut to).map_err(CheckpointError::write(output.path()))?;
+            io::copy(&mut from, &mut to).map_err(CheckpointError::write(&output.path))?;
         } else {
             left_out.push(name);
         }
@@ -289,7 +277,7 @@ pub fn check_output(
         return Ok(());
     }
     if !force {
-        return Err(CheckpointError::Exists { path: path.to_owned() });
+        return Err(CheckpointError::Exists(path.to_owned()));
     }
     let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
     let (fine, expected) = match is_folder {
@@ -315,7 +303,7 @@ fn check_apart(input: &Path, path: &Path) -> Result<(), CheckpointError> {
     };
     let inside = input.is_dir() && output.starts_with(&input);
     if inside || output == input || input.starts_with(&output) {
-        return Err(CheckpointError::Overlap { path: path.to_owned() });
+        return Err(CheckpointError::Overlap(path.to_owned()));
     }
     Ok(())
 }

@@ -13,9 +13,11 @@ use crate::CheckpointError;
 /// A safetensors file: its header, and its tensors where they are mapped.
 #[derive(Debug)]
 pub struct Shard {
-    path: PathBuf,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// The entries of `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
     map: Mmap,
-    metadata: BTreeMap<String, String>,
     places: BTreeMap<String, Place>,
 }
 
@@ -53,22 +55,12 @@ impl Shard {
         let places = places.collect();
         let metadata = read.metadata().iter().flatten();
         let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { path: path.to_owned(), map, metadata, places })
-    }
-
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { path: path.to_owned(), metadata, map, places })
     }
 
     /// The last part of its path.
     pub fn file_name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    /// The entries of `__metadata__`.
-    pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.metadata
     }
 
     /// Names and tensors, by name.
@@ -137,15 +129,16 @@ impl<'a> TensorView<'a> {
 }
 
 fn refuse(path: &Path, found: usize, error: SafeTensorError) -> CheckpointError {
-    let path = path.to_owned();
-    match error {
-        SafeTensorError::HeaderTooSmall | SafeTensorError::MetadataIncompleteBuffer => {
-            CheckpointError::Truncated { path, found }
-        }
+    let reason = match error {
         // The first eight bytes are the length of the header. In a file of another format they exceed any file.
-        SafeTensorError::InvalidHeaderLength => CheckpointError::Truncated { path, found },
-        error => CheckpointError::Header { path, reason: error.to_string() },
-    }
+        SafeTensorError::HeaderTooSmall
+        | SafeTensorError::MetadataIncompleteBuffer
+        | SafeTensorError::InvalidHeaderLength => format!(
+            "has {found} bytes, which is not what its header says: it is truncated or damaged, fetch it again"
+        ),
+        error => format!("is not a safetensors file: {error}"),
+    };
+    CheckpointError::Damaged { path: path.to_owned(), reason }
 }
 
 /// Elements of `N` bytes at any alignment.

@@ -37,7 +37,7 @@ pub fn densify(args: &DensifyArgs, progress: &Progress) -> Result<Report, Error>
         return Err(Error::NothingPacked { path: input.to_owned() });
     }
     if let Some(both) = packed.iter().find(|packed| checkpoint.tensor(&packed.name).is_some()) {
-        return Err(CheckpointError::Both { name: both.name.clone() }.into());
+        return Err(CheckpointError::Both(both.name.clone()).into());
     }
     let mut parts: HashMap<String, Option<&PackedWeight<'_>>> = HashMap::new();
     for packed in &packed {
@@ -58,7 +58,7 @@ fn content<'a>(
     shard: &'a Shard,
     parts: &HashMap<String, Option<&PackedWeight<'a>>>,
 ) -> Result<FileContent<'a>, Error> {
-    let mut metadata = shard.metadata().clone();
+    let mut metadata = shard.metadata.clone();
     // What this program added goes. The entry of a file of burn-blast says how its dense weights are stored.
     if FileMetadata::read(shard)?.is_some_and(|metadata| metadata.out_in.is_some()) {
         metadata.remove(METADATA_KEY);

@@ -94,7 +94,7 @@ fn zero_blocks(
             continue;
         }
         let pattern = BlockPattern::from_mask(&mask);
-        let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation());
+        let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation);
         found.push((Layer::new(&weight.name, &pattern, dtype, orientation, false), pattern));
     }
     Ok((found, full))

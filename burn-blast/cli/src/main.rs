@@ -28,25 +28,30 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use burn_blast_models::fine_tune::INTERRUPTED;
 use serde::Serialize;
 
 use args::{Cli, Command, JsonArgs};
 use error::Error;
 use progress::Progress;
 
-/// Wrong usage or unusable input; clap's own errors end with it too.
+/// Exit code if nothing is wrong.
+const FINE: u8 = 0;
+
+/// Exit code if `verify` found problems, or `diff` differences.
+const FOUND: u8 = 1;
+
+/// Exit code for wrong usage or unusable input; clap's own errors end with it too.
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let written = run(&Cli::read()).and_then(|(text, status)| {
+    let written = run(&Cli::read()).and_then(|(text, code)| {
         if !text.is_empty() {
             writeln!(std::io::stdout(), "{text}")?;
         }
-        Ok(status)
+        Ok(code)
     });
     match written {
-        Ok(status) => status.into(),
+        Ok(code) => code.into(),
         // Whoever reads may stop early, as `head` does.
         Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
@@ -56,41 +61,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// How a command ended.
-enum Status {
-    /// Nothing is wrong.
-    Fine,
-    /// `verify` found problems, or `diff` differences.
-    Found,
-    /// A training run was stopped; it can be resumed.
-    Stopped,
-}
-
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::Fine => Self::SUCCESS,
-            Status::Found => Self::from(1),
-            Status::Stopped => Self::from(INTERRUPTED),
-        }
-    }
-}
-
-/// Runs a command; returns what is to be printed, if anything, and how it ended.
-fn run(cli: &Cli) -> Result<(String, Status), Error> {
+/// Runs a command; returns what is to be printed, if anything, and the exit code.
+fn run(cli: &Cli) -> Result<(String, u8), Error> {
     let progress = Progress::new(cli.quiet);
-    let fine = |text| (text, Status::Fine);
+    let fine = |text| (text, FINE);
     Ok(match &cli.command {
         Command::Sparsify(args) => fine(text(&sparsify::sparsify(args, &progress)?, args.format)),
         Command::Inspect(args) => fine(text(&inspect::inspect(args, &progress)?, args.format)),
         Command::Densify(args) => fine(text(&densify::densify(args, &progress)?, args.format)),
         Command::Verify(args) => {
             let report = verify::verify(&args.path, &progress)?;
-            (text(&report, args.format), found(!report.problems.is_empty()))
+            (text(&report, args.format), if report.problems.is_empty() { FINE } else { FOUND })
         }
         Command::Diff(args) => {
             let report = diff::diff(&args.a, &args.b, &progress)?;
-            (text(&report, args.format), found(!report.same()))
+            (text(&report, args.format), if report.same() { FINE } else { FOUND })
         }
         Command::Generate(args) => fine(model::generate(args).map(|()| String::new())?),
         Command::Perplexity(args) => fine(text(&model::perplexity(args, &progress)?, args.format)),
@@ -103,10 +88,6 @@ fn run(cli: &Cli) -> Result<(String, Status), Error> {
         Command::FineTune(args) => model::fine_tune(args, &progress)?,
         Command::Merge(args) => fine(model::merge(args)?),
     })
-}
-
-fn found(anything: bool) -> Status {
-    if anything { Status::Found } else { Status::Fine }
 }
 
 fn text(report: &(impl Serialize + Display), format: JsonArgs) -> String {

@@ -111,8 +111,6 @@ impl Layer {
             kept.enumerate().map(|(column, kept)| Column { column, kept })
         };
         let none = Column { column: 0, kept: 0 };
-        let more = |best: Column, next: Column| if next.kept > best.kept { next } else { best };
-        let less = |best: Column, next: Column| if next.kept < best.kept { next } else { best };
         let indices = LAYOUT_LEN + pattern.row_idx().len() + pattern.col_ptr().len();
         Self {
             name: name.to_owned(),
@@ -130,8 +128,8 @@ impl Layer {
             sparsity: removed(pattern.nnz(), pattern.block_count()),
             dense_bytes: (pattern.shape().area() * element) as u64,
             packed_bytes: (pattern.value_count() * element + indices * size_of::<i32>()) as u64,
-            densest: columns().reduce(more).unwrap_or(none),
-            emptiest: columns().reduce(less).unwrap_or(none),
+            densest: columns().rev().max_by_key(|column| column.kept).unwrap_or(none),
+            emptiest: columns().min_by_key(|column| column.kept).unwrap_or(none),
         }
     }
 }

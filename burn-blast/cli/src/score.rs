@@ -78,7 +78,7 @@ impl Activations {
     /// If they are missing, of another type or length, or not norms.
     pub fn of(&self, weight: &DenseWeight<'_>) -> Result<Vec<f32>, Error> {
         let refuse = |reason: String| {
-            let (path, name) = (self.0.path().to_owned(), weight.name.clone());
+            let (path, name) = (self.0.path.clone(), weight.name.clone());
             Error::Activations { path, name, reason }
         };
         let d_input = weight.shape.rows();

@@ -63,7 +63,7 @@ pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Erro
         let mut patterns = HashMap::new();
         for (weight, kept) in mine {
             let pattern = BlockPattern::best(weight.shape, block, &scorer.take(weight), kept);
-            let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation());
+            let (dtype, orientation) = (weight.tensor.dtype(), weight.layout.orientation);
             let layer = Layer::new(&weight.name, &pattern, dtype, orientation, !args.dense);
             layers.insert(weight.name.clone(), layer);
             patterns.insert(weight.name.as_str(), (weight, pattern));
@@ -154,10 +154,10 @@ fn content<'a>(
     mut patterns: HashMap<&str, (&DenseWeight<'a>, BlockPattern)>,
     dense: bool,
 ) -> Result<FileContent<'a>, Error> {
-    let mut metadata = shard.metadata().clone();
+    let mut metadata = shard.metadata.clone();
     if !dense && !patterns.is_empty() {
         let out_in = patterns.values().map(|(weight, _)| weight);
-        let out_in = out_in.filter(|weight| weight.layout.orientation() == Orientation::OutIn);
+        let out_in = out_in.filter(|weight| weight.layout.orientation == Orientation::OutIn);
         let out_in: BTreeSet<String> = out_in.map(|weight| weight.name.clone()).collect();
         let text = match FileMetadata::read(shard)? {
             // Burn's own file stays one.

@@ -85,8 +85,7 @@ fn check_metadata(checkpoint: &Checkpoint, names: &[String], problems: &mut Vec<
                 let listed = metadata.and_then(|metadata| metadata.out_in).unwrap_or_default();
                 for name in listed.iter().filter(|name| !names.contains(name)) {
                     let reason = format!("names \"{name}\", which is not a packed weight");
-                    problems
-                        .push(CheckpointError::Metadata { path: shard.path().to_owned(), reason });
+                    problems.push(CheckpointError::Metadata { path: shard.path.clone(), reason });
                 }
             }
             Err(error) => problems.push(error),

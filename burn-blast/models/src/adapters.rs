@@ -21,7 +21,13 @@ impl Model {
         for (_, linear) in model.mlps_mut(0) {
             adapted += usize::from(linear.adapt(config));
         }
-        if adapted == 0 { Err(Error::NothingToAdapt) } else { Ok(model) }
+        match adapted {
+            0 => Err(Error::Adapters(
+                "no MLP weight of the model is block-sparse: adapters are trained beside block-sparse weights, so \
+                 sparsify the model first",
+            )),
+            _ => Ok(model),
+        }
     }
 
     /// Refuses a model that has adapters, whose weights are frozen.
@@ -31,7 +37,10 @@ impl Model {
     pub fn check_unadapted(&mut self) -> Result<(), Error> {
         let adapted =
             |(_, linear): &(String, &mut AnyLinear)| matches!(linear, AnyLinear::Adapted(_));
-        if self.linears_mut().iter().any(adapted) { Err(Error::Adapted) } else { Ok(()) }
+        match self.linears_mut().iter().any(adapted) {
+            true => Err(Error::Adapters("the model has adapters already: merge them first")),
+            false => Ok(()),
+        }
     }
 
     /// Merges all adapters: into dense weights, or only `within` the kept blocks. Returns the mean share of the change,
@@ -54,7 +63,7 @@ impl Model {
             }
         }
         match shares.len() {
-            0 => Err(Error::NothingToMerge),
+            0 => Err(Error::Adapters("the model has no adapters: there is nothing to merge")),
             count => Ok(shares.iter().sum::<f64>() / count as f64),
         }
     }

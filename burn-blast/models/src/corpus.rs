@@ -62,7 +62,7 @@ impl Corpus {
     /// As [`read`](Self::read); if the model has fewer positions than a sequence has tokens, or does not know a token
     /// of the text.
     pub fn of(checkpoint: &ModelFolder, path: &Path, context: usize) -> Result<Self, Error> {
-        check_context(checkpoint, context)?;
+        Error::fits(context, checkpoint.config().context())?;
         let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
         let vocabulary = checkpoint.config().vocabulary();
         let foreign = corpus.tokens().find(|token| *token as usize >= vocabulary);
@@ -117,15 +117,6 @@ impl Corpus {
         let batches = starts.chunks(sequences.batch);
         batches.map(|starts| windows(&self.valid, starts, sequences.context, device)).collect()
     }
-}
-
-/// Refuses sequences longer than a model was made for.
-pub(crate) fn check_context(checkpoint: &ModelFolder, context: usize) -> Result<(), Error> {
-    let limit = checkpoint.config().context();
-    if context > limit {
-        return Err(Error::TooLong { found: context, limit });
-    }
-    Ok(())
 }
 
 /// Tokens of a text file, or of the texts in JSON lines if its name ends in `.jsonl`; and the bytes of the text.

@@ -8,13 +8,10 @@ use std::path::PathBuf;
 pub enum Error {
     /// A file of the checkpoint does not exist.
     #[error(
-        "there is no {path}: a model is a folder with config.json and model.safetensors, or its parts and \
+        "there is no {0}: a model is a folder with config.json and model.safetensors, or its parts and \
          model.safetensors.index.json, as Hugging Face publishes it"
     )]
-    MissingFile {
-        /// The file looked for.
-        path: PathBuf,
-    },
+    MissingFile(PathBuf),
     /// The system refused.
     #[error("{path}: {source}")]
     File {
@@ -24,11 +21,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The folder to write exists.
-    #[error("{path} exists already: choose another folder, or remove it first")]
-    Exists {
-        /// The folder.
-        path: PathBuf,
-    },
+    #[error("{0} exists already: choose another folder, or remove it first")]
+    Exists(PathBuf),
     /// A file or a folder does not hold what it must.
     #[error("{path}: {reason}")]
     Unusable {
@@ -100,12 +94,9 @@ pub enum Error {
     /// The device did not return its results.
     #[error("the device failed: {0}")]
     Device(String),
-    /// The loss is infinite or not a number.
-    #[error("the loss is no longer a number at step {step}: use a lower learning rate")]
-    Diverged {
-        /// Optimizer steps done.
-        step: usize,
-    },
+    /// The loss is infinite or not a number after this step.
+    #[error("the loss is no longer a number at step {0}: use a lower learning rate")]
+    Diverged(usize),
     /// Teacher and student do not fit each other.
     #[error("the teacher has {theirs} {what}, the student {ours}: they must agree")]
     Teacher {
@@ -127,23 +118,11 @@ pub enum Error {
         asked: usize,
     },
     /// A layer that is to start sparse is sparse, or has an adapter.
-    #[error("{name} is not dense: only a dense model can start sparse")]
-    NotDense {
-        /// Name of the layer.
-        name: String,
-    },
-    /// There is nothing to put an adapter beside.
-    #[error(
-        "no MLP weight of the model is block-sparse: adapters are trained beside block-sparse weights, so sparsify the \
-         model first"
-    )]
-    NothingToAdapt,
-    /// The model has adapters, whose weights are frozen.
-    #[error("the model has adapters already: merge them first")]
-    Adapted,
-    /// The model has no adapters.
-    #[error("the model has no adapters: there is nothing to merge")]
-    NothingToMerge,
+    #[error("{0} is not dense: only a dense model can start sparse")]
+    NotDense(String),
+    /// The model has adapters where it must have none, or none to merge, or nothing to put one beside.
+    #[error("{0}")]
+    Adapters(&'static str),
     /// Ctrl-C cannot be caught.
     #[cfg(feature = "ctrlc")]
     #[error("Ctrl-C cannot be caught: {0}")]
@@ -177,6 +156,11 @@ impl Error {
 
     pub(crate) fn unusable(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::Unusable { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// Checks that a model has as many positions as tokens.
+    pub(crate) fn fits(found: usize, limit: usize) -> Result<(), Self> {
+        if found > limit { Err(Self::TooLong { found, limit }) } else { Ok(()) }
     }
 
     /// Checks sizes that must not be 0.

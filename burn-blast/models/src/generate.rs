@@ -87,9 +87,7 @@ fn check(model: &Model, prompt: &[u32], context: usize) -> Result<(), Error> {
         let what = "the prompt is empty: give the model at least one token to continue";
         return Err(Error::TooShort(what.to_string()));
     }
-    if prompt.len() > context {
-        return Err(Error::TooLong { found: prompt.len(), limit: context });
-    }
+    Error::fits(prompt.len(), context)?;
     check_tokens(model, prompt)
 }
 

@@ -66,10 +66,7 @@ impl Timing {
     pub fn run(&self, models: &[(&Model, usize)]) -> Result<Vec<Vec<Round>>, Error> {
         let Self { prefill, decode, rounds, warm_up } = *self;
         Error::at_least_one(&[("prefill", prefill), ("decode", decode), ("rounds", rounds)])?;
-        let found = prefill + decode;
-        if let Some((_, limit)) = models.iter().copied().find(|(_, limit)| found > *limit) {
-            return Err(Error::TooLong { found, limit });
-        }
+        models.iter().try_for_each(|(_, limit)| Error::fits(prefill + decode, *limit))?;
         let mut all = vec![Vec::new(); models.len()];
         for round in 0..warm_up + rounds {
             for ((model, _), done) in models.iter().zip(&mut all) {

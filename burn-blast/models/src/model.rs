@@ -151,7 +151,7 @@ impl Model {
         let block = BlockSize::new(blocks.block)?;
         for (at, (name, linear)) in self.inner_mut(blocks.dense_last).into_iter().enumerate() {
             let AnyLinear::Dense(dense) = linear else {
-                return Err(Error::NotDense { name });
+                return Err(Error::NotDense(name));
             };
             let weight = dense.weight.val();
             let [rows, cols] = weight.dims();

@@ -82,7 +82,7 @@ impl ModelFolder {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
         let file = path.join("config.json");
-        let mut folder = Self::new(read_json(&file)?.ok_or(Error::MissingFile { path: file })?)?;
+        let mut folder = Self::new(read_json(&file)?.ok_or(Error::MissingFile(file))?)?;
         let generation = read_json(&path.join("generation_config.json"))?;
         // What is made for generation wins, as in transformers.
         if let Some(stop) = generation.as_ref().and_then(end_tokens) {
@@ -193,7 +193,7 @@ impl ModelFolder {
     ) -> Result<(), Error> {
         let folder = folder.as_ref();
         if folder.exists() && !replace {
-            return Err(Error::Exists { path: folder.to_path_buf() });
+            return Err(Error::Exists(folder.to_path_buf()));
         }
         let config = self.config_of(model)?;
         let export = Export::new(model).replace(replace);

@@ -44,7 +44,7 @@ pub fn load_safetensors<M: Module>(model: M, path: impl AsRef<Path>) -> Result<M
     let checkpoint = Checkpoint::open(path)?;
     for shard in &checkpoint.shards {
         if FileMetadata::read(shard)?.is_none_or(|metadata| metadata.out_in.is_some()) {
-            return Err(IoError::Foreign { path: shard.path().to_owned() });
+            return Err(IoError::Foreign { path: shard.path.clone() });
         }
     }
     let mut by_name = BTreeMap::new();

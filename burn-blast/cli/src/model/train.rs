@@ -6,18 +6,20 @@ use std::sync::atomic::Ordering;
 use burn::tensor::Device;
 use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
-use burn_blast_models::fine_tune::{Job, Objective, Progress as RunProgress, stop_on_ctrl_c};
+use burn_blast_models::fine_tune::{
+    INTERRUPTED, Job, Objective, Progress as RunProgress, stop_on_ctrl_c,
+};
 use burn_blast_models::one_shot::{Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use serde_json::Value;
 
-use crate::Status;
+use crate::FINE;
 use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, OutputArgs, TrainArgs};
 use crate::error::Error;
 use crate::progress::Progress;
 
 /// Trains a small Llama over bytes from scratch.
-pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), Error> {
+pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, u8), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
     let device = args.train.device.backend.open()?;
@@ -27,7 +29,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, Status), 
 }
 
 /// Trains a model on while its MLP blocks are removed, or trains adapters beside the kept ones.
-pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, Status), Error> {
+pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, u8), Error> {
     args.blocks.blocks(None).check()?;
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
@@ -85,7 +87,7 @@ impl Run<'_> {
         blast: Option<&BlastConfig>,
         form: Form,
         progress: &Progress,
-    ) -> Result<(String, Status), Error> {
+    ) -> Result<(String, u8), Error> {
         let config = self.train.config();
         let corpus = Corpus::of(checkpoint, &self.train.text.corpus, config.sequences.context)?;
         let job = Job {
@@ -109,8 +111,8 @@ impl Run<'_> {
             }
         })?;
         Ok(match done {
-            true => (format!("{} is written", self.out.output.display()), Status::Fine),
-            false => (format!("stopped after step {last}: --resume resumes it"), Status::Stopped),
+            true => (format!("{} is written", self.out.output.display()), FINE),
+            false => (format!("stopped after step {last}: --resume resumes it"), INTERRUPTED),
         })
     }
 }

@@ -146,7 +146,7 @@ impl Job<'_> {
         self.config.check()?;
         objective.check()?;
         if self.out.exists() && !self.replace {
-            return Err(Error::Exists { path: self.out.to_path_buf() });
+            return Err(Error::Exists(self.out.to_path_buf()));
         }
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;

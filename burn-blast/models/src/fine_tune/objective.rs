@@ -6,7 +6,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{DType, Int, Tensor};
 
-use crate::corpus::{Batch, check_context};
+use crate::corpus::Batch;
 use crate::{Error, Model, ModelFolder, Precision};
 
 /// Keeps the relative distance of hidden states finite where the teacher's are all zero.
@@ -52,7 +52,7 @@ impl Objective {
         context: usize,
     ) -> Result<Self, Error> {
         self.check()?;
-        check_context(teacher, context)?;
+        Error::fits(context, teacher.config().context())?;
         let refuse = |what, theirs: usize, ours: usize| match theirs == ours {
             true => Ok(()),
             false => Err(Error::Teacher { what, theirs, ours }),

@@ -205,7 +205,7 @@ fn drain(pending: &mut Vec<Tensor<1>>, clock: &mut Instant, log: &mut Log) -> Re
     *clock = Instant::now();
     let mean = losses.iter().sum::<f64>() / losses.len() as f64;
     if !mean.is_finite() {
-        return Err(Error::Diverged { step: log.steps });
+        return Err(Error::Diverged(log.steps));
     }
     log.losses.push((log.steps, mean));
     Ok(())
