@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 
 use burn_blast_kernels::cpu::{self, HostFloat, Values};
 use burn_blast_kernels::reference::{self, Rounding};
-use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
-use common::{numbers, values};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+use common::{numbers, random, values};
 use half::{bf16, f16};
 
 /// Numbers of rows: one, two, and around the widths of vectors and tiles.
@@ -25,10 +25,11 @@ fn patterns(block: usize) -> Vec<(String, BlockPattern)> {
     let mut cases = Vec::new();
     for (rows, cols) in sides {
         let shape = MatrixShape::new(rows, cols).unwrap();
-        let one = BlockPattern::new(shape, size, one_block(shape, size), vec![0]).unwrap();
+        let mut one = BlockMask::empty(shape, size);
+        one.set(0, shape.block_cols(size) - 1, true);
         let kinds = [
             ("nnz 0", BlockPattern::random(shape, size, 0.0, 1)),
-            ("one block", one),
+            ("one block", BlockPattern::from_mask(&one)),
             ("half", BlockPattern::random(shape, size, 0.5, 2)),
             ("band", BlockPattern::banded(shape, size, 0)),
             ("full", BlockPattern::dense(shape, size)),
@@ -38,13 +39,6 @@ fn patterns(block: usize) -> Vec<(String, BlockPattern)> {
         }
     }
     cases
-}
-
-/// Column pointers of a pattern whose only block is in the last column.
-fn one_block(shape: MatrixShape, size: BlockSize) -> Vec<u32> {
-    let mut col_ptr = vec![0; shape.block_cols(size) + 1];
-    *col_ptr.last_mut().unwrap() = 1;
-    col_ptr
 }
 
 fn round<T: HostFloat>(numbers: Vec<f32>) -> (Vec<T>, Vec<f32>) {
@@ -126,8 +120,7 @@ grid! {
 }
 
 fn large() -> BlockPattern {
-    let shape = MatrixShape::new(512, 1024).unwrap();
-    BlockPattern::random(shape, BlockSize::new(32).unwrap(), 0.2, 7)
+    random([512, 1024, 32], 0.2, 7)
 }
 
 #[test]
@@ -213,8 +206,7 @@ fn mixed(case: &str, pattern: &BlockPattern, m: usize) {
 /// Large enough for non-temporal stores, at the start of a cache line and beside it.
 #[test]
 fn a_large_output_is_right_wherever_it_starts() {
-    let shape = MatrixShape::new(64, 4096).unwrap();
-    let pattern = BlockPattern::random(shape, BlockSize::new(32).unwrap(), 0.4, 8);
+    let pattern = random([64, 4096, 32], 0.4, 8);
     let (m, w) = (300, values(&pattern, 5));
     let (x, bias) = (numbers(m * 64, 1), numbers(4096, 2));
     let want = reference::spmm(&x, &w, Some(&bias), &pattern);

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 
 use burn_blast_kernels::cpu::{self, Mlp, MlpGradients, MlpLayer, Values};
 use burn_blast_kernels::reference::activation;
-use burn_blast_kernels::{Activation, BlockPattern, BlockSize, MatrixShape, pack};
-use common::{numbers, values};
+use burn_blast_kernels::{Activation, BlockPattern, pack};
+use common::{numbers, random, values};
 
 /// A feed-forward block with random parts.
 struct Case {
@@ -31,10 +31,7 @@ impl Case {
         f: Activation,
     ) -> Self {
         let [d_model, d_ff, d_output] = sizes;
-        let pattern = |rows, cols, seed| {
-            let shape = MatrixShape::new(rows, cols).unwrap();
-            BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, seed)
-        };
+        let pattern = |rows, cols, seed| random([rows, cols, block], density, seed);
         let patterns =
             [pattern(d_model, d_ff, 1), pattern(d_model, d_ff, 2), pattern(d_ff, d_output, 3)];
         let values = [0, 1, 2].map(|at| values(&patterns[at], 7 + at as u64));

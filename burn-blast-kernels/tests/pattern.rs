@@ -5,7 +5,7 @@ mod common;
 use burn_blast_kernels::{
     BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError, cpu, pack,
 };
-use common::{numbers, values};
+use common::{numbers, random, values};
 use proptest::prelude::*;
 
 fn shape(rows: usize, cols: usize) -> MatrixShape {
@@ -78,7 +78,7 @@ fn a_damaged_row_is_found_before_it_is_used() {
 
 #[test]
 fn the_id_follows_the_content() {
-    let pattern = |seed| BlockPattern::random(shape(256, 256), block(16), 0.3, seed);
+    let pattern = |seed| random([256, 256, 16], 0.3, seed);
     assert_eq!(pattern(1).id(), pattern(1).id());
     assert_eq!(pattern(1), pattern(1));
     assert_ne!(pattern(1).id(), pattern(2).id());
@@ -115,7 +115,7 @@ prop_compose! {
         density in 0.0_f64..=1.0,
         seed in any::<u64>(),
     ) -> BlockPattern {
-        BlockPattern::random(shape(rows, cols), block(size), density, seed)
+        random([rows, cols, size], density, seed)
     }
 }
 

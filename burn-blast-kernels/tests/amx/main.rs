@@ -12,7 +12,7 @@ use std::sync::Once;
 use burn_blast_kernels::cpu::{self, Values};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
-use common::{numbers, values};
+use common::{numbers, random, values};
 use half::bf16;
 
 /// Makes the AMX instructions available.
@@ -40,10 +40,8 @@ fn patterns(block: usize) -> Vec<(&'static str, BlockPattern)> {
     let size = BlockSize::new(block).unwrap();
     let ragged = MatrixShape::new(3 * block - 3, 2 * block + 5).unwrap();
     let shape = MatrixShape::new(2 * block, 3 * block).unwrap();
-    let mut first = vec![0; shape.cols() / block + 1];
-    first[1..].fill(1);
     vec![
-        ("one block", BlockPattern::new(shape, size, first, vec![1]).unwrap()),
+        ("one block", BlockPattern::new(shape, size, vec![0, 1, 1, 1], vec![1]).unwrap()),
         ("half", BlockPattern::random(shape, size, 0.5, 2)),
         ("ragged half", BlockPattern::random(ragged, size, 0.5, 3)),
         ("ragged full", BlockPattern::dense(ragged, size)),
@@ -107,8 +105,7 @@ fn check(case: &str, pattern: &BlockPattern, m: usize) {
 #[test]
 fn more_rows_than_a_chunk_are_the_same_on_any_number_of_threads() {
     amx_or_emulator();
-    let size = BlockSize::new(32).unwrap();
-    let pattern = BlockPattern::random(MatrixShape::new(256, 192).unwrap(), size, 0.5, 5);
+    let pattern = random([256, 192, 32], 0.5, 5);
     let m = 1050;
     let (x, x_exact) = rounded(numbers(m * 256, 1));
     let (w, w_exact) = rounded(values(&pattern, 2));
@@ -138,8 +135,7 @@ fn a_nan_reaches_the_outputs_it_feeds_and_no_other() {
 #[test]
 fn other_types_and_few_rows_take_the_other_path() {
     amx_or_emulator();
-    let size = BlockSize::new(32).unwrap();
-    let pattern = BlockPattern::dense(MatrixShape::new(32, 32).unwrap(), size);
+    let pattern = random([32, 32, 32], 1.0, 1);
     let w = vec![bf16::ONE; pattern.value_count()];
     let before = emulator::executed_here();
     cpu::spmm(&vec![bf16::ONE; 15 * 32], &w, None, &pattern, 15);

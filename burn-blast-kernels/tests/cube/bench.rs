@@ -9,6 +9,8 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 use half::f16;
 
+use crate::common::random;
+
 pub const F32: ElemType = ElemType::Float(FloatKind::F32);
 pub const F16: ElemType = ElemType::Float(FloatKind::F16);
 
@@ -45,12 +47,20 @@ impl Bench {
         } else {
             f32::as_bytes(data)
         };
-        // A zero-sized buffer cannot be read back.
+        self.bytes(bytes)
+    }
+
+    /// A zero-sized buffer can be neither read back nor bound.
+    pub fn bytes(&self, bytes: &[u8]) -> Handle {
         self.client.create_from_slice(if bytes.is_empty() { &[0; 16] } else { bytes })
     }
 
     pub fn upload(&self, data: &[f32]) -> BufferArg {
         arg(&self.handle(data), data.len())
+    }
+
+    pub fn uploads<const N: usize>(&self, data: [&[f32]; N]) -> [BufferArg; N] {
+        data.map(|data| self.upload(data))
     }
 
     pub fn read(&self, handle: Handle, len: usize) -> Vec<f32> {
@@ -90,11 +100,6 @@ impl Bench {
 pub fn arg(handle: &Handle, len: usize) -> BufferArg {
     // SAFETY: the buffer holds at least that many elements.
     unsafe { BufferArg::from_raw_parts(handle.clone(), len) }
-}
-
-pub fn random([rows, cols, block]: [usize; 3], density: f64, seed: u64) -> BlockPattern {
-    let shape = MatrixShape::new(rows, cols).unwrap();
-    BlockPattern::random(shape, BlockSize::new(block).unwrap(), density, seed)
 }
 
 /// Kept blocks `(row, col)`.

@@ -5,8 +5,8 @@ use burn_blast_kernels::reference::{self, Exact};
 use burn_blast_kernels::{Activation, BlockPattern};
 use cubecl::server::Handle;
 
-use crate::bench::{Bench, F16, F32, arg, kept, random};
-use crate::common::{numbers, values};
+use crate::bench::{Bench, F16, F32, arg, kept};
+use crate::common::{numbers, random, values};
 
 /// Forward and backward of one block.
 pub fn check(bench: &Bench, gate: &BlockPattern, up: &BlockPattern, f: Activation, m: usize) {
@@ -40,48 +40,29 @@ pub fn check(bench: &Bench, gate: &BlockPattern, up: &BlockPattern, f: Activatio
 }
 
 #[test]
-fn two_patterns_agree_with_the_oracle() {
+fn every_kind_of_pair_agrees_with_the_oracle() {
+    use Activation::{Gelu, Relu, Silu};
     let Some(bench) = Bench::new(F32) else { return };
-    let (gate, up) = (random([40, 56, 16], 0.5, 1), random([40, 56, 16], 0.4, 2));
-    for m in [1, 2, 15, 16, 17, 33] {
-        check(&bench, &gate, &up, Activation::Silu, m);
+    let cases: [([usize; 3], f64, Activation, &[usize]); 5] = [
+        ([40, 56, 16], 0.5, Silu, &[1, 2, 15, 16, 17, 33]),
+        ([24, 32, 8], 0.6, Relu, &[19]),
+        ([24, 32, 8], 0.6, Gelu, &[19]),
+        // Rows read one by one.
+        ([21, 27, 8], 0.5, Silu, &[17]),
+        // Wide blocks; few rows and many, which take different kernels forward.
+        ([130, 192, 64], 0.7, Silu, &[5, 21]),
+    ];
+    for (sizes, density, f, rows) in cases {
+        for &m in rows {
+            check(&bench, &random(sizes, density, 1), &random(sizes, density, 2), f, m);
+        }
     }
-}
-
-#[test]
-fn one_pattern_agrees_with_the_oracle() {
-    let Some(bench) = Bench::new(F32) else { return };
-    let gate = random([40, 56, 16], 0.5, 1);
-    // The same blocks from elsewhere are the same pattern.
-    let up = random([40, 56, 16], 0.5, 1);
-    for m in [1, 16, 33] {
-        check(&bench, &gate, &up, Activation::Silu, m);
-    }
-}
-
-#[test]
-fn every_activation_agrees_with_the_oracle() {
-    let Some(bench) = Bench::new(F32) else { return };
-    let (gate, up) = (random([24, 32, 8], 0.6, 1), random([24, 32, 8], 0.6, 2));
-    for f in [Activation::Relu, Activation::Gelu] {
-        check(&bench, &gate, &up, f, 19);
-    }
-}
-
-#[test]
-fn rows_read_one_by_one_and_wide_blocks_agree_with_the_oracle() {
-    let Some(bench) = Bench::new(F32) else { return };
-    let (gate, up) = (random([21, 27, 8], 0.5, 1), random([21, 27, 8], 0.5, 2));
-    check(&bench, &gate, &up, Activation::Silu, 17);
-    let (gate, up) = (random([130, 192, 64], 0.7, 1), random([130, 192, 64], 0.7, 2));
-    // Few rows and many, which take different kernels forward.
-    for m in [5, 21] {
-        check(&bench, &gate, &up, Activation::Silu, m);
-    }
-    // At block 128, two cubes share a block.
-    let gate = random([132, 136, 128], 1.0, 1);
-    for m in [3, 19] {
-        check(&bench, &gate, &gate, Activation::Silu, m);
+    // One pattern for both, the second time built again. At block 128, two cubes share a block.
+    let sizes = [40, 56, 16];
+    for (sizes, m) in
+        [(sizes, 1), (sizes, 16), (sizes, 33), ([132, 136, 128], 3), ([132, 136, 128], 19)]
+    {
+        check(&bench, &random(sizes, 0.7, 1), &random(sizes, 0.7, 1), Silu, m);
     }
 }
 

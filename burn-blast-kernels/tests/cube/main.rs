@@ -10,11 +10,11 @@ mod common;
 mod gated;
 mod gemv;
 
-use bench::{Bench, F16, F32, kept, random};
+use bench::{Bench, F16, F32, kept};
 use burn_blast_kernels::cube::{self, Context, CubeError, Epilogue, KernelClass, Op, Unfused};
 use burn_blast_kernels::reference::{self, Exact};
 use burn_blast_kernels::{Activation, BlockPattern, pack};
-use common::numbers;
+use common::{numbers, random};
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
@@ -61,36 +61,26 @@ impl<'a> Problem<'a> {
     }
 
     fn check_spmm(&self) {
-        let want = reference::spmm(&self.x, &self.values, None, &self.pattern);
-        self.check("spmm", &want, |ctx, y| {
-            let [x, values] = [&self.x, &self.values].map(|data| self.bench.upload(data));
-            cube::spmm(ctx, x, values, Epilogue::default(), y, self.m);
-        });
-        let want = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
-        self.check("spmm with bias", &want, |ctx, y| {
-            let bias = Epilogue::bias(Some(self.bench.upload(&self.bias)));
-            cube::spmm(
-                ctx,
-                self.bench.upload(&self.x),
-                self.bench.upload(&self.values),
-                bias,
-                y,
-                self.m,
-            );
-        });
+        for bias in [None, Some(self.bias.as_slice())] {
+            let want = reference::spmm(&self.x, &self.values, bias, &self.pattern);
+            let name = format!("spmm, bias: {}", bias.is_some());
+            self.check(&name, &want, |ctx, y| {
+                let [x, values] = self.bench.uploads([&self.x, &self.values]);
+                let bias = Epilogue::bias(bias.map(|bias| self.bench.upload(bias)));
+                cube::spmm(ctx, x, values, bias, y, self.m);
+            });
+        }
     }
 
-    fn check_spmm_t(&self) {
-        let want = reference::spmm_t(&self.dy, &self.values, &self.pattern);
-        self.check("spmm_t", &want, |ctx, dx| {
-            cube::spmm_t(
-                ctx,
-                self.bench.upload(&self.dy),
-                self.bench.upload(&self.values),
-                None,
-                dx,
-                self.m,
-            );
+    fn check_spmm_t(&self, residual: bool) {
+        let mut want = reference::spmm_t(&self.dy, &self.values, &self.pattern);
+        if residual {
+            want = plus(want, &self.x);
+        }
+        self.check(&format!("spmm_t, residual: {residual}"), &want, |ctx, dx| {
+            let [dy, values] = self.bench.uploads([&self.dy, &self.values]);
+            let residual = residual.then(|| self.bench.upload(&self.x));
+            cube::spmm_t(ctx, dy, values, residual, dx, self.m);
         });
     }
 
@@ -100,37 +90,27 @@ impl<'a> Problem<'a> {
         for f in [Activation::Relu, Activation::Gelu, Activation::Silu] {
             let want = plus(reference::activate(&sums, f), &self.dy);
             self.check(&format!("spmm with {f:?}"), &want, |ctx, y| {
-                let epilogue = Epilogue {
-                    bias: Some(self.bench.upload(&self.bias)),
-                    activation: Some(f),
-                    residual: Some(self.bench.upload(&self.dy)),
-                };
-                let (x, values) = (self.bench.upload(&self.x), self.bench.upload(&self.values));
+                let [x, values, bias, residual] =
+                    self.bench.uploads([&self.x, &self.values, &self.bias, &self.dy]);
+                let epilogue =
+                    Epilogue { bias: Some(bias), activation: Some(f), residual: Some(residual) };
                 let unfused = cube::spmm(ctx, x, values, epilogue, y, self.m);
                 assert_eq!(unfused, Unfused::Nothing);
             });
         }
-        let want = plus(reference::spmm_t(&self.dy, &self.values, &self.pattern), &self.x);
-        self.check("spmm_t with a residual", &want, |ctx, dx| {
-            let (dy, values) = (self.bench.upload(&self.dy), self.bench.upload(&self.values));
-            cube::spmm_t(ctx, dy, values, Some(self.bench.upload(&self.x)), dx, self.m);
-        });
+        self.check_spmm_t(true);
     }
 
     fn check_sddmm(&self) {
         let want = reference::sddmm(&self.x, &self.dy, &self.pattern);
         self.check("sddmm", &want, |ctx, dw| {
-            cube::sddmm(ctx, self.bench.upload(&self.x), self.bench.upload(&self.dy), dw, self.m);
+            let [x, dy] = self.bench.uploads([&self.x, &self.dy]);
+            cube::sddmm(ctx, x, dy, dw, self.m);
         });
         let want = reference::grad_block_norms(&self.x, &self.dy, &self.pattern);
         self.check("grad_block_norms", &want, |ctx, norms| {
-            cube::grad_block_norms(
-                ctx,
-                self.bench.upload(&self.x),
-                self.bench.upload(&self.dy),
-                norms,
-                self.m,
-            );
+            let [x, dy] = self.bench.uploads([&self.x, &self.dy]);
+            cube::grad_block_norms(ctx, x, dy, norms, self.m);
         });
     }
 
@@ -148,10 +128,14 @@ impl<'a> Problem<'a> {
         });
     }
 
-    fn check_all(&self) {
+    fn check_products(&self) {
         self.check_spmm();
-        self.check_spmm_t();
+        self.check_spmm_t(false);
         self.check_sddmm();
+    }
+
+    fn check_all(&self) {
+        self.check_products();
         self.check_layout();
     }
 }
@@ -168,7 +152,7 @@ fn copies(data: &[f32]) -> Vec<Exact> {
 }
 
 #[test]
-fn small_blocks_agree_with_the_oracle() {
+fn every_size_of_blocks_agrees_with_the_oracle() {
     let Some(bench) = Bench::new(F32) else { return };
     for m in [1, 2, 15, 16, 17] {
         // Both sides ragged, rows read four at a time.
@@ -176,18 +160,10 @@ fn small_blocks_agree_with_the_oracle() {
     }
     // Three rows of tiles.
     Problem::random(&bench, [16, 32, 16], 260, 0.75).check_all();
-}
-
-#[test]
-fn ragged_sides_read_one_by_one_agree_with_the_oracle() {
-    let Some(bench) = Bench::new(F32) else { return };
+    // Ragged sides, read one by one.
     Problem::random(&bench, [50, 37, 16], 33, 0.6).check_all();
     Problem::random(&bench, [33, 64, 32], 5, 1.0).check_all();
-}
-
-#[test]
-fn wide_blocks_agree_with_the_oracle() {
-    let Some(bench) = Bench::new(F32) else { return };
+    // Wide blocks.
     Problem::random(&bench, [130, 192, 64], 70, 0.7).check_all();
     Problem::random(&bench, [200, 260, 128], 3, 0.7).check_all();
 }
@@ -212,9 +188,7 @@ fn f32_takes_tensor_cores_where_they_are_allowed_and_nowhere_else() {
         let tf32 = matches!(plan.class(), KernelClass::CooperativeMatrices { tf32: true, .. });
         assert_eq!(tf32, cube::tf32_allowed() && cuda, "{plan}");
         if tf32 {
-            problem.check_spmm();
-            problem.check_spmm_t();
-            problem.check_sddmm();
+            problem.check_products();
             problem.check_epilogues();
         }
     }
@@ -232,14 +206,9 @@ fn epilogues_agree_with_the_oracle() {
 }
 
 #[test]
-fn an_empty_pattern_writes_zeros_and_the_bias() {
+fn patterns_and_columns_without_blocks_write_zeros_and_the_bias() {
     let Some(bench) = Bench::new(F32) else { return };
     Problem::random(&bench, [48, 40, 16], 5, 0.0).check_all();
-}
-
-#[test]
-fn empty_block_rows_and_columns_are_written() {
-    let Some(bench) = Bench::new(F32) else { return };
     let pattern = kept([64, 80, 16], &[(0, 1), (3, 1), (3, 4)]);
     Problem::new(&bench, pattern, 19).check_all();
 }
@@ -251,18 +220,13 @@ fn one_full_column_and_row_among_nearly_empty_ones_are_written() {
     let pattern = kept([128, 120, 16], &cross.collect::<Vec<_>>());
     let problem = Problem::new(&bench, pattern, 18);
     assert_eq!(problem.pattern.work_order().cols_by_length[..2], [5, 0]);
-    problem.check_spmm();
-    problem.check_spmm_t();
-    problem.check_sddmm();
+    problem.check_products();
 }
 
 #[test]
 fn no_rows_give_a_zero_gradient() {
     let Some(bench) = Bench::new(F32) else { return };
-    let problem = Problem::random(&bench, [32, 48, 16], 0, 0.5);
-    problem.check_spmm();
-    problem.check_spmm_t();
-    problem.check_sddmm();
+    Problem::random(&bench, [32, 48, 16], 0, 0.5).check_products();
 }
 
 #[test]
@@ -271,7 +235,8 @@ fn padding_stays_zero_when_the_other_side_is_not_finite() {
     let mut problem = Problem::random(&bench, [20, 28, 8], 3, 1.0);
     problem.x.fill(f32::INFINITY);
     let got = problem.run(problem.values.len(), |ctx, dw| {
-        cube::sddmm(ctx, bench.upload(&problem.x), bench.upload(&problem.dy), dw, 3);
+        let [x, dy] = bench.uploads([&problem.x, &problem.dy]);
+        cube::sddmm(ctx, x, dy, dw, 3);
     });
     let inside = pack::pack(&vec![1.0_f32; 20 * 28], &problem.pattern);
     for (at, (&got, &inside)) in got.iter().zip(&inside).enumerate() {
@@ -282,15 +247,19 @@ fn padding_stays_zero_when_the_other_side_is_not_finite() {
 #[test]
 fn a_zero_weight_does_not_hide_nan() {
     let Some(bench) = Bench::new(F32) else { return };
-    let mut problem = Problem::random(&bench, [16, 16, 16], 2, 1.0);
-    problem.values.fill(0.0);
-    problem.x[3] = f32::NAN;
-    let got = problem.run(2 * 16, |ctx, y| {
-        let [x, values] = [&problem.x, &problem.values].map(|data| bench.upload(data));
-        cube::spmm(ctx, x, values, Epilogue::default(), y, 2);
-    });
-    assert!(got[..16].iter().all(|value| value.is_nan()), "{got:?}");
-    assert!(got[16..].iter().all(|&value| value == 0.0), "{got:?}");
+    // Few rows and many, which take different kernels.
+    for m in [3, 33] {
+        let mut problem = Problem::random(&bench, [32, 32, 16], m, 1.0);
+        problem.values.fill(0.0);
+        problem.x[32] = f32::NAN;
+        let got = problem.run(m * 32, |ctx, y| {
+            let [x, values] = bench.uploads([&problem.x, &problem.values]);
+            cube::spmm(ctx, x, values, Epilogue::default(), y, m);
+        });
+        for (at, value) in got.into_iter().enumerate() {
+            assert!(if at / 32 == 1 { value.is_nan() } else { value == 0.0 }, "{at}: {value}");
+        }
+    }
 }
 
 #[test]
