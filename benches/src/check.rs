@@ -21,8 +21,8 @@ const SAMPLED_ROWS: usize = 16;
 pub struct Sample<'a> {
     result: &'a Tensor<2>,
     rows: Vec<usize>,
-    /// Number of columns in each row; `None` for all.
-    columns: Option<usize>,
+    /// Checked positions, row by row.
+    points: Vec<(usize, usize)>,
 }
 
 impl<'a> Sample<'a> {
@@ -31,7 +31,8 @@ impl<'a> Sample<'a> {
     pub fn of(result: &'a Tensor<2>, terms: usize) -> Self {
         let [rows, cols] = result.dims();
         if rows * cols * terms.max(1) <= MAX_TERMS {
-            return Self { result, rows: (0..rows).collect(), columns: None };
+            let points = (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).collect();
+            return Self { result, rows: (0..rows).collect(), points };
         }
         let elements = (MAX_TERMS / terms.max(1)).clamp(ELEMENTS[0], ELEMENTS[1]);
         // Few rows where one element costs as much as a row of them.
@@ -39,25 +40,15 @@ impl<'a> Sample<'a> {
         let picked = rows.min(max_rows);
         let mut all: Vec<usize> = (0..picked).map(|at| spread(at, picked, rows)).collect();
         all.dedup();
-        let columns = elements.div_ceil(all.len()).min(cols);
-        Self { result, rows: all, columns: Some(columns) }
-    }
-
-    /// Checked positions, row by row.
-    fn points(&self) -> Vec<(usize, usize)> {
-        let cols = self.result.dims()[1];
-        let columns = |row: usize| match self.columns {
-            None => (0..cols).collect::<Vec<_>>(),
-            Some(count) => (0..count)
-                .map(|at| match at {
-                    0 => 0,
-                    1 => cols - 1,
-                    _ => (hash((row * count + at) as u64) % cols as u64) as usize,
-                })
-                .collect(),
+        let count = elements.div_ceil(all.len()).min(cols);
+        let column = |row: usize, at: usize| match at {
+            0 => 0,
+            1 => cols - 1,
+            _ => (hash((row * count + at) as u64) % cols as u64) as usize,
         };
-        let point = |&row: &usize| columns(row).into_iter().map(move |col| (row, col));
-        self.rows.iter().flat_map(point).collect()
+        let line = |&row: &usize| (0..count).map(move |at| (row, column(row, at)));
+        let points = all.iter().flat_map(line).collect();
+        Self { result, rows: all, points }
     }
 
     /// The values at these positions.
@@ -79,7 +70,7 @@ impl<'a> Sample<'a> {
         };
         let part: Vec<f32> = part.into_data().iter::<f32>().collect();
         let line = |row: usize| self.rows.binary_search(&row).expect("points are in these rows");
-        Ok(self.points().into_iter().map(|(row, col)| part[line(row) * cols + col]).collect())
+        Ok(self.points.iter().map(|&(row, col)| part[line(row) * cols + col]).collect())
     }
 
     /// Compares every element of the sample with `want`: the exact value and its error bound. Returns the largest error
@@ -89,7 +80,7 @@ impl<'a> Sample<'a> {
     /// If an error is above its bound, or an element is not finite.
     pub fn compare(&self, mut want: impl FnMut(usize, usize) -> (f64, f64)) -> Result<f64> {
         let mut worst = 0.0_f64;
-        for ((row, col), got) in self.points().into_iter().zip(self.values()?) {
+        for (&(row, col), got) in self.points.iter().zip(self.values()?) {
             let (value, limit) = want(row, col);
             let error = (f64::from(got) - value).abs() / limit;
             // Written so that NaN fails.
@@ -123,14 +114,14 @@ mod tests {
     #[test]
     fn a_small_result_is_checked_completely() {
         let result = matrix(3, 5);
-        assert_eq!(Sample::of(&result, 100).points().len(), 15);
+        assert_eq!(Sample::of(&result, 100).points.len(), 15);
     }
 
     #[test]
     fn a_sample_of_a_large_result_has_its_corners() {
         let result = matrix(2000, 300);
         let sample = Sample::of(&result, 4096);
-        let points = sample.points();
+        let points = &sample.points;
         for corner in [(0, 0), (0, 299), (1999, 0), (1999, 299)] {
             assert!(points.contains(&corner), "{corner:?}");
         }

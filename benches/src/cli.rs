@@ -80,10 +80,6 @@ pub struct RunArgs {
     /// Clock to read [default: the clock of the device, if it has one]
     #[arg(long, value_enum)]
     pub clock: Option<Clock>,
-
-    /// Name and version of the GPU driver, where the program does not find it
-    #[arg(long, value_name = "TEXT")]
-    pub driver: Option<String>,
 }
 
 /// Input records and output file.
@@ -135,12 +131,5 @@ mod tests {
         assert_eq!(filter.verbs, [Verb::InputGradient, Verb::WeightGradient]);
         assert_eq!(filter.cold, Some(false));
         assert_eq!(select.catalogue(), Catalogue::Host);
-    }
-
-    #[test]
-    fn a_verb_that_does_not_exist_is_answered_with_those_that_do() {
-        let words = ["blast-bench", "run", "--verb", "transpose"];
-        let error = Cli::try_parse_from(words).unwrap_err().to_string();
-        assert!(error.contains("gated-mlp"), "{error}");
     }
 }

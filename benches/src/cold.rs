@@ -24,7 +24,8 @@ const DEVICE_ARRAYS: usize = 4;
 /// written back while the next call is timed.
 pub fn flush(host: bool, device: &Device) -> Box<dyn Fn() -> Result<()>> {
     if host {
-        let array = vec![1; host_bytes() / size_of::<u64>()];
+        let bytes = caches().map_or(UNKNOWN, |bytes| (2 * bytes).clamp(HOST[0], HOST[1]));
+        let array = vec![1; bytes / size_of::<u64>()];
         return Box::new(move || {
             black_box(sum(&array));
             Ok(())
@@ -48,10 +49,6 @@ pub fn sum(array: &[u64]) -> u64 {
     let chunk_sum =
         |chunk: &[u64]| chunk.iter().fold(0_u64, |sum, &number| sum.wrapping_add(number));
     array.par_chunks(CHUNK).map(chunk_sum).reduce(|| 0, u64::wrapping_add)
-}
-
-fn host_bytes() -> usize {
-    caches().map_or(UNKNOWN, |bytes| (2 * bytes).clamp(HOST[0], HOST[1]))
 }
 
 /// Bytes of the data caches of all cores together, on Linux.

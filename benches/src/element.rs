@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use burn::tensor::{DType, Device, bf16, f16};
+use burn::tensor::{DType, bf16, f16};
 use burn_blast_kernels::reference::Rounding;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -47,11 +47,6 @@ impl Element {
         }
     }
 
-    /// Whether `device` computes in this type.
-    pub fn runs_on(self, device: &Device) -> bool {
-        device.supports_dtype(self.dtype())
-    }
-
     /// Bytes per value of the weight.
     pub fn bytes(self) -> usize {
         if self == Self::Int8 { 1 } else { self.dtype().size() }
@@ -87,7 +82,8 @@ impl fmt::Display for Element {
 pub struct SeededValues {
     seed: u64,
     scale: f32,
-    element: Element,
+    /// The type they can be stored as.
+    pub element: Element,
 }
 
 impl SeededValues {

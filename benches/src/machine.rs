@@ -26,16 +26,11 @@ const FEATURES: [(&str, bool, bool); 3] = [
 ];
 
 /// Describes this machine.
-pub fn describe(
-    backend: BackendKind,
-    device: &Device,
-    clock: Clock,
-    driver: Option<String>,
-) -> Machine {
+pub fn describe(backend: BackendKind, device: &Device, clock: Clock) -> Machine {
     let host = backend.is_host();
     let name = if host { processor() } else { gpu(device) };
     let name = name.unwrap_or_else(|| "unknown".to_owned());
-    let driver = driver.or_else(|| if host { None } else { gpu_driver(&name) });
+    let driver = if host { None } else { gpu_driver(&name) };
     let features = FEATURES.iter().filter(|(_, on, on_host)| *on && *on_host == host);
     Machine {
         version: VERSION,
@@ -54,8 +49,9 @@ pub fn describe(
 
 /// Bytes that a problem may use on this machine. The free memory of a GPU is known for NVIDIA only.
 pub fn memory(backend: BackendKind) -> f64 {
+    let mebibytes = || nvidia("memory.free")?.parse::<f64>().ok();
     let bytes =
-        if backend.is_host() { host_memory() } else { nvidia("memory.free").and_then(mebibytes) };
+        if backend.is_host() { host_memory() } else { mebibytes().map(|free| free * GIB / 1024.0) };
     bytes.unwrap_or(UNKNOWN_MEMORY) * MEMORY_FRACTION
 }
 
@@ -106,18 +102,14 @@ fn nvidia(field: &str) -> Option<String> {
     text.lines().next().map(|line| line.trim().to_owned())
 }
 
-fn mebibytes(text: String) -> Option<f64> {
-    Some(text.parse::<f64>().ok()? * GIB / 1024.0)
-}
-
 fn host_memory() -> Option<f64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? * 1024.0)
 }
 
-#[cfg(target_arch = "x86_64")]
 fn simd() -> Vec<String> {
+    #[cfg(target_arch = "x86_64")]
     let features = [
         ("avx2", is_x86_feature_detected!("avx2")),
         ("fma", is_x86_feature_detected!("fma")),
@@ -126,11 +118,7 @@ fn simd() -> Vec<String> {
         ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
         ("avx512fp16", is_x86_feature_detected!("avx512fp16")),
     ];
-    detected(&features)
-}
-
-#[cfg(target_arch = "aarch64")]
-fn simd() -> Vec<String> {
+    #[cfg(target_arch = "aarch64")]
     let features = [
         ("neon", std::arch::is_aarch64_feature_detected!("neon")),
         ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
@@ -138,27 +126,15 @@ fn simd() -> Vec<String> {
         ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
         ("sve", std::arch::is_aarch64_feature_detected!("sve")),
     ];
-    detected(&features)
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn simd() -> Vec<String> {
-    detected(&[])
-}
-
-fn detected(features: &[(&str, bool)]) -> Vec<String> {
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let features: [(&str, bool); 0] = [];
     features.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// The commit checked out in the source folder of this program.
 fn commit() -> Option<String> {
-    let git = |words: &[&str]| {
-        let all = [&["-C", env!("CARGO_MANIFEST_DIR")], words].concat();
-        output("git", &all)
-    };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]).filter(|commit| !commit.is_empty())?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changed.is_empty() { commit } else { format!("{commit}-dirty") })
+    let folder = env!("CARGO_MANIFEST_DIR");
+    output("git", &["-C", folder, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
 }
 
 fn command() -> String {

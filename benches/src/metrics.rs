@@ -1,8 +1,5 @@
 //! Values derived from a record: rates, groups, break-even.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
 use burn_blast::tuning;
 
 use crate::record::{Limit, Measured, Peak};
@@ -38,11 +35,6 @@ pub fn kept_rate(result: &Measured) -> Option<f64> {
     ratio(result.kept_flops, result.sparse.median)
 }
 
-/// FLOP/s of the dense product in the time of the sparse one.
-pub fn equivalent_rate(result: &Measured) -> Option<f64> {
-    ratio(result.dense_flops, result.sparse.median)
-}
-
 /// Bytes of weight per second.
 pub fn bandwidth(result: &Measured) -> Option<f64> {
     ratio(result.weight_bytes, result.sparse.median)
@@ -64,19 +56,17 @@ pub fn peak(peaks: &[Peak], limit: Limit) -> Option<f64> {
 }
 
 /// Groups in order of first appearance.
-pub fn group<T, K: Eq + Hash + Clone>(
+pub fn group<T, K: PartialEq>(
     items: impl IntoIterator<Item = T>,
     key: impl Fn(&T) -> K,
 ) -> Vec<(K, Vec<T>)> {
-    let mut place = HashMap::new();
     let mut groups: Vec<(K, Vec<T>)> = Vec::new();
     for item in items {
         let key = key(&item);
-        let index = *place.entry(key.clone()).or_insert(groups.len());
-        if index == groups.len() {
-            groups.push((key, Vec::new()));
+        match groups.iter_mut().find(|group| group.0 == key) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((key, vec![item])),
         }
-        groups[index].1.push(item);
     }
     groups
 }

@@ -1,8 +1,8 @@
 //! The format of a record file: written by `blast-bench run`, read by the other commands.
 //!
 //! A file is JSON lines: one [`Line::Machine`] first, then one [`Line::Result`] per problem as it was timed, then one
-//! [`Line::Peak`] per measured limit. Readers accept results and limits in any order: older files start with the
-//! limits, and an interrupted run has none. Files of several machines may be read together.
+//! [`Line::Peak`] per measured limit. Readers accept results and limits in any order; an interrupted run has no
+//! limits. Files of several machines may be read together.
 
 use std::path::Path;
 
@@ -51,15 +51,13 @@ pub struct Machine {
     pub date: String,
     pub command: String,
     /// The clock that the times were read from.
-    #[serde(default)]
     pub clock: Clock,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Clock {
     /// The host's clock, read after the device has finished.
-    #[default]
     Wall,
     /// The device's own time stamps, without the host's work before and after.
     Device,
@@ -143,11 +141,6 @@ pub struct Quartiles {
 }
 
 impl Quartiles {
-    /// All three, in rising order.
-    pub fn all(self) -> [f64; 3] {
-        [self.low, self.median, self.high]
-    }
-
     /// Quartiles of at least one value.
     ///
     /// # Panics

@@ -12,8 +12,8 @@ use burn_blast::tuning::ProductPath;
 use crate::catalogue::{Catalogue, problems};
 use crate::cli::RunArgs;
 use crate::record::{Limit, Line, Machine, Measured, Peak, Problem, Quartiles};
-use crate::setup::{Case, bytes, case};
-use crate::timing::{TimeBudget, Timer, interleave};
+use crate::setup::{Case, bytes, case, dense_flops};
+use crate::timing::{Timer, interleave};
 use crate::{cold, file, format, machine, peak, table};
 
 /// Seconds of rounds per problem.
@@ -35,25 +35,22 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let problems = problems(args.select.catalogue(), &args.select.filter)?;
     let backend = args.select.backend;
     let device = backend.open()?;
-    let output = args.out.as_ref().map(|path| file::create(path, args.force)).transpose()?;
+    let mut output = args.out.as_ref().map(|path| file::create(path, args.force)).transpose()?;
     let timer = Timer::new(device.clone(), args.clock)?;
-    let machine = machine::describe(backend, &device, timer.clock(), args.driver.clone());
+    let machine = machine::describe(backend, &device, timer.clock());
     let before = peak::measure(&timer, backend.is_host(), &device)?;
     let memory =
         args.memory.map_or_else(|| machine::memory(backend), |gib| gib * f64::from(1 << 30));
     let bench = Bench::new(args, device, timer, &before, memory, start);
-    let Some(mut output) = output else {
-        return bench.run(&problems, &machine, &before, &mut |_| Ok(()));
-    };
     let mut timed = false;
-    let mut write = |line: &Line| {
+    let done = bench.run(&problems, &machine, &before, &mut |line| {
         timed |= matches!(line, Line::Result(_));
-        file::append(&mut output, line)
-    };
-    match bench.run(&problems, &machine, &before, &mut write) {
-        Ok(()) => output.finish().context("cannot write the record"),
-        Err(error) if timed => Err(file::keep(output, error)),
-        Err(error) => Err(error),
+        output.as_mut().map_or(Ok(()), |output| file::append(output, line))
+    });
+    match (done, output) {
+        (Ok(()), Some(output)) => output.finish().context("cannot write the record"),
+        (Err(error), Some(output)) if timed => Err(file::keep(output, error)),
+        (done, _) => done,
     }
 }
 
@@ -172,7 +169,7 @@ impl Bench {
         let mut calls: Vec<_> = [sparse, dense].into_iter().chain(auto).collect();
         let flush = || self.flush.get_or_init(|| cold::flush(self.host, &self.device))();
         let before = problem.cold.then_some(&flush as &dyn Fn() -> Result<()>);
-        let seconds = interleave(&self.timer, &mut calls, before, self.time_budget(left))?;
+        let seconds = interleave(&self.timer, &mut calls, before, self.budget(left), self.rounds)?;
         let (sparse, dense) = (&seconds[0], &seconds[1]);
         let speedup: Vec<f64> =
             sparse.iter().zip(dense).map(|(sparse, dense)| dense / sparse).collect();
@@ -199,25 +196,25 @@ impl Bench {
         if self.limit.is_some_and(|limit| self.start.elapsed().as_secs_f64() > limit) {
             return Some("the time limit was reached".to_owned());
         }
-        if !problem.dtype.runs_on(&self.device) {
+        if !self.device.supports_dtype(problem.dtype.dtype()) {
             return Some(format!("the device does not compute in {}", problem.dtype));
         }
         if bytes(problem) > self.memory {
             let gib = self.memory / f64::from(1 << 30);
             return Some(format!("it needs more than {gib:.1} GiB (raise --memory)"));
         }
-        if crate::setup::dense_flops(problem) > self.max_flops {
+        if dense_flops(problem) > self.max_flops {
             return Some("a dense call would take too long here (raise --max-call)".to_owned());
         }
         None
     }
 
-    /// Time for a problem when `left` problems, including this one, share the remaining time.
-    fn time_budget(&self, left: usize) -> TimeBudget {
+    /// Seconds of rounds for a problem when `left` problems, including this one, share the remaining time.
+    fn budget(&self, left: usize) -> f64 {
         let seconds = self.limit.map_or(f64::INFINITY, |limit| {
             (limit - self.start.elapsed().as_secs_f64()).max(0.0) / left as f64 * ROUNDS_SHARE
         });
-        TimeBudget { seconds: self.budget.min(seconds), rounds: self.rounds }
+        self.budget.min(seconds)
     }
 }
 

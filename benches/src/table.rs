@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::format::{self, NOTHING};
-use crate::metrics::{bandwidth, equivalent_rate, kept_rate, peak, positive};
+use crate::metrics::{bandwidth, kept_rate, peak, positive};
 use crate::record::{Clock, Limit, Machine, Measured, Peak, Quartiles};
 
 /// Name and text of a property of a machine; the text is empty if the machine has none.
@@ -32,7 +32,7 @@ pub const FACTS: [Fact; 12] = [
 type Column = (&'static str, fn(&Measured, &[Peak]) -> String);
 
 /// The columns of a table of results; all but the first hold numbers.
-pub const COLUMNS: [Column; 13] = [
+pub const COLUMNS: [Column; 12] = [
     ("problem", |result, _| format::id(&result.problem)),
     ("rounds", |result, _| result.rounds.to_string()),
     ("sparse (quartiles)", |result, _| time(&result.sparse)),
@@ -41,7 +41,6 @@ pub const COLUMNS: [Column; 13] = [
     ("path", |result, _| result.auto_path.clone().unwrap_or_else(|| NOTHING.into())),
     ("speed-up (quartiles)", |result, _| format::ratio_quartiles(&result.speedup)),
     ("GFLOP/s on kept blocks", |result, _| giga(kept_rate(result))),
-    ("GFLOP/s dense-equivalent", |result, _| giga(equivalent_rate(result))),
     ("GB/s of weight", |result, _| giga(bandwidth(result))),
     ("of dense f32 peak", |result, peaks| fraction(kept_rate(result), peaks, Limit::DenseF32)),
     ("of read peak", |result, peaks| fraction(bandwidth(result), peaks, Limit::Read)),

@@ -28,15 +28,6 @@ const MAX_REPEATS: f64 = 64.0;
 /// the caches depends on the call before; longer calls read more than the caches hold.
 const PRIME_BELOW: f64 = 0.02;
 
-/// Limits on the timing of a problem.
-#[derive(Debug, Clone, Copy)]
-pub struct TimeBudget {
-    /// Seconds to fill with rounds.
-    pub seconds: f64,
-    /// Number of rounds, instead of a number of seconds.
-    pub rounds: Option<usize>,
-}
-
 /// Measures calls on a device.
 pub struct Timer {
     device: Device,
@@ -115,7 +106,8 @@ fn repeat(call: &mut Call, repeats: usize) -> crate::setup::AnyOutput {
 }
 
 /// Times all calls in interleaved rounds, so that a change of the machine's speed affects all of them. Each round starts
-/// with another call, and every second round runs in reverse order. `before` runs before every call and is not timed.
+/// with another call, and every second round runs in reverse order. `before` runs before every call and is not timed. There
+/// are as many rounds as fit into `budget` seconds, or exactly `rounds`.
 ///
 /// Returns the seconds of each call, one per round.
 ///
@@ -125,7 +117,8 @@ pub fn interleave(
     timer: &Timer,
     calls: &mut [Call],
     before: Option<&dyn Fn() -> Result<()>>,
-    budget: TimeBudget,
+    budget: f64,
+    rounds: Option<usize>,
 ) -> Result<Vec<Vec<f64>>> {
     let (mut repeats, mut primed) = (vec![1; calls.len()], vec![false; calls.len()]);
     for _ in 0..WARM_UP {
@@ -142,9 +135,9 @@ pub fn interleave(
     let mut seconds = vec![Vec::new(); calls.len()];
     for round in 0.. {
         let spent = start.elapsed().as_secs_f64();
-        let enough = match budget.rounds {
+        let enough = match rounds {
             Some(rounds) => round >= rounds,
-            None => round >= MAX_ROUNDS || (round >= MIN_ROUNDS && spent >= budget.seconds),
+            None => round >= MAX_ROUNDS || (round >= MIN_ROUNDS && spent >= budget),
         };
         if enough {
             break;
@@ -177,9 +170,8 @@ mod tests {
             Ok(())
         };
         let timer = Timer::new(Device::flex(), Some(Clock::Wall)).unwrap();
-        let budget = TimeBudget { seconds: 0.0, rounds: Some(4) };
-        let seconds =
-            interleave(&timer, &mut [call(), call(), call()], Some(&flush), budget).unwrap();
+        let mut calls = [call(), call(), call()];
+        let seconds = interleave(&timer, &mut calls, Some(&flush), 0.0, Some(4)).unwrap();
         assert_eq!(seconds.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4]);
         assert_eq!((CALLS.load(SeqCst), FLUSHES.load(SeqCst)), ((4 + WARM_UP) * 3, 12));
     }

@@ -58,13 +58,6 @@ mod tests {
     }
 
     #[test]
-    fn break_even_is_interpolated_between_its_neighbours() {
-        // Sparse takes 0.5 and 1.5 of the dense time at 20 and 50 % kept.
-        let found = density(vec![measured(0.5, 1.0 / 1.5), measured(0.8, 2.0)]);
-        assert!((found - 0.35).abs() < 1e-6, "{found}");
-    }
-
-    #[test]
     fn nothing_is_extrapolated() {
         assert_eq!(density(vec![measured(0.9, 3.0), measured(0.5, 1.2)]), 0.5);
         assert_eq!(density(vec![measured(0.9, 9.0), measured(0.0, 1.1)]), 1.0);

@@ -106,15 +106,10 @@ fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
-/// A record that is one JSON value.
-fn read_json<T: DeserializeOwned>(name: &str) -> Result<T> {
-    serde_json::from_str(&read_text(&record(name))?).with_context(|| format!("in {name}"))
-}
-
-/// A record of JSON lines.
-fn read_lines<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
-    let lines = read_text(&record(name))?;
-    let values: Result<_, _> = lines.lines().map(serde_json::from_str).collect();
+/// A record of one or several JSON values.
+fn read_json<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
+    let text = read_text(&record(name))?;
+    let values: Result<_, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
     values.with_context(|| format!("in {name}"))
 }
 

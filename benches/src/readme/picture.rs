@@ -39,7 +39,7 @@ type Row = [String; 4];
 
 /// The result of the main job.
 pub fn result() -> Result<Picture> {
-    let rows = rows(&read_json(REPORT)?);
+    let rows = rows(&read_json(REPORT)?[0]);
     // All runs in one folder are from one machine, but only the runs of the benchmark describe it.
     let machine = Run::read(&record(QUICK))?.machine;
     let footer = format!(

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Pretrain, read_lines, record};
+use super::{Pretrain, read_json, record};
 use crate::catalogue::SPARSITY;
 use crate::element::Element;
 use crate::format::{self, percent, ratio, seconds};
@@ -124,7 +124,7 @@ pub fn peers() -> Result<String> {
         };
         rows.push(peer_row(&format!("{name}, dense"), 1024, run.machine.threads, ratio));
     }
-    let peers: Vec<Peer> = read_lines(PEERS)?;
+    let peers: Vec<Peer> = read_json(PEERS)?;
     let fastest = |prefix: &str, sparsity: u32| {
         let matches = |peer: &&Peer| {
             (peer.op.as_str(), peer.dtype, peer.threads) == ("fwd", Element::F32, 1)
@@ -159,7 +159,7 @@ fn peer_row(
 /// Validation loss of `pretrain` at several sparsities.
 pub fn losses() -> Result<String> {
     let header = ["blocks removed", "dense", "block-sparse", "difference"];
-    let reports: Vec<Pretrain> = read_lines(LOSSES)?;
+    let reports: Vec<Pretrain> = read_json(LOSSES)?;
     let rows = reports.iter().map(|report| {
         vec![
             percent(report.sparsity),
@@ -199,7 +199,7 @@ pub fn recover() -> Result<String> {
         "prefill, tokens/s",
         "decode, tokens/s",
     ];
-    let checkpoints: Vec<Checkpoint> = read_lines(RECOVER)?;
+    let checkpoints: Vec<Checkpoint> = read_json(RECOVER)?;
     let rows = checkpoints.iter().map(|checkpoint| {
         vec![
             method(&checkpoint.name),

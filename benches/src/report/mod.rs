@@ -161,8 +161,7 @@ fn results(context: &Context) -> Section {
         let table = html::table(&table::COLUMNS.map(|(name, _)| name), 1, rows);
         html::details(&format!("{name}: {}", count(run.results.len(), "result")), &table)
     });
-    let lead = "Medians of a call with quartiles over rounds. FLOPs are counted on the kept blocks or, dense-equivalent, \
-                on the whole weight. Peaks are measured in the same run. The error is the largest one divided by its \
+    let lead = "Medians of a call with quartiles over rounds. FLOPs are counted on the kept blocks. Peaks are measured in the same run. The error is the largest one divided by its \
                 bound, against the f64 oracle before timing; above 1 the run fails.";
     Section { id: "results", title: "All results", lead: lead.into(), body: tables.collect() }
 }

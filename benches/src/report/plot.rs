@@ -74,11 +74,8 @@ impl Scale {
         let (low, high) = self.domain;
         let least = (high - low) * gap / (self.range.1 - self.range.0).abs();
         let decade = 10f64.powf(least.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .iter()
-            .map(|m| m * decade)
-            .find(|s| *s >= least)
-            .unwrap_or(10.0 * decade);
+        let steps = [1.0, 2.0, 5.0].map(|m| m * decade);
+        let step = steps.into_iter().find(|step| *step >= least).unwrap_or(10.0 * decade);
         let (first, last) = ((low / step).ceil() as i64, (high / step).floor() as i64);
         (first..=last).map(|k| k as f64 * step).collect()
     }
@@ -99,15 +96,9 @@ impl Scale {
             (&[1.0, 3.0], 3.0),
         ];
         let fits = |ratio: f64| pixels_per_decade * ratio.log10() >= gap;
-        let inside = |v: &f64| (low..=high).contains(v);
-        if let Some((set, _)) = sets.iter().find(|(_, ratio)| fits(*ratio)) {
-            return (first..=last)
-                .flat_map(|e| set.iter().map(move |m| m * 10f64.powi(e)))
-                .filter(inside)
-                .collect();
-        }
-        let stride = (gap / pixels_per_decade).ceil().max(1.0) as i32;
-        (first..=last).filter(|e| e % stride == 0).map(|e| 10f64.powi(e)).filter(inside).collect()
+        let set = sets.iter().find(|(_, ratio)| fits(*ratio)).map_or(&[1.0][..], |(set, _)| set);
+        let all = (first..=last).flat_map(|e| set.iter().map(move |m| m * 10f64.powi(e)));
+        all.filter(|value| (low..=high).contains(value)).collect()
     }
 }
 

@@ -43,7 +43,8 @@ fn variant(problem: &Problem) -> String {
 fn scales(results: &[Measured]) -> (Scale, Scale) {
     let x = results.iter().filter_map(|result| compression(result.problem.sparsity));
     let y = results.iter().filter_map(|result| metrics::speedup(result).map(|_| result.speedup));
-    let ratios: Vec<f64> = y.flat_map(Quartiles::all).collect();
+    let ratios: Vec<f64> =
+        y.flat_map(|Quartiles { low, median, high }| [low, median, high]).collect();
     let highest = ratios.iter().copied().filter_map(positive).fold(1.25, f64::max);
     let y = ratios.into_iter().chain([highest, 0.8, highest.powf(-BELOW)]);
     (Scale::horizontal(x), Scale::vertical(y))

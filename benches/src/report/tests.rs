@@ -60,6 +60,11 @@ fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
         &format!("{head}\n{{\"kind\":\"peak\"}}"),
         &["other.jsonl:2", "not a line of a record", "limit"],
     );
+    // Named even if its fields differ.
+    let newer =
+        "{\"kind\":\"machine\",\"version\":99,\"commit\":\"feed123\",\"host\":\"new field\"}";
+    let versions = ["version.jsonl:1", "version 99", &format!("version {VERSION}"), "feed123"];
+    refused("version", newer, &versions);
     let message = format!(
         "{:#}",
         Run::read(&std::env::temp_dir().join("blast-bench-none.jsonl")).unwrap_err()
@@ -67,17 +72,6 @@ fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
     assert!(
         message.contains("blast-bench-none.jsonl") && message.contains("blast-bench run"),
         "{message}"
-    );
-}
-
-#[test]
-fn another_version_is_named_even_if_its_fields_differ() {
-    let line =
-        "{\"kind\":\"machine\",\"version\":99,\"commit\":\"feed123\",\"host\":\"new field\"}";
-    refused(
-        "version",
-        line,
-        &["version.jsonl:1", "version 99", &format!("version {VERSION}"), "feed123"],
     );
 }
 
@@ -157,15 +151,8 @@ fn what_loses_is_listed_and_what_wins_is_not() {
             && auto.contains("M 3,")
             && !auto.contains("M 9,")
     );
+    assert!(part(&page, "Unusable results").contains(": 0 of 3"));
     assert!(sparse.contains("1 of 3") && sparse.contains("M 3,") && !sparse.contains("M 7,"));
-}
-
-#[test]
-fn a_page_without_losses_says_so() {
-    let page = page(&[run(vec![measured(1, 32, 0.9, 4.0)])]);
-    for list in ["Auto is more than", "The sparse path is slower", "Unusable results"] {
-        assert!(part(&page, list).contains(": 0 of 1"), "{list}");
-    }
 }
 
 #[test]

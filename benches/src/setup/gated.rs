@@ -63,8 +63,7 @@ fn mlp(layers: [BlockSparseLinear; 3], strategy: Strategy) -> BlockSparseGatedMl
 }
 
 fn work(weights: &[Weight; 3], rows: usize) -> Cost {
-    let all = weights.each_ref().map(|weight| weight.work(rows));
-    let sum = |part: fn(&Cost) -> f64| all.iter().map(part).sum();
+    let sum = |part: fn(Cost) -> f64| weights.iter().map(|weight| part(weight.work(rows))).sum();
     Cost {
         sparse_flops: sum(|work| work.sparse_flops),
         dense_flops: sum(|work| work.dense_flops),

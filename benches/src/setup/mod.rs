@@ -100,7 +100,6 @@ pub struct Weight {
     /// Row and column of each block.
     blocks: Vec<(usize, usize)>,
     values: SeededValues,
-    element: Element,
     /// The values that integers stand for, if the weight was quantised.
     dequantised: Option<Vec<f32>>,
 }
@@ -117,10 +116,9 @@ impl Weight {
         let block = BlockSize::new(problem.block)?;
         let pattern = BlockPattern::random(matrix, block, 1.0 - problem.sparsity, seed);
         let kept = (shape[0] as f64 * pattern.density()).max(1.0);
-        let element = problem.dtype;
-        let values = SeededValues::new(seed, f64::sqrt(3.0 / kept) as f32, element);
+        let values = SeededValues::new(seed, f64::sqrt(3.0 / kept) as f32, problem.dtype);
         let blocks = pattern.blocks().collect();
-        Ok(Self { pattern, blocks, values, element, dequantised: None })
+        Ok(Self { pattern, blocks, values, dequantised: None })
     }
 
     /// The weight at `[k, n]`, if the block is kept.
@@ -146,7 +144,7 @@ impl Weight {
                 *value = self.position(slot, at).map_or(0.0, |(k, n)| self.value(k, n));
             }
         });
-        upload(values, [self.pattern.nnz(), b, b], self.element, device)
+        upload(values, [self.pattern.nnz(), b, b], self.values.element, device)
     }
 
     /// The block-sparse layer on `device`.
@@ -189,7 +187,7 @@ impl Weight {
 
     /// Work of a product of `rows` rows by it.
     pub fn work(&self, rows: usize) -> Cost {
-        Cost::of(&self.pattern, rows, self.element.bytes())
+        Cost::of(&self.pattern, rows, self.values.element.bytes())
     }
 
     fn value(&self, k: usize, n: usize) -> f32 {
@@ -202,13 +200,12 @@ impl Weight {
 pub struct Input {
     shape: [usize; 2],
     values: SeededValues,
-    element: Element,
 }
 
 impl Input {
     /// Values between -1 and 1.
     pub fn new(shape: [usize; 2], seed: u64, problem: &Problem) -> Self {
-        Self { shape, values: SeededValues::new(seed, 1.0, problem.dtype), element: problem.dtype }
+        Self { shape, values: SeededValues::new(seed, 1.0, problem.dtype) }
     }
 
     /// The element at `[row, col]`.
@@ -220,7 +217,7 @@ impl Input {
     pub fn tensor(&self, device: &Device) -> Tensor<2> {
         let count = self.shape[0] * self.shape[1];
         let numbers = (0..count).into_par_iter().map(|at| self.values.at(at)).collect();
-        upload(numbers, self.shape, self.element, device)
+        upload(numbers, self.shape, self.values.element, device)
     }
 }
 

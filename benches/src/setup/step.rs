@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Tensor};
 use burn_blast::module::BlockSparseLinear;
 use burn_blast::tuning::Strategy;
@@ -59,23 +59,12 @@ fn call<M: Module + Send + 'static>(
     let (mut slot, mut optimizer) = (Some(layer), AdamWConfig::new().init());
     Box::new(move || {
         let layer = slot.take().expect("every call puts the layer back");
-        let loss = forward(&layer, x.clone()).sum();
-        let (layer, dx) = update(&mut optimizer, layer, loss, &x);
-        slot = Some(layer);
+        let mut grads = forward(&layer, x.clone()).sum().backward();
+        let dx = x.grad_remove(&mut grads);
+        let grads = GradientsParams::from_grads(grads, &layer);
+        slot = Some(optimizer.step(LEARNING_RATE, layer, grads));
         boxed(dx)
     })
-}
-
-fn update<M: Module>(
-    optimizer: &mut ModuleOptimizer,
-    layer: M,
-    loss: Tensor<1>,
-    x: &Tensor<2>,
-) -> (M, Option<Tensor<2>>) {
-    let mut grads = loss.backward();
-    let dx = x.grad_remove(&mut grads);
-    let grads = GradientsParams::from_grads(grads, &layer);
-    (optimizer.step(LEARNING_RATE, layer, grads), dx)
 }
 
 struct Oracle {
