@@ -72,16 +72,11 @@ fn check<T: HostFloat>(
             panic!("{verb}, {case}: {message}");
         }
     };
-    expect(
-        "spmm",
-        cpu::spmm(&x, &w, None, pattern, m),
-        reference::spmm(&x_exact, &w_exact, None, pattern),
-    );
-    expect(
-        "spmm + bias",
-        cpu::spmm(&x, &w, Some(&bias), pattern, m),
-        reference::spmm(&x_exact, &w_exact, Some(&bias_exact), pattern),
-    );
+    let biased = ("spmm + bias", Some(&bias[..]), Some(&bias_exact[..]));
+    for (verb, bias, bias_exact) in [("spmm", None, None), biased] {
+        let want = reference::spmm(&x_exact, &w_exact, bias_exact, pattern);
+        expect(verb, cpu::spmm(&x, &w, bias, pattern, m), want);
+    }
     expect(
         "spmm_t",
         cpu::spmm_t(&dy, &w, pattern, m),

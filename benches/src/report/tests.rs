@@ -16,63 +16,39 @@ fn run(results: Vec<Measured>) -> Run {
     Run { machine: machine(), peaks, results }
 }
 
-fn json(line: &Line) -> String {
-    serde_json::to_string(line).unwrap()
-}
-
-/// Reads `text` as a file named after the test; gives the run or the message.
-fn read_text(name: &str, text: &str) -> Result<Run, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(format!("{name}.jsonl"));
-    std::fs::write(&path, text).unwrap();
-    Run::read(&path).map_err(|error| format!("{error:#}"))
-}
-
-#[track_caller]
-fn refused(name: &str, text: &str, words: &[&str]) {
-    let message = read_text(name, text).expect_err("the file was read");
-    for word in words {
-        assert!(message.contains(word), "no \"{word}\" in: {message}");
-    }
-}
-
 #[test]
 fn a_file_that_cannot_be_read_is_refused_with_its_line_and_what_to_do() {
-    let head = json(&Line::Machine(machine()));
-    let result = json(&Line::Result(measured(1, 32, 0.9, 4.0)));
-    refused("empty", "\n", &["empty.jsonl", "empty", "measure again"]);
-    refused("headless", &result, &["headless.jsonl:1", "first line", "measure again"]);
-    refused(
-        "twice",
-        &format!("{head}\n{head}\n"),
-        &["twice.jsonl:2", "second machine", "one run per file"],
-    );
-    let unknown = result.replace("\"f32\"", "\"int4\"");
-    refused("type", &format!("{head}\n{unknown}"), &["type.jsonl:2", "int4"]);
-    let cut = &result[..result.len() / 2];
-    refused(
-        "cut",
-        &format!("{head}\n\n{result}\n{cut}"),
-        &["cut.jsonl:4", "broken JSON", "remove this line"],
-    );
-    refused(
-        "other",
-        &format!("{head}\n{{\"kind\":\"peak\"}}"),
-        &["other.jsonl:2", "not a line of a record", "limit"],
-    );
-    // Named even if its fields differ.
-    let newer =
-        "{\"kind\":\"machine\",\"version\":99,\"commit\":\"feed123\",\"host\":\"new field\"}";
-    let versions = ["version.jsonl:1", "version 99", &format!("version {VERSION}"), "feed123"];
-    refused("version", newer, &versions);
-    let message = format!(
-        "{:#}",
-        Run::read(&std::env::temp_dir().join("blast-bench-none.jsonl")).unwrap_err()
-    );
-    assert!(
-        message.contains("blast-bench-none.jsonl") && message.contains("blast-bench run"),
-        "{message}"
-    );
+    let json = |line| serde_json::to_string(&line).unwrap();
+    let head = json(Line::Machine(machine()));
+    let result = json(Line::Result(measured(1, 32, 0.9, 4.0)));
+    let (unknown, cut) = (result.replace("\"f32\"", "\"int4\""), &result[..result.len() / 2]);
+    // Another version is named even if its fields differ.
+    let newer = r#"{"kind":"machine","version":99,"commit":"feed123","host":"new field"}"#;
+    let version = format!("version {VERSION}");
+    let cases: [(String, &[&str]); 7] = [
+        ("\n".into(), &["run.jsonl", "empty", "measure again"]),
+        (result.clone(), &["run.jsonl:1", "first line", "measure again"]),
+        (format!("{head}\n{head}\n"), &["run.jsonl:2", "second machine", "one run per file"]),
+        (format!("{head}\n{unknown}"), &["run.jsonl:2", "int4"]),
+        (format!("{head}\n\n{result}\n{cut}"), &["run.jsonl:4", "broken JSON", "remove this line"]),
+        (
+            format!("{head}\n{{\"kind\":\"peak\"}}"),
+            &["run.jsonl:2", "not a line of a record", "limit"],
+        ),
+        (newer.into(), &["run.jsonl:1", "version 99", &version, "feed123"]),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.jsonl");
+    let refusal = || format!("{:#}", Run::read(&path).expect_err("the file was read"));
+    let missing = refusal();
+    assert!(missing.contains("run.jsonl") && missing.contains("blast-bench run"), "{missing}");
+    for (text, words) in cases {
+        std::fs::write(&path, text).unwrap();
+        let message = refusal();
+        for word in words {
+            assert!(message.contains(word), "no \"{word}\" in: {message}");
+        }
+    }
 }
 
 #[test]
