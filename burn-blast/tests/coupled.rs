@@ -245,7 +245,7 @@ fn what_cannot_be_coupled_is_refused() {
     };
     for (config, phrase) in [
         (rule("broad", "narrow", None), "no module in \"\""),
-        (rule("wide", "gated.gate", None), "do not share features"),
+        (rule("wide", "gated.gate", None), "64 as \"wide\" has"),
         (rule("wide", "narrow", Some(3)), "groups of whole blocks"),
         (rule("gated.up", "gated.down", None), "in two couplings"),
         (config().with_tied(vec!["gated".into()]), "tied"),

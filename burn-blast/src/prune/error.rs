@@ -62,12 +62,18 @@ pub enum BlastError {
         /// Its path.
         layer: String,
     },
-    /// Layers of a coupling do not share features.
-    #[error("the layers of \"{module}\" do not share features: {expected}")]
+    /// A layer of a coupling does not fit the others.
+    #[error(
+        "layer \"{layer}\" has {features} features to share in blocks of {block}: they must be {expected}"
+    )]
     CouplingDoesNotFit {
-        /// Path of the module that has them.
-        module: String,
-        /// What does not fit.
+        /// Its path.
+        layer: String,
+        /// Features on the side that is shared.
+        features: usize,
+        /// Side of its blocks.
+        block: usize,
+        /// What the others need.
         expected: String,
     },
     /// The optimizer serves another model already.

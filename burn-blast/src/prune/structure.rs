@@ -1,6 +1,5 @@
 //! Which layers share hidden features, and which blocks are therefore selected together.
 
-use burn_blast_kernels::MatrixShape;
 use serde::{Deserialize, Serialize};
 
 use super::targets::{LayerTarget, ModelLayer, inside};
@@ -134,66 +133,63 @@ fn joined(module: &str, name: &str) -> String {
     if module.is_empty() { name.to_string() } else { format!("{module}.{name}") }
 }
 
-/// The pruned layers of a module that a rule couples.
-fn couple(rule: &Coupling, module: &str, targets: &[LayerTarget]) -> Result<Coupled, BlastError> {
-    let named = |name: &String| {
-        let path = joined(module, name);
-        targets
-            .iter()
-            .find(|target| inside(&target.name, &path))
-            .expect("the module has this layer")
-    };
-    let sides = rule.into.iter().map(|name| (named(name), false));
-    let sides: Vec<(&LayerTarget, bool)> =
-        sides.chain(rule.out.iter().map(|name| (named(name), true))).collect();
-    let width = |&(target, by_rows): &(&LayerTarget, bool)| shared_side(target.shape, by_rows);
-    let block = |&(target, _): &(&LayerTarget, bool)| target.block.get();
-    let unfit = |expected: String| BlastError::CouplingDoesNotFit {
-        module: if module.is_empty() { "model".into() } else { module.into() },
-        expected,
-    };
-    let largest = sides.iter().map(block).max().unwrap_or(1);
-    let groups = match rule.groups {
-        Some(groups) => groups.max(1),
-        None => width(&sides[0]).div_ceil(largest),
-    };
-    let mut members = Vec::new();
-    for side in &sides {
-        let features = match rule.groups {
-            Some(_) => width(side) / groups,
-            None => largest,
-        };
-        let whole = rule.groups.is_none() || features * groups == width(side);
-        if !whole || features == 0 || features % block(side) != 0 {
-            return Err(unfit(format!(
-                "\"{}\" has {} of them in blocks of {}, which do not make {groups} groups of whole blocks",
-                side.0.name,
-                width(side),
-                block(side)
-            )));
-        }
-        if rule.groups.is_none() && width(side) != width(&sides[0]) {
-            return Err(unfit(format!(
-                "\"{}\" has {}, and \"{}\" has {}",
-                sides[0].0.name,
-                width(&sides[0]),
-                side.0.name,
-                width(side)
-            )));
-        }
-        let (target, by_rows) = *side;
-        if target.sparsity.is_some() {
-            let cols = target.shape.block_cols(target.block);
-            let group = |at: usize| {
-                let place = if by_rows { at / cols } else { at % cols };
-                place * target.block.get() / features
-            };
-            members.push((target.layer, (0..target.blocks()).map(group).collect()));
-        }
-    }
-    Ok(Coupled { members, groups })
+/// A layer of a coupling.
+struct Side<'a> {
+    target: &'a LayerTarget,
+    /// Its inputs are the shared features, not its outputs.
+    reads: bool,
 }
 
-fn shared_side(shape: MatrixShape, by_rows: bool) -> usize {
-    if by_rows { shape.rows() } else { shape.cols() }
+impl Side<'_> {
+    /// Number of shared features.
+    fn width(&self) -> usize {
+        let shape = self.target.shape;
+        if self.reads { shape.rows() } else { shape.cols() }
+    }
+
+    /// The group of each block number, in groups of so many features.
+    fn groups(&self, features: usize) -> Vec<usize> {
+        let (side, cols) =
+            (self.target.block.get(), self.target.shape.block_cols(self.target.block));
+        let place = |at: usize| if self.reads { at / cols } else { at % cols };
+        (0..self.target.blocks()).map(|at| place(at) * side / features).collect()
+    }
+}
+
+/// The pruned layers of a module that a rule couples.
+fn couple(rule: &Coupling, module: &str, targets: &[LayerTarget]) -> Result<Coupled, BlastError> {
+    let side = |(name, reads): (&String, bool)| {
+        let path = joined(module, name);
+        let target = targets.iter().find(|target| inside(&target.name, &path));
+        Side { target: target.expect("the module has this layer"), reads }
+    };
+    let into = rule.into.iter().map(|name| (name, false));
+    let names = into.chain(rule.out.iter().map(|name| (name, true)));
+    let sides: Vec<Side<'_>> = names.map(side).collect();
+    let largest = sides.iter().map(|side| side.target.block.get()).max().unwrap_or(1);
+    let mut members = Vec::new();
+    for side in &sides {
+        let (width, block) = (side.width(), side.target.block.get());
+        let features = rule.groups.map_or(largest, |groups| width / groups.max(1));
+        let fits = match rule.groups {
+            Some(groups) => features * groups == width && features.is_multiple_of(block),
+            None => width == sides[0].width(),
+        };
+        if !fits || features == 0 {
+            return Err(BlastError::CouplingDoesNotFit {
+                layer: side.target.name.clone(),
+                features: width,
+                block,
+                expected: match rule.groups {
+                    Some(groups) => format!("{groups} groups of whole blocks"),
+                    None => format!("{} as \"{}\" has", sides[0].width(), sides[0].target.name),
+                },
+            });
+        }
+        if side.target.sparsity.is_some() {
+            members.push((side.target.layer, side.groups(features)));
+        }
+    }
+    let groups = rule.groups.unwrap_or(sides[0].width().div_ceil(largest));
+    Ok(Coupled { members, groups })
 }

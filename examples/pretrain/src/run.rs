@@ -136,6 +136,8 @@ mod tests {
     use std::cell::Cell;
     use std::fs;
 
+    use burn_blast::prune::Structure;
+
     use super::*;
 
     /// A run of a second or two on a text of its own.
@@ -185,6 +187,30 @@ mod tests {
         let ledger = fs::read_to_string(out.join("ledger.jsonl")).unwrap();
         // Updates at steps 3, 6, 9 and 14 of three weights.
         assert_eq!(ledger.lines().count(), 4 * 3);
+    }
+
+    #[test]
+    fn a_model_that_starts_sparse_stays_as_sparse_and_its_rival_has_as_many_parameters() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = args(folder.path(), "out");
+        args.config = Config {
+            start_sparse: true,
+            structure: Structure::Coupled,
+            interval: 5,
+            dense_last: 0,
+            ..args.config
+        };
+        let out = args.out.clone();
+        run(args, &|| false).unwrap();
+        let store = Store::new(&out);
+        let log = store.run(Phase::Sparse, store.state().unwrap().corpus).unwrap().log;
+        assert!(log.sparsity.iter().all(|&(_, sparsity)| sparsity == 0.75), "{:?}", log.sparsity);
+        let report = fs::read_to_string(out.join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let count = |run: &str| report["parameters"][run].as_f64().unwrap();
+        let ratio = count("narrow") / count("sparse");
+        assert!((ratio - 1.0).abs() < 0.15, "{ratio}");
+        assert!(out.join("patterns/layer-0-q.svg").exists());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What one can see of a model while it runs, and models that are not trained yet.
 
+use burn_blast_models::Blocks;
+
 use crate::compact::{fresh, gpt2, llama};
 
 #[test]
@@ -30,6 +32,30 @@ fn a_witness_hears_every_layer_of_the_mlps_in_order() {
         assert_eq!(heard, expected);
         assert_eq!(model.mlps_mut(1).len(), expected.len() / 2);
         assert!(model.mlps_mut(2).is_empty());
+    }
+}
+
+#[test]
+fn a_sparse_start_has_the_scale_of_fewer_inputs() {
+    for config in [llama(), gpt2()] {
+        let (_, mut model) = fresh(config);
+        let dense = model.linears_mut().into_iter().map(|(_, linear)| linear.to_dense());
+        let before: Vec<f32> = dense.map(|w| w.square().mean().into_scalar::<f32>()).collect();
+        let blocks = Blocks::new(8).with_sparsity(0.75).with_dense_last(1);
+        model.start_sparse(&blocks, 3).unwrap();
+        assert!(!model.inner_mut(1).is_empty());
+        for (_, linear) in model.inner_mut(1) {
+            let sparse = linear.as_sparse().expect("the layer starts sparse");
+            assert_eq!(sparse.sparsity(), 0.75);
+        }
+        assert!(model.inner_mut(0).last().unwrap().1.as_sparse().is_none());
+        // A quarter of the weights with twice the deviation: outputs keep their variance.
+        for ((name, linear), before) in model.linears_mut().into_iter().zip(before) {
+            let after = linear.to_dense().square().mean().into_scalar::<f32>();
+            assert!((after / before - 1.0).abs() < 0.2, "{name}: {after} after {before}");
+        }
+        let error = model.start_sparse(&blocks, 3).unwrap_err().to_string();
+        assert!(error.contains("is not dense"), "{error}");
     }
 }
 
