@@ -161,7 +161,7 @@ impl BlockSparseLinear {
     ///
     /// # Panics
     /// If a list has another length, or nothing is left of a side.
-    pub(super) fn submatrix(&self, rows: &[bool], cols: &[bool]) -> Self {
+    pub fn submatrix(&self, rows: &[bool], cols: &[bool]) -> Self {
         let found = (rows.len(), cols.len());
         let grid = (self.pattern().block_rows(), self.pattern().block_cols());
         assert!(

@@ -55,7 +55,9 @@ mod targets;
 mod update;
 
 pub use burn_blast_kernels::budget::Budget;
-pub use config::{BlastConfig, Growth, KeepRule, LayerRule, LinearRule, Schedule, Score};
+pub use config::{
+    BlastConfig, Coupling, Growth, KeepRule, LayerRule, LinearRule, Schedule, Score, Structure,
+};
 pub use error::BlastError;
 pub use ledger::LayerSnapshot;
 pub use master::{MasterState, MasterWeights};
@@ -64,4 +66,3 @@ pub use optimizer::Blast;
 pub use replicas::{check_replicas, pattern_hash};
 pub use run::{Monitor, Snapshot};
 pub use state::BlastState;
-pub use structure::{Coupling, Structure};

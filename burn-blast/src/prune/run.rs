@@ -11,9 +11,9 @@ use super::coupled::{Member, blocks_in_groups, whole_groups};
 use super::ledger::Ledger;
 use super::select::{Ranked, mix};
 use super::state::Next;
-use super::structure::{Coupled, Structure};
+use super::structure::Coupled;
 use super::targets::LayerTarget;
-use super::{BlastConfig, BlastError, Budget, LayerSnapshot};
+use super::{BlastConfig, BlastError, Budget, LayerSnapshot, Structure};
 use crate::functions::by_block;
 use crate::window::LayerId;
 

@@ -1,46 +1,8 @@
 //! Which layers share hidden features, and which blocks are therefore selected together.
 
-use serde::{Deserialize, Serialize};
-
 use super::targets::{LayerTarget, ModelLayer, inside};
-use super::{BlastConfig, BlastError};
+use super::{BlastConfig, BlastError, Coupling, Structure};
 use crate::window::LayerId;
-
-/// Which blocks are selected together.
-///
-/// Layers are coupled if they share hidden features: `gate`, `up` and `down` of a
-/// [`BlockSparseGatedMlp`](crate::module::BlockSparseGatedMlp), `up` and `down` of a
-/// [`BlockSparseMlp`](crate::module::BlockSparseMlp), and what [`BlastConfig::couplings`] adds. A *group* is one block
-/// of hidden features, through all coupled layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
-pub enum Structure {
-    /// Every layer selects its own blocks. Some may be wasted: another layer has dropped all blocks of their features.
-    Blocks,
-    /// Coupled layers select their blocks together: a group has blocks in all of them or in none.
-    /// [`BlastConfig::group_density`] limits the number of groups.
-    Coupled,
-    /// Whole groups. Then [`compact`](crate::module::BlockSparseGatedMlp::compact) makes the layers narrower.
-    Groups,
-}
-
-/// Layers of a module that share features, for models with layers of other names than those of this crate.
-///
-/// A layer of an enum such as [`AnyLinear`](crate::module::AnyLinear) is meant by the path of the enum.
-///
-/// Attention heads with grouped keys: `into` is `["q_proj", "k_proj", "v_proj"]`, `out` is `["o_proj"]`, and `groups`
-/// the number of key-value heads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Coupling {
-    /// Path of a module that has the layers, or of a module that contains such modules; empty for the whole model.
-    pub path: String,
-    /// Paths, from the module on, of the layers whose outputs are the shared features.
-    pub into: Vec<String>,
-    /// Paths, from the module on, of the layers whose inputs they are.
-    pub out: Vec<String>,
-    /// Number of groups; `None` for one per block.
-    pub groups: Option<usize>,
-}
 
 /// Layers that select their blocks together.
 #[derive(Debug)]
