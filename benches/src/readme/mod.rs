@@ -38,7 +38,8 @@ struct Pretrain {
     gap_percent: f64,
     sparsity: f64,
     parameters: Pair<u64>,
-    mlp_training_bytes: Pair<u64>,
+    #[serde(alias = "mlp_training_bytes")]
+    pruned_training_bytes: Pair<u64>,
     mlp_forward: Pair<Time>,
     mlp_rows: usize,
     training_step: Pair<Time>,

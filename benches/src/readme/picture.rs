@@ -73,7 +73,7 @@ fn rows(report: &Pretrain) -> Vec<Row> {
     let fraction = |Pair { dense, sparse }: &Pair<u64>| percent(*sparse as f64 / *dense as f64);
     let loss = &report.validation_loss;
     let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
-    let (parameters, bytes) = (&report.parameters, &report.mlp_training_bytes);
+    let (parameters, bytes) = (&report.parameters, &report.pruned_training_bytes);
     vec![
         pair(
             "validation loss, nats per byte",
