@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
-use burn_blast::prune::Coupling;
+use burn_blast::prune::{BlastConfig, Coupling, Structure};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::attention::Pass;
@@ -213,12 +213,17 @@ impl Model {
         others.map(|(name, _)| format!("{variant}.{name}")).collect()
     }
 
-    /// The layers that share hidden features, for
-    /// [`BlastConfig::couplings`](burn_blast::prune::BlastConfig::couplings): the layers of each MLP.
-    pub fn couplings(&self) -> Vec<Coupling> {
+    /// Has the layers of each MLP select their blocks by a structure, which couples the layers that share hidden
+    /// features.
+    pub fn couple(&self, blast: BlastConfig, structure: Structure) -> BlastConfig {
+        if structure == Structure::Blocks {
+            return blast;
+        }
         let (into, out) = self.family().mlp_layers();
         let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-        vec![Coupling { path: String::new(), into: names(into), out: names(&[out]), groups: None }]
+        let (path, into, out) = (String::new(), names(into), names(&[out]));
+        let coupling = Coupling { path, into, out, groups: None };
+        blast.with_structure(structure).with_couplings(vec![coupling])
     }
 
     /// Tokens of the vocabulary.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::BlockSize;
-use burn_blast::prune::{BlastConfig, Coupling, Growth, Schedule, Structure};
+use burn_blast::prune::{BlastConfig, Growth, Schedule, Structure};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
@@ -182,7 +182,7 @@ impl Config {
         );
         BlockSize::new(self.block)?;
         self.train().check()?;
-        Ok(self.blast(Vec::new()).validate()?)
+        Ok(self.blast().validate()?)
     }
 
     /// The training of both runs.
@@ -234,12 +234,8 @@ impl Config {
         self.d_model * (4 * self.d_model + 3 * self.d_ff)
     }
 
-    /// The pruning of the sparse run, whose model has these couplings.
-    pub fn blast(&self, couplings: Vec<Coupling>) -> BlastConfig {
-        let couplings = match self.structure {
-            Structure::Blocks => Vec::new(),
-            Structure::Coupled | Structure::Groups => couplings,
-        };
+    /// The pruning of the sparse run, but for the layers that its model couples.
+    pub fn blast(&self) -> BlastConfig {
         BlastConfig::new(self.steps)
             .with_sparsity(self.sparsity)
             .with_interval(self.interval)
@@ -248,7 +244,6 @@ impl Config {
             .with_schedule(if self.start_sparse { Schedule::Constant } else { Schedule::Cubic })
             .with_structure(self.structure)
             .with_group_density(self.group_density)
-            .with_couplings(couplings)
             .with_seed(self.seed)
     }
 

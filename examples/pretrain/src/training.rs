@@ -83,7 +83,8 @@ impl<'a> Experiment<'a> {
     /// The model of a run as its folder has it, with optimizer and, in the sparse run, pruning.
     pub fn trainee(&self, phase: Phase, folder: &RunFolder) -> Result<Trainee> {
         let model = self.fresh_model(phase, self.config.seed)?;
-        let blast = (phase == Phase::Sparse).then(|| self.config.blast(model.couplings()));
+        let blast = (phase == Phase::Sparse)
+            .then(|| model.couple(self.config.blast(), self.config.structure));
         Ok(Trainee::new(model, &self.train, blast.as_ref(), folder)?)
     }
 

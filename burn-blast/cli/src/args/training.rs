@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast::prune::{BlastConfig, Growth};
+use burn_blast::prune::{BlastConfig, Growth, Structure};
 use burn_blast_models::fine_tune::{Decay, TrainConfig};
 use burn_blast_models::one_shot::Method;
 use burn_blast_models::{LlamaConfig, RopeScaling, Sequences};
@@ -220,6 +220,10 @@ pub struct FineTuneArgs {
     #[arg(long, value_name = "SHARE", default_value_t = blast().growth_fraction, help_heading = "Pruning")]
     pub growth_fraction: f64,
 
+    /// Which blocks of an MLP are selected together
+    #[arg(long, value_enum, default_value_t = blast().structure, help_heading = "Pruning")]
+    pub structure: Structure,
+
     /// Train adapters of this rank beside the block-sparse MLP weights of MODEL; the model itself is frozen
     #[arg(
         long,
@@ -227,6 +231,7 @@ pub struct FineTuneArgs {
         help_heading = "Adapters",
         conflicts_with_all = [
             "sparsity", "block", "dense_last", "interval", "end_fraction", "growth", "growth_fraction",
+            "structure",
         ]
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -64,6 +64,7 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, u8
         .with_growth_fraction(args.growth_fraction)
         .with_dense(model.outside_mlps(blocks.dense_last))
         .with_seed(args.train.seed);
+    let blast = model.couple(blast, args.structure);
     run.start(&checkpoint, model, objective, Some(&blast), Form::Packed, progress)
 }
 

@@ -35,6 +35,11 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     // Blocks of 8 and half of them removed, as in the model.
     place.fine(&format!("fine-tune sparse longer {TEXT} {run} --interval 2"));
     place.fine(&format!("fine-tune sparse adapted {TEXT} {run} --lora 4"));
+    // Whole groups of features: half of them, which compaction removes.
+    let groups = "--structure groups --interval 4";
+    place.fine(&format!("fine-tune dense grouped {blocks} {TEXT} {run} {groups}"));
+    place.fine("compact grouped narrow");
+    assert_eq!(json(&place, "narrow/config.json")["intermediate_size"], 32);
     for (words, part) in [
         ("fine-tune sparse out --block 16", "model.layers.0.mlp.gate_proj is block-sparse already"),
         ("fine-tune sparse out --lora 4 --lora-alpha 0", "lora-alpha is 0"),
@@ -157,6 +162,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("--block 7", "block size 7"),
         ("--growth-fraction 2", "growth_fraction is 2"),
         ("--interval 0", "interval is 0"),
+        ("--structure coupled --interval 2", "interval is 2"),
         ("--dense-last 2", "dense-last is 2"),
         ("--steps 0", "steps is 0"),
         ("--lr 0", "lr is 0"),
