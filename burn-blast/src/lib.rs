@@ -44,8 +44,8 @@
 //! # Features
 //! - `flex` (default), `ndarray`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`, `cpu`: backends
 //! - `fusion`, `autotune`: as in Burn
-//! - `train`, `calibrate`: the modules of these names; `plot`: SVG plots in [`report`]; `clap`: [`prune::Growth`] is a
-//!   value of an option
+//! - `train`, `calibrate`: the modules of these names; `plot`: SVG plots in [`report`]; `clap`: [`prune::Growth`]
+//!   and [`prune::Structure`] are values of options
 //! - `amx`: bf16 products in the tile unit of recent Xeons
 
 mod backends;

@@ -10,9 +10,9 @@ use burn_blast::module::{
     BlockSparseMlp, BlockSparseMlpConfig,
 };
 use burn_blast::prune::{
-    Blast, BlastConfig, Budget, Coupling, Growth, LinearRule, Monitor, Structure,
+    Blast, BlastConfig, Budget, Coupling, Growth, LinearRule, Monitor, Score, Structure,
 };
-use burn_blast::{BlockPattern, io};
+use burn_blast::{BlockMask, BlockPattern, io};
 
 const STEPS: usize = 32;
 const WIDTH: usize = 32;
@@ -109,6 +109,8 @@ fn no_update_leaves_a_wasted_block_and_counts_are_exact() {
         config().with_budget(global),
         config().with_group_density(0.4),
         config().with_structure(Structure::Groups),
+        config().with_score(Score::Movement),
+        config().with_score(Score::Saliency).with_growth(Growth::None),
     ] {
         let context = config.to_string();
         let (monitor, mut net, mut optimizer) = attach(config.clone(), Net::new(&device));
@@ -130,6 +132,23 @@ fn no_update_leaves_a_wasted_block_and_counts_are_exact() {
         // Whole groups are few in layers as small as these.
         assert!((sparsity - 0.8).abs() < 0.05, "{sparsity} of {context}");
     }
+}
+
+#[test]
+fn layers_whose_partner_is_frozen_select_alone_and_still_exchange_blocks() {
+    let device = Device::flex().autodiff();
+    let mut net = Net::new(&device);
+    net.gated.gate = net.gated.gate.no_grad();
+    let (_, mut net, mut optimizer) = attach(config(), net);
+    let mut added = 0;
+    for at in 1..=STEPS {
+        let before = BlockMask::from(net.gated.up.pattern());
+        net = step(net, &mut optimizer, at, &device);
+        added += BlockMask::from(net.gated.up.pattern()).difference(&before).count();
+    }
+    assert_eq!(net.gated.gate.sparsity(), 0.0);
+    assert!((net.gated.up.sparsity() - 0.8).abs() < 0.02, "{}", net.gated.up.sparsity());
+    assert!(added > 0, "no block came by gradient");
 }
 
 #[test]
@@ -251,6 +270,8 @@ fn what_cannot_be_coupled_is_refused() {
         (config().with_tied(vec!["gated".into()]), "tied"),
         (config().with_interval(3), "interval"),
         (config().with_group_density(0.1), "group_density"),
+        (config().with_structure(Structure::Groups).with_group_density(0.5), "group_density"),
+        (rule("wide", "wide", None), "in two couplings"),
         (config().with_structure(Structure::Blocks), "couplings"),
     ] {
         let refusal = refusal(config);

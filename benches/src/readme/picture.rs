@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::tables::QUICK;
 use super::{PICTURE, Pair, Pretrain, Time, read_json, record};
@@ -39,7 +39,8 @@ type Row = [String; 4];
 
 /// The result of the main job.
 pub fn result() -> Result<Picture> {
-    let rows = rows(&read_json(REPORT)?[0]);
+    let reports = read_json(REPORT)?;
+    let rows = rows(reports.first().with_context(|| format!("{REPORT} is empty"))?);
     // All runs in one folder are from one machine, but only the runs of the benchmark describe it.
     let machine = Run::read(&record(QUICK))?.machine;
     let footer = format!(

@@ -11,7 +11,8 @@ use crate::BlockPattern;
 
 /// Where a kernel runs, on which pattern, with which storage type.
 ///
-/// Made and checked in `limits.rs`. Tensor arguments of the kernels are contiguous row-major buffers of this type on this device.
+/// Made and checked by [`Context::new`]. Tensor arguments of the kernels are contiguous row-major buffers of this type on
+/// this device.
 pub struct Context<'a> {
     pub(super) client: &'a Client,
     pub(super) pattern: &'a BlockPattern,

@@ -85,11 +85,23 @@ impl Bench {
     }
 
     pub fn check(&self, name: &str, got: &[f32], want: &[Exact]) {
-        let rounding = match self.dtype {
-            F16 => Rounding::F16,
-            _ if cube::tf32_allowed() => Rounding::TF32,
-            _ => Rounding::F32,
-        };
+        self.check_rounding(
+            if self.dtype == F16 { Rounding::F16 } else { Rounding::F32 },
+            name,
+            got,
+            want,
+        );
+    }
+
+    /// For products that may run on tensor cores.
+    pub fn check_product(&self, name: &str, got: &[f32], want: &[Exact]) {
+        match self.dtype != F16 && cube::tf32_allowed() {
+            true => self.check_rounding(Rounding::TF32, name, got, want),
+            false => self.check(name, got, want),
+        }
+    }
+
+    fn check_rounding(&self, rounding: Rounding, name: &str, got: &[f32], want: &[Exact]) {
         rounding
             .check(got, want)
             .unwrap_or_else(|error| panic!("{name}, {:?}: {error}", self.dtype));

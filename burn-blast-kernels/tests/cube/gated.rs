@@ -88,9 +88,11 @@ fn columns_without_blocks_and_no_rows_are_written() {
 }
 
 #[test]
-#[should_panic(expected = "gate and up must have one size")]
+#[should_panic(expected = "gate and up must have one size and one block size, got BlockPattern(")]
 fn layers_of_different_size_are_refused() {
-    let Some(bench) = Bench::new(F32) else { panic!("gate and up must have one size: skipped") };
+    let Some(bench) = Bench::new(F32) else {
+        panic!("gate and up must have one size and one block size, got BlockPattern( skipped")
+    };
     let (gate, up) = (random([8, 8, 8], 1.0, 1), random([8, 16, 8], 1.0, 1));
     let ctx = Context::new(&bench.client, &gate, F32).unwrap();
     let zeros = |len: usize| bench.upload(&vec![0.0; len]);

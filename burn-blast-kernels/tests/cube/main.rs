@@ -57,7 +57,8 @@ impl<'a> Problem<'a> {
 
     fn check(&self, name: &str, want: &[Exact], launch: impl FnOnce(&Context, BufferArg)) {
         let got = self.run(want.len(), launch);
-        self.bench.check(&format!("{name}, {:?}, m = {}", self.pattern, self.m), &got, want);
+        let name = format!("{name}, {:?}, m = {}", self.pattern, self.m);
+        self.bench.check_product(&name, &got, want);
     }
 
     fn check_spmm(&self) {

@@ -194,4 +194,22 @@ mod tests {
         let name = file.file.path().file_name().unwrap().to_string_lossy().into_owned();
         assert!(name.starts_with("run.jsonl.") && name.ends_with(".part"), "{name}");
     }
+
+    #[test]
+    fn a_folder_is_replaced_only_if_that_is_allowed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("folder");
+        let write = |text: &str, replace| {
+            let folder = AtomicFolder::new(&path, replace).unwrap();
+            folder.create("below/file").unwrap().write_all(text.as_bytes()).unwrap();
+            folder.finish()
+        };
+        write("first", false).unwrap();
+        assert_eq!(write("second", false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let text = || fs::read_to_string(path.join("below/file")).unwrap();
+        assert_eq!(text(), "first");
+        write("third", true).unwrap();
+        assert_eq!(text(), "third");
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1, "no temporary folder is left");
+    }
 }

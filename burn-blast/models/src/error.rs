@@ -20,9 +20,6 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The folder to write exists.
-    #[error("{0} exists already: choose another folder, or remove it first")]
-    Exists(PathBuf),
     /// A file or a folder does not hold what it must.
     #[error("{path}: {reason}")]
     Unusable {

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::prune::{BlastConfig, Coupling, Structure};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_kernels::budget::kept_blocks;
 
 use crate::attention::Pass;
 use crate::{Cache, Error, Model};
@@ -142,23 +143,28 @@ impl Model {
         all
     }
 
-    /// Starts attention and MLPs sparse, without the last layers: every block column keeps the same number of random
-    /// blocks. Their values are scaled so that outputs keep their scale with fewer inputs.
+    /// Starts attention and MLPs sparse, without the last layers: each layer keeps its share of random blocks, at least
+    /// one, spread evenly. Their values are scaled so that outputs keep their scale with fewer inputs.
     ///
     /// # Errors
     /// If a layer is not dense, or the block size is not supported.
     pub fn start_sparse(&mut self, blocks: &Blocks, seed: u64) -> Result<(), Error> {
         let block = BlockSize::new(blocks.block)?;
-        for (at, (name, linear)) in self.inner_mut(blocks.dense_last).into_iter().enumerate() {
-            let AnyLinear::Dense(dense) = linear else {
-                return Err(Error::NotDense(name));
-            };
+        let layers = self.inner_mut(blocks.dense_last);
+        let is_dense = |layer: &AnyLinear| matches!(layer, AnyLinear::Dense(_));
+        if let Some((name, _)) = layers.iter().find(|(_, layer)| !is_dense(layer)) {
+            return Err(Error::NotDense(name.clone()));
+        }
+        for (at, (_, linear)) in layers.into_iter().enumerate() {
+            let AnyLinear::Dense(dense) = linear else { continue };
             let weight = dense.weight.val();
             let [rows, cols] = weight.dims();
             let shape = MatrixShape::new(rows, cols)?;
+            let grid = shape.block_rows(block) * shape.block_cols(block);
+            let density = kept_blocks(blocks.sparsity, grid) as f64 / grid as f64;
             let seed = seed.wrapping_add(at as u64);
-            let pattern = BlockPattern::random_balanced(shape, block, 1.0 - blocks.sparsity, seed);
-            let scale = pattern.density().max(f64::MIN_POSITIVE).sqrt().recip();
+            let pattern = BlockPattern::random_balanced(shape, block, density, seed);
+            let scale = pattern.density().sqrt().recip();
             let weight = BlockSparseWeight::from_dense(weight.mul_scalar(scale), pattern);
             *linear = AnyLinear::Sparse(BlockSparseLinear::new(weight, dense.bias.clone()));
         }

@@ -192,9 +192,6 @@ impl ModelFolder {
         add: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let folder = folder.as_ref();
-        if folder.exists() && !replace {
-            return Err(Error::Exists(folder.to_path_buf()));
-        }
         let config = self.config_of(model)?;
         let export = Export::new(model).replace(replace);
         let export = export.orientation(|name| self.config.orientation(name));

@@ -1,15 +1,14 @@
 //! Models in safetensors files: under the paths of their parameters, or as Hugging Face's tools read them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::Path;
 
 use burn::module::Module;
 use burn_blast_checkpoint::atomic::{AtomicFile, AtomicFolder};
 use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY, PROBE, VALUES};
 use burn_blast_checkpoint::{
-    Checkpoint, Entry, FileContent, FileMetadata, Orientation, TensorView, transposed,
-    write_safetensors,
+    Checkpoint, Entry, FileContent, FileMetadata, Orientation, TensorView, check_output,
+    transposed, write_safetensors,
 };
 
 use super::IoError;
@@ -96,7 +95,7 @@ impl<'a, M: Module> Export<'a, M> {
         self
     }
 
-    /// Sets whether [`save`](Self::save) replaces a folder that exists.
+    /// Sets whether [`save`](Self::save) replaces a checkpoint folder that exists.
     pub fn replace(mut self, replace: bool) -> Self {
         self.replace = replace;
         self
@@ -119,7 +118,7 @@ impl<'a, M: Module> Export<'a, M> {
     /// appears when both are done.
     ///
     /// # Errors
-    /// If the folder exists and is not replaced, or cannot be written, a tensor has a data type that safetensors lacks,
+    /// If the folder exists and is not replaced, holds anything other than a checkpoint, or cannot be written, a tensor has a data type that safetensors lacks,
     /// or `add` fails.
     pub fn save<E: From<IoError>>(
         self,
@@ -128,9 +127,7 @@ impl<'a, M: Module> Export<'a, M> {
     ) -> Result<(), E> {
         let path = folder.as_ref();
         let refuse = IoError::file(path);
-        if path.exists() && !self.replace {
-            return Err(refuse(io::ErrorKind::AlreadyExists.into()).into());
-        }
+        check_output(None, true, path, self.replace).map_err(IoError::from)?;
         let folder = AtomicFolder::new(path, self.replace).map_err(&refuse)?;
         self.write(&folder.path().join("model.safetensors"))?;
         add(&folder)?;

@@ -20,7 +20,8 @@ impl<O: BlockOptimizer> Blast<O> {
     /// ([`io::load_optimizer`](crate::io::load_optimizer)).
     ///
     /// # Errors
-    /// If a setting is out of range, a path matches no layer, or nothing is left to prune.
+    /// If a setting is out of range, a path matches no layer, nothing is left to prune, layers cannot be tied or coupled, a
+    /// weight is quantised, or the run has a model already.
     pub fn attach<M: Module>(self, model: M) -> Result<(M, ModuleOptimizer), BlastError> {
         let config = self.run.config.clone();
         config.validate()?;

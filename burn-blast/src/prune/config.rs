@@ -88,13 +88,14 @@ pub struct LinearRule {
 /// of hidden features, through all coupled layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
 pub enum Structure {
     /// Every layer selects its own blocks. Some may be wasted: another layer has dropped all blocks of their features.
     Blocks,
     /// Coupled layers select their blocks together: a group has blocks in all of them or in none.
     /// [`BlastConfig::group_density`] limits the number of groups.
     Coupled,
-    /// Whole groups. Then [`compact`](crate::module::BlockSparseGatedMlp::compact) makes the layers narrower.
+    /// Whole groups, the most important by score; `growth` plays no part, so a group that is dropped stays dropped. Then [`compact`](crate::module::BlockSparseGatedMlp::compact) makes the layers narrower.
     Groups,
 }
 
@@ -291,18 +292,39 @@ impl BlastConfig {
         }
     }
 
+    /// Whether a layer of this density cannot have its blocks in the groups that stay.
+    pub(super) fn exceeds_groups(&self, density: f64) -> bool {
+        // 1 - 0.7 is a little more than 0.3.
+        density > self.group_density + 1e-9
+    }
+
+    pub(super) fn too_few_groups(&self) -> BlastError {
+        BlastError::Config {
+            name: "group_density",
+            found: self.group_density.to_string(),
+            expected: "at most 1, and at least the density of every coupled layer",
+        }
+    }
+
     fn validate_structure(&self) -> Result<(), BlastError> {
+        check(
+            self.group_density == 1.0 || self.structure == Structure::Coupled,
+            "group_density",
+            self.group_density,
+            "1, except with Structure::Coupled",
+        )?;
         if self.structure == Structure::Blocks {
             let found = format!("{:?}", self.couplings);
-            return check(
-                self.couplings.is_empty(),
-                "couplings",
-                found,
-                "empty with Structure::Blocks",
-            );
+            let expected = "empty with Structure::Blocks";
+            return check(self.couplings.is_empty(), "couplings", found, expected);
         }
-        let group_density = self.group_density >= 1.0 - self.sparsity && self.group_density <= 1.0;
-        check(group_density, "group_density", self.group_density, "between 1 - sparsity and 1")?;
+        let most = match self.budget {
+            Budget::Global { max_density, .. } => max_density,
+            Budget::Uniform | Budget::ErdosRenyi => 1.0 - self.sparsity,
+        };
+        if self.group_density > 1.0 || self.exceeds_groups(most) {
+            return Err(self.too_few_groups());
+        }
         check(
             self.tied.is_empty(),
             "tied",

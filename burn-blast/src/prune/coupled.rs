@@ -54,10 +54,24 @@ impl Member<'_> {
         counts
     }
 
-    /// Score of a block: 0 if it is not kept now, or has no finite score.
+    fn is_kept(&self, block: usize) -> bool {
+        self.ranked.current.contains(block)
+    }
+
+    /// Score of a block; the lowest if it is not kept now or has no number.
     fn score(&self, block: usize) -> f32 {
         let score = self.ranked.scores[block];
-        if self.ranked.current.contains(block) && score.is_finite() { score } else { 0.0 }
+        if self.is_kept(block) && !score.is_nan() { score } else { f32::NEG_INFINITY }
+    }
+
+    /// Share of the layer's importance that each block has. Scores of either sign are taken from the lowest.
+    fn shares(&self) -> Vec<f64> {
+        let finite = |at: usize| Some(self.score(at)).filter(|score| score.is_finite());
+        let scores: Vec<Option<f32>> = (0..self.groups.len()).map(finite).collect();
+        let lowest = scores.iter().flatten().fold(0.0_f32, |low, &score| low.min(score));
+        let above = |score: &Option<f32>| score.map_or(0.0, |score| f64::from(score - lowest));
+        let total: f64 = scores.iter().map(above).sum();
+        scores.iter().map(|score| if total > 0.0 { above(score) / total } else { 0.0 }).collect()
     }
 
     /// Gives every living group at least one block: its best one, in exchange for the worst block of the groups that
@@ -69,13 +83,14 @@ impl Member<'_> {
             if counts[group] > 0 {
                 continue;
             }
-            let blocks: Vec<usize> = self.available(growth, group).collect();
+            let mut blocks: Vec<usize> = self.available(growth, group).collect();
+            let kept_before = blocks.iter().any(|&block| self.is_kept(block));
+            blocks.retain(|&block| self.is_kept(block) == kept_before);
             let gradient = |block: usize| self.ranked.gradients.map_or(0.0, |norms| norms[block]);
-            let scores: Vec<f32> = blocks.iter().map(|&block| self.score(block)).collect();
-            let gradients: Vec<f32> = blocks.iter().map(|&block| gradient(block)).collect();
-            let by_gradient = scores.iter().all(|&score| score == 0.0);
-            let best = keep_top(if by_gradient { &gradients } else { &scores }, 1);
-            let Some(&best) = best.first() else { continue };
+            let rank =
+                |&block: &usize| if kept_before { self.score(block) } else { gradient(block) };
+            let ranks: Vec<f32> = blocks.iter().map(rank).collect();
+            let Some(&best) = keep_top(&ranks, 1).first() else { continue };
             let several: Vec<usize> =
                 (0..kept.len()).filter(|&at| counts[self.groups[kept[at]]] > 1).collect();
             let scores: Vec<f32> = several.iter().map(|&at| -self.score(kept[at])).collect();
@@ -92,14 +107,12 @@ impl Member<'_> {
     }
 }
 
-/// Importance of each group: the sum of its scores, where the scores of each layer sum to 1.
+/// Importance of each group: the sum of the shares of its blocks.
 fn importance(members: &[Member<'_>], groups: usize) -> Vec<f32> {
     let mut sums = vec![0.0; groups];
     for member in members {
-        let scores: Vec<f64> = (0..member.groups.len()).map(|at| member.score(at).into()).collect();
-        let total: f64 = scores.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-        for (&group, score) in member.groups.iter().zip(scores) {
-            sums[group] += score / total;
+        for (&group, share) in member.groups.iter().zip(member.shares()) {
+            sums[group] += share;
         }
     }
     sums.into_iter().map(|sum| sum as f32).collect()
@@ -127,7 +140,8 @@ pub(super) fn whole_groups(members: &[Member<'_>], groups: usize, count: usize) 
 
 /// Selects blocks of at most `count` groups, so that a group has blocks in every layer or in none.
 ///
-/// Each layer keeps exactly its own number of blocks, unless the groups that live have fewer that may be kept.
+/// Each layer keeps exactly its own number of blocks, unless the groups that live have fewer that may be kept. If no
+/// group can live, since no block may be added, the layers select alone.
 pub(super) fn blocks_in_groups(
     members: &[Member<'_>],
     growth: Growth,
@@ -138,10 +152,13 @@ pub(super) fn blocks_in_groups(
     let possible = |group| members.iter().all(|m| m.available(growth, group).next().is_some());
     let possible: Vec<bool> = (0..groups).map(possible).collect();
     let fewest = members.iter().map(|member| member.keep).min().unwrap_or(0);
-    let mut alive = strongest(&importance, &possible, count.min(fewest));
     let select = |alive: &[bool]| -> Vec<BlockMask> {
         members.iter().map(|member| member.select(growth, alive)).collect()
     };
+    if !possible.contains(&true) {
+        return select(&vec![true; groups]);
+    }
+    let mut alive = strongest(&importance, &possible, count.min(fewest));
     loop {
         let masks = select(&alive);
         let counts: Vec<Vec<usize>> =
@@ -188,7 +205,7 @@ mod tests {
     fn layer() -> impl Strategy<Value = Layer> {
         let blocks = INPUTS * GROUPS;
         // Few distinct values, so that ties are the rule.
-        let ranks = || prop::collection::vec(0_u8..4, blocks);
+        let ranks = || prop::collection::vec(-2_i8..3, blocks);
         let current = prop::collection::btree_set(0..blocks, 1..=blocks);
         (current, ranks(), ranks()).prop_map(|(current, scores, gradients)| Layer {
             current: current.into_iter().collect(),
@@ -257,6 +274,11 @@ mod tests {
         ) {
             with_members(&layers, keep, exchange, |members| {
                 let masks = blocks_in_groups(members, growth, GROUPS, count);
+                prop_assert!(masks.iter().all(|mask| mask.count() > 0));
+                let shared = |group| members.iter().all(|m| m.available(growth, group).next().is_some());
+                if !(0..GROUPS).any(shared) {
+                    return Ok(());
+                }
                 let living = living(members, &masks);
                 prop_assert!(living.iter().all(|lives| *lives == living[0]), "{living:?}");
                 let groups = living[0].iter().filter(|lives| **lives).count();

@@ -50,7 +50,7 @@ pub enum BlastError {
     },
     /// No layers share features.
     #[error(
-        "no module in \"{path}\" has layers that share features: use BlockSparseGatedMlp or BlockSparseMlp, or name the layers with BlastConfig::with_couplings"
+        "no module in \"{path}\" has layers that share features: use BlockSparseGatedMlp or BlockSparseMlp, or name the layers with BlastConfig::with_couplings, and plain ones with_linear too"
     )]
     NothingToCouple {
         /// Path that was searched; empty for the whole model.

@@ -36,11 +36,15 @@ pub(super) fn find_couplings(
         }
         for module in modules {
             let coupled = couple(&rule, &module, targets)?;
-            let taken =
-                |(layer, _): &(LayerId, _)| found.iter().any(|c| c.position(*layer).is_some());
-            if let Some((layer, _)) = coupled.members.iter().find(|member| taken(member)) {
-                let layer = targets[layer.0].name.clone();
-                return Err(BlastError::CoupledTwice { layer });
+            for (at, (layer, _)) in coupled.members.iter().enumerate() {
+                let elsewhere = found.iter().any(|coupled| coupled.position(*layer).is_some());
+                let target = &targets[layer.0];
+                if elsewhere || coupled.position(*layer) != Some(at) {
+                    return Err(BlastError::CoupledTwice { layer: target.name.clone() });
+                }
+                if target.sparsity.is_some_and(|share| config.exceeds_groups(1.0 - share)) {
+                    return Err(config.too_few_groups());
+                }
             }
             if coupled.members.len() > 1 {
                 found.push(coupled);

@@ -8,10 +8,10 @@ use super::run::{PruningRun, Submission};
 use super::select::{Ranked, mix, select_mask};
 use super::state::Next;
 use super::targets::LayerTarget;
-use super::{BlastConfig, BlastState, Budget, Growth, KeepRule, LayerSnapshot};
+use super::{BlastConfig, BlastState, Budget, Growth, KeepRule, LayerSnapshot, Structure};
 
-/// Steps before an update at which layers that depend on each other gather rankings. A resumed run has the two steps between to submit
-/// all that is recorded again.
+/// Steps before an update at which layers that depend on each other gather rankings. A resumed run has the two steps
+/// between to submit all that is recorded again.
 const GATHER_AHEAD: usize = 3;
 
 /// Blocks that a layer keeps at a step by its own target; at least one.
@@ -29,7 +29,8 @@ fn own_count<S>(
 /// Whether a layer reads gradient norms at a step: at an update, or ahead of it if it selects with others.
 pub(super) fn reads_gradients(config: &BlastConfig, target: &LayerTarget, step: usize) -> bool {
     let ahead = if target.coupled { GATHER_AHEAD } else { 0 };
-    config.growth == Growth::Gradient && target.selects() && config.is_update(step + ahead)
+    let reads = !target.coupled || config.structure == Structure::Coupled;
+    reads && config.growth == Growth::Gradient && target.selects() && config.is_update(step + ahead)
 }
 
 /// Takes part in a coming update that depends on several layers: gathers rankings three steps ahead, submits them until
@@ -48,6 +49,8 @@ pub(super) fn rank_ahead<S>(
     }
     let step = state.step;
     let Some(update) = (step + 1..=step + GATHER_AHEAD).find(|&step| config.is_update(step)) else {
+        // What an update left behind that the layer has missed.
+        (state.gathered, state.gathered_norms, state.next) = (None, None, None);
         return;
     };
     if update == step + GATHER_AHEAD || state.gathered.is_none() {
@@ -81,7 +84,10 @@ pub(super) fn next_mask<S>(
     ranked: &Ranked<'_>,
 ) -> BlockMask {
     let step = state.step;
-    (state.gathered, state.gathered_norms) = (None, None);
+    state.gathered = None;
+    // A layer whose partners are missing selects alone, by the norms that it gathered ahead.
+    let norms = state.gathered_norms.take();
+    let ranked = Ranked { gradients: ranked.gradients.or(norms.as_deref()), ..ranked.clone() };
     let own = own_count(config, target, sparsity, state, step);
     let keep = match state.next.take() {
         Some(Next::Blocks(blocks)) => {
@@ -105,7 +111,7 @@ pub(super) fn next_mask<S>(
     // The last update must land on the target.
     let rule = if step >= config.last_update() { KeepRule::Exact } else { config.keep };
     let seed = mix(config.seed, step, target.layer.0);
-    select_mask(ranked, keep, exchange, config.growth, rule, seed)
+    select_mask(&ranked, keep, exchange, config.growth, rule, seed)
 }
 
 /// The old slot of every slot of a new pattern. A new block has none.

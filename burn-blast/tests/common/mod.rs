@@ -116,6 +116,15 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     off.fold(0.0, |max, off| if off.is_nan() { f32::NAN } else { max.max(off) }) / largest
 }
 
+/// Sets every float parameter to zero.
+pub struct Zeros;
+
+impl ModuleMapper for Zeros {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.zeros_like())
+    }
+}
+
 /// Elements as bits, for bitwise comparison.
 pub fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
     floats(tensor).into_iter().map(f32::to_bits).collect()

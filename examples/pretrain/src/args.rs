@@ -180,12 +180,23 @@ impl Config {
             self.layers,
             self.layers - 1
         );
+        ensure!(
+            self.interval <= self.steps,
+            "--interval {} is longer than the {} --steps: no block would be removed",
+            self.interval,
+            self.steps
+        );
+        ensure!(
+            self.group_density == 1.0 || self.structure == Structure::Coupled,
+            "--group-density {} needs --structure coupled",
+            self.group_density
+        );
         BlockSize::new(self.block)?;
         self.train().check()?;
         Ok(self.blast().validate()?)
     }
 
-    /// The training of both runs.
+    /// The training of each run.
     pub fn train(&self) -> TrainConfig {
         TrainConfig::new(self.steps)
             .with_sequences(Sequences { context: self.context, batch: self.batch })

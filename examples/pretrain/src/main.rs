@@ -1,4 +1,4 @@
-//! Trains a byte-level language model twice, dense and block-sparse, and compares the two.
+//! Trains a byte-level language model dense, narrow and dense, and block-sparse, and compares the three.
 //!
 //! Start with `run.rs`: it holds the whole experiment in order.
 

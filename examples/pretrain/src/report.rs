@@ -88,7 +88,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Measures both trained models.
+    /// Measures the trained models.
     pub fn measure(experiment: &Experiment, state: &State, logs: &Runs<Log>) -> Result<Self> {
         let config = experiment.config;
         let models = Runs::try_of(|phase| experiment.trained(phase))?;
@@ -170,7 +170,7 @@ pub fn final_validation(log: &Log) -> Result<f64> {
     Ok(last.1)
 }
 
-/// Losses of both runs, sparsity and churn.
+/// Losses of the runs, sparsity and churn.
 fn plot_curves(store: &Store, logs: &Runs<Log>) -> Result<()> {
     let Runs { dense, narrow, sparse } = logs;
     line_chart(

@@ -32,10 +32,11 @@ pub(in crate::cube) enum Kernel {
     GatedMma(gated::mma::base::Blueprint),
     GradBlockNorms(sddmm::unit::base::Blueprint),
     BlockNorms(norm::Blueprint),
-    /// Elements that a unit moves at a time.
+    /// `width` is the number of elements that a unit moves at a time.
     Pack {
         width: usize,
     },
+    /// As `Pack`.
     Unpack {
         width: usize,
     },

@@ -1,5 +1,5 @@
-//! Register tiles. The loop nest: one cube owns a tile of both products, and walks the kept blocks of gate and up in its block
-//! column, one after the other. If the two have one pattern, it walks them side by side and loads `x` once.
+//! Register tiles. The loop nest: one cube owns a tile of both products, and walks the kept blocks of gate and up in its
+//! block column, one after the other. If the two have one pattern, it walks them side by side and loads `x` once.
 
 use cubecl::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Register tiles. The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of the output, which
-//! `idx` lists along the contraction.
+//! Register tiles. The loop nest: one cube owns a tile of the output and walks the kept blocks of its block column of
+//! the output, which `idx` lists along the contraction.
 
 use cubecl::prelude::*;
 

@@ -83,7 +83,7 @@ impl fmt::Display for PerplexityReport {
 /// Writes norms of the MLPs' inputs over a text.
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
     let output = &args.out.output;
-    check_output(None, false, output, args.out.force)?;
+    check_output(Some(&args.model), false, output, args.out.force)?;
     let device = args.device.backend.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;

@@ -32,6 +32,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, u8), Erro
 pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, u8), Error> {
     args.blocks.blocks(None).check()?;
     args.out.check(Some(&args.model))?;
+    args.teacher.iter().try_for_each(|teacher| args.out.check(Some(teacher)))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = &args.train.device;
     let mut model = checkpoint.load(&device.backend.open()?, device.precision())?;

@@ -17,7 +17,9 @@ use std::path::Path;
 
 use burn::config::Config;
 use burn::module::Module;
+use burn_blast::io::IoError;
 use burn_blast::prune::BlastConfig;
+use burn_blast_checkpoint::check_output;
 use serde_json::Value;
 
 pub use objective::{Objective, divergence, hidden_states, next_token};
@@ -145,9 +147,7 @@ impl Job<'_> {
     ) -> Result<bool, Error> {
         self.config.check()?;
         objective.check()?;
-        if self.out.exists() && !self.replace {
-            return Err(Error::Exists(self.out.to_path_buf()));
-        }
+        check_output(None, true, self.out, self.replace).map_err(IoError::from)?;
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;
         let trainee = Trainee::new(model.train(), self.config, self.blast, &folder)?;
@@ -309,7 +309,8 @@ pub(crate) mod tests {
     #[test]
     fn an_output_that_exists_is_refused_before_training() {
         let folder = tempfile::tempdir().unwrap();
-        let job = Job {
+        std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        let mut job = Job {
             config: &settings(),
             blast: None,
             settings: json!(1),
@@ -319,8 +320,12 @@ pub(crate) mod tests {
             resume: false,
         };
         let checkpoint = ModelFolder::new(config()).unwrap();
-        let (model, objective) = (model(DType::F32), Objective::default());
-        let error = job.run(&checkpoint, model, &corpus(), objective, &mut |_| panic!("it trains"));
-        assert!(error.unwrap_err().to_string().contains("exists already"));
+        for (replace, part) in [(false, "is already there"), (true, "a checkpoint folder")] {
+            job.replace = replace;
+            let (model, objective) = (model(DType::F32), Objective::default());
+            let never = &mut |_: &Progress| panic!("it trains");
+            let error = job.run(&checkpoint, model, &corpus(), objective, never).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
     }
 }

@@ -282,10 +282,7 @@ fn a_folder_that_exists_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let answer = open("gpt2").save(&load("gpt2", Precision::F32), folder.path(), Form::Dense);
     let error = answer.unwrap_err().to_string();
-    assert!(
-        error.ends_with("exists already: choose another folder, or remove it first"),
-        "{error}"
-    );
+    assert!(error.contains("is already there"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 

@@ -12,6 +12,7 @@ use crate::cube::tile::{Order, best_first};
 const ROWS: [usize; 3] = [256, 128, 64];
 /// Most elements of the output tile: each takes two sums, and a unit has room for 128 registers of sums.
 const MAX_ELEMENTS: usize = 128 * 128;
+
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {
@@ -83,6 +84,7 @@ mod tests {
             ("many rows", AMPERE, 64, false, 8192, 128, Some(256)),
             ("many rows, large blocks", AMPERE, 128, false, 8192, 64, Some(128)),
             ("one pattern", AMPERE, 128, true, 8192, 64, Some(128)),
+            ("one row", AMPERE, 64, false, 1, 512, Some(64)),
             ("fewer columns", AMPERE, 64, true, 1024, 16, Some(64)),
             ("a device with 16 KiB", tiny, 64, false, 8192, 64, None),
         ];

@@ -173,8 +173,7 @@ fn fill_w<F: Float>(
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
-            let line =
-                stage * comptime!(tile.b.vectors()) + at / width * comptime!(tile.b.line + 1);
+            let line = stage * comptime!(tile.b.vectors()) + at / width * comptime!(tile.b.pitch);
             let place = line + place(at % width, blueprint, second);
             copy::<F>(values, origin + at, true.runtime(), w_tile, place, tile.pipelined);
         }

@@ -124,7 +124,7 @@ fn fill_x<F: Float>(
         let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = own.row + step * comptime!(tile.depth()) + line;
         let inside = row < sizes.m && x_col < sizes.k;
-        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(width + 1) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(tile.a.pitch) + quad;
         copy::<F>(x, (row * sizes.k + x_col) / WIDE, inside, x_tile, place, tile.pipelined);
     }
 }
@@ -152,7 +152,7 @@ fn fill_dy<F: Float>(
             let col = own.col + at % width * WIDE;
             let inside = row < sizes.m && col < sizes.n;
             let place = stage * comptime!(tile.b.vectors())
-                + at / width * comptime!(width + 1)
+                + at / width * comptime!(tile.b.pitch)
                 + at % width;
             copy::<F>(dy, (row * sizes.n + col) / WIDE, inside, dy_tile, place, tile.pipelined);
         }

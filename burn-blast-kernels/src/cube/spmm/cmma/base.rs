@@ -12,6 +12,7 @@ use crate::cube::tile::{Order, best_first};
 
 /// Rows of the output tile, tallest first. The taller one may need more than 32 KiB of shared memory.
 const ROWS: [usize; 2] = [128, 64];
+
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {

@@ -12,6 +12,7 @@ use crate::cube::tile::{Order, best_first};
 /// Rows of the output tile, tallest first. A block of `w` is read once for each tile of rows, so a tall tile
 /// saves traffic to shared memory.
 const ROWS: [usize; 3] = [256, 128, 64];
+
 /// The tile of one cube, and the blocks it walks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Blueprint {

@@ -140,7 +140,7 @@ fn fill_w<F: Float>(
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
             let row = at / width;
             let quad = at % width;
-            let place = stage * comptime!(tile.b.vectors()) + row * comptime!(width + 1) + quad;
+            let place = stage * comptime!(tile.b.vectors()) + row * comptime!(tile.b.pitch) + quad;
             let from = (origin + row * blueprint.block) / WIDE + quad;
             copy::<F>(values, from, true.runtime(), w_tile, place, tile.pipelined);
         }

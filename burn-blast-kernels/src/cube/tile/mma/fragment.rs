@@ -76,7 +76,7 @@ pub(crate) fn fill_x<F: Float>(
     for round in 0..comptime!(tile.a.lines * tile.a.line / tile.units()) {
         let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = first_row + line;
-        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(width + 1) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(tile.a.pitch) + quad;
         copy::<F>(x, (row * k + col) / WIDE, row < m && col < k, x_tile, place, tile.pipelined);
     }
 }
