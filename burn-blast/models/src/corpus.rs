@@ -15,12 +15,15 @@ const HELD_OUT: usize = 10;
 
 /// How a text is cut into training data.
 #[derive(Config, Debug, PartialEq, Copy)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Sequences {
     /// Tokens in a sequence.
     #[config(default = 128)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", default_value_t = Sequences::new().context))]
     pub context: usize,
-    /// Sequences in a batch.
+    /// Sequences that pass through the model at once.
     #[config(default = 8)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "SEQUENCES", default_value_t = Sequences::new().batch))]
     pub batch: usize,
 }
 

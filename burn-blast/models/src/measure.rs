@@ -43,18 +43,23 @@ impl Round {
 
 /// What is timed.
 #[derive(burn::config::Config, Debug, PartialEq)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Timing {
     /// Tokens of the prompt.
     #[config(default = 256)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", default_value_t = Timing::new().prefill, help_heading = "Timing"))]
     pub prefill: usize,
-    /// Tokens after it, one at a time.
+    /// Tokens after it, one at a time, in each round.
     #[config(default = 32)]
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", default_value_t = Timing::new().decode, help_heading = "Timing"))]
     pub decode: usize,
-    /// Rounds that count.
+    /// Rounds that count, through all models in turn.
     #[config(default = 5)]
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = Timing::new().rounds, help_heading = "Timing"))]
     pub rounds: usize,
     /// Rounds before them, in which caches fill and kernels are compiled and tuned.
     #[config(default = 2)]
+    #[cfg_attr(feature = "clap", arg(skip = Timing::new().warm_up))]
     pub warm_up: usize,
 }
 

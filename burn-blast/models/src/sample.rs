@@ -7,14 +7,22 @@ use crate::Error;
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Sampling {
-    /// Below 1 the likely tokens become likelier; at 0 the likeliest is taken.
+    /// 0 takes the likeliest token; above it tokens are drawn, and below 1 likely ones become likelier.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = 0.0, help_heading = "Sampling"))]
     pub temperature: f64,
-    /// Only this many of the likeliest tokens are drawn from.
+    /// Draw from this many of the likeliest tokens only.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "TOKENS", help_heading = "Sampling"))]
     pub top_k: Option<usize>,
-    /// Only the fewest likeliest tokens that have this share together are drawn from.
+    /// Draw from the fewest likeliest tokens that have this share together.
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, value_name = "SHARE", default_value_t = 1.0, help_heading = "Sampling")
+    )]
     pub top_p: f64,
     /// The same seed gives the same text.
+    #[cfg_attr(feature = "clap", arg(long, default_value_t = 0, help_heading = "Sampling"))]
     pub seed: u64,
 }
 

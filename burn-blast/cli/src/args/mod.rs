@@ -221,26 +221,7 @@ pub struct CorpusArgs {
     pub corpus: PathBuf,
 
     #[command(flatten)]
-    pub sequences: SequenceArgs,
-}
-
-/// How a text is cut.
-#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SequenceArgs {
-    /// Tokens in a sequence
-    #[arg(long, value_name = "TOKENS", default_value_t = Sequences::new().context)]
-    pub context: usize,
-
-    /// Sequences that pass through the model at once
-    #[arg(long, value_name = "SEQUENCES", default_value_t = Sequences::new().batch)]
-    pub batch: usize,
-}
-
-impl SequenceArgs {
-    /// As the models take them.
-    pub fn sequences(&self) -> Sequences {
-        Sequences { context: self.context, batch: self.batch }
-    }
+    pub sequences: Sequences,
 }
 
 /// How the result is printed.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn_blast_models::Timing;
+use burn_blast_models::{Sampling, Timing};
 use clap::Args;
 
 use super::{CorpusArgs, DeviceArgs, JsonArgs, ModelArgs, OutputArgs};
@@ -20,21 +20,8 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     pub max_new: usize,
 
-    /// 0 takes the likeliest token; above it tokens are drawn, and below 1 likely ones become likelier
-    #[arg(long, default_value_t = 0.0, help_heading = "Sampling")]
-    pub temperature: f64,
-
-    /// Draw from this many of the likeliest tokens only
-    #[arg(long, value_name = "TOKENS", help_heading = "Sampling")]
-    pub top_k: Option<usize>,
-
-    /// Draw from the fewest likeliest tokens that have this share together
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0, help_heading = "Sampling")]
-    pub top_p: f64,
-
-    /// The same seed gives the same text
-    #[arg(long, default_value_t = 0, help_heading = "Sampling")]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: Sampling,
 }
 
 #[derive(Args, Debug)]
@@ -83,36 +70,13 @@ pub struct ActivationsArgs {
     pub tokens: usize,
 }
 
-/// What is timed.
-#[derive(Args, Clone, Debug)]
-pub struct TimingArgs {
-    /// Tokens of the prompt
-    #[arg(long, value_name = "TOKENS", default_value_t = Timing::new().prefill, help_heading = "Timing")]
-    pub prefill: usize,
-
-    /// Tokens after it, one at a time, in each round
-    #[arg(long, value_name = "TOKENS", default_value_t = Timing::new().decode, help_heading = "Timing")]
-    pub decode: usize,
-
-    /// Rounds that count, through all models in turn
-    #[arg(long, default_value_t = Timing::new().rounds, help_heading = "Timing")]
-    pub rounds: usize,
-}
-
-impl TimingArgs {
-    /// As the models take them.
-    pub fn timing(&self) -> Timing {
-        Timing { prefill: self.prefill, decode: self.decode, rounds: self.rounds, ..Timing::new() }
-    }
-}
-
 #[derive(Args, Debug)]
 pub struct BenchArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
     #[command(flatten)]
-    pub timing: TimingArgs,
+    pub timing: Timing,
 
     #[command(flatten)]
     pub format: JsonArgs,
@@ -131,7 +95,7 @@ pub struct MeasureArgs {
     pub text: CorpusArgs,
 
     #[command(flatten)]
-    pub timing: TimingArgs,
+    pub timing: Timing,
 
     /// File for a plot of loss against sparsity; names that differ only in a number at the end make one curve
     #[arg(long, value_name = "FILE")]

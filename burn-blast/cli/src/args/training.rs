@@ -79,7 +79,7 @@ impl TrainArgs {
     pub fn config(&self) -> TrainConfig {
         TrainConfig {
             steps: self.steps,
-            sequences: self.text.sequences.sequences(),
+            sequences: self.text.sequences,
             accumulate: self.accumulate,
             lr: self.lr,
             decay: self.decay,

@@ -36,14 +36,14 @@ pub struct BenchReport {
 /// Times a prompt, then single tokens after it.
 pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
     let (checkpoint, mut model) = open(&args.model)?;
-    let timing = args.timing.timing();
+    let timing = &args.timing;
     let rounds = timing.run(&[(&model, checkpoint.config().context())])?.remove(0);
     let decode = rounds.iter().flat_map(|round| &round.decode).map(|seconds| 1.0 / seconds);
     Ok(BenchReport {
         storage: model.storage(),
         dtype: format!("{:?}", model.dtype()),
         decode: (timing.decode, Quartiles::of(decode.collect())),
-        prefill: (timing.prefill, prefill_rate(&timing, &rounds)),
+        prefill: (timing.prefill, prefill_rate(timing, &rounds)),
     })
 }
 
@@ -98,7 +98,7 @@ struct Row {
 
 /// Measures models, and draws a plot if asked to.
 pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport, Error> {
-    let sequences = args.text.sequences.sequences();
+    let sequences = args.text.sequences;
     sequences.check()?;
     if let Some(path) = &args.svg {
         check_output(None, false, path, args.force)?;
@@ -115,7 +115,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
         limits.push(checkpoint.config().context());
         progress.set(models.len());
     }
-    let timing = args.timing.timing();
+    let timing = &args.timing;
     let timed: Vec<(&Model, usize)> = models.iter().zip(limits).collect();
     let rounds = timing.run(&timed)?;
     let mut rows = Vec::new();
@@ -133,7 +133,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
             mlp_sparsity: model.mlp_sparsity(0),
             bytes: model.bytes(),
             decode: Quartiles::of(decode.collect()),
-            prefill: prefill_rate(&timing, &rounds),
+            prefill: prefill_rate(timing, &rounds),
         });
     }
     if let Some(path) = &args.svg {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use burn_blast_checkpoint::check_output;
 use burn_blast_models::{
-    Activations, Generation, ModelFolder, Sampling, Windows, perplexity as score, read_text,
+    Activations, Generation, ModelFolder, Windows, perplexity as score, read_text,
 };
 use serde::Serialize;
 
@@ -22,8 +22,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
     let (checkpoint, model) = open(&args.model)?;
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = tokenizer.encode(&args.prompt)?;
-    let GenerateArgs { temperature, top_k, top_p, seed, .. } = *args;
-    let sampling = Sampling { temperature, top_k, top_p, seed };
+    let sampling = args.sampling.clone();
     let request = Generation { sampling, ..Generation::new(&checkpoint, args.max_new) };
     let mut out = io::stdout().lock();
     let mut stream = tokenizer.stream();

@@ -27,8 +27,8 @@ impl Outcome {
     }
 
     /// Its output has all these parts.
-    pub fn says<S: AsRef<str>>(&self, parts: &[S]) {
-        for part in parts.iter().map(AsRef::as_ref) {
+    pub fn says(&self, parts: &[&str]) {
+        for part in parts {
             assert!(self.out.contains(part), "no \"{part}\" in {}", self.out);
         }
     }
@@ -70,6 +70,13 @@ impl Place {
         let outcome = self.run(words);
         assert_eq!(outcome.code, 0, "{words}: {outcome:?}");
         outcome
+    }
+
+    /// Runs `blast`, which must find something and say all these parts.
+    pub fn finds(&self, words: &str, parts: &[&str]) {
+        let outcome = self.run(words);
+        assert_eq!(outcome.code, 1, "{words}: {outcome:?}");
+        outcome.says(parts);
     }
 
     /// Runs `blast`, which must refuse with a message that has all these parts, and leave no temporary file.
@@ -339,6 +346,18 @@ impl Model {
             (name, stored)
         };
         shapes.into_iter().map(stored).collect()
+    }
+
+    /// A place with it in the folder `dense`.
+    pub fn place(&self) -> Place {
+        let place = Place::new();
+        self.write(&place, "dense");
+        place
+    }
+
+    /// A place with a small Llama in BF16 in the folder `dense`, in one file.
+    pub fn one_file() -> Place {
+        Self { shards: 1, ..Self::small(Family::Llama, Dtype::BF16) }.place()
     }
 
     /// Writes it as a folder in the layout of Hugging Face.

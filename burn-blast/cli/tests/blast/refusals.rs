@@ -6,13 +6,6 @@ use safetensors::Dtype;
 
 use crate::common::*;
 
-/// A place with a small checkpoint in one file.
-fn checkpoint() -> Place {
-    let place = Place::new();
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&place, "dense");
-    place
-}
-
 #[test]
 fn wrong_usage_is_answered_with_help() {
     let place = Place::new();
@@ -31,7 +24,7 @@ fn wrong_usage_is_answered_with_help() {
 
 #[test]
 fn an_input_that_is_not_there_or_not_clear_is_named() {
-    let place = checkpoint();
+    let place = Model::one_file();
     place.refused("sparsify missing out", &["cannot read", "missing"]);
     fs::create_dir(place.path("empty")).unwrap();
     place.refused("verify empty", &["holds no safetensors file", "give a file"]);
@@ -44,7 +37,7 @@ fn an_input_that_is_not_there_or_not_clear_is_named() {
 
 #[test]
 fn damaged_files_are_refused() {
-    let (place, file) = (checkpoint(), "dense/model.safetensors");
+    let (place, file) = (Model::one_file(), "dense/model.safetensors");
     let whole = fs::read(place.path(file)).unwrap();
     for length in [0, 5, 40, whole.len() - 1] {
         place.put(file, &whole[..length]);
@@ -60,8 +53,7 @@ fn damaged_files_are_refused() {
 
 #[test]
 fn an_index_that_contradicts_its_files_is_refused() {
-    let place = Place::new();
-    Model::small(Family::Llama, Dtype::BF16).write(&place, "dense");
+    let place = Model::small(Family::Llama, Dtype::BF16).place();
     let index = "dense/model.safetensors.index.json";
     let text = place.read(index);
     let check = |text: &str, parts: &[&str]| {
@@ -86,14 +78,12 @@ fn an_index_that_contradicts_its_files_is_refused() {
     let norm = place.tensors("dense")["model.norm.weight"].clone();
     doubled.insert("model.norm.weight".to_string(), norm);
     place.write(lost, doubled, &[]);
-    let outcome = place.run("verify dense");
-    assert_eq!(outcome.code, 1);
-    outcome.says(&["do not belong to one checkpoint"]);
+    place.finds("verify dense", &["do not belong to one checkpoint"]);
 }
 
 #[test]
 fn outputs_are_not_overwritten() {
-    let place = checkpoint();
+    let place = Model::one_file();
     fs::create_dir(place.path("out")).unwrap();
     place.put("out/thesis.tex", "precious");
     place.put("one.safetensors", "precious");
@@ -120,7 +110,7 @@ fn outputs_are_not_overwritten() {
 
 #[test]
 fn a_folder_that_appears_while_blast_works_is_not_replaced() {
-    let (place, out) = (checkpoint(), "out/thesis.tex");
+    let (place, out) = (Model::one_file(), "out/thesis.tex");
     let source = burn_blast_checkpoint::Source::find(&place.path("dense")).unwrap();
     let output = burn_blast_checkpoint::Output::new(&source, &place.path("out"), false).unwrap();
     fs::create_dir(place.path("out")).unwrap();
@@ -133,7 +123,7 @@ fn a_folder_that_appears_while_blast_works_is_not_replaced() {
 
 #[test]
 fn filters_that_match_nothing_list_what_there_is() {
-    let place = checkpoint();
+    let place = Model::one_file();
     for (options, parts) in [
         ("--include ffn", &["--include \"ffn\" matches no weight", "mlp.down_proj", "more"][..]),
         // It matches a tensor, but not one with two axes.
@@ -151,7 +141,7 @@ fn filters_that_match_nothing_list_what_there_is() {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    let place = checkpoint();
+    let place = Model::one_file();
     for (options, parts) in [
         ("--sparsity 1", &["--sparsity is 1, but must be at least 0 and below 1"][..]),
         ("--sparsity=-0.1", &["--sparsity is -0.1"]),
@@ -205,7 +195,7 @@ fn activations_that_do_not_fit_are_refused() {
 
 #[test]
 fn densify_needs_something_packed_and_nothing_twice() {
-    let place = checkpoint();
+    let place = Model::one_file();
     place.refused("densify dense out", &["no block-sparse weight", "blast sparsify"]);
     place.fine("sparsify dense out --block 16");
     let mut both = place.tensors("out");

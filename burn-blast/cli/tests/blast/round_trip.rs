@@ -14,13 +14,6 @@ fn is_mlp(name: &str) -> bool {
     name.contains(".mlp.") && name.ends_with(".weight")
 }
 
-/// A place with a small sharded Llama in the folder `dense`.
-fn llama(dtype: Dtype) -> Place {
-    let place = Place::new();
-    Model::small(Family::Llama, dtype).write(&place, "dense");
-    place
-}
-
 /// Holds every tensor of `after` against the naive result of pruning `before` to a quarter; how many blocks stay.
 fn check(
     before: &Tensors,
@@ -50,8 +43,7 @@ fn check(
 
 /// Sparsifies, verifies, inspects and densifies a model, and holds every tensor against the naive result.
 fn round_trip(model: &Model) {
-    let place = Place::new();
-    model.write(&place, "dense");
+    let place = model.place();
     place.fine("sparsify dense sparse --sparsity 0.75 --block 16");
     assert_eq!(place.fine("verify sparse --json").json()["problems"], json!([]));
     let inspected = place.fine("inspect sparse --json").json();
@@ -105,7 +97,7 @@ fn packed_values_lie_as_the_format_says() {
 
 #[test]
 fn without_sparsity_the_files_come_back_byte_for_byte() {
-    let place = llama(Dtype::BF16);
+    let place = Model::small(Family::Llama, Dtype::BF16).place();
     place.fine("sparsify dense sparse --sparsity 0 --block 32");
     place.fine("densify sparse again");
     place.same_files("dense", "again");
@@ -113,7 +105,7 @@ fn without_sparsity_the_files_come_back_byte_for_byte() {
 
 #[test]
 fn the_index_names_the_packed_tensors_where_they_are() {
-    let place = llama(Dtype::BF16);
+    let place = Model::small(Family::Llama, Dtype::BF16).place();
     place.fine("sparsify dense sparse --block 16");
     let text = place.read("sparse/model.safetensors.index.json");
     let index: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -131,7 +123,7 @@ fn the_index_names_the_packed_tensors_where_they_are() {
 
 #[test]
 fn two_runs_write_the_same_bytes() {
-    let place = llama(Dtype::F16);
+    let place = Model::small(Family::Llama, Dtype::F16).place();
     for run in ["one", "two"] {
         place.fine(&format!("sparsify dense {run} --block 16 --budget global"));
     }
@@ -141,8 +133,7 @@ fn two_runs_write_the_same_bytes() {
 #[test]
 fn dense_output_is_the_packed_one_unpacked() {
     for family in [Family::Llama, Family::Gpt2] {
-        let place = Place::new();
-        Model { d_model: 40, ..Model::small(family, Dtype::BF16) }.write(&place, "dense");
+        let place = Model { d_model: 40, ..Model::small(family, Dtype::BF16) }.place();
         place.fine("sparsify dense packed --block 16");
         place.fine("densify packed unpacked");
         place.fine("sparsify dense masked --block 16 --dense");
@@ -157,8 +148,7 @@ fn dense_output_is_the_packed_one_unpacked() {
 #[test]
 fn weights_of_wanda_follow_the_activations() {
     for family in [Family::Llama, Family::Gpt2] {
-        let place = Place::new();
-        Model::small(family, Dtype::BF16).write(&place, "dense");
+        let place = Model::small(family, Dtype::BF16).place();
         let before = place.tensors("dense");
         let mut norms = Tensors::new();
         for (name, stored) in before.iter().filter(|(name, _)| is_mlp(name)) {
@@ -214,8 +204,7 @@ fn equal_blocks_are_kept_by_number() {
 
 #[test]
 fn the_last_layers_and_excluded_weights_stay_as_they_are() {
-    let place = Place::new();
-    Model { layers: 11, ..Model::small(Family::Llama, Dtype::BF16) }.write(&place, "dense");
+    let place = Model { layers: 11, ..Model::small(Family::Llama, Dtype::BF16) }.place();
     let options = "--block 16 --dense-last 2 --exclude gate_proj --exclude layers\\.0\\. --json";
     let report = place.fine(&format!("sparsify dense sparse {options}")).json();
     let names: Vec<&str> = report["layers"]
@@ -239,8 +228,7 @@ fn the_last_layers_and_excluded_weights_stay_as_they_are() {
 
 #[test]
 fn a_packed_checkpoint_takes_more_packed_weights() {
-    let place = Place::new();
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&place, "dense");
+    let place = Model::one_file();
     place.fine("sparsify dense mlp --block 16 --include mlp --sparsity 0");
     place.fine("sparsify mlp both --block 32 --include q_proj --sparsity 0");
     let entry = place.entry("both/model.safetensors");
@@ -268,7 +256,7 @@ fn dense_weights_in_a_file_of_burn_blast_are_taken_as_it_stores_them() {
 
 #[test]
 fn force_replaces_files_and_folders_whole() {
-    let place = llama(Dtype::BF16);
+    let place = Model::small(Family::Llama, Dtype::BF16).place();
     place.fine("sparsify dense sparse --block 16");
     place.put("sparse/stale.json", "{}");
     place.fine("sparsify dense sparse --block 32 --force");
@@ -284,8 +272,7 @@ fn force_replaces_files_and_folders_whole() {
 
 #[test]
 fn weights_in_another_form_are_not_copied_and_that_is_said() {
-    let place = Place::new();
-    Model { shards: 1, ..Model::small(Family::Llama, Dtype::BF16) }.write(&place, "dense");
+    let place = Model::one_file();
     fs::create_dir(place.path("dense/original")).unwrap();
     let index = "original/model.safetensors.index.json";
     for file in
@@ -296,7 +283,7 @@ fn weights_in_another_form_are_not_copied_and_that_is_said() {
     #[cfg(unix)]
     std::os::unix::fs::symlink(place.path("."), place.path("dense/elsewhere")).unwrap();
     let outcome = place.fine("sparsify dense sparse --block 16");
-    outcome.says(&[format!("original/consolidated.pth, {index}, pytorch_model.bin")]);
+    outcome.says(&[&format!("original/consolidated.pth, {index}, pytorch_model.bin")]);
     assert_eq!(outcome.out.contains("are no files: elsewhere, original"), cfg!(unix));
     let there = |file: &str| place.path("sparse").join(file).exists();
     assert!(there("original/params.json"));

@@ -8,10 +8,8 @@ use burn_blast::module::AnyLinear;
 use burn_blast_models::{Form, LayerSizes, Model, ModelFolder, Precision};
 use serde_json::{Value, json};
 
-use crate::common::{distance, numbers};
-
-/// Share of the largest score by which scores may differ: a hundred roundings.
-const LIMIT: f32 = 50.0 * f32::EPSILON;
+use crate::common::distance;
+use crate::reference::{SINGLE, at_once, in_steps, pack_all};
 
 const WIDTH: usize = 32;
 const HEAD: usize = 8;
@@ -82,29 +80,12 @@ fn held(model: &Model) -> usize {
     copy.linears_mut().into_iter().map(|(_, linear)| count(linear)).sum()
 }
 
-fn pack_all(mut model: Model) -> Model {
-    for (_, linear) in model.linears_mut() {
-        linear.pack(8).unwrap();
-    }
-    model
-}
-
-/// Scores at once, and token by token after a few at once.
-fn scores(model: &Model) -> [Vec<f32>; 2] {
-    let text: Vec<u32> = (0..20).map(|at| at * 7 % 64).collect();
-    let at_once = numbers(model.forward(model.tokens(&[&text]), None));
-    let mut cache = model.cache();
-    let mut steps = vec![model.forward(model.tokens(&[&text[..9]]), Some(&mut cache))];
-    for token in &text[9..] {
-        steps.push(model.forward(model.tokens(&[&[*token]]), Some(&mut cache)));
-    }
-    [at_once, numbers(Tensor::cat(steps, 1))]
-}
-
 fn assert_same(before: &Model, after: &Model) {
-    for (before, after) in scores(before).iter().zip(scores(after)) {
-        let apart = distance(&after, before);
-        assert!(apart <= LIMIT, "{apart} apart, {LIMIT} allowed");
+    let text: Vec<u32> = (0..20).map(|at| at * 7 % 64).collect();
+    let texts = [text.clone(), text];
+    for scores in [at_once, in_steps] {
+        let apart = distance(&scores(after, &texts), &scores(before, &texts));
+        assert!(apart <= SINGLE, "{apart} apart, {SINGLE} allowed");
     }
 }
 
@@ -117,7 +98,7 @@ fn a_llama_loses_exactly_what_was_planted() {
     plant_llama(&mut model, "0.mlp.");
     let (heads, hidden) = (5, 24);
     let left = LayerSizes { hidden: HIDDEN - hidden, heads: 8 - heads, kv_heads: 3 };
-    for (packed, model) in [(false, model.clone()), (true, pack_all(model))] {
+    for (packed, model) in [(false, model.clone()), (true, pack_all(model, 8))] {
         let compact = model.clone().compact();
         assert_eq!(compact.sizes(), [left, whole]);
         assert_same(&model, &compact);
@@ -143,7 +124,7 @@ fn a_gpt2_keeps_what_a_bias_keeps_alive() {
     clear(&mut model, "h.1.mlp.c_fc", 0..WIDTH, 0..8, true);
     clear(&mut model, "h.1.mlp.c_proj", 8..16, 0..WIDTH, false);
     let left = LayerSizes { hidden: HIDDEN - 16, heads: 2, kv_heads: 2 };
-    for model in [model.clone(), pack_all(model)] {
+    for model in [model.clone(), pack_all(model, 8)] {
         let compact = model.clone().compact();
         assert_eq!(compact.sizes(), [whole, left]);
         assert_same(&model, &compact);

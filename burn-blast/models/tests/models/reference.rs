@@ -29,7 +29,7 @@ impl Expected {
 }
 
 /// Share of the largest score by which single-precision scores may differ: a hundred roundings.
-const SINGLE: f32 = 100.0 * f32::EPSILON / 2.0;
+pub const SINGLE: f32 = 100.0 * f32::EPSILON / 2.0;
 
 /// The same for bf16, of eight bits: a model rounds after every operation, and in another order.
 const BF16: f32 = 8.0 / 256.0;
@@ -38,12 +38,12 @@ const BF16: f32 = 8.0 / 256.0;
 const F16: f32 = 8.0 / 2048.0;
 
 /// Scores after every token of both texts, in one pass.
-fn at_once(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
+pub fn at_once(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
     numbers(model.forward(model.tokens(&[&texts[0], &texts[1]]), None))
 }
 
 /// The same with a cache: some tokens at once, then some more, then one by one.
-fn in_steps(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
+pub fn in_steps(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
     let length = texts[0].len();
     let mut cuts = vec![0, 7, 12];
     cuts.extend(13..=length);
@@ -59,7 +59,7 @@ fn in_steps(model: &Model, texts: &[Vec<u32>; 2]) -> Vec<f32> {
 }
 
 /// Every dense linear layer packed, with all blocks that hold anything.
-fn pack_all(mut model: Model, block: usize) -> Model {
+pub fn pack_all(mut model: Model, block: usize) -> Model {
     for (_, linear) in model.linears_mut() {
         if let AnyLinear::Dense(_) = linear {
             linear.pack(block).unwrap();
