@@ -166,7 +166,7 @@ fn settings_that_make_no_sense_are_refused() {
         ("--dense-last 2", "dense-last is 2"),
         ("--steps 0", "steps is 0"),
         ("--lr 0", "lr is 0"),
-        ("--teacher nowhere", "config.json"),
+        ("--teacher nowhere", "cannot read nowhere"),
         ("--teacher wide --hidden-states 1", "64 features per layer, the student 32"),
         ("--teacher short", "made for 8 positions"),
         ("--lora 0", "lora is 0"),
