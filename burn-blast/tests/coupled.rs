@@ -271,7 +271,7 @@ fn what_cannot_be_coupled_is_refused() {
         (config().with_interval(3), "interval"),
         (config().with_group_density(0.1), "group_density"),
         (config().with_structure(Structure::Groups).with_group_density(0.5), "group_density"),
-        (rule("wide", "wide", None), "in two couplings"),
+        (rule("wide", "wide", Some(4)), "in two couplings"),
         (config().with_structure(Structure::Blocks), "couplings"),
     ] {
         let refusal = refusal(config);
