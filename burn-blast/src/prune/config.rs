@@ -95,11 +95,12 @@ pub enum Structure {
     /// Coupled layers select their blocks together: a group has blocks in all of them or in none.
     /// [`BlastConfig::group_density`] limits the number of groups.
     Coupled,
-    /// Whole groups, the most important by score; `growth` plays no part, so a group that is dropped stays dropped. Then [`compact`](crate::module::BlockSparseGatedMlp::compact) makes the layers narrower.
+    /// Whole groups, the most important by score; `growth` plays no part, so a group that is dropped stays dropped.
+    /// [`compact`](crate::module::BlockSparseGatedMlp::compact) then makes the layers narrower.
     Groups,
 }
 
-/// Layers of a module that share features, for models with layers of other names than those of this crate.
+/// Layers of a module that share features. Modules of this crate need none; name the layers of your own modules here.
 ///
 /// A layer of an enum such as [`AnyLinear`](crate::module::AnyLinear) is meant by the path of the enum.
 ///
