@@ -127,6 +127,9 @@ fn every_schedule_score_rule_and_budget_lands_on_target() {
         config(40).with_schedule(Schedule::Cyclic { cycles: 2 }),
         config(40).with_score(Score::Saliency),
         config(40).with_score(Score::Movement),
+        config(40).with_score(Score::Taylor),
+        config(40).with_score(Score::Fisher),
+        config(40).with_budget(global).with_score(Score::Fisher),
         config(40).with_keep(KeepRule::Union),
         config(40).with_keep(KeepRule::Union).with_schedule(Schedule::Step),
         config(40).with_budget(Budget::ErdosRenyi),
@@ -179,6 +182,9 @@ fn a_setup_that_does_nothing_is_refused() {
     no_match(config(40).with_linear(vec![rule]), "c");
     let error = refusal(config(40).with_dense_last_linears(2)).to_string();
     assert!(error.contains("nothing left to prune"), "{error}");
+    let blast = Blast::new(SgdConfig::new().build(), config(40).with_score(Score::Fisher));
+    let error = blast.attach(Net::new(&device)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("score is Fisher, but must be another one"), "{error}");
     let dense = LinearConfig::new(8, 8).init(&device);
     let blast = Blast::new(AdamWConfig::new().build(), config(40));
     let error = blast.attach(dense).map(|_| ()).unwrap_err();
@@ -307,6 +313,59 @@ fn kept_blocks_keep_their_values_and_new_ones_start_at_zero() {
             let kept = always_kept.get(at / D / BLOCK, at % D / BLOCK);
             let want = if kept { was } else { 0.0 };
             assert_eq!(now, want);
+        }
+    }
+}
+
+/// At a learning rate of zero, added blocks stay zero: the worst of all.
+#[test]
+fn a_block_in_its_grace_time_is_not_dropped() {
+    const GRACE: usize = 12;
+    let device = Device::flex().autodiff();
+    let youngest_dropped = |grace| {
+        let config = config(40).with_schedule(Schedule::Constant).with_growth(Growth::Random);
+        let config = config.with_growth_fraction(0.5).with_grace(grace);
+        let (mut model, mut optim) = attach(config, &device);
+        let (mut before, mut added_at) = (BlockMask::from(model.a.pattern()), [0; 64]);
+        let mut youngest = usize::MAX;
+        for at in 1..=40 {
+            (model, _) = step(model, &mut optim, at, 0.0, &device);
+            let now = BlockMask::from(model.a.pattern());
+            now.difference(&before).indices().for_each(|block| added_at[block] = at);
+            for block in before.difference(&now).indices().filter(|&block| added_at[block] > 0) {
+                youngest = youngest.min(at - added_at[block]);
+            }
+            before = now;
+        }
+        youngest
+    };
+    assert_eq!(youngest_dropped(0), 5);
+    let youngest = youngest_dropped(GRACE);
+    assert!((GRACE..usize::MAX).contains(&youngest), "{youngest}");
+}
+
+#[test]
+fn the_learning_rate_follows_the_density() {
+    let device = Device::flex().autodiff();
+    let moves = |lr_exponent: f64, dense: bool| {
+        let config = config(10).with_schedule(Schedule::Step).with_growth(Growth::None);
+        let config = config.with_lr_exponent(lr_exponent);
+        let config = if dense { config.with_sparsity(0.0) } else { config };
+        let blast = Blast::new(SgdConfig::new().build(), config);
+        let (mut model, mut optim) = blast.attach(Net::new(&device)).unwrap();
+        for at in 1..=5 {
+            (model, _) = step(model, &mut optim, at, 0.0, &device);
+        }
+        let before = floats(model.b.to_dense());
+        (model, _) = step(model, &mut optim, 6, 1.0, &device);
+        let moved = floats(model.b.to_dense());
+        moved.iter().zip(&before).map(|(now, before)| now - before).collect::<Vec<f32>>()
+    };
+    for (dense, factor) in [(true, 1.0), (false, 4.0)] {
+        let (fixed, scaled) = (moves(0.0, dense), moves(1.0, dense));
+        assert!(fixed.iter().any(|moved| moved.abs() > 1e-4));
+        for (fixed, scaled) in fixed.iter().zip(&scaled) {
+            assert!((scaled - factor * fixed).abs() < 1e-6, "{scaled} and {fixed}");
         }
     }
 }

@@ -63,6 +63,7 @@ fn every_bad_setting_is_named() {
         (config().with_end_fraction(1.5), "end_fraction", "1.5", "between 0 and 1"),
         (BlastConfig::new(10), "total_steps", "10", "the step of the first update"),
         (config().with_growth_fraction(-0.1), "growth_fraction", "-0.1", "between 0 and 1"),
+        (config().with_lr_exponent(1.5), "lr_exponent", "1.5", "between 0 and 1"),
         (config().with_layers(vec![rule]), "layers.sparsity", "1", "below 1"),
         (config().with_schedule(cyclic(0)), "schedule.cycles", "0", "at least 1"),
         (

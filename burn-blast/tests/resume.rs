@@ -6,7 +6,7 @@ mod common;
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn_blast::io;
-use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Budget, MasterWeights, Score};
+use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, Budget, Growth, MasterWeights, Score};
 use common::saved::{self, content, net};
 use common::toy::{Net, step};
 use common::{descend, uniform};
@@ -76,6 +76,12 @@ fn a_resumed_run_is_bitwise_the_unbroken_one() {
 #[test]
 fn a_resumed_run_with_movement_scores_is_bitwise_the_unbroken_one() {
     let config = config().with_score(Score::Movement);
+    resumes_bitwise(&AdamWConfig::new().build(), &config, start, 33);
+}
+
+#[test]
+fn a_resumed_run_with_a_grace_time_is_bitwise_the_unbroken_one() {
+    let config = config().with_grace(15).with_growth(Growth::Random);
     resumes_bitwise(&AdamWConfig::new().build(), &config, start, 33);
 }
 

@@ -1,15 +1,18 @@
 //! How the optimizer meets a model: every layer gets a number, a name and a target.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Tensor};
 use burn_blast_checkpoint::format::{PROBE, VALUES};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
 
+use super::masked::filled_blocks;
 use super::structure::find_couplings;
 use super::targets::{LayerTarget, ModelLayer, inside, layer_targets};
 use super::update::{counts, reads_gradients};
-use super::{Blast, BlastConfig, BlastError, BlockOptimizer};
+use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Score};
 use crate::window::{self, LayerId, Stage, View, layer_name};
 
 impl<O: BlockOptimizer> Blast<O> {
@@ -25,6 +28,13 @@ impl<O: BlockOptimizer> Blast<O> {
     pub fn attach<M: Module>(self, model: M) -> Result<(M, ModuleOptimizer), BlastError> {
         let config = self.run.config.clone();
         config.validate()?;
+        if config.score == Score::Fisher && !O::HAS_SECOND_MOMENT {
+            return Err(BlastError::Config {
+                name: "score",
+                found: "Fisher".to_string(),
+                expected: "another one around an optimizer that keeps no mean of squared gradients",
+            });
+        }
         let mut visitor = ListLayers::new(&config);
         model.visit(&mut visitor);
         let ListLayers { layers, error, .. } = visitor;
@@ -83,9 +93,22 @@ struct ListLayers<'a> {
     containers: Vec<String>,
     #[new(default)]
     layers: Vec<ModelLayer>,
-    /// The first block size or shape that was refused.
+    /// Path of each parameter of these layers.
     #[new(default)]
-    error: Option<PatternError>,
+    seen: HashMap<ParamId, String>,
+    /// The first layer that was refused.
+    #[new(default)]
+    error: Option<BlastError>,
+}
+
+impl ListLayers<'_> {
+    /// Refuses a layer whose parameter has the identity of another one's.
+    fn meet(&mut self, id: ParamId, path: &str) {
+        if let Some(first) = self.seen.insert(id, path.to_owned()) {
+            let second = path.to_owned();
+            self.error.get_or_insert(BlastError::SharedParameter { first, second });
+        }
+    }
 }
 
 impl ModuleVisitor for ListLayers<'_> {
@@ -112,6 +135,7 @@ impl ModuleVisitor for ListLayers<'_> {
                 let path = layer_name(&parameter, "weight.values");
                 let (container, quantized) = (container(2), quantized());
                 let masked = false;
+                self.meet(param.id, &path);
                 let layer = ModelLayer { path, parameter, container, pattern, masked, quantized };
                 self.layers.push(layer);
             }
@@ -120,15 +144,18 @@ impl ModuleVisitor for ListLayers<'_> {
                 let mut rules = self.config.linear.iter().rev();
                 let Some(rule) = rules.find(|rule| inside(&parameter, &rule.path)) else { return };
                 let path = layer_name(&parameter, "weight");
-                match dense_pattern(&param.base().dims(), rule.block_size) {
+                let weight = param.val();
+                let [rows, cols] = [weight.dims()[0], weight.dims()[1]];
+                match plain_pattern(&weight.reshape([rows, cols]), rule.block_size) {
                     Ok(pattern) => {
                         let (container, quantized, masked) = (container(1), quantized(), true);
+                        self.meet(param.id, &path);
                         let layer =
                             ModelLayer { path, parameter, container, pattern, masked, quantized };
                         self.layers.push(layer);
                     }
                     Err(error) => {
-                        self.error.get_or_insert(error);
+                        self.error.get_or_insert(error.into());
                     }
                 }
             }
@@ -137,9 +164,13 @@ impl ModuleVisitor for ListLayers<'_> {
     }
 }
 
-/// The pattern that keeps every block of a plain linear weight.
-fn dense_pattern(dims: &[usize], block: usize) -> Result<BlockPattern, PatternError> {
-    Ok(BlockPattern::dense(MatrixShape::new(dims[0], dims[1])?, BlockSize::new(block)?))
+/// The pattern of the blocks that a plain linear weight has at the start.
+fn plain_pattern(weight: &Tensor<2>, block: usize) -> Result<BlockPattern, PatternError> {
+    let [rows, cols] = weight.dims();
+    let (shape, block) = (MatrixShape::new(rows, cols)?, BlockSize::new(block)?);
+    let filled = filled_blocks(weight, shape, block);
+    Ok(filled
+        .map_or_else(|| BlockPattern::dense(shape, block), |mask| BlockPattern::from_mask(&mask)))
 }
 
 /// Gives each block-sparse weight its number.

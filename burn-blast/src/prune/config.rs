@@ -1,6 +1,7 @@
 //! Settings of a pruning run.
 
 use burn::config::Config;
+use burn_blast_kernels::BlockPattern;
 use serde::{Deserialize, Serialize};
 
 use super::{BlastError, Budget};
@@ -26,13 +27,23 @@ pub enum Schedule {
 
 /// What kept blocks are ranked by. The lowest are dropped first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
 pub enum Score {
     /// Frobenius norm of the block.
+    #[serde(alias = "Frobenius")]
     Frobenius,
     /// `Σ |w · g|` over the block, with the gradient of the update step.
+    #[serde(alias = "Saliency")]
     Saliency,
     /// `-Σ w · g` over the block, summed over all steps: how much training moved it away from zero.
+    #[serde(alias = "Movement")]
     Movement,
+    /// `Σ (w · g)²` over the block, with the gradient of the update step (Molchanov et al. 2019).
+    Taylor,
+    /// `Σ w² · v` over the block, where *v* is the optimizer's running mean of squared gradients: the loss that a
+    /// diagonal Fisher matrix predicts without the block. The optimizer must keep such a mean, as Adam does.
+    Fisher,
 }
 
 /// What absent blocks are ranked by. The highest are added.
@@ -147,6 +158,10 @@ pub struct BlastConfig {
     /// Share of the kept blocks that is exchanged at the first update. It falls to 0 along half a cosine.
     #[config(default = 0.3)]
     pub growth_fraction: f64,
+    /// Steps after its addition in which a block counts as the best of its layer, so that it is not dropped before it
+    /// could grow.
+    #[config(default = 0)]
+    pub grace: usize,
     /// How the two rankings select blocks.
     #[config(default = "KeepRule::Exact")]
     pub keep: KeepRule,
@@ -183,6 +198,11 @@ pub struct BlastConfig {
     /// Layers that share features, besides those that the modules of this crate declare.
     #[config(default = "Vec::new()")]
     pub couplings: Vec<Coupling>,
+    /// The learning rate of a block-sparse weight is multiplied by `density^-lr_exponent`. With 1, a learning rate that
+    /// suits the dense model suits a model that starts sparse too, if its values are scaled for the inputs they have
+    /// (sparse maximal update parameterisation, Dey et al. 2024, arXiv 2405.15743).
+    #[config(default = 0.0)]
+    pub lr_exponent: f64,
     /// Seed of random growth.
     #[config(default = 0)]
     pub seed: u64,
@@ -209,6 +229,11 @@ impl BlastConfig {
         let (first, last) = (self.first_update(), self.last_update());
         let regular = step >= first && (step - first).is_multiple_of(self.interval);
         step == last || (regular && step + self.interval <= last)
+    }
+
+    /// The latest update among the steps after `before` up to `now`.
+    pub(super) fn update_due(&self, before: usize, now: usize) -> Option<usize> {
+        (before + 1..=now).rev().find(|&step| self.is_update(step))
     }
 
     /// Largest share of groups that have blocks at a step.
@@ -241,6 +266,14 @@ impl BlastConfig {
         self.growth_fraction * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 
+    /// The learning rate of a weight with this pattern.
+    pub(super) fn scaled_lr(&self, lr: f64, pattern: &BlockPattern) -> f64 {
+        match pattern.nnz() {
+            0 => lr,
+            _ => lr * pattern.density().powf(-self.lr_exponent),
+        }
+    }
+
     /// Checks every number.
     ///
     /// # Errors
@@ -261,6 +294,12 @@ impl BlastConfig {
         )?;
         let growth_fraction = share(self.growth_fraction);
         check(growth_fraction, "growth_fraction", self.growth_fraction, "between 0 and 1")?;
+        check(
+            (0.0..=1.0).contains(&self.lr_exponent),
+            "lr_exponent",
+            self.lr_exponent,
+            "between 0 and 1",
+        )?;
         for rule in &self.layers {
             check(
                 sparsity(rule.sparsity),

@@ -81,6 +81,16 @@ pub enum BlastError {
         "this Blast, or one it was cloned from, is attached to a model already: build one for each model"
     )]
     AlreadyAttached,
+    /// Two layers have one parameter, or copies of it with the same identity.
+    #[error(
+        "layers \"{first}\" and \"{second}\" have the same parameter id, as clones do: give each its own weights with `init`"
+    )]
+    SharedParameter {
+        /// Path of the first.
+        first: String,
+        /// Path of the second.
+        second: String,
+    },
     /// Every layer is exempt.
     #[error("every layer is kept dense: there is nothing left to prune")]
     AllDense,

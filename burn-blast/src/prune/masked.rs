@@ -4,13 +4,14 @@
 
 use burn::optim::LearningRate;
 use burn::tensor::Tensor;
-use burn_blast_kernels::{BlockMask, BlockPattern};
+use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 
 use super::optimizer::move_state;
+use super::score::{self, Measured};
 use super::targets::LayerTarget;
 use super::update::{counts, rank_ahead, reads_gradients, sources};
-use super::{Blast, BlastState, BlockOptimizer, Score, score};
-use crate::functions::{dense_block_norms, gather, pack, unpack};
+use super::{Blast, BlastState, BlockOptimizer, Score};
+use crate::functions::{dense_block_norms, pack, unpack};
 use crate::ops::packed;
 use crate::window::LayerId;
 
@@ -26,8 +27,9 @@ impl<O: BlockOptimizer> Blast<O> {
     ) -> (Tensor<D>, BlastState<O::State<D>>) {
         let config = &self.run.config;
         let target = self.run.target(layer);
-        let mut state = state.unwrap_or_else(|| BlastState::new(target.blocks()));
-        state.step = self.run.tick(layer, state.step);
+        let mut state = state.unwrap_or_else(|| start(&matrix(&weight, &target), &target));
+        let before = state.step;
+        state.step = self.run.tick(layer, before);
         let Some(sparsity) = target.sparsity else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             return (weight, BlastState { inner, ..state });
@@ -40,6 +42,7 @@ impl<O: BlockOptimizer> Blast<O> {
             state.movement = Some(score::add_movement(so_far, blocks(&weight), blocks(&grad)));
         }
         let inner = state.inner.take();
+        let lr = config.scaled_lr(lr, &pattern);
         let (mut weight, inner) = match &state.kept {
             // No block is dropped yet.
             None => self.inner.step(lr, weight, grad.clone(), inner),
@@ -52,15 +55,19 @@ impl<O: BlockOptimizer> Blast<O> {
         };
         state.inner = inner;
 
+        let second_moment = self.second_moment(&state);
         let scores = |movement: Option<&Tensor<1>>| {
-            score::by_slot(config.score, blocks(&weight), blocks(&grad), movement, &pattern)
+            let (values, grad) = (blocks(&weight), blocks(&grad));
+            let second_moment = second_moment.map(|squares| blocks(&squares));
+            let measured = Measured { values, grad, second_moment, movement };
+            score::by_slot(config.score, measured, &pattern)
         };
-        if config.is_update(state.step) {
+        if let Some(due) = self.due(&target, before, state.step) {
             let norms = || dense_block_norms(matrix(&grad, &target), target.block);
-            let gradients = reads_gradients(config, &target, state.step).then(norms);
+            let gradients = reads_gradients(config, &target, due.update).then(norms);
             let gradients = gradients.as_deref();
             let next =
-                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients);
+                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients, due);
             let both = BlockMask::from(&pattern).intersection(&BlockMask::from(&next));
             let survivors = mask_like(&weight, &BlockPattern::from_mask(&both));
             // Master weights and moments may have another type than the weight.
@@ -69,7 +76,7 @@ impl<O: BlockOptimizer> Blast<O> {
                 tensor * survivors.clone().cast(dtype)
             });
             let moved = sources(&pattern, &next);
-            state.movement = state.movement.map(|movement| gather(movement, &moved));
+            state.move_blocks(&moved, config.grace > 0);
             weight = weight * survivors;
             state.kept = Some(BlockMask::from(&next).indices().map(|at| at as u32).collect());
         } else {
@@ -81,6 +88,27 @@ impl<O: BlockOptimizer> Blast<O> {
         }
         (weight, state)
     }
+}
+
+/// The state before the first step: blocks that are zero are dropped already.
+fn start<S>(weight: &Tensor<2>, target: &LayerTarget) -> BlastState<S> {
+    let kept = filled_blocks(weight, target.shape, target.block);
+    let count = kept.as_ref().map_or(target.blocks(), BlockMask::count);
+    let kept = kept.map(|mask| mask.indices().map(|at| at as u32).collect());
+    BlastState { kept, ..BlastState::new(count) }
+}
+
+/// The blocks of a plain weight that hold anything but zeros, if there are others too. A weight of nothing but zeros has
+/// yet to learn.
+pub(super) fn filled_blocks(
+    weight: &Tensor<2>,
+    shape: MatrixShape,
+    block: BlockSize,
+) -> Option<BlockMask> {
+    let norms = dense_block_norms(weight.clone(), block);
+    let filled = (0..norms.len()).filter(|&at| norms[at] != 0.0);
+    let mask = BlockMask::from_indices(shape, block, filled);
+    (0 < mask.count() && mask.count() < norms.len()).then_some(mask)
 }
 
 fn kept_pattern(target: &LayerTarget, kept: Option<&[u32]>) -> BlockPattern {

@@ -88,6 +88,12 @@ impl<O: BlockOptimizer> BlockOptimizer for MasterWeights<O> {
             inner: state.inner.map(|inner| O::remap(inner, &like, remap)),
         }
     }
+
+    const HAS_SECOND_MOMENT: bool = O::HAS_SECOND_MOMENT;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        O::second_moment(state.inner.as_ref()?)
+    }
 }
 
 impl<S: RecordState, const D: usize> RecordState for MasterState<S, D> {

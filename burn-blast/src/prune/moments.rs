@@ -26,6 +26,14 @@ pub trait BlockOptimizer: Optimizer {
         like: &Tensor<D>,
         remap: impl Fn(Tensor<D>) -> Tensor<D>,
     ) -> Self::State<D>;
+
+    /// Whether the state has a running mean of squared gradients.
+    const HAS_SECOND_MOMENT: bool = false;
+
+    /// The running mean of squared gradients, if the state has one.
+    fn second_moment<const D: usize>(_state: &Self::State<D>) -> Option<&Tensor<D>> {
+        None
+    }
 }
 
 fn adaptive<const D: usize>(
@@ -47,6 +55,12 @@ impl BlockOptimizer for Adam {
         state.momentum = adaptive(state.momentum, remap);
         state
     }
+
+    const HAS_SECOND_MOMENT: bool = true;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        Some(&state.momentum.moment_2)
+    }
 }
 
 impl BlockOptimizer for AdamW {
@@ -57,6 +71,12 @@ impl BlockOptimizer for AdamW {
     ) -> Self::State<D> {
         state.momentum = adaptive(state.momentum, remap);
         state
+    }
+
+    const HAS_SECOND_MOMENT: bool = true;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        Some(&state.momentum.moment_2)
     }
 }
 
@@ -77,6 +97,12 @@ impl BlockOptimizer for Adan {
         }
         state
     }
+
+    const HAS_SECOND_MOMENT: bool = true;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        Some(&state.momentum.exp_avg_sq)
+    }
 }
 
 impl BlockOptimizer for Lamb {
@@ -88,6 +114,12 @@ impl BlockOptimizer for Lamb {
         state.moment_1 = remap(state.moment_1);
         state.moment_2 = remap(state.moment_2);
         state
+    }
+
+    const HAS_SECOND_MOMENT: bool = true;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        Some(&state.moment_2)
     }
 }
 
@@ -128,6 +160,12 @@ impl BlockOptimizer for RmsProp {
         state.centered.grad_avg = state.centered.grad_avg.map(&remap);
         state.momentum = state.momentum.map(|momentum| through_record(momentum, like, remap));
         state
+    }
+
+    const HAS_SECOND_MOMENT: bool = true;
+
+    fn second_moment<const D: usize>(state: &Self::State<D>) -> Option<&Tensor<D>> {
+        Some(&state.square_avg.square_avg)
     }
 }
 

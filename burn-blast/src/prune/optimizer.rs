@@ -10,10 +10,11 @@ use burn_blast_kernels::{BlockMask, BlockPattern};
 
 use super::ledger::Ledger;
 use super::run::PruningRun;
+use super::score::{self, Measured};
 use super::select::Ranked;
 use super::targets::LayerTarget;
-use super::update::{counts, next_mask, rank_ahead, reads_gradients, sources};
-use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Monitor, Score, score};
+use super::update::{Due, counts, next_mask, rank_ahead, reads_gradients, sources};
+use super::{BlastConfig, BlastError, BlastState, BlockOptimizer, Monitor, Score};
 use crate::functions::{by_block, gather};
 use crate::ops::packed;
 use crate::window::{self, LayerId, Stage, View};
@@ -95,21 +96,27 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.run.config;
         let target = self.run.target(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        state.step = self.run.tick(layer, state.step);
+        let before = state.step;
+        state.step = self.run.tick(layer, before);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
         if config.score == Score::Movement && target.sparsity.is_some() {
             let so_far = state.movement.take();
             state.movement = Some(score::add_movement(so_far, blocks(&values), blocks(&grad)));
         }
+        let lr = self.run.config.scaled_lr(lr, &pattern);
         let (mut values, inner) = self.inner.step(lr, values, grad.clone(), state.inner.take());
         state.inner = inner;
 
         let Some(sparsity) = target.sparsity else { return (values, state) };
+        let second_moment = self.second_moment(&state);
         let scores = |movement: Option<&Tensor<1>>| {
-            score::by_slot(config.score, blocks(&values), blocks(&grad), movement, &pattern)
+            let (values, grad) = (blocks(&values), blocks(&grad));
+            let second_moment = second_moment.map(|squares| blocks(&squares));
+            let measured = Measured { values, grad, second_moment, movement };
+            score::by_slot(config.score, measured, &pattern)
         };
-        if config.is_update(state.step) {
-            if reads_gradients(config, &target, state.step) && gradients.is_none() {
+        if let Some(due) = self.due(&target, before, state.step) {
+            if reads_gradients(config, &target, due.update) && gradients.is_none() {
                 log::warn!(
                     "{}: no gradient norms at this update, so no block is added",
                     target.name
@@ -117,7 +124,7 @@ impl<O: BlockOptimizer> Blast<O> {
             }
             let gradients = gradients.as_deref();
             let next =
-                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients);
+                self.next_pattern(&target, sparsity, &mut state, &pattern, scores, gradients, due);
             if replicated && let Err(error) = self.run.check_replica(layer, state.step, next.id()) {
                 // A step cannot return an error.
                 panic!("step {}: {error}", state.step);
@@ -125,7 +132,7 @@ impl<O: BlockOptimizer> Blast<O> {
             if next != pattern {
                 let sources = sources(&pattern, &next);
                 move_state::<O, D>(&mut state, &values, |tensor| gather(tensor, &sources));
-                state.movement = state.movement.map(|movement| gather(movement, &sources));
+                state.move_blocks(&sources, config.grace > 0);
                 values = gather(values, &sources);
                 window::request(|request| request.pattern = Some(next));
             }
@@ -138,8 +145,26 @@ impl<O: BlockOptimizer> Blast<O> {
         (values, state)
     }
 
+    /// The running mean of squared gradients, if the score reads it.
+    pub(super) fn second_moment<const D: usize>(
+        &self,
+        state: &BlastState<O::State<D>>,
+    ) -> Option<Tensor<D>> {
+        let reads = self.run.config.score == Score::Fisher;
+        reads.then(|| O::second_moment(state.inner.as_ref()?).cloned()).flatten()
+    }
+
+    /// The update that a layer takes part in at step `now`, if there is one: of this step, or the latest one that it missed
+    /// since its step `before`, or the one that its leader has made up for.
+    pub(super) fn due(&self, target: &LayerTarget, before: usize, now: usize) -> Option<Due> {
+        let follows = target.leader.and_then(|leader| self.run.published(leader, before)).is_some();
+        let update = self.run.config.update_due(before, now).or(follows.then_some(now))?;
+        Some(Due { before, update })
+    }
+
     /// The pattern after an update, which is reported: selected by scores by slot and gradient norms by block number, or
     /// the one that the leader of the layer has just taken.
+    #[allow(clippy::too_many_arguments, reason = "two callers, which differ in how they score")]
     pub(super) fn next_pattern<S>(
         &self,
         target: &LayerTarget,
@@ -148,19 +173,22 @@ impl<O: BlockOptimizer> Blast<O> {
         pattern: &BlockPattern,
         scores: impl FnOnce(Option<&Tensor<1>>) -> Vec<f32>,
         gradients: Option<&[f32]>,
+        due: Due,
     ) -> BlockPattern {
         let current = BlockMask::from(pattern);
         let next = match target.leader {
-            Some(leader) => self.run.published(leader, state.step).unwrap_or_else(|| {
+            Some(leader) => self.run.published(leader, due.before).unwrap_or_else(|| {
                 let name = &target.name;
                 log::warn!("{name}: the layer that it is tied to took no part in this update");
                 pattern.clone()
             }),
             None => {
-                let scores = by_block(pattern, scores(state.movement.as_ref()));
+                let mut scores = scores(state.movement.as_ref());
+                state.protect(&mut scores, self.run.config.grace);
+                let scores = by_block(pattern, scores);
                 let ranked =
                     Ranked { current: &current, scores: &scores, gradients, allowed: None };
-                let mask = next_mask(&self.run.config, target, sparsity, state, &ranked);
+                let mask = next_mask(&self.run.config, target, sparsity, state, &ranked, due);
                 BlockPattern::from_mask(&mask)
             }
         };

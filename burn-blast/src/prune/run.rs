@@ -139,11 +139,11 @@ impl PruningRun {
         }
     }
 
-    /// The pattern that a layer has published in this step, if it has.
-    pub(super) fn published(&self, leader: LayerId, step: usize) -> Option<BlockPattern> {
+    /// The latest pattern that a layer has published, if it was after step `before`.
+    pub(super) fn published(&self, leader: LayerId, before: usize) -> Option<BlockPattern> {
         let state = self.lock();
         let (published_at, pattern) = state.published.get(&leader)?;
-        (*published_at == step).then(|| pattern.clone())
+        (*published_at > before).then(|| pattern.clone())
     }
 
     /// Sets the counts of a layer after an update, and writes them to the ledger.

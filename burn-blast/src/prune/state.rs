@@ -3,6 +3,8 @@
 use burn::optim::{RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::functions::gather;
+
 /// State of [`Blast`](super::Blast) for one parameter, which includes the state of the wrapped optimizer.
 #[derive(Debug, Clone, derive_new::new)]
 #[new(visibility = "pub(crate)")]
@@ -27,6 +29,9 @@ pub struct BlastState<S> {
     /// Movement of each kept block so far, `[nnz]`.
     #[new(default)]
     pub(crate) movement: Option<Tensor<1>>,
+    /// Step at which each kept block was added, by slot; zero for those of the start. Recorded only with a grace time.
+    #[new(default)]
+    pub(crate) added_at: Option<Vec<u32>>,
     /// Kept block numbers of a plain linear weight, which has no pattern of its own.
     #[new(default)]
     pub(crate) kept: Option<Vec<u32>>,
@@ -39,6 +44,31 @@ pub(crate) enum Next {
     Count(usize),
     /// The layer keeps the blocks of these numbers.
     Blocks(Vec<u32>),
+}
+
+impl<S> BlastState<S> {
+    /// Follows the blocks to their new slots: the old slot of each, or none if the block is new.
+    pub(crate) fn move_blocks(&mut self, sources: &[Option<u32>], with_grace: bool) {
+        self.movement = self.movement.take().map(|movement| gather(movement, sources));
+        let before = self.added_at.take().unwrap_or_default();
+        let added_at = |source: &Option<u32>| match source {
+            // A record may hold any number of steps.
+            Some(slot) => before.get(*slot as usize).copied().unwrap_or(0),
+            None => self.step as u32,
+        };
+        self.added_at = with_grace.then(|| sources.iter().map(added_at).collect());
+    }
+
+    /// Gives the blocks that were added within the last `grace` steps the best score of the layer.
+    pub(crate) fn protect(&self, scores: &mut [f32], grace: usize) {
+        let Some(added_at) = &self.added_at else { return };
+        let best = scores.iter().copied().filter(|score| !score.is_nan()).reduce(f32::max);
+        for (score, &added) in scores.iter_mut().zip(added_at) {
+            if added > 0 && self.step < added as usize + grace {
+                *score = best.unwrap_or(*score);
+            }
+        }
+    }
 }
 
 impl<S: RecordState> RecordState for BlastState<S> {
@@ -65,8 +95,10 @@ impl<S: RecordState> RecordState for BlastState<S> {
         if let Some(movement) = &self.movement {
             out.push_tensor(prefix, "blast_movement", movement.to_data());
         }
-        if let Some(kept) = &self.kept {
-            out.push_tensor(prefix, "blast_kept", numbers(kept));
+        for (leaf, whole) in [("blast_kept", &self.kept), ("blast_added_at", &self.added_at)] {
+            if let Some(whole) = whole {
+                out.push_tensor(prefix, leaf, numbers(whole));
+            }
         }
         if let Some(inner) = &self.inner {
             out.push_scalar(prefix, "blast_has_inner", true.into());
@@ -81,11 +113,12 @@ impl<S: RecordState> RecordState for BlastState<S> {
         };
         let step = number(src, "blast_step")?;
         let start_kept = number(src, "blast_start_kept")?;
-        let mut blocks = |leaf: &str| {
+        let mut whole = |leaf: &str| {
             let data = src.take_tensor(prefix, leaf)?;
-            Some(data.iter::<i64>().map(|block| block as u32).collect())
+            Some(data.iter::<i64>().map(|number| number as u32).collect())
         };
-        let (kept, next_blocks) = (blocks("blast_kept"), blocks("blast_next_blocks"));
+        let (kept, next_blocks) = (whole("blast_kept"), whole("blast_next_blocks"));
+        let added_at = whole("blast_added_at");
         let next_count = number(src, "blast_next_keep").map(Next::Count);
         let mut floats =
             |leaf: &str| Some(src.take_tensor(prefix, leaf)?.iter::<f32>().collect::<Vec<f32>>());
@@ -106,6 +139,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
                 let dtype: DType = data.dtype();
                 Tensor::from_data(data, (device, dtype))
             }),
+            added_at,
             kept,
         })
     }
@@ -120,10 +154,10 @@ pub(super) fn loading_device(_default: &Device) -> Device {
     _default.clone()
 }
 
-fn numbers(blocks: &[u32]) -> TensorData {
-    let blocks: Vec<i32> = blocks.iter().map(|&block| block as i32).collect();
-    let count = blocks.len();
-    TensorData::new(blocks, [count])
+fn numbers(whole: &[u32]) -> TensorData {
+    let whole: Vec<i32> = whole.iter().map(|&number| number as i32).collect();
+    let count = whole.len();
+    TensorData::new(whole, [count])
 }
 
 fn inner_path(prefix: &str) -> String {

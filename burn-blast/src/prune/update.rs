@@ -54,7 +54,8 @@ pub(super) fn rank_ahead<S>(
         return;
     };
     if update == step + GATHER_AHEAD || state.gathered.is_none() {
-        let (scores, norms) = rankings(state.movement.as_ref());
+        let (mut scores, norms) = rankings(state.movement.as_ref());
+        state.protect(&mut scores, config.grace);
         (state.gathered, state.gathered_norms) = (Some(scores), norms);
         state.next = None;
     }
@@ -75,6 +76,15 @@ fn ranks_ahead(config: &BlastConfig, target: &LayerTarget) -> bool {
     target.coupled || (matches!(config.budget, Budget::Global { .. }) && !target.fixed)
 }
 
+/// An update that a layer takes part in now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    /// Step that the layer took before this one.
+    pub(super) before: usize,
+    /// Step of the update: this one, or an earlier one in which the layer had no gradient.
+    pub(super) update: usize,
+}
+
 /// Selects the blocks to keep from now on.
 pub(super) fn next_mask<S>(
     config: &BlastConfig,
@@ -82,8 +92,13 @@ pub(super) fn next_mask<S>(
     sparsity: f64,
     state: &mut BlastState<S>,
     ranked: &Ranked<'_>,
+    due: Due,
 ) -> BlockMask {
-    let step = state.step;
+    let step = due.update;
+    if config.update_due(due.before, step - 1).is_some() {
+        // What was gathered was for an update before the latest one that was missed.
+        (state.next, state.gathered_norms) = (None, None);
+    }
     state.gathered = None;
     // A layer whose partners are missing selects alone, by the norms that it gathered ahead.
     let norms = state.gathered_norms.take();
