@@ -74,6 +74,10 @@ impl Source {
         let names = files.iter().filter_map(|file| file.file_name());
         let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
         let reason = match files.len() {
+            0 if path.join("snapshots").is_dir() => {
+                "is the root of a model in a cache: give the folder of a version, below snapshots"
+                    .to_string()
+            }
             0 => "holds no safetensors file: give a file, or a folder with model.safetensors or shards and their index"
                 .to_string(),
             1 => return Ok(found(Some(path), files, None)),

@@ -131,6 +131,17 @@ pub enum CheckpointError {
         /// Its block column.
         col: usize,
     },
+    /// A tensor holds an infinite number, or something that is no number.
+    #[error(
+        "tensor \"{name}\" is infinite or not a number at element {at}: the file is damaged or the training diverged, so take \
+         another copy or an earlier checkpoint"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Number of its first such element.
+        at: usize,
+    },
     /// A weight is there twice.
     #[error("the weight \"{0}\" is there both dense and packed: remove one of them")]
     Both(String),

@@ -139,14 +139,13 @@ pub fn rewrite<'a, E: From<CheckpointError>>(
         file.write_all(text.as_bytes()).map_err(CheckpointError::write(&output.path))?;
     }
     let mut left_out = Vec::new();
-    if let Some(folder) = &checkpoint.source.folder {
+    if let (Some(from), Staging::Folder(to)) = (&checkpoint.source.folder, &output.staging) {
         let index = checkpoint.source.index.iter().map(|index| index.file_name());
         let written: Vec<String> =
             checkpoint.shards.iter().map(Shard::file_name).chain(index).collect();
-        copy_rest(folder, "", &written, &mut output, &mut left_out)?;
+        left_out = copy_rest(from, &written, to)?;
     }
     output.finish()?;
-    left_out.sort();
     Ok(Written { bytes, left_out })
 }
 
@@ -223,33 +222,41 @@ impl Serialize for Header<'_> {
     }
 }
 
-/// Copies the other files of a folder: configuration, tokenizer and so on. Hidden files, such as git's, are left out.
-fn copy_rest(
-    folder: &Path,
-    below: &str,
+/// Copies the other files of a folder: configuration, tokenizer and so on. Hidden files, such as git's, are not copied, nor
+/// what is `written` otherwise. Returns what was left out, by name: files that hold weights in another form, and what is
+/// not a file.
+///
+/// # Errors
+/// If a file cannot be read or written.
+pub fn copy_rest(
+    from: &Path,
     written: &[String],
-    output: &mut Output,
-    left_out: &mut Vec<String>,
-) -> Result<(), CheckpointError> {
-    for entry in fs::read_dir(folder).map_err(CheckpointError::read(folder))? {
-        let entry = entry.map_err(CheckpointError::read(folder))?;
-        let path = entry.path();
-        let name = format!("{below}{}", entry.file_name().to_string_lossy());
-        let kind = entry.file_type().map_err(CheckpointError::read(&path))?;
-        if entry.file_name().to_string_lossy().starts_with('.') || written.contains(&name) {
-            continue;
-        }
-        if kind.is_dir() {
-            copy_rest(&path, &format!("{name}/"), written, output, left_out)?;
-        } else if path.is_file() && !holds_weights(&path) {
-            let mut from = File::open(&path).map_err(CheckpointError::read(&path))?;
-            let mut to = output.create(&name)?;
-            io::copy(&mut from, &mut to).map_err(CheckpointError::write(&output.path))?;
-        } else {
-            left_out.push(name);
+    to: &AtomicFolder,
+) -> Result<Vec<String>, CheckpointError> {
+    let (mut left_out, mut folders) = (Vec::new(), vec![String::new()]);
+    while let Some(below) = folders.pop() {
+        let folder = from.join(&below);
+        for entry in fs::read_dir(&folder).map_err(CheckpointError::read(&folder))? {
+            let entry = entry.map_err(CheckpointError::read(&folder))?;
+            let path = entry.path();
+            let name = format!("{below}{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type().map_err(CheckpointError::read(&path))?;
+            if entry.file_name().to_string_lossy().starts_with('.') || written.contains(&name) {
+                continue;
+            }
+            if kind.is_dir() {
+                folders.push(format!("{name}/"));
+            } else if path.is_file() && !holds_weights(&path) {
+                let mut source = File::open(&path).map_err(CheckpointError::read(&path))?;
+                let copied = to.create(&name).and_then(|mut file| io::copy(&mut source, &mut file));
+                copied.map_err(CheckpointError::write(to.path().join(&name)))?;
+            } else {
+                left_out.push(name);
+            }
         }
     }
-    Ok(())
+    left_out.sort();
+    Ok(left_out)
 }
 
 /// Whether a file holds weights, or is the index of such files.
@@ -258,12 +265,12 @@ fn holds_weights(path: &Path) -> bool {
     WEIGHTS.contains(&extension.as_str()) || path.to_string_lossy().ends_with(".index.json")
 }
 
-/// Checks before any work is done that an output, a folder or a file, can be written: it does not overlap the input, if
-/// there is one, and nothing is there that must stay. `force` replaces a file by a file and a checkpoint by a folder; a
+/// Checks before any work is done that an output, a folder or a file, can be written: its folder takes files, it does not
+/// overlap the input, if there is one, and nothing is there that must stay. `force` replaces a file by a file and a checkpoint by a folder; a
 /// folder of anything other than a checkpoint is more likely a mistake.
 ///
 /// # Errors
-/// If it overlaps the input or must not be replaced.
+/// If it cannot be written there, overlaps the input or must not be replaced.
 pub fn check_output(
     input: Option<&Path>,
     is_folder: bool,
@@ -273,6 +280,7 @@ pub fn check_output(
     if let Some(input) = input {
         check_apart(input, path)?;
     }
+    tempfile::tempfile_in(folder_of(path)).map_err(CheckpointError::write(path))?;
     if !path.exists() {
         return Ok(());
     }

@@ -38,6 +38,11 @@ pub enum Error {
         "weight \"{name}\" is {rows} x {cols}, less than a block of {block}: use a smaller --block, or leave it out with --exclude"
     )]
     BlockTooLarge { name: String, rows: usize, cols: usize, block: usize },
+    /// The numbers of a block are too large to be squared and summed.
+    #[error(
+        "weight \"{name}\", block {block}: its numbers are too large to rank the block, so leave the weight out with --exclude"
+    )]
+    Score { name: String, block: usize },
     /// A tensor has the name of a part of a packed weight to be written.
     #[error(
         "the input has a tensor \"{name}\" already: a packed weight would need that name, so leave its weight out with --exclude"

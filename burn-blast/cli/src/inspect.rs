@@ -22,6 +22,7 @@ use crate::select::{OrientationArg, orientation};
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    #[serde(serialize_with = "crate::paths::one")]
     pub path: PathBuf,
     pub files: usize,
     pub tensors: usize,
@@ -111,8 +112,8 @@ fn draw(folder: &Path, found: &[(Layer, BlockPattern)], force: bool) -> Result<(
         folder.join(format!("{name}.svg"))
     });
     let files: Vec<PathBuf> = files.collect();
-    files.iter().try_for_each(|path| check_output(None, false, path, force))?;
     fs::create_dir_all(folder).map_err(CheckpointError::write(folder))?;
+    files.iter().try_for_each(|path| check_output(None, false, path, force))?;
     for ((layer, pattern), path) in found.iter().zip(files) {
         let title = format!("{}: {} of {} blocks", layer.name, layer.kept, layer.blocks);
         let svg = pattern_svg(&title, pattern)?;

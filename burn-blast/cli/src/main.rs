@@ -17,6 +17,7 @@ mod diff;
 mod error;
 mod inspect;
 mod model;
+mod paths;
 mod progress;
 mod report;
 mod score;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         // Whoever reads may stop early, as `head` does.
         Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            progress::say(&format!("error: {error}"));
             ExitCode::from(UNUSABLE)
         }
     }
@@ -84,9 +85,9 @@ fn run(cli: &Cli) -> Result<(String, u8), Error> {
         Command::Activations(args) => fine(model::activations(args, &progress)?),
         Command::Compact(args) => fine(text(&model::compact(args)?, args.format)),
         Command::Dense(args) => model::dense(args, &progress)?,
-        Command::OneShot(args) => fine(model::one_shot(args)?),
+        Command::OneShot(args) => fine(model::one_shot(args, &progress)?),
         Command::FineTune(args) => model::fine_tune(args, &progress)?,
-        Command::Merge(args) => fine(model::merge(args)?),
+        Command::Merge(args) => fine(model::merge(args, &progress)?),
     })
 }
 

@@ -13,7 +13,9 @@ use serde::Serialize;
 /// A checkpoint made from another.
 #[derive(Debug, Serialize)]
 pub struct Rewrite {
+    #[serde(serialize_with = "crate::paths::one")]
     input: PathBuf,
+    #[serde(serialize_with = "crate::paths::one")]
     output: PathBuf,
     /// Bytes of all tensors of the input.
     bytes_in: u64,

@@ -136,6 +136,10 @@ impl Scorer {
         for weight in open {
             let features = self.activations.as_ref().map(|all| all.of(weight)).transpose()?;
             let scores = scores(weight, self.block, features.as_deref());
+            if let Some(block) = scores.iter().position(|score| !score.is_finite()) {
+                weight.tensor.check_finite(&weight.name)?;
+                return Err(Error::Score { name: weight.name.clone(), block });
+            }
             self.done.insert(weight.name.clone(), scores);
             progress.advance(bytes(&weight));
         }

@@ -1,4 +1,4 @@
-//! `blast verify`: every rule of the format, every file, every index.
+//! `blast verify`: every rule of the format, every file, every index, and whether every number is finite.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,6 +16,7 @@ use crate::progress::Progress;
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    #[serde(serialize_with = "crate::paths::one")]
     pub path: PathBuf,
     pub files: usize,
     /// Its tensors, in files that can be read.
@@ -59,7 +60,13 @@ pub fn verify(path: &Path, progress: &Progress) -> Result<Report, Error> {
     let bytes = |name: &String| {
         checkpoint.tensor(&leaf(name, VALUES)).map_or(0, |values| values.bytes().len() as u64)
     };
-    progress.begin("checking weights", names.iter().map(bytes).sum());
+    let all = checkpoint.bytes();
+    progress.begin("checking weights", all + names.iter().map(bytes).sum::<u64>());
+    for (name, tensor) in checkpoint.shards.iter().flat_map(Shard::tensors) {
+        problems.extend(tensor.check_finite(name).err());
+        tensor.release();
+        progress.advance(tensor.bytes().len() as u64);
+    }
     for name in &names {
         match PackedWeight::read(&checkpoint, name) {
             Ok(packed) => problems.extend(packed.problems(&checkpoint)),

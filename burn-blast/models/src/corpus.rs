@@ -1,14 +1,11 @@
 //! Texts as tokens, and which of them a step sees.
 
-use std::path::Path;
-
 use burn::config::Config;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 
-use crate::{Error, ModelFolder, Tokenizer};
+use crate::{Error, ModelFolder, Texts, Tokenizer};
 
 /// One token in this many is held out, at the end.
 const HELD_OUT: usize = 10;
@@ -59,25 +56,25 @@ impl Corpus {
     /// Sequences that an evaluation scores at most, unless asked for otherwise.
     pub const EVALUATED: usize = 160;
 
-    /// Reads a text for the model of a checkpoint.
+    /// Texts for the model of a checkpoint.
     ///
     /// # Errors
-    /// As [`read`](Self::read); if the model has fewer positions than a sequence has tokens, or does not know a token
-    /// of the text.
-    pub fn of(checkpoint: &ModelFolder, path: &Path, context: usize) -> Result<Self, Error> {
+    /// As [`new`](Self::new); if the model has fewer positions than a sequence has tokens, or does not know a token
+    /// of the texts.
+    pub fn of(checkpoint: &ModelFolder, texts: &Texts, context: usize) -> Result<Self, Error> {
         Error::fits(context, checkpoint.config().context())?;
-        let corpus = Self::read(path, &checkpoint.tokenizer()?, context)?;
+        let corpus = Self::new(texts, &checkpoint.tokenizer()?, context)?;
         let vocabulary = checkpoint.config().vocabulary();
         let foreign = corpus.tokens().find(|token| *token as usize >= vocabulary);
         foreign.map_or(Ok(corpus), |token| Err(Error::Token { token, vocabulary }))
     }
 
-    /// Reads a text file, or JSON lines if its name ends in `.jsonl`.
+    /// The tokens of texts, the last tenth held out.
     ///
     /// # Errors
-    /// If it cannot be read, a line has no text, or there is not enough of it for one sequence of either part.
-    pub fn read(path: &Path, tokenizer: &Tokenizer, context: usize) -> Result<Self, Error> {
-        let (mut train, _) = read_text(path, tokenizer)?;
+    /// If the tokenizer cannot handle a text, or there are too few tokens for one sequence of either part.
+    pub fn new(texts: &Texts, tokenizer: &Tokenizer, context: usize) -> Result<Self, Error> {
+        let mut train = texts.tokens(tokenizer)?;
         let valid = train.split_off(train.len() - train.len() / HELD_OUT);
         if valid.len() <= context || train.len() <= context {
             let tokens = train.len() + valid.len();
@@ -85,7 +82,7 @@ impl Corpus {
                 "{tokens} tokens, of which a tenth is held out, are too few for sequences of {context}; take a longer \
                  text or a shorter context"
             );
-            return Err(Error::unusable(path, reason));
+            return Err(Error::unusable(&texts.path, reason));
         }
         Ok(Self { train, valid })
     }
@@ -120,28 +117,6 @@ impl Corpus {
         let batches = starts.chunks(sequences.batch);
         batches.map(|starts| windows(&self.valid, starts, sequences.context, device)).collect()
     }
-}
-
-/// Tokens of a text file, or of the texts in JSON lines if its name ends in `.jsonl`; and the bytes of the text.
-///
-/// # Errors
-/// If it cannot be read, or a line has no text.
-pub fn read_text(path: &Path, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Error> {
-    let file = std::fs::read_to_string(path).map_err(Error::file(path))?;
-    if path.extension().is_none_or(|end| end != "jsonl") {
-        return Ok((tokenizer.encode(&file)?, file.len()));
-    }
-    let (mut tokens, mut bytes) = (Vec::new(), 0);
-    for (at, line) in file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let json = serde_json::from_str::<Value>(line).unwrap_or_default();
-        let Some(text) = json["text"].as_str() else {
-            let reason = format!("line {} is not a JSON object with a \"text\"", at + 1);
-            return Err(Error::unusable(path, reason));
-        };
-        tokens.extend(tokenizer.encode(text)?);
-        bytes += text.len();
-    }
-    Ok((tokens, bytes))
 }
 
 fn windows(tokens: &[u32], starts: &[usize], context: usize, device: &Device) -> Batch {
@@ -192,7 +167,8 @@ mod tests {
     #[test]
     fn json_lines_are_texts_one_after_the_other() {
         let file = file(".jsonl", "{\"text\": \"abc\"}\n\n{\"text\": \"defghijkl\"}\n");
-        let corpus = Corpus::read(file.path(), &Tokenizer::Bytes, 0).unwrap();
+        let texts = Texts::read(file.path()).unwrap();
+        let corpus = Corpus::new(&texts, &Tokenizer::Bytes, 0).unwrap();
         assert_eq!(corpus.train, b"abcdefghijk".map(u32::from));
         assert_eq!(corpus.valid, [u32::from(b'l')]);
     }
@@ -212,7 +188,8 @@ mod tests {
         });
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         let checkpoint = ModelFolder::open(folder.path()).unwrap();
-        let error = Corpus::of(&checkpoint, file.path(), 4).unwrap_err().to_string();
+        let texts = Texts::read(file.path()).unwrap();
+        let error = Corpus::of(&checkpoint, &texts, 4).unwrap_err().to_string();
         assert!(error.contains("token 300, but the model knows 300"), "{error}");
     }
 }

@@ -9,7 +9,8 @@ pub enum Error {
     /// A file of the checkpoint does not exist.
     #[error(
         "there is no {0}: a model is a folder with config.json and model.safetensors, or its parts and \
-         model.safetensors.index.json, as Hugging Face publishes it"
+         model.safetensors.index.json, as Hugging Face publishes it (`hf download NAME --local-dir FOLDER`; in a cache, the \
+         folder below snapshots)"
     )]
     MissingFile(PathBuf),
     /// The system refused.
@@ -91,6 +92,11 @@ pub enum Error {
     /// The device did not return its results.
     #[error("the device failed: {0}")]
     Device(String),
+    /// A result is infinite or not a number.
+    #[error(
+        "{0} is infinite or not a number, though the weights are finite: compute in --dtype f32, or take another checkpoint"
+    )]
+    NotFinite(&'static str),
     /// The loss is infinite or not a number after this step.
     #[error("the loss is no longer a number at step {0}: use a lower learning rate")]
     Diverged(usize),
@@ -120,10 +126,10 @@ pub enum Error {
     /// The model has adapters where it must have none, or none to merge, or nothing to put one beside.
     #[error("{0}")]
     Adapters(&'static str),
-    /// Ctrl-C cannot be caught.
+    /// Signals cannot be caught.
     #[cfg(feature = "ctrlc")]
-    #[error("Ctrl-C cannot be caught: {0}")]
-    CtrlC(#[from] ctrlc::Error),
+    #[error("the signals that ask to stop cannot be caught: {0}")]
+    Signals(#[from] ctrlc::Error),
     /// A checkpoint of a run cannot be read or written.
     #[error(transparent)]
     Io(#[from] burn_blast::io::IoError),

@@ -62,14 +62,18 @@ pub fn generate<E: From<Error>>(
 /// Scores of the token after `tokens`, which continue the text of the cache.
 ///
 /// # Errors
-/// If the device fails.
+/// If the device fails, or a score is infinite or not a number.
 ///
 /// # Panics
 /// If there are no tokens.
 pub fn next_scores(model: &Model, tokens: &[u32], cache: &mut Cache) -> Result<Vec<f32>, Error> {
     let last = tokens.len() - 1;
     let hidden = model.hidden(model.tokens(&[tokens]), Some(cache)).slice_dim(1, last..last + 1);
-    to_host(model.logits(hidden))
+    let scores = to_host(model.logits(hidden))?;
+    match scores.iter().all(|score| score.is_finite()) {
+        true => Ok(scores),
+        false => Err(Error::NotFinite("a token's score")),
+    }
 }
 
 /// The numbers of a tensor in single precision.

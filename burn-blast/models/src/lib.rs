@@ -17,7 +17,7 @@
 //! | `builder`, `attention`, `rope` | what models are made of |
 //! | `model`, `compact`, `adapters` | what every model can do |
 //! | `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
-//! | `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
+//! | `texts`, `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
 //! | `measure`, `device` | timing, and where to compute |
 
 mod activations;
@@ -39,12 +39,13 @@ pub mod one_shot;
 mod perplexity;
 mod rope;
 mod sample;
+mod texts;
 mod tokenizer;
 
 pub use activations::Activations;
 pub use attention::Cache;
 pub use compact::LayerSizes;
-pub use corpus::{Batch, Corpus, Sequences, read_text};
+pub use corpus::{Batch, Corpus, Sequences};
 pub use device::BackendKind;
 pub use error::Error;
 pub use families::{Gpt2, Gpt2Config, Llama, LlamaConfig, Model, ModelConfig};
@@ -55,4 +56,5 @@ pub use model_folder::{Form, ModelFolder, Precision};
 pub use perplexity::{TextScore, Windows, perplexity};
 pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
+pub use texts::{Document, Texts, files_under, relative_name};
 pub use tokenizer::{TextStream, Tokenizer};

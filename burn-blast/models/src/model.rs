@@ -1,5 +1,6 @@
 //! What every model can do, whatever its family.
 
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::prune::{BlastConfig, Coupling, Structure};
@@ -7,7 +8,16 @@ use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::budget::kept_blocks;
 
 use crate::attention::Pass;
-use crate::{Cache, Error, Model};
+use crate::{Cache, Error, Model, Precision};
+
+/// Gives every parameter a data type.
+struct Cast(DType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(self.0))
+    }
+}
 
 /// Which blocks of the MLPs are removed.
 #[derive(burn::config::Config, Debug, PartialEq)]
@@ -108,6 +118,15 @@ impl Model {
                 scores.reshape([batch, time, self.vocabulary()])
             }
         }
+    }
+
+    /// The model with parameters of another data type.
+    ///
+    /// # Errors
+    /// If the device does not have it.
+    pub fn with_precision(self, precision: Precision) -> Result<Self, Error> {
+        let dtype = precision.on(&self.device(), self.dtype())?;
+        Ok(if dtype == self.dtype() { self } else { self.map(&mut Cast(dtype)) })
     }
 
     /// A cache that holds no text yet.

@@ -5,27 +5,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType};
-use burn_blast::io::{Export, Pretrained};
-use burn_blast_checkpoint::Orientation;
+use burn_blast::io::{Export, IoError, Pretrained};
+use burn_blast_checkpoint::{Orientation, copy_rest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::builder::{Builder, Source};
+use crate::families::unwrapped;
 use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
 const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
-/// Copied if the folder the model came from has them.
-const BESIDE: [&str; 7] = [
-    "generation_config.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-];
+/// Weight of the output layer.
+const HEAD: &str = "lm_head.weight";
 
 /// Data type of a model's weights and features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +44,31 @@ impl Precision {
             DType::F16 => Self::F16,
             DType::BF16 => Self::BF16,
             _ => Self::F32,
+        }
+    }
+
+    /// Whether a device has it.
+    pub fn is_on(self, device: &Device) -> bool {
+        self.on(device, DType::F32).is_ok()
+    }
+
+    /// The data type on a device of a model that a file has as `stored`.
+    ///
+    /// # Errors
+    /// If the device does not have what is asked for.
+    pub(crate) fn on(self, device: &Device, stored: DType) -> Result<DType, Error> {
+        let asked = match (self, stored) {
+            (Self::F16, _) | (Self::File, DType::F16) => FloatDType::F16,
+            (Self::BF16, _) | (Self::File, DType::BF16) => FloatDType::BF16,
+            _ => return Ok(DType::F32),
+        };
+        match (device.supports_dtype(asked), self) {
+            (true, _) => Ok(asked.into()),
+            (false, Self::File) => Ok(DType::F32),
+            (false, _) => {
+                let found = format!("{asked:?}");
+                Err(Error::setting("dtype", found, "one that the device has, such as F32"))
+            }
         }
     }
 }
@@ -107,6 +125,11 @@ impl ModelFolder {
         self.path.as_ref().map_or_else(PathBuf::new, |path| path.join(name))
     }
 
+    /// The folder; none if there is a configuration alone.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// Architecture and sizes.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -117,12 +140,23 @@ impl ModelFolder {
         &self.stop
     }
 
-    /// The tokenizer of the folder; one token per byte if it has none.
+    /// The tokenizer of the folder; one token per byte if it has none and the vocabulary is that of bytes.
     ///
     /// # Errors
-    /// If `tokenizer.json` cannot be read, or is missing and the vocabulary cannot hold all bytes.
+    /// As [`Tokenizer::open`].
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        Tokenizer::open(&self.file("tokenizer.json"), self.config.vocabulary())
+        Tokenizer::open(&self.file(""), self.config.vocabulary())
+    }
+
+    /// Data type of the weights in the files: that of the embedding.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn precision(&self) -> Result<Precision, Error> {
+        let name = |name: &str| Some(self.config.family().path_in_module(unwrapped(name)));
+        let pretrained = Pretrained::open(self.file(""))?.rename(name)?;
+        let dtype = pretrained.dtype_of(self.config.family().embedding_name());
+        Ok(Precision::of(dtype.unwrap_or(DType::F32)))
     }
 
     /// Loads the model.
@@ -132,14 +166,32 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or holds other tensors than the configuration calls for.
     pub fn load(&self, device: &Device, precision: Precision) -> Result<Model, Error> {
-        let config = self.config.clone();
-        let pretrained = Pretrained::open(self.file(""))?
-            .rename(|name| self.config.path_in_module(name))?
-            .orientation(move |path| config.orientation(path));
-        let dtype = self.dtype(&pretrained, device, precision)?;
+        let all = Pretrained::open(self.file(""))?
+            .rename(|name| Some(self.config.family().path_in_module(unwrapped(name))))?;
+        let config = match self.config.is_tied() && self.has_own_head(&all) {
+            true => self.config.clone().untied(),
+            false => self.config.clone(),
+        };
+        let named = all.rename(|name| config.path_in_module(name))?;
+        let dtype = self.dtype(&named, device, precision)?;
+        let of_module = config.clone();
+        let pretrained = named.orientation(move |path| of_module.orientation(path));
         let source = Source::Stored(Some(&pretrained));
-        let model = self.config.family().build(&mut Builder { source, device })?;
+        let model = config.family().build(&mut Builder { source, device })?;
         Ok(pretrained.dtype(dtype).load(model)?)
+    }
+
+    /// Whether a file with a tied output layer has one that differs from the embedding, as after training it alone. It
+    /// counts then, as in transformers.
+    fn has_own_head(&self, pretrained: &Pretrained) -> bool {
+        let embedding = pretrained.tensor(self.config.family().embedding_name());
+        match (pretrained.tensor(HEAD), embedding) {
+            (Some(head), Some(embedding)) => {
+                (head.dtype(), head.bytes()) != (embedding.dtype(), embedding.bytes())
+            }
+            (Some(_), None) => false,
+            (None, _) => pretrained.tensor(&format!("{HEAD}.values")).is_some(),
+        }
     }
 
     /// One type for the whole model: Burn's operations do not mix them.
@@ -150,22 +202,11 @@ impl ModelFolder {
         precision: Precision,
     ) -> Result<DType, Error> {
         let stored = pretrained.dtype_of(self.config.family().embedding_name());
-        let asked = match (precision, stored) {
-            (Precision::F16, _) | (Precision::File, Some(DType::F16)) => FloatDType::F16,
-            (Precision::BF16, _) | (Precision::File, Some(DType::BF16)) => FloatDType::BF16,
-            _ => return Ok(DType::F32),
-        };
-        match (device.supports_dtype(asked), precision) {
-            (true, _) => Ok(asked.into()),
-            (false, Precision::File) => Ok(DType::F32),
-            (false, _) => {
-                let found = format!("{asked:?}");
-                Err(Error::setting("dtype", found, "one that the device has, such as F32"))
-            }
-        }
+        precision.on(device, stored.unwrap_or(DType::F32))
     }
 
-    /// Writes `model`, which was loaded from this folder, to a new folder, with configuration and tokenizer.
+    /// Writes `model`, which was loaded from this folder, to a new folder, with the other files of this one but those
+    /// that hold weights.
     ///
     /// The folder gets its name when everything is in it. Tensors leave the device one by one.
     ///
@@ -197,13 +238,10 @@ impl ModelFolder {
         let export = export.orientation(|name| self.config.orientation(name));
         let export = if form == Form::Dense { export.dense() } else { export };
         export.save(folder, |staged| {
-            let staged = staged.path();
-            for name in BESIDE {
-                let from = self.file(name);
-                if from.exists() {
-                    std::fs::copy(from, staged.join(name)).map_err(Error::file(folder))?;
-                }
+            if let Some(from) = &self.path {
+                copy_rest(from, &["config.json".to_owned()], staged).map_err(IoError::from)?;
             }
+            let staged = staged.path();
             std::fs::write(staged.join("config.json"), config).map_err(Error::file(folder))?;
             add(staged)
         })
@@ -220,6 +258,9 @@ impl ModelFolder {
             return Err(Error::Uneven(reason));
         };
         self.config.family().write_sizes(&all, &mut json)?;
+        if self.config.is_tied() && model.family().head().is_some() {
+            json["tie_word_embeddings"] = Value::from(false);
+        }
         let name = match model.dtype() {
             DType::F16 => "float16",
             DType::BF16 => "bfloat16",
@@ -235,9 +276,9 @@ impl ModelFolder {
 impl ModelConfig {
     /// The path in the module of a tensor of a file, unless the model has no use for it.
     fn path_in_module(&self, name: &str) -> Option<String> {
-        let path = self.family().path_in_module(name);
-        let unused = BUFFERS.iter().any(|end| path.ends_with(end))
-            || (self.is_tied() && path == "lm_head.weight");
+        let path = self.family().path_in_module(unwrapped(name));
+        let unused =
+            BUFFERS.iter().any(|end| path.ends_with(end)) || (self.is_tied() && path == HEAD);
         (!unused).then_some(path)
     }
 

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use burn_blast::calibrate::Calibration;
 use burn_blast::functions;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
-use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::budget::kept_blocks;
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +41,18 @@ pub struct OneShot {
 }
 
 impl OneShot {
-    /// Sparsifies the MLPs of `model`. Every method except [`Method::Magnitude`] needs a `sample` of texts.
+    /// Sparsifies the MLPs of `model`. Every method except [`Method::Magnitude`] needs a `sample` of texts. Blocks that are
+    /// zero are removed in any case. `progress` is called with the number of weights that are done, and of all. Returns the
+    /// names of weights whose inputs were all zero in the sample, so that their values could not be corrected.
     ///
     /// # Errors
     /// If a setting is not valid, or a weight cannot be corrected.
-    pub fn run(&self, model: &mut Model, sample: &[Batch]) -> Result<(), Error> {
+    pub fn run(
+        &self,
+        model: &mut Model,
+        sample: &[Batch],
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Vec<String>, Error> {
         self.blocks.check()?;
         if self.method != Method::Magnitude && sample.is_empty() {
             let what = "this method needs a sample of texts, or take magnitude".to_string();
@@ -53,17 +60,26 @@ impl OneShot {
         }
         let dense_last = self.blocks.dense_last;
         let names = model.mlp_names(dense_last)?;
+        let (mut done, mut silent) = (0, Vec::new());
+        progress(done, names.len());
         // A layer's weights are chosen together: their inputs were seen before any of them changed.
         for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
             let calibrations = observe(model, layer, sample);
             let weights = model.mlps_mut(dense_last).into_iter();
-            for ((_, linear), calibration) in
+            for ((name, linear), mut calibration) in
                 weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
             {
+                let is_silent = |seen: &Calibration| seen.norms().iter().all(|norm| *norm == 0.0);
+                if calibration.as_ref().is_some_and(is_silent) {
+                    calibration = None;
+                    silent.push(name);
+                }
                 *linear = self.sparse(linear, calibration.as_ref())?;
+                done += 1;
+                progress(done, names.len());
             }
         }
-        Ok(())
+        Ok(silent)
     }
 
     /// The layer with the share of its blocks that is kept.
@@ -74,17 +90,18 @@ impl OneShot {
     ) -> Result<AnyLinear, Error> {
         let (weight, block) = (linear.to_dense(), BlockSize::new(self.blocks.block)?);
         let sparsity = self.blocks.sparsity;
+        let norms = functions::dense_block_norms(weight.clone(), block);
+        let [rows, cols] = linear.shape();
+        let shape = MatrixShape::new(rows, cols)?;
         let pattern = match calibration {
             Some(calibration) => calibration.select(weight.clone(), block, sparsity),
-            None => {
-                let norms = functions::dense_block_norms(weight.clone(), block);
-                let [rows, cols] = linear.shape();
-                let keep = kept_blocks(sparsity, norms.len());
-                BlockPattern::best(MatrixShape::new(rows, cols)?, block, &norms, keep)
-            }
+            None => BlockPattern::best(shape, block, &norms, kept_blocks(sparsity, norms.len())),
         };
+        let filled = (0..norms.len()).filter(|index| norms[*index] != 0.0);
+        let filled = BlockMask::from_indices(shape, block, filled);
+        let pattern = BlockPattern::from_mask(&BlockMask::from(&pattern).intersection(&filled));
         let values = match calibration {
-            Some(calibration) if self.method == Method::WandaCorrected => {
+            Some(calibration) if self.method == Method::WandaCorrected && pattern.nnz() > 0 => {
                 calibration.correct(weight, &pattern, self.damping)?
             }
             _ => functions::pack(weight, &pattern),
@@ -134,6 +151,10 @@ fn observe(model: &Model, names: &[String], sample: &[Batch]) -> Vec<Option<Cali
 
 #[cfg(test)]
 mod tests {
+    use burn::module::Param;
+    use burn::nn;
+    use burn::tensor::Tensor;
+
     use super::*;
     use crate::fine_tune::tests::{config, corpus};
     use crate::{ModelConfig, fine_tune};
@@ -156,7 +177,8 @@ mod tests {
             };
             let mut sparse = dense.clone();
             let blocks = Blocks::new(8).with_sparsity(0.5).with_dense_last(1);
-            OneShot::new(blocks).with_method(method).run(&mut sparse, &sample).unwrap();
+            let one_shot = OneShot::new(blocks).with_method(method);
+            one_shot.run(&mut sparse, &sample, |_, _| {}).unwrap();
             let all = sparse.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
             assert_eq!(all.collect::<Vec<_>>(), [0.5, 0.5, 0.5, 0.0, 0.0, 0.0], "{method:?}");
             let (ours, _) = sparse.trace(tokens.clone());
@@ -164,6 +186,38 @@ mod tests {
             distances.push(distance.into_scalar::<f32>());
         }
         assert!(distances[2] < distances[0] && distances[2] < distances[1], "{distances:?}");
+    }
+
+    #[test]
+    fn zero_blocks_are_removed_and_a_dead_mlp_does_not_stop_the_run() {
+        let device = Device::flex();
+        let start = ModelConfig::parse(&config()).unwrap().init_normal(&device, 2).unwrap();
+        let sample = sample(&corpus(), 4, 16, &device).unwrap();
+        for method in [Method::Magnitude, Method::Wanda, Method::WandaCorrected] {
+            let mut model = start.clone();
+            let half = OneShot::new(Blocks::new(8).with_sparsity(0.5).with_dense_last(1));
+            half.with_method(Method::Magnitude).run(&mut model, &[], |_, _| {}).unwrap();
+            for (name, linear) in model.mlps_mut(0) {
+                if name == "model.layers.1.mlp.gate_proj" {
+                    *linear = AnyLinear::Dense(nn::Linear {
+                        weight: Param::from_tensor(Tensor::zeros(linear.shape(), &device)),
+                        bias: None,
+                    });
+                }
+            }
+            let mut steps = Vec::new();
+            let little = OneShot::new(Blocks::new(8).with_sparsity(0.25)).with_method(method);
+            let silent = little.run(&mut model, &sample, |done, all| steps.push((done, all)));
+            let silent = silent.unwrap();
+            let expected: &[&str] = match method {
+                Method::Magnitude => &[],
+                _ => &["model.layers.1.mlp.down_proj"],
+            };
+            assert_eq!(silent, expected, "{method:?}");
+            let all = model.mlps_mut(0).into_iter().map(|(_, linear)| linear.sparsity());
+            assert_eq!(all.collect::<Vec<_>>(), [0.5, 0.5, 0.5, 1.0, 0.25, 0.25], "{method:?}");
+            assert_eq!(steps, (0..=6).map(|done| (done, 6)).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl TextScore {
 ///
 /// # Errors
 /// If the text is shorter than two tokens or has tokens the model does not know, if the windows do not fit each other,
-/// or the device fails.
+/// the loss is infinite or not a number, or the device fails.
 pub fn perplexity(
     model: &Model,
     text: &[u32],
@@ -58,6 +58,9 @@ pub fn perplexity(
         let end = (start + window).min(text.len());
         let from = score.tokens + 1;
         score.nats += nats(model, &text[start..end], from - start)?;
+        if !score.nats.is_finite() {
+            return Err(Error::NotFinite("the loss of the text"));
+        }
         score.tokens = end - 1;
         progress(score.tokens);
         start += stride;

@@ -9,7 +9,7 @@ use burn_blast_checkpoint::format::{COL_PTR, LAYOUT, PROBE, ROW_IDX, VALUES, par
 use burn_blast_kernels::{BlockPattern, pack};
 
 use super::IoError;
-use super::tensors::{Names, ParameterPath, Tensors, check_tensor};
+use super::tensors::{Content, Names, ParameterPath, Tensors, check_tensor};
 use crate::ops::packed;
 use crate::quantize::{as_loaded, is_int8};
 use crate::window::{self, Stage, View};
@@ -22,7 +22,10 @@ pub(super) fn fill<M: Module>(
     dtype: Option<DType>,
 ) -> Result<M, IoError> {
     let weights = check_model(&model, &tensors)?;
-    Ok(model.map(&mut Filler { path: ParameterPath::default(), tensors, weights, dtype }))
+    let path = ParameterPath::default();
+    let mut filler = Filler { path, tensors, weights, dtype, error: None };
+    let model = model.map(&mut filler);
+    filler.error.map_or(Ok(model), Err)
 }
 
 struct Filler<'a> {
@@ -30,6 +33,8 @@ struct Filler<'a> {
     tensors: Tensors<'a>,
     weights: BTreeMap<String, InFile>,
     dtype: Option<DType>,
+    /// The first one.
+    error: Option<IoError>,
 }
 
 impl Filler<'_> {
@@ -42,6 +47,12 @@ impl Filler<'_> {
         device: &Device,
     ) -> Option<(TensorData, ParamId)> {
         let mut tensor = self.tensors.by_name.remove(name)?;
+        // A run's own record is loaded as it is.
+        if let (Content::Mapped(view), Names::HuggingFace) = (&tensor.content, self.tensors.names)
+            && let Err(error) = view.check_finite(name)
+        {
+            self.error.get_or_insert(error.into());
+        }
         tensor.dtype = as_loaded(tensor.dtype, device);
         let id = tensor.id.map_or(own, ParamId::from);
         Some((tensor.read(in_out), id))

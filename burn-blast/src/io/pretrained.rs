@@ -188,7 +188,7 @@ impl Pretrained {
     /// Loads the checkpoint into a model of the same architecture, whatever blocks either keeps.
     ///
     /// # Errors
-    /// If a tensor is damaged, or the file holds other tensors than the model needs.
+    /// If a tensor is damaged or holds a number that is not finite, or the file holds other tensors than the model needs.
     pub fn load<M: Module>(&self, model: M) -> Result<M, IoError> {
         fill(model, self.tensors()?, self.dtype)
     }

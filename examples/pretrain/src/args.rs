@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn_blast::BlockSize;
-use burn_blast::prune::{BlastConfig, Growth, Schedule, Structure};
+use burn_blast::prune::{BlastConfig, Growth, Schedule, Score, Structure};
 use burn_blast_models::fine_tune::TrainConfig;
 use burn_blast_models::{BackendKind, Blocks, Sequences};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, FromArgMatches, Parser};
+use clap::{ArgMatches, Command, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use crate::store::Store;
+use crate::store::{Phase, Store};
 
 /// Tokens are bytes.
 pub const VOCABULARY: usize = 256;
@@ -34,8 +34,12 @@ const FREE_ON_RESUME: [&str; 2] = ["backend", "save_every"];
 /// Trains a byte-level Llama-style model dense and block-sparse from the same start, and a narrower dense model of as
 /// many parameters as the sparse one, and compares them.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "pretrain", version)]
+#[command(name = "pretrain", version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Another job than one experiment.
+    #[command(subcommand)]
+    pub job: Option<Job>,
+
     /// Every setting of the experiment itself.
     #[command(flatten)]
     pub config: Config,
@@ -51,6 +55,23 @@ pub struct Args {
     /// Go on with the interrupted run in the --out folder
     #[arg(long)]
     pub resume: bool,
+
+    /// Replace a finished run in the --out folder
+    #[arg(long, conflicts_with = "resume")]
+    pub force: bool,
+}
+
+/// Another job than one experiment.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Job {
+    /// Makes the runs of a plan, each with several seeds, and a table of them; a run that is done is not made again
+    Study {
+        /// JSON file with the runs
+        plan: PathBuf,
+        /// Folder for what came out
+        #[arg(long, value_name = "DIR", default_value = "study-out")]
+        out: PathBuf,
+    },
 }
 
 /// Every setting of the experiment. Its defaults are the defaults of the flags.
@@ -105,13 +126,34 @@ pub struct Config {
     #[arg(long, default_value_t = 1e-3)]
     pub lr: f64,
 
+    /// Highest learning rate of the narrow dense model [default: that of --lr]
+    #[arg(long)]
+    pub narrow_lr: Option<f64>,
+
+    /// Highest learning rate of the sparse model [default: that of --lr]
+    #[arg(long)]
+    pub sparse_lr: Option<f64>,
+
+    /// The learning rate of a block-sparse weight is divided by its density to this power [default: 1, or 0 with
+    /// --start-sparse]
+    #[arg(long)]
+    pub lr_exponent: Option<f64>,
+
     /// Seed of the weights, the batches and the generated text
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
 
-    /// How removed blocks come back while pruning goes on
-    #[arg(long, value_enum, default_value_t = Growth::Gradient)]
-    pub growth: Growth,
+    /// What kept blocks are ranked by
+    #[arg(long, value_enum, default_value_t = Score::Frobenius)]
+    pub score: Score,
+
+    /// How removed blocks come back while the pattern changes [default: gradient, or none with --start-sparse]
+    #[arg(long, value_enum)]
+    pub growth: Option<Growth>,
+
+    /// Share of the kept blocks that is exchanged at the first change of the pattern; it falls to 0
+    #[arg(long, default_value_t = 0.3)]
+    pub growth_fraction: f64,
 
     /// Which blocks of an MLP are selected together
     #[arg(long, value_enum, default_value_t = Structure::Blocks)]
@@ -121,7 +163,7 @@ pub struct Config {
     #[arg(long, default_value_t = 1.0)]
     pub group_density: f64,
 
-    /// Start with random blocks of attention and MLPs, as many as stay, and change which ones while training
+    /// Start with random blocks of attention and MLPs, as many as stay; with --growth they change while training
     #[arg(long)]
     pub start_sparse: bool,
 
@@ -192,15 +234,22 @@ impl Config {
             self.group_density
         );
         BlockSize::new(self.block)?;
-        self.train().check()?;
+        for phase in [Phase::Dense, Phase::Narrow, Phase::Sparse] {
+            self.train(phase).check()?;
+        }
         Ok(self.blast().validate()?)
     }
 
-    /// The training of each run.
-    pub fn train(&self) -> TrainConfig {
+    /// The training of a run.
+    pub fn train(&self, phase: Phase) -> TrainConfig {
+        let lr = match phase {
+            Phase::Narrow => self.narrow_lr,
+            Phase::Sparse => self.sparse_lr,
+            Phase::Dense | Phase::Report | Phase::Finished => None,
+        };
         TrainConfig::new(self.steps)
             .with_sequences(Sequences { context: self.context, batch: self.batch })
-            .with_lr(self.lr)
+            .with_lr(lr.unwrap_or(self.lr))
             .with_warm_up((self.steps as f64 * WARM_UP).max(1.0))
             .with_log_every(LOG_EVERY)
             .with_eval_every((self.steps / EVALUATIONS).max(1))
@@ -247,12 +296,19 @@ impl Config {
 
     /// The pruning of the sparse run, but for the layers that its model couples.
     pub fn blast(&self) -> BlastConfig {
+        let (schedule, growth, lr_exponent) = match self.start_sparse {
+            true => (Schedule::Constant, Growth::None, 0.0),
+            false => (Schedule::Cubic, Growth::Gradient, 1.0),
+        };
         BlastConfig::new(self.steps)
             .with_sparsity(self.sparsity)
             .with_interval(self.interval)
             .with_end_fraction(self.end_fraction)
-            .with_growth(self.growth)
-            .with_schedule(if self.start_sparse { Schedule::Constant } else { Schedule::Cubic })
+            .with_growth(self.growth.unwrap_or(growth))
+            .with_growth_fraction(self.growth_fraction)
+            .with_lr_exponent(self.lr_exponent.unwrap_or(lr_exponent))
+            .with_score(self.score)
+            .with_schedule(schedule)
             .with_structure(self.structure)
             .with_group_density(self.group_density)
             .with_seed(self.seed)

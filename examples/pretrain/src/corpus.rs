@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn_blast_models::Corpus;
+use burn_blast_models::{Corpus, Texts, files_under, relative_name};
 use serde::Deserialize;
+
+use crate::say::warn;
 
 /// Size the default corpus is cut to. 20 times what the default run reads, so no part is seen often.
 const DEFAULT_BYTES: usize = 8 << 20;
@@ -84,24 +86,18 @@ fn split(documents: Vec<Document>) -> Corpus {
     Corpus { train, valid }
 }
 
-/// Text files at or under `path`, sorted by name. Files with a zero byte are no text and left out.
+/// The texts at `path`.
 fn read_path(path: &Path) -> Result<Vec<Document>> {
-    if path.is_file() {
-        let bytes = fs::read(path)
-            .with_context(|| format!("cannot read the corpus file {}", path.display()))?;
-        return Ok(vec![Document { name: String::new(), bytes }]);
+    let texts = Texts::read(path).context("cannot read the --corpus")?;
+    if let Some(first) = texts.left_out.first() {
+        let count = texts.left_out.len();
+        warn(format!("Files of no text that are left out: {count}, such as {}", first.display()));
     }
-    let mut documents = Vec::new();
-    for file in files_under(path)
-        .with_context(|| format!("cannot read the corpus folder {}", path.display()))?
-    {
-        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        if !bytes.contains(&0) {
-            documents.push(Document { name: relative_name(&file, path), bytes });
-        }
-    }
-    documents.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(documents)
+    let document = |text: burn_blast_models::Document| Document {
+        name: text.name,
+        bytes: text.text.into_bytes(),
+    };
+    Ok(texts.documents.into_iter().map(document).collect())
 }
 
 /// What is read of `cargo metadata`.
@@ -130,11 +126,11 @@ fn read_dependencies() -> Result<Vec<Document>> {
             if here.is_empty() {
                 return Err(error);
             }
-            eprintln!(
+            warn(format!(
                 "cargo cannot list every dependency, so the text is made of the {} whose sources are here: it differs \
                  from the text on a machine with all of them.",
                 here.len()
-            );
+            ));
             here
         }
     };
@@ -197,7 +193,7 @@ fn metadata() -> Result<Metadata> {
     let json = match ask(true) {
         Ok(json) => json,
         Err(offline_error) => {
-            eprintln!("Some dependencies' sources are not here yet; cargo is asked to fetch them.");
+            warn("Some dependencies' sources are not here yet; cargo is asked to fetch them.");
             ask(false).map_err(|_| offline_error)?
         }
     };
@@ -242,33 +238,6 @@ fn output(command: &mut Command) -> Result<Vec<u8>> {
         bail!("{name} failed: {}", text.trim());
     }
     Ok(result.stdout)
-}
-
-/// All files under a folder, leaving out hidden ones and links.
-fn files_under(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(b".") {
-                continue;
-            }
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                files.push(entry.path());
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// Path below `folder` with `/` on every system.
-fn relative_name(file: &Path, folder: &Path) -> String {
-    let below = file.strip_prefix(folder).unwrap_or(file);
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    parts.join("/")
 }
 
 /// A hash that does not change between Rust versions, unlike the standard library's.

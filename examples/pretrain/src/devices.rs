@@ -39,7 +39,7 @@ fn run(device: &Device) -> (Vec<f32>, Vec<usize>) {
     let experiment = Experiment::new(&config, &text.corpus, &store, device);
     let run = experiment.folder(Phase::Sparse).unwrap();
     let mut trainee = experiment.trainee(Phase::Sparse, &run).unwrap();
-    let session = experiment.session();
+    let session = experiment.session(Phase::Sparse);
     let mut losses = Vec::with_capacity(STEPS);
     for step in 0..STEPS {
         let loss: Tensor<1>;

@@ -9,7 +9,9 @@ mod devices;
 mod model;
 mod report;
 mod run;
+mod say;
 mod store;
+mod study;
 mod table;
 mod timing;
 mod training;
@@ -17,12 +19,16 @@ mod training;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use burn_blast_models::fine_tune::stop_on_ctrl_c;
+use burn_blast_models::fine_tune::stop_on_signals;
 use clap::CommandFactory;
 
 fn main() -> anyhow::Result<ExitCode> {
     let matches = args::Args::command().get_matches();
     let args = args::Args::resolve(&matches)?;
-    let stop = stop_on_ctrl_c()?;
-    run::run(args, &|| stop.load(Ordering::SeqCst))
+    let stop = stop_on_signals()?;
+    let stop = || stop.load(Ordering::SeqCst);
+    match &args.job {
+        Some(args::Job::Study { plan, out }) => study::study(plan, out, &stop),
+        None => run::run(args, &stop),
+    }
 }

@@ -6,10 +6,12 @@ use anyhow::{Context, Result};
 use burn::module::Module;
 use burn_blast::report::plot::{Series, line_chart, pattern_map};
 use burn_blast::report::summary;
+use burn_blast_models::Model;
 use burn_blast_models::fine_tune::Log;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Config;
+use crate::say::say;
 use crate::store::{Phase, State, Store};
 use crate::table;
 use crate::timing::{self, Timing};
@@ -34,6 +36,20 @@ pub struct Runs<T> {
 
 impl<T> Runs<T> {
     /// Asks `of` for each run.
+    pub fn of(of: impl Fn(Phase) -> T) -> Self {
+        Self { dense: of(Phase::Dense), narrow: of(Phase::Narrow), sparse: of(Phase::Sparse) }
+    }
+
+    /// The value of a run; that of the sparse one for later phases.
+    pub fn get(&self, phase: Phase) -> &T {
+        match phase {
+            Phase::Dense => &self.dense,
+            Phase::Narrow => &self.narrow,
+            Phase::Sparse | Phase::Report | Phase::Finished => &self.sparse,
+        }
+    }
+
+    /// Asks `of` for each run.
     pub fn try_of<E>(of: impl Fn(Phase) -> Result<T, E>) -> Result<Self, E> {
         let (dense, narrow) = (of(Phase::Dense)?, of(Phase::Narrow)?);
         Ok(Self { dense, narrow, sparse: of(Phase::Sparse)? })
@@ -54,6 +70,36 @@ pub struct Widths {
     pub d_ff: usize,
 }
 
+/// What the sparse model keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Blocks of the pruned layers.
+    pub blocks: usize,
+    /// Of these, blocks that cannot change an output: of hidden features and heads that nothing feeds or nothing reads.
+    pub wasted: usize,
+    /// Hidden features of all MLPs.
+    pub features: usize,
+    /// Of these, features that something feeds and something reads.
+    pub living: usize,
+}
+
+impl Kept {
+    fn of(sparse: &Model) -> Self {
+        let blocks = |model: &Model| {
+            summary(model).layers.iter().map(|layer| layer.pattern.nnz()).sum::<usize>()
+        };
+        let features =
+            |model: &Model| model.sizes().iter().map(|sizes| sizes.hidden).sum::<usize>();
+        let compact = sparse.clone().compact();
+        Self {
+            blocks: blocks(sparse),
+            wasted: blocks(sparse) - blocks(&compact),
+            features: features(sparse),
+            living: features(&compact),
+        }
+    }
+}
+
 /// Everything the experiment found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -67,8 +113,13 @@ pub struct Report {
     pub gap_to_narrow_percent: f64,
     /// Sizes of the narrow dense model.
     pub narrow: Widths,
+    /// Validation loss of each run when the fastest of them was done, between its evaluations along a straight line. A
+    /// run that was not done then had not lowered its learning rate to the end.
+    pub loss_at_equal_time: Runs<f64>,
     /// Share of removed blocks over the pruned layers.
     pub sparsity: f64,
+    /// What the sparse MLPs keep.
+    pub kept: Kept,
     /// Stored weights.
     pub parameters: Runs<usize>,
     /// Bytes of the weights with the block indices.
@@ -92,10 +143,11 @@ impl Report {
     pub fn measure(experiment: &Experiment, state: &State, logs: &Runs<Log>) -> Result<Self> {
         let config = experiment.config;
         let models = Runs::try_of(|phase| experiment.trained(phase))?;
-        println!("timing one MLP and whole training steps, the three models by turns");
+        say("timing one MLP and whole training steps, the three models by turns");
         let device = experiment.device.clone().inner();
         let mlp_forward = timing::mlp_forward(&models, config, &device)?;
         let pruned = summary(&models.sparse);
+        let kept = Kept::of(&models.sparse);
         let index_bytes: usize =
             pruned.layers.iter().map(|layer| layer.pattern.index_bytes()).sum();
         let mut models = models;
@@ -134,7 +186,9 @@ impl Report {
             gap_percent: gap(validation_loss.dense),
             gap_to_narrow_percent: gap(validation_loss.narrow),
             narrow: Widths { d_model: narrow_config.d_model, d_ff: narrow_config.d_ff },
+            loss_at_equal_time: loss_at_equal_time(logs)?,
             sparsity: pruned.sparsity(),
+            kept,
             parameters,
             weight_bytes,
             pruned_training_bytes,
@@ -170,6 +224,29 @@ pub fn final_validation(log: &Log) -> Result<f64> {
     Ok(last.1)
 }
 
+/// The validation loss of each run after as many seconds as the fastest took in all.
+fn loss_at_equal_time(logs: &Runs<Log>) -> Result<Runs<f64>> {
+    let all = [&logs.dense, &logs.narrow, &logs.sparse];
+    let seconds = all.map(|log| log.seconds).into_iter().fold(f64::INFINITY, f64::min);
+    let at = |log: &Log| match log.seconds > seconds {
+        true => loss_at(&log.validation, log.steps as f64 * seconds / log.seconds),
+        false => final_validation(log),
+    };
+    Ok(Runs { dense: at(&logs.dense)?, narrow: at(&logs.narrow)?, sparse: at(&logs.sparse)? })
+}
+
+/// The loss at a step between two evaluations; before the first one, the first.
+fn loss_at(validation: &[(usize, f64)], step: f64) -> Result<f64> {
+    let after = validation.iter().position(|&(at, _)| at as f64 >= step);
+    match after.context("a run was not evaluated at its end")? {
+        0 => Ok(validation[0].1),
+        after => {
+            let ((from, before), (to, next)) = (validation[after - 1], validation[after]);
+            Ok(before + (next - before) * (step - from as f64) / (to - from) as f64)
+        }
+    }
+}
+
 /// Losses of the runs, sparsity and churn.
 fn plot_curves(store: &Store, logs: &Runs<Log>) -> Result<()> {
     let Runs { dense, narrow, sparse } = logs;
@@ -186,6 +263,18 @@ fn plot_curves(store: &Store, logs: &Runs<Log>) -> Result<()> {
             Series::over_steps("narrow, validation", &narrow.validation),
             Series::over_steps("sparse, validation", &sparse.validation),
         ],
+    )?;
+    let over_time = |name: &str, log: &Log| {
+        let second = |step: usize| step as f64 * log.seconds / log.steps as f64;
+        let points = log.validation.iter().map(|&(step, loss)| (second(step), loss)).collect();
+        Series { name: name.to_owned(), points }
+    };
+    line_chart(
+        &store.path("time.svg"),
+        "Validation loss over the time of training",
+        "seconds",
+        "nats per byte",
+        &[over_time("dense", dense), over_time("narrow", narrow), over_time("sparse", sparse)],
     )?;
     if !sparse.sparsity.is_empty() {
         let curve = Series::over_steps("share of blocks removed", &sparse.sparsity);
@@ -212,4 +301,18 @@ fn plot_patterns(experiment: &Experiment) -> Result<()> {
         pattern_map(&folder.join(format!("layer-{index}-{name}.svg")), &title, &layer.pattern)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loss_lies_on_the_line_between_two_evaluations() {
+        let curve = [(10, 3.0), (20, 2.0)];
+        for (step, loss) in [(4.0, 3.0), (10.0, 3.0), (12.5, 2.75), (20.0, 2.0)] {
+            assert_eq!(loss_at(&curve, step).unwrap(), loss);
+        }
+        assert!(loss_at(&curve, 21.0).is_err());
+    }
 }

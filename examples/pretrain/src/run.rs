@@ -12,6 +12,7 @@ use burn_blast_models::fine_tune::INTERRUPTED;
 use crate::args::{Args, Config};
 use crate::corpus::Text;
 use crate::report::{Report, Runs, final_validation};
+use crate::say::say;
 use crate::store::{Phase, State, Store};
 use crate::training::{Experiment, Outcome};
 use crate::{model, table};
@@ -21,20 +22,23 @@ const SAME_LOSS: f64 = 1e-4;
 
 /// Runs, or goes on with, the experiment. `stop` is asked before each step.
 pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
-    let Args { config, out, resume, .. } = args;
+    let Args { config, out, resume, force, .. } = args;
     let device = config.backend.open()?;
     let text = Text::load(config.corpus.as_deref(), config.context)?;
     let store = Store::new(&out);
-    let mut state =
-        if resume { resumed_state(&store, &text)? } else { fresh_state(&store, &config, &text)? };
-    println!(
+    let mut state = if resume {
+        resumed_state(&store, &text)?
+    } else {
+        fresh_state(&store, &config, &text, force)?
+    };
+    say(format!(
         "{}: {} bytes to train on, {} to validate on",
         text.source,
         text.corpus.train.len(),
         text.corpus.valid.len()
-    );
+    ));
     if state.phase == Phase::Finished {
-        println!("The run in {} is finished: its report is report.md there.", out.display());
+        say(format!("The run in {} is finished: its report is report.md there.", out.display()));
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -48,7 +52,7 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
             continue;
         }
         if let Outcome::Interrupted(step) = experiment.train(&mut state, phase, stop)? {
-            println!("{}", how_to_resume(&state, phase, step, &out));
+            say(how_to_resume(&state, phase, step, &out));
             return Ok(ExitCode::from(INTERRUPTED));
         }
         state.phase = next;
@@ -61,14 +65,14 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     report.write(&experiment, &logs)?;
     state.phase = Phase::Finished;
     store.write_state(&state)?;
-    println!("\n{}", table::screen(&report));
-    println!("\nText by the reloaded sparse model:\n{sample}\n");
-    println!("Report, plots and the packed model are in {}", out.display());
+    say(format!("\n{}", table::screen(&report)));
+    say(format!("\nText by the reloaded sparse model:\n{sample}\n"));
+    say(format!("Report, plots and the packed model are in {}", out.display()));
     Ok(ExitCode::SUCCESS)
 }
 
-fn fresh_state(store: &Store, config: &Config, text: &Text) -> Result<State> {
-    store.start()?;
+fn fresh_state(store: &Store, config: &Config, text: &Text, force: bool) -> Result<State> {
+    store.start(force)?;
     let state = State::new(config.clone(), text.corpus.fingerprint());
     store.write_state(&state)?;
     Ok(state)
@@ -120,9 +124,9 @@ fn save_and_reload(experiment: &Experiment, before: f64) -> Result<String> {
     let fresh = experiment.fresh_model(Phase::Sparse, experiment.config.seed + 1)?;
     let reloaded = io::load(fresh, &path)?;
     let after = experiment.evaluate(&reloaded)?;
-    println!(
+    say(format!(
         "validation loss of the sparse model: {before:.9} when trained, {after:.9} reloaded from model.bpk"
-    );
+    ));
     ensure!(
         (before - after).abs() <= SAME_LOSS,
         "the model read back from {} is not the one that was saved: please report this",
@@ -159,7 +163,14 @@ mod tests {
             sparsity: 0.75,
             ..Config::default()
         };
-        Args { config, config_file: None, out: folder.join(out), resume: false }
+        Args {
+            job: None,
+            config,
+            config_file: None,
+            out: folder.join(out),
+            resume: false,
+            force: false,
+        }
     }
 
     #[test]
@@ -172,6 +183,7 @@ mod tests {
             "report.md",
             "report.json",
             "loss.svg",
+            "time.svg",
             "sparsity.svg",
             "churn.svg",
             "model.bpk",

@@ -14,10 +14,10 @@ use crate::args::Config;
 use crate::report::Runs;
 
 /// Layout of `state.json`; another number is refused.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What a finished run leaves.
-const WRITTEN: [&str; 12] = [
+const WRITTEN: [&str; 13] = [
     "state.json",
     "dense.run",
     "narrow.run",
@@ -26,6 +26,7 @@ const WRITTEN: [&str; 12] = [
     "report.json",
     "report.md",
     "loss.svg",
+    "time.svg",
     "sparsity.svg",
     "churn.svg",
     "model.bpk",
@@ -123,20 +124,26 @@ impl Store {
         let out = self.path(phase.name());
         let resume = out.with_extension("run").join("log.json").exists();
         // The settings are in `state.json`.
-        Ok(RunFolder::open(&out, Value::Null, corpus, resume)?)
+        Ok(RunFolder::open(&out, Value::Null, &[], corpus, resume)?)
     }
 
-    /// Makes the folder and removes what a finished run left in it: a new one may draw fewer plots.
+    /// Makes the folder. `replace`: whether what a run left in it may be removed, all of it, since a new one may draw fewer
+    /// plots.
     ///
     /// # Errors
-    /// If the folder holds an unfinished run, or cannot be written.
-    pub fn start(&self) -> Result<()> {
+    /// If the folder holds a run that must stay, or cannot be written.
+    pub fn start(&self, replace: bool) -> Result<()> {
         if self.path("state.json").exists() {
-            let before = self.state()?;
+            let folder = self.folder.display();
+            let (what, go_on) = match self.state() {
+                Ok(state) if state.phase == Phase::Finished => ("a finished run", ""),
+                Ok(_) => ("an unfinished run", "--resume to go on with it, "),
+                Err(error) if !replace => return Err(error),
+                Err(_) => ("", ""),
+            };
             ensure!(
-                before.phase == Phase::Finished,
-                "{} holds an unfinished run: add --resume to go on with it, or choose another folder with --out",
-                self.folder.display()
+                replace,
+                "{folder} holds {what}: give {go_on}--force to replace it, or another folder with --out"
             );
             for name in WRITTEN {
                 self.remove(name)?;
@@ -205,12 +212,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unfinished_run_is_not_overwritten_and_a_finished_one_is() {
+    fn a_run_is_replaced_only_if_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path());
         let mut state = State::new(Config::default(), 0);
         store.write_state(&state).unwrap();
-        assert!(store.start().unwrap_err().to_string().contains("add --resume"));
+        assert!(store.start(false).unwrap_err().to_string().contains("give --resume"));
         state.phase = Phase::Finished;
         store.write_state(&state).unwrap();
         store.run(Phase::Sparse, 0).unwrap();
@@ -218,7 +225,9 @@ mod tests {
         for name in ["report.md", "churn.svg", "patterns/layer-0-up.svg", "notes.txt"] {
             fs::write(store.path(name), "before").unwrap();
         }
-        store.start().unwrap();
+        assert!(store.start(false).unwrap_err().to_string().contains("give --force"));
+        assert!(store.path("report.md").exists());
+        store.start(true).unwrap();
         assert!(store.state().is_err());
         let left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -2,16 +2,26 @@
 
 use comfy_table::{CellAlignment, Table};
 
-use crate::report::{Report, Runs, Widths};
+use crate::report::{Kept, Report, Runs, Widths};
+use crate::store::Phase;
 use crate::timing::Timing;
 
 /// The table shown at the end.
 pub fn screen(report: &Report) -> String {
     format!(
-        "{}\n{} Sparse loss to its loss: {:+.2} %.",
+        "{}\n{} Sparse loss to its loss: {:+.2} %.\n{}",
         table(report),
         narrow(report),
-        report.gap_to_narrow_percent
+        report.gap_to_narrow_percent,
+        kept(report)
+    )
+}
+
+fn kept(report: &Report) -> String {
+    let Kept { blocks, wasted, features, living } = report.kept;
+    format!(
+        "Of {blocks} kept blocks {wasted} are wasted: nothing feeds or nothing reads their features. {living} of {features} \
+         hidden features live."
     )
 }
 
@@ -30,9 +40,10 @@ pub fn markdown(report: &Report) -> String {
     format!(
         "# Dense, narrow dense and block-sparse\n\n\
          {layers} layers, width {d_model}, MLP width {d_ff}, context {context}, batch {batch}, {steps} steps, seed \
-         {seed}, backend {backend}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
-         {layers} layers. {narrow}\n\n{table}\n\n\
-         ![Loss](loss.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
+         {seed}, backend {backend}. Highest learning rate: {dense_lr} dense, {narrow_lr} narrow, {sparse_lr} sparse, where \
+         a block-sparse weight has it divided by its density to the power {exponent}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
+         {layers} layers. {narrow} {kept}\n\n{table}\n\n\
+         ![Loss](loss.svg)\n\n![Loss over time](time.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
          Kept blocks of each weight: `patterns/`.\n",
         layers = config.layers,
         d_model = config.d_model,
@@ -42,11 +53,16 @@ pub fn markdown(report: &Report) -> String {
         steps = config.steps,
         seed = config.seed,
         backend = config.backend.name(),
+        dense_lr = config.train(Phase::Dense).lr,
+        narrow_lr = config.train(Phase::Narrow).lr,
+        sparse_lr = config.train(Phase::Sparse).lr,
+        exponent = config.blast().lr_exponent,
         block = config.block,
         sparsity = percent(report.sparsity),
         what = if config.start_sparse { "attention and MLPs" } else { "the MLPs" },
         pruned = config.sparse_layers(),
         narrow = narrow(report),
+        kept = kept(report),
     )
 }
 
@@ -75,7 +91,12 @@ fn rows(report: &Report) -> Vec<[String; 5]> {
         row(
             "validation loss, nats/byte",
             loss.map(|loss| format!("{loss:.4}")),
-            format!("{:+.2} %", report.gap_percent),
+            format!("{:+.2} %", gap(loss)),
+        ),
+        row(
+            "the same when the fastest run was done",
+            report.loss_at_equal_time.map(|loss| format!("{loss:.4}")),
+            format!("{:+.2} %", gap(report.loss_at_equal_time)),
         ),
         row("blocks removed", removed.map(percent), String::new()),
         row(
@@ -106,6 +127,11 @@ fn row(name: &str, runs: Runs<String>, relation: String) -> [String; 5] {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+/// By how many percent the sparse loss is higher than the dense one.
+fn gap(loss: Runs<f64>) -> f64 {
+    100.0 * (loss.sparse / loss.dense - 1.0)
 }
 
 fn share(runs: Runs<usize>) -> String {
@@ -143,7 +169,9 @@ mod tests {
             gap_percent: 2.5,
             gap_to_narrow_percent: -18.0,
             narrow: Widths { d_model: 256, d_ff: 250 },
+            loss_at_equal_time: Runs { dense: 4.0, narrow: 3.0, sparse: 3.0 },
             sparsity: 0.9,
+            kept: Kept { blocks: 40, wasted: 3, features: 128, living: 96 },
             parameters: Runs { dense: 1000, narrow: 250, sparse: 250 },
             weight_bytes: Runs { dense: 4000, narrow: 1000, sparse: 1000 },
             pruned_training_bytes: Runs { dense: 1 << 20, narrow: 1 << 17, sparse: 1 << 17 },
@@ -161,6 +189,9 @@ mod tests {
         for part in [
             "+2.50 %",
             "-18.00 %",
+            "-25.00 %",
+            "Of 40 kept blocks 3 are wasted",
+            "96 of 128 hidden features live",
             "3.00 ms (1.00 to 9.00)",
             "90.0 %",
             "25.0 %",

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::Config;
 use crate::report::Runs;
+use crate::store::Phase;
 use crate::training::Experiment;
 
 /// Rounds before measuring, in which caches fill and kernels are compiled and tuned.
@@ -48,9 +49,10 @@ pub fn training_step(experiment: &Experiment) -> Result<Runs<Timing>> {
     let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
     let Runs { dense, narrow, sparse } = Runs::try_of(trainee)?;
     let mut slots = [dense, narrow, sparse];
-    let session = experiment.session();
+    let phases = [Phase::Dense, Phase::Narrow, Phase::Sparse];
     interleave(STEP_ROUNDS, |run| {
         let trainee = slots[run].take().expect("each step puts the trainee back");
+        let session = experiment.session(phases[run]);
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
         slots[run] = Some(trained);
         finish(&experiment.device, loss)

@@ -15,6 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Config;
 use crate::model;
+use crate::report::Runs;
+use crate::say::say;
 use crate::store::{Phase, State, Store};
 
 /// What every part of the experiment works with.
@@ -27,8 +29,8 @@ pub struct Experiment<'a> {
     pub corpus: &'a Corpus,
     /// Where to train, with autodiff.
     pub device: Device,
-    /// Settings of all runs.
-    train: TrainConfig,
+    /// Settings of each run.
+    train: Runs<TrainConfig>,
     /// Validation batches, the same for every evaluation.
     validation: Vec<Batch>,
 }
@@ -38,21 +40,26 @@ pub struct Experiment<'a> {
 pub enum Outcome {
     /// All steps are done.
     Complete,
-    /// Ctrl-C came after this step; a checkpoint is written.
+    /// It was asked to stop after this step; a checkpoint is written.
     Interrupted(usize),
 }
 
 impl<'a> Experiment<'a> {
     /// Prepares for training on `device`, which is without autodiff.
     pub fn new(config: &'a Config, corpus: &'a Corpus, store: &'a Store, device: &Device) -> Self {
-        let train = config.train();
-        let validation = corpus.held_out(train.sequences, train.evaluated, device);
+        let train = Runs::of(|phase| config.train(phase));
+        let TrainConfig { sequences, evaluated, .. } = train.dense;
+        let validation = corpus.held_out(sequences, evaluated, device);
         Self { config, store, corpus, device: device.clone().autodiff(), train, validation }
     }
 
-    /// What a training step works with.
-    pub fn session(&self) -> Session<'_> {
-        Session { config: &self.train, corpus: self.corpus, objective: Objective::default() }
+    /// What a training step of a run works with.
+    pub fn session(&self, phase: Phase) -> Session<'_> {
+        Session {
+            config: self.train.get(phase),
+            corpus: self.corpus,
+            objective: Objective::default(),
+        }
     }
 
     /// Mean validation loss in nats per byte.
@@ -85,7 +92,7 @@ impl<'a> Experiment<'a> {
         let model = self.fresh_model(phase, self.config.seed)?;
         let blast = (phase == Phase::Sparse)
             .then(|| model.couple(self.config.blast(), self.config.structure));
-        Ok(Trainee::new(model, &self.train, blast.as_ref(), folder)?)
+        Ok(Trainee::new(model, self.train.get(phase), blast.as_ref(), folder)?)
     }
 
     /// The trained model of a run.
@@ -110,7 +117,7 @@ impl<'a> Experiment<'a> {
             screen.show(progress);
             if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let (_, complete) = self.session().train(trainee, &mut folder, &mut report)?;
+        let (_, complete) = self.session(phase).train(trainee, &mut folder, &mut report)?;
         let peak = state.peak_bytes_mut(phase);
         *peak = peak_bytes().max(*peak);
         self.store.write_state(state)?;
@@ -177,7 +184,7 @@ impl Screen {
             self.steps,
             self.rate
         );
-        self.bar.suspend(|| println!("{line}"));
+        self.bar.suspend(|| say(&line));
     }
 
     fn close(self, complete: bool) {

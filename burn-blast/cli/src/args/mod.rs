@@ -23,8 +23,8 @@ pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
 /// Block-sparse models and checkpoints: make, check, run, train on, compare
 ///
 /// A checkpoint is a safetensors file or a folder as Hugging Face publishes it; a model is such a folder with
-/// config.json. Without tokenizer.json, tokens are bytes. Outputs appear complete or not at all. Progress and errors go
-/// to standard error, results to standard output.
+/// config.json. Without a tokenizer, the tokens of a model of 256 are bytes. Outputs appear complete or not at all.
+/// Progress and errors go to standard error, results to standard output.
 ///
 /// Exit codes: 0 success; 1 verify found problems or diff found differences; 2 wrong usage or unusable input; 130 a
 /// training run was stopped.
@@ -159,6 +159,7 @@ impl BlockArgs {
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OutputArgs {
     /// File or folder to write
+    #[serde(serialize_with = "crate::paths::one")]
     pub output: PathBuf,
 
     /// Replace the output if it is there; a folder only if it is a checkpoint or empty
@@ -216,8 +217,9 @@ pub struct ModelArgs {
 /// A text to train on, and how it is cut.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CorpusArgs {
-    /// Text file, or JSON lines with a "text" in each; the last tenth is held out
-    #[arg(long, value_name = "FILE")]
+    /// Text file, JSON lines with a "text" in each, or a folder of them; the last tenth is held out
+    #[arg(long, value_name = "FILE|DIR")]
+    #[serde(serialize_with = "crate::paths::one")]
     pub corpus: PathBuf,
 
     #[command(flatten)]

@@ -29,8 +29,8 @@ pub struct PerplexityArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
-    /// Text file, or JSON lines with a "text" in each; all of it is scored
-    #[arg(long, value_name = "FILE")]
+    /// Text file, JSON lines with a "text" in each, or a folder of them; all of it is scored
+    #[arg(long, value_name = "FILE|DIR")]
     pub corpus: PathBuf,
 
     /// Tokens the model sees at once [default: the model's positions, at most 1024]
@@ -57,8 +57,8 @@ pub struct ActivationsArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Text file, or JSON lines with a "text" in each
-    #[arg(long, value_name = "FILE")]
+    /// Text file, JSON lines with a "text" in each, or a folder of them
+    #[arg(long, value_name = "FILE|DIR")]
     pub corpus: PathBuf,
 
     /// Tokens the model sees at once [default: the model's positions, at most 1024]

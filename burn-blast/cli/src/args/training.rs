@@ -165,11 +165,11 @@ pub struct OneShotArgs {
     #[arg(long, value_enum)]
     pub method: Option<Method>,
 
-    /// Text to calibrate on, or JSON lines with a "text" in each; the last tenth is left out. Required unless --method
-    /// magnitude
+    /// Text to calibrate on, JSON lines with a "text" in each, or a folder of them; the last tenth is left out. Required
+    /// unless --method magnitude
     #[arg(
         long,
-        value_name = "FILE",
+        value_name = "FILE|DIR",
         required_unless_present = "method",
         required_if_eq_any = [("method", "wanda"), ("method", "wanda-corrected")]
     )]
@@ -192,6 +192,7 @@ pub struct OneShotArgs {
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FineTuneArgs {
     /// Folder of the model to start from; dense, or block-sparse: then its block and sparsity are the defaults
+    #[serde(serialize_with = "crate::paths::one")]
     pub model: PathBuf,
 
     #[command(flatten)]
@@ -244,6 +245,7 @@ pub struct FineTuneArgs {
 
     /// Folder of a dense model to learn from beside the text; usually MODEL
     #[arg(long, value_name = "MODEL", help_heading = "Distillation")]
+    #[serde(serialize_with = "crate::paths::any")]
     pub teacher: Option<PathBuf>,
 
     /// Weight of the loss of the next token

@@ -15,7 +15,7 @@ use burn_blast_models::{
 use comfy_table::Table;
 use serde::Serialize;
 
-use super::{open, rate};
+use super::{open, rate, texts};
 use crate::args::{BenchArgs, CompactArgs, MeasureArgs};
 use crate::error::Error;
 use crate::progress::Progress;
@@ -105,10 +105,11 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     }
     let device = args.device.backend.open()?;
     let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let texts = texts(&args.text.corpus, progress)?;
     progress.count("evaluating", args.models.len());
     for folder in &args.models {
         let checkpoint = ModelFolder::open(folder)?;
-        let corpus = Corpus::of(&checkpoint, &args.text.corpus, sequences.context)?;
+        let corpus = Corpus::of(&checkpoint, &texts, sequences.context)?;
         let model = checkpoint.load(&device, args.device.precision())?;
         losses.push(evaluate(&model, &corpus.held_out(sequences, Corpus::EVALUATED, &device))?);
         models.push(model);
@@ -195,6 +196,7 @@ pub struct CompactReport {
     after: Vec<LayerSizes>,
     parameters_before: usize,
     parameters_after: usize,
+    #[serde(serialize_with = "crate::paths::any")]
     output: Option<PathBuf>,
 }
 

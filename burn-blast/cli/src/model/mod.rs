@@ -4,10 +4,13 @@ mod measure;
 mod run;
 mod train;
 
-use burn_blast_models::{Model, ModelFolder, Quartiles};
+use std::path::Path;
+
+use burn_blast_models::{Model, ModelFolder, Quartiles, Texts};
 
 use crate::args::ModelArgs;
 use crate::error::Error;
+use crate::progress::Progress;
 
 pub use measure::{bench, compact, measure};
 pub use run::{activations, generate, perplexity};
@@ -25,6 +28,16 @@ fn open(args: &ModelArgs) -> Result<(ModelFolder, Model), Error> {
         model = burn_blast::module::quantize(model)?;
     }
     Ok((checkpoint, model))
+}
+
+/// The texts at a path; a line names what was left out.
+fn texts(path: &Path, progress: &Progress) -> Result<Texts, Error> {
+    let texts = Texts::read(path)?;
+    if let Some(first) = texts.left_out.first() {
+        let (count, first) = (texts.left_out.len(), first.display());
+        progress.line(&format!("files of no text that are left out: {count}, such as {first}"));
+    }
+    Ok(texts)
 }
 
 /// A rate with its spread.

@@ -4,12 +4,10 @@ use std::fmt;
 use std::io::{self, Write};
 
 use burn_blast_checkpoint::check_output;
-use burn_blast_models::{
-    Activations, Generation, ModelFolder, Windows, perplexity as score, read_text,
-};
+use burn_blast_models::{Activations, Generation, ModelFolder, Windows, perplexity as score};
 use serde::Serialize;
 
-use super::open;
+use super::{open, texts};
 use crate::args::{ActivationsArgs, GenerateArgs, PerplexityArgs};
 use crate::error::Error;
 use crate::progress::Progress;
@@ -52,7 +50,8 @@ pub struct PerplexityReport {
 /// Scores a text.
 pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
     let (checkpoint, model) = open(&args.model)?;
-    let (tokens, bytes) = read_text(&args.corpus, &checkpoint.tokenizer()?)?;
+    let texts = texts(&args.corpus, progress)?;
+    let tokens = texts.tokens(&checkpoint.tokenizer()?)?;
     let window = window(&checkpoint, args.window)?;
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
     progress.count("scoring", tokens.len().saturating_sub(1));
@@ -60,7 +59,7 @@ pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<Perplexi
     Ok(PerplexityReport {
         perplexity: score.perplexity(),
         nats_per_token: score.nats / score.tokens as f64,
-        bits_per_byte: score.nats / std::f64::consts::LN_2 / bytes as f64,
+        bits_per_byte: score.nats / std::f64::consts::LN_2 / texts.bytes() as f64,
         tokens: score.tokens,
         window,
         stride: windows.stride,
@@ -86,7 +85,7 @@ pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String
     let device = args.device.backend.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;
-    let (mut tokens, _) = read_text(&args.corpus, &checkpoint.tokenizer()?)?;
+    let mut tokens = texts(&args.corpus, progress)?.tokens(&checkpoint.tokenizer()?)?;
     tokens.truncate(args.tokens);
     let window = window(&checkpoint, args.window)?;
     progress.count("collecting", tokens.len());

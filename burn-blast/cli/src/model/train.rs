@@ -1,22 +1,32 @@
 //! `blast dense`, `one-shot`, `fine-tune` and `merge`.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
 use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
+use burn_blast_checkpoint::{Checkpoint, PackedWeight};
 use burn_blast_models::fine_tune::{
-    INTERRUPTED, Job, Objective, Progress as RunProgress, stop_on_ctrl_c,
+    INTERRUPTED, Job, Objective, Progress as RunProgress, stop_on_signals,
 };
 use burn_blast_models::one_shot::{Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
+use indicatif::{BinaryBytes, HumanDuration};
 use serde_json::Value;
 
+use super::texts;
 use crate::FINE;
-use crate::args::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, OutputArgs, TrainArgs};
+use crate::args::{
+    DenseArgs, DeviceArgs, FineTuneArgs, MergeArgs, OneShotArgs, OutputArgs, TrainArgs,
+};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::report::percent;
+
+/// Options that change no result. The corpus is known by its tokens, the output by its folder.
+const FREE_ON_RESUME: [&str; 4] = ["save_every", "eval_every", "corpus", "output"];
 
 /// Trains a small Llama over bytes from scratch.
 pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, u8), Error> {
@@ -24,6 +34,7 @@ pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, u8), Erro
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
     let device = args.train.device.backend.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
+    let model = model.with_precision(args.train.device.precision())?;
     let run = Run { train: &args.train, settings: settings(args), out: &args.out };
     run.start(&checkpoint, model, Objective::default(), None, Form::Dense, progress)
 }
@@ -91,17 +102,20 @@ impl Run<'_> {
         progress: &Progress,
     ) -> Result<(String, u8), Error> {
         let config = self.train.config();
-        let corpus = Corpus::of(checkpoint, &self.train.text.corpus, config.sequences.context)?;
+        let texts = texts(&self.train.text.corpus, progress)?;
+        let corpus = Corpus::of(checkpoint, &texts, config.sequences.context)?;
         let job = Job {
             config: &config,
             blast,
             settings: self.settings,
+            free: &FREE_ON_RESUME,
             out: &self.out.output,
             replace: self.out.force,
             form,
+            precision: written(checkpoint, &self.train.device, &model)?,
             resume: self.train.resume,
         };
-        let stopped = stop_on_ctrl_c()?;
+        let stopped = stop_on_signals()?;
         progress.count("training", config.steps);
         let mut last = 0;
         let done = job.run(checkpoint, model, &corpus, objective, &mut |run| {
@@ -113,7 +127,7 @@ impl Run<'_> {
             }
         })?;
         Ok(match done {
-            true => (format!("{} is written", self.out.output.display()), FINE),
+            true => (is_written(checkpoint, &self.out.output, progress)?, FINE),
             false => (format!("stopped after step {last}: --resume resumes it"), INTERRUPTED),
         })
     }
@@ -133,7 +147,7 @@ fn report(run: &RunProgress, progress: &Progress) {
 }
 
 /// Sparsifies a model without training.
-pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
+pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error> {
     let blocks = args.blocks.blocks(None);
     blocks.check()?;
     let mut one_shot = OneShot::new(blocks);
@@ -152,13 +166,36 @@ pub fn one_shot(args: &OneShotArgs) -> Result<String, Error> {
     let mut model = checkpoint.load(&device, args.device.precision())?;
     let sample = match &args.corpus {
         Some(path) => {
-            let corpus = Corpus::of(&checkpoint, path, args.context)?;
+            let corpus = Corpus::of(&checkpoint, &texts(path, progress)?, args.context)?;
             sample(&corpus, args.sequences, args.context, &device)?
         }
         None => Vec::new(),
     };
-    one_shot.run(&mut model, &sample)?;
-    save(&checkpoint, &model, &args.out, Form::Packed)
+    let silent = one_shot.run(&mut model, &sample, |done, all| match done {
+        0 => progress.count("sparsifying", all),
+        _ => progress.set(done),
+    })?;
+    if !silent.is_empty() {
+        let names = silent.join(", ");
+        progress
+            .line(&format!("not corrected, since its inputs are all zero in the sample: {names}"));
+    }
+    let model = model.clone().with_precision(written(&checkpoint, &args.device, &model)?)?;
+    save(&checkpoint, &model, &args.out, progress)
+}
+
+/// The data type to write: the one asked for, or that of the input, which the device may have computed in another.
+fn written(
+    checkpoint: &ModelFolder,
+    device: &DeviceArgs,
+    model: &Model,
+) -> Result<Precision, Error> {
+    if device.dtype.is_some() || checkpoint.path().is_none() {
+        return Ok(Precision::File);
+    }
+    let stored = checkpoint.precision()?;
+    // A device without the type writes what it computed in.
+    Ok(if stored.is_on(&model.device()) { stored } else { Precision::File })
 }
 
 /// Writes a model, and says so.
@@ -166,19 +203,46 @@ fn save(
     checkpoint: &ModelFolder,
     model: &Model,
     out: &OutputArgs,
-    form: Form,
+    progress: &Progress,
 ) -> Result<String, Error> {
-    checkpoint.save_with(model, &out.output, form, out.force, |_| Ok(()))?;
-    Ok(format!("{} is written", out.output.display()))
+    checkpoint.save_with(model, &out.output, Form::Packed, out.force, |_| Ok(()))?;
+    is_written(checkpoint, &out.output, progress)
+}
+
+/// What was written, beside what it was made from.
+fn is_written(
+    checkpoint: &ModelFolder,
+    output: &Path,
+    progress: &Progress,
+) -> Result<String, Error> {
+    let written = Checkpoint::open(output)?;
+    let (mut kept, mut blocks) = (0, 0);
+    for name in PackedWeight::names(&written) {
+        // A file that was just written has no damage.
+        let Ok(packed) = PackedWeight::read(&written, &name) else { continue };
+        kept += packed.pattern.nnz();
+        blocks += packed.pattern.block_count();
+    }
+    let mut line = format!("{} is written", output.display());
+    if blocks > 0 {
+        let removed = percent(1.0 - kept as f64 / blocks as f64);
+        line += &format!(", {removed} of the blocks of its block-sparse weights removed");
+    }
+    line += &format!("; {} of tensors", BinaryBytes(written.bytes()));
+    if let Some(input) = checkpoint.path() {
+        let before = Checkpoint::open(input)?.bytes();
+        line += &format!(", the input has {}", BinaryBytes(before));
+    }
+    Ok(format!("{line}; {}", HumanDuration(progress.elapsed())))
 }
 
 /// Merges the adapters of a model.
-pub fn merge(args: &MergeArgs) -> Result<String, Error> {
+pub fn merge(args: &MergeArgs, progress: &Progress) -> Result<String, Error> {
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&Device::flex(), Precision::File)?;
     let lost = 100.0 * model.merge(args.within)?;
-    let written = save(&checkpoint, &model, &args.out, Form::Packed)?;
+    let written = save(&checkpoint, &model, &args.out, progress)?;
     Ok(match args.within {
         true => format!(
             "{lost:.1} % of the change, by its squares, is outside the blocks and lost\n{written}"

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
@@ -22,7 +22,8 @@ pub struct Outcome {
 impl Outcome {
     /// Its output as JSON, whether or not something was found.
     pub fn json(&self) -> Value {
-        assert_eq!(self.err, "", "nothing but results when all is well");
+        let is_progress = |line: &str| line.ends_with(" left");
+        assert!(self.err.lines().all(is_progress), "nothing else when all is well: {}", self.err);
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {}", self.out))
     }
 
@@ -63,6 +64,14 @@ impl Place {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let code = output.status.code().unwrap();
         Outcome { code, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// Starts `blast` by way of a shell, which is given `before`, with both outputs open to be read.
+    pub fn start(&self, before: &str, words: &str) -> Child {
+        let script = format!("{before} exec {} {words}", env!("CARGO_BIN_EXE_blast"));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).current_dir(self.0.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// Runs `blast`, which must end well.

@@ -106,7 +106,7 @@ fn the_dense_copy_gives_the_same_scores() {
     for name in ["llama3", "gpt2"] {
         let mut thinned = load(name, Precision::F32);
         let half = OneShot::new(Blocks::new(8).with_sparsity(0.5)).with_method(Method::Magnitude);
-        half.run(&mut thinned, &[]).unwrap();
+        half.run(&mut thinned, &[], |_, _| {}).unwrap();
         open(name).save(&thinned, place.path(name), Form::Packed).unwrap();
         place.fine(&format!("densify {name} {name}-dense"));
         let tokens = thinned.tokens(&[&Expected::of(name).texts()[0]]);

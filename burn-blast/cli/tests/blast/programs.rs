@@ -1,5 +1,8 @@
 //! `blast` as a user runs it: from a text to a sparse model, and what it refuses.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command};
+
 use serde_json::Value;
 
 use crate::common::Place;
@@ -26,10 +29,25 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     let place = place();
     let blocks = "--sparsity 0.5 --block 8";
     let run = "--steps 6 --batch 2 --eval-every 6 --save-every 6 --warm-up 1";
-    place.fine(&format!("one-shot dense sparse {blocks} {TEXT} --sequences 8"));
+    place.fine(&format!("one-shot dense sparse {blocks} {TEXT} --sequences 8")).says(&[
+        "sparse is written, 50.0 % of the blocks of its block-sparse weights removed; ",
+        " of tensors, the input has ",
+    ]);
     let teacher = "--teacher dense --hidden-states 0.1 --dtype bf16 --interval 2";
     place.fine(&format!("fine-tune dense tuned {blocks} {TEXT} {run} {teacher}"));
     assert_eq!(json(&place, "tuned/config.json")["torch_dtype"], "bfloat16");
+    place.fine(&format!("dense half {TEXT} --layers 1 --steps 2 --batch 1 --dtype bf16"));
+    assert_eq!(json(&place, "half/config.json")["torch_dtype"], "bfloat16");
+    // What is computed in f32 is written in the type of the input.
+    for words in [
+        format!("one-shot half brief {blocks} --method magnitude"),
+        format!("fine-tune half brief {blocks} {TEXT} --steps 2 --batch 1 --interval 1"),
+    ] {
+        place.fine(&format!("{words} --force"));
+        assert_eq!(json(&place, "brief/config.json")["torch_dtype"], "bfloat16", "{words}");
+        place.fine(&format!("{words} --force --dtype f32"));
+        assert_eq!(json(&place, "brief/config.json")["torch_dtype"], "float32", "{words}");
+    }
     assert_eq!(json(&place, "tuned/recover.json")["settings"]["train"]["device"]["dtype"], "bf16");
     assert!(json(&place, "dense/recover.json")["settings"]["train"]["device"]["dtype"].is_null());
     // Blocks of 8 and half of them removed, as in the model.
@@ -123,6 +141,7 @@ fn an_output_is_replaced_only_with_force_and_only_by_its_like() {
 }
 
 #[test]
+#[cfg(unix)]
 fn an_interrupted_run_is_found_again_only_by_the_same_settings() {
     let place = place();
     let words =
@@ -130,6 +149,201 @@ fn an_interrupted_run_is_found_again_only_by_the_same_settings() {
     place.refused(&words("--resume"), &["no unfinished run"]);
     place.fine(&words(""));
     place.refused(&words("--resume --force"), &["no unfinished run"]);
+    place.put("copy.txt", place.read("text.txt"));
+    // As a run leaves it that was killed.
+    let run = |more: &str| format!("dense new {TEXT} --batch 2 --weight-decay 0.03 {more}");
+    let mut killed = place.start("", &run("--save-every 1 --eval-every 1 --steps 5000"));
+    signal(&mut killed, "TERM");
+    killed.wait_with_output().unwrap();
+    let other = run("--steps 5001 --resume");
+    place.refused(&other, &["other settings, train.steps 5000 instead of 5001"]);
+    let moved = run("--steps 5000 --resume").replace("text.txt", "./copy.txt");
+    let moved = moved.replace("dense new", "dense ./new") + " --save-every 2";
+    let mut resumed = place.start("", &format!("{moved} --eval-every 1"));
+    signal(&mut resumed, "TERM");
+    assert_eq!(resumed.wait_with_output().unwrap().status.code(), Some(130));
+}
+
+/// Waits until a run has evaluated once, so that it trains, and sends it a signal.
+#[cfg(unix)]
+fn signal(run: &mut Child, name: &str) {
+    let mut lines = BufReader::new(run.stderr.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("held out")), "it evaluates after each step");
+    let sent = Command::new("kill").args([&format!("-{name}"), &run.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}
+
+#[test]
+#[cfg(unix)]
+fn every_signal_that_asks_to_stop_saves_and_resume_ends_with_the_same_bytes() {
+    let place = place();
+    let words = |out: &str| {
+        format!(
+            "dense {out} {TEXT} --width 32 --hidden 64 --layers 1 --steps 60 --batch 1 --eval-every 1"
+        )
+    };
+    place.fine(&words("whole"));
+    // What ignores a signal, as under `nohup`, has its children ignore it.
+    let is_ignored = |name: &&str| {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} $$; exit 0")]).status();
+        sent.unwrap().success()
+    };
+    let (ignored, heard): (Vec<_>, Vec<_>) =
+        ["TERM", "HUP", "INT"].into_iter().partition(is_ignored);
+    ignored.iter().for_each(|name| println!("SKIPPED {name}: this process ignores it"));
+    assert!(heard.contains(&"TERM"));
+    for name in heard {
+        let mut run = place.start("", &words("parts"));
+        signal(&mut run, name);
+        // It may say more than the pipe holds.
+        let ended = run.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert_eq!(ended.status.code(), Some(130), "{name}: {said}");
+        assert!(said.contains("--resume resumes it"), "{name}: {said}");
+        assert!(!place.path("parts").exists());
+        place.fine(&format!("{} --resume", words("parts")));
+        let read = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
+        assert!(read("parts") == read("whole"), "{name}");
+        std::fs::remove_dir_all(place.path("parts")).unwrap();
+    }
+    // As `nohup` starts it.
+    let mut run = place.start("trap '' HUP;", &words("parts"));
+    signal(&mut run, "HUP");
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(place.path("parts/model.safetensors").exists());
+}
+
+/// Kills a training run again and again, by SIGKILL and SIGTERM in turns, after a random time, until `kills` are done;
+/// every run must end with the bytes of one that nobody killed.
+#[test]
+#[cfg(unix)]
+#[ignore = "takes minutes"]
+fn two_hundred_kills_change_no_bit() {
+    use std::time::Duration;
+
+    use rand::{Rng, SeedableRng};
+
+    let place = place();
+    let words = |out: &str| {
+        format!(
+            "fine-tune dense {out} {TEXT} --block 8 --sparsity 0.5 --steps 400 --batch 1 --interval 5 --save-every 7 \
+             --eval-every 50"
+        )
+    };
+    place.fine(&words("whole"));
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let (mut kills, mut runs) = (0, 0);
+    while kills < 200 {
+        let unfinished = place.path("parts.run/log.json").exists();
+        let resume = if unfinished { "--resume" } else { "" };
+        let mut run = place.start("", &format!("{} {resume}", words("parts")));
+        std::thread::sleep(Duration::from_millis(random.random_range(20..1500)));
+        if run.try_wait().unwrap().is_none() {
+            let name = ["-KILL", "-TERM"][kills % 2];
+            let _ = Command::new("kill").args([name, &run.id().to_string()]).status();
+            kills += 1;
+        }
+        let ended = run.wait_with_output().unwrap();
+        let code = ended.status.code();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!([None, Some(130), Some(0)].contains(&code), "{code:?}: {said}");
+        if place.path("parts").exists() {
+            for file in ["model.safetensors", "ledger.jsonl"] {
+                let read = |out: &str| std::fs::read(place.path(out).join(file)).unwrap();
+                assert!(read("whole") == read("parts"), "{file} after {kills} kills");
+            }
+            std::fs::remove_dir_all(place.path("parts")).unwrap();
+            runs += 1;
+        }
+    }
+    println!("{kills} kills, {runs} runs ended");
+    assert!(runs > 0);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_goes_on_when_nobody_reads_any_more() {
+    let place = place();
+    let words = "dense out --width 32 --hidden 64 --layers 1 --steps 20 --batch 1 --eval-every 1";
+    let mut run = place.start("", &format!("{words} {TEXT}"));
+    drop((run.stdout.take(), run.stderr.take()));
+    assert!(run.wait().unwrap().success());
+    assert!(place.path("out/model.safetensors").exists());
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_anything_is_read() {
+    let place = place();
+    for words in [
+        "dense no/out --corpus nowhere.txt".to_owned(),
+        format!("fine-tune dense no/out {TEXT} --block 8"),
+        "one-shot dense no/out --method magnitude".to_owned(),
+        "merge dense no/out".to_owned(),
+        "compact dense no/out".to_owned(),
+        "activations dense no/out --corpus nowhere.txt".to_owned(),
+        "measure dense --svg no/plot.svg --corpus nowhere.txt".to_owned(),
+        "densify dense no/out".to_owned(),
+        "sparsify dense no/out".to_owned(),
+    ] {
+        place.refused(&words, &["cannot write no/"]);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_name_that_is_not_unicode_works_everywhere() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = place();
+    let bad = |name: &str| {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.push(0xe9);
+        OsStr::from_bytes(&bytes).to_owned()
+    };
+    std::fs::copy(place.path("text.txt"), place.path("").join(bad("text"))).unwrap();
+    std::fs::rename(place.path("dense"), place.path("").join(bad("dense"))).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blast"));
+        for word in words {
+            let bare = word.trim_start_matches('@');
+            command.arg(if bare.len() < word.len() { bad(bare) } else { bare.into() });
+        }
+        let ended = command.current_dir(place.path("")).output().unwrap();
+        assert!(ended.status.success(), "{words:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    };
+    run(&["sparsify", "@dense", "@packed", "--block", "8", "--sparsity", "0.5", "--json"]);
+    run(&["densify", "@packed", "@again", "--json"]);
+    run(&["inspect", "@packed", "--json"]);
+    run(&["verify", "@packed", "--json"]);
+    run(&["diff", "@packed", "@packed", "--json"]);
+    run(&["compact", "@dense", "@compact", "--json"]);
+    let tune = ["fine-tune", "@packed", "@tuned", "--corpus", "@text", "--context", "16"];
+    run(&[&tune[..], &["--steps", "2", "--batch", "1", "--interval", "1", "--teacher", "@again"]]
+        .concat());
+    run(&["perplexity", "@tuned", "--corpus", "@text", "--json"]);
+    run(&["measure", "@tuned", "--corpus", "@text", "--context", "16", "--prefill", "4", "--json"]);
+    assert!(place.path("").join(bad("tuned")).join("recover.json").exists());
+}
+
+#[test]
+fn other_files_of_the_folder_come_along_and_other_weights_do_not() {
+    let place = place();
+    std::fs::create_dir(place.path("dense/extra")).unwrap();
+    for name in ["chat_template.jinja", "added_tokens.json", "extra/notes.md", "LICENSE"] {
+        place.put(&format!("dense/{name}"), name);
+    }
+    for name in ["pytorch_model.bin", "model.gguf", ".gitattributes"] {
+        place.put(&format!("dense/{name}"), name);
+    }
+    place.fine("one-shot dense out --method magnitude --sparsity 0.5 --block 8");
+    for name in ["chat_template.jinja", "added_tokens.json", "extra/notes.md", "LICENSE"] {
+        assert_eq!(place.read(&format!("out/{name}")), name);
+    }
+    for name in ["pytorch_model.bin", "model.gguf", ".gitattributes"] {
+        assert!(!place.path(&format!("out/{name}")).exists(), "{name}");
+    }
 }
 
 #[test]
@@ -178,13 +392,13 @@ fn settings_that_make_no_sense_are_refused() {
     }
     for (words, part) in [
         ("fine-tune dense out --corpus text.txt --context 2000", "made for 1024 positions"),
-        ("one-shot dense out", "--corpus <FILE>"),
-        ("one-shot dense out --method wanda", "--corpus <FILE>"),
+        ("one-shot dense out", "--corpus <FILE|DIR>"),
+        ("one-shot dense out --method wanda", "--corpus <FILE|DIR>"),
         ("one-shot dense out --corpus text.txt --sequences 0", "at least 1"),
         ("one-shot dense wide --method magnitude", "already there"),
         ("one-shot dense out --method magnitude --dense-last 99", "dense-last is 99"),
         ("one-shot dense out --method magnitude --corpus text.txt", "--corpus is only used with"),
-        ("one-shot dense out --method magnitude --sequences 8", "--corpus <FILE>"),
+        ("one-shot dense out --method magnitude --sequences 8", "--corpus <FILE|DIR>"),
         ("one-shot dense out --corpus text.txt --context 2000", "made for 1024 positions"),
         ("merge dense out", "there is nothing to merge"),
         ("merge dense wide", "already there"),

@@ -44,11 +44,37 @@ fn damaged_files_are_refused() {
         let parts = [&format!("has {length} bytes"), "truncated or damaged", "fetch it again"];
         place.refused("sparsify dense out", &parts);
     }
+    place.put(file, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    place.refused("sparsify dense out", &["a pointer of git-lfs", "git lfs pull"]);
+    fs::create_dir_all(place.path("models--a--b/snapshots/0")).unwrap();
+    place.refused("sparsify models--a--b out", &["the root of a model in a cache", "snapshots"]);
     let mut garbled = whole;
     garbled[8] = b'x';
     place.put(file, garbled);
     place.refused("densify dense out", &["is not a safetensors file", "header"]);
     assert!(!place.path("out").exists());
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_named() {
+    let place = Model::one_file();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    for (at, bits) in [(0, 0x7fc0_u16), (4321, 0x7f80), (10239, 0xff80)] {
+        let mut tensors = place.tensors("dense");
+        tensors.get_mut(name).unwrap().bytes[2 * at..2 * at + 2]
+            .copy_from_slice(&bits.to_le_bytes());
+        fs::create_dir_all(place.path("bad")).unwrap();
+        place.write("bad/model.safetensors", tensors, &[("format", "pt")]);
+        let part = format!("\"{name}\" is infinite or not a number at element {at}");
+        place.refused("sparsify bad out --block 16 --sparsity 0.5", &[&part, "damaged"]);
+        place.finds("verify bad", &[&part]);
+    }
+    // Finite numbers whose squares are not.
+    let mut tensors = place.tensors("dense");
+    let stored = tensors.get_mut(name).unwrap();
+    stored.bytes = 0x7f00_u16.to_le_bytes().repeat(stored.bytes.len() / 2);
+    place.write("bad/model.safetensors", tensors, &[("format", "pt")]);
+    place.refused("sparsify bad out --block 16", &[name, "too large to rank"]);
 }
 
 #[test]

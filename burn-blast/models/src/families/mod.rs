@@ -104,6 +104,12 @@ impl ModelConfig {
         each!(self, config => config.tie_word_embeddings)
     }
 
+    /// The same with an output layer of its own.
+    pub(crate) fn untied(mut self) -> Self {
+        each!(&mut self, config => config.tie_word_embeddings = false);
+        self
+    }
+
     pub(crate) fn family(&self) -> &dyn FamilyConfig {
         each!(self, config => config)
     }
@@ -141,10 +147,8 @@ pub(crate) trait FamilyConfig {
     /// Whether a file has the dense weight at a path of the module as `[d_output, d_input]`.
     fn is_out_in(&self, path: &str) -> bool;
 
-    /// The path in the module of a name in a file.
-    fn path_in_module(&self, name: &str) -> String {
-        name.to_string()
-    }
+    /// The path in the module of a name in a file, without the [`WRAPPERS`].
+    fn path_in_module(&self, name: &str) -> String;
 
     /// What the weight of a layer may be called in a file.
     fn weight_names(&self, layer: &str) -> Vec<String> {
@@ -178,6 +182,17 @@ pub(crate) trait Family {
 
     /// Every linear layer with its name in the checkpoint.
     fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)>;
+}
+
+/// What `torch.compile`, `DataParallel` and PEFT put before the names of a model.
+const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "base_model.model."];
+
+/// A name in a file without them.
+pub(crate) fn unwrapped(mut name: &str) -> &str {
+    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+        name = rest;
+    }
+    name
 }
 
 /// The settings of a file, and the defaults of its family for those it leaves out.

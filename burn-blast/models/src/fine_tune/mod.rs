@@ -5,11 +5,14 @@
 //! | `objective.rs` | what is minimised |
 //! | `trainer.rs` | the loop |
 //! | `schedule.rs` | the learning rate |
-//! | `run_folder.rs` | stopping, and what an interrupted run leaves |
+//! | `run_folder.rs` | what an interrupted run leaves |
+//! | `stop.rs` | being asked to stop |
 
 mod objective;
 mod run_folder;
 mod schedule;
+#[cfg(feature = "ctrlc")]
+mod stop;
 mod trainer;
 
 use std::ops::ControlFlow;
@@ -23,14 +26,14 @@ use burn_blast_checkpoint::check_output;
 use serde_json::Value;
 
 pub use objective::{Objective, divergence, hidden_states, next_token};
-#[cfg(feature = "ctrlc")]
-pub use run_folder::stop_on_ctrl_c;
 pub use run_folder::{INTERRUPTED, Log, RunFolder};
 pub use schedule::Decay;
+#[cfg(feature = "ctrlc")]
+pub use stop::stop_on_signals;
 pub use trainer::{Session, Trainee, evaluate};
 
 use crate::corpus::{Corpus, Sequences};
-use crate::{Error, Form, Model, ModelFolder};
+use crate::{Error, Form, Model, ModelFolder, Precision};
 
 /// How a model is trained.
 #[derive(Config, Debug, PartialEq)]
@@ -121,12 +124,16 @@ pub struct Job<'a> {
     pub blast: Option<&'a BlastConfig>,
     /// All settings, recorded with the run; a run is resumed with the same ones only.
     pub settings: Value,
+    /// Names of settings that change no result, such as how often a checkpoint is written: they may differ.
+    pub free: &'a [&'a str],
     /// Folder to write.
     pub out: &'a Path,
     /// Whether a folder that exists is replaced.
     pub replace: bool,
     /// How block-sparse weights are written.
     pub form: Form,
+    /// Data type of the files; `File` is that of the model.
+    pub precision: Precision,
     /// Resume the interrupted run of this output.
     pub resume: bool,
 }
@@ -149,12 +156,12 @@ impl Job<'_> {
         objective.check()?;
         check_output(None, true, self.out, self.replace).map_err(IoError::from)?;
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
-        let mut folder = RunFolder::open(self.out, settings, fingerprint, self.resume)?;
+        let mut folder = RunFolder::open(self.out, settings, self.free, fingerprint, self.resume)?;
         let trainee = Trainee::new(model.train(), self.config, self.blast, &folder)?;
         let session = Session { config: self.config, corpus, objective };
         let (trainee, done) = session.train(trainee, &mut folder, report)?;
         if done {
-            let model = trainee.model.valid();
+            let model = trainee.model.valid().with_precision(self.precision)?;
             let record = |staged: &Path| folder.record(staged);
             checkpoint.save_with(&model, self.out, self.form, self.replace, record)?;
             folder.remove()?;
@@ -167,8 +174,7 @@ impl Job<'_> {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use burn::module::{ModuleMapper, Param};
-    use burn::tensor::{DType, Device, Tensor};
+    use burn::tensor::{DType, Device};
     use safetensors::SafeTensors;
     use serde_json::json;
     use tempfile::{TempDir, tempdir};
@@ -202,15 +208,7 @@ pub(crate) mod tests {
         let mut model =
             ModelFolder::new(config()).unwrap().config().init_normal(&Device::flex(), 1).unwrap();
         model.pack_mlps(&Blocks::new(8).with_sparsity(0.5)).unwrap();
-        model.map(&mut Cast(dtype))
-    }
-
-    struct Cast(DType);
-
-    impl ModuleMapper for Cast {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|tensor| tensor.cast(self.0))
-        }
+        model.with_precision(Precision::of(dtype)).unwrap()
     }
 
     pub fn corpus() -> Corpus {
@@ -236,7 +234,8 @@ pub(crate) mod tests {
         let (config, corpus) = (settings(), corpus());
         let out = folder.path().join("out");
         let unfinished = folder.path().join("out.run/log.json").exists();
-        let mut folder = RunFolder::open(&out, json!(1), corpus.fingerprint(), unfinished).unwrap();
+        let mut folder =
+            RunFolder::open(&out, json!(1), &[], corpus.fingerprint(), unfinished).unwrap();
         let trainee = Trainee::new(start.clone().train(), &config, blast, &folder).unwrap();
         let objective = Objective {
             next_token: 1.0,
@@ -314,9 +313,11 @@ pub(crate) mod tests {
             config: &settings(),
             blast: None,
             settings: json!(1),
+            free: &[],
             out: folder.path(),
             replace: false,
             form: Form::Packed,
+            precision: Precision::File,
             resume: false,
         };
         let checkpoint = ModelFolder::new(config()).unwrap();

@@ -1,18 +1,16 @@
-//! Interrupting a run, and the folder from which it is resumed.
+//! The folder from which an interrupted run is resumed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "ctrlc")]
-use std::sync::{Arc, atomic::AtomicBool, atomic::Ordering};
 
 use burn_blast::report::plot::{Series, line_chart};
 use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Error;
 
-/// Exit code of a process that Ctrl-C stopped.
+/// Exit code of a process that was asked to stop.
 pub const INTERRUPTED: u8 = 130;
 
 /// A run so far, as `(step, value)`.
@@ -55,24 +53,26 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// The folder of a run that starts, or of one that is resumed.
+    /// The folder of a run that starts, or of one that is resumed. Settings named in `free` change no result, so they may
+    /// differ then.
     ///
     /// # Errors
     /// If there is an unfinished run without `resume`, or none with it, or it had other settings or texts.
     pub fn open(
         out: &Path,
         settings: Value,
+        free: &[&str],
         fingerprint: u64,
         resume: bool,
     ) -> Result<Self, Error> {
         let mut name = out.file_name().unwrap_or_default().to_owned();
         name.push(".run");
         let path = out.with_file_name(name);
-        let refuse = |reason: &str| Error::unusable(&path, reason);
+        let refuse = |reason: String| Error::unusable(&path, reason);
         let file = path.join("log.json");
         match (resume, file.exists()) {
-            (false, true) => Err(refuse("an unfinished run: resume it, or remove it")),
-            (true, false) => Err(refuse("no unfinished run to resume: start one")),
+            (false, true) => Err(refuse("an unfinished run: resume it, or remove it".to_owned())),
+            (true, false) => Err(refuse("no unfinished run to resume: start one".to_owned())),
             (false, false) => {
                 fs::create_dir_all(&path).map_err(Error::file(&path))?;
                 let log = Log { settings, fingerprint, ..Log::default() };
@@ -80,15 +80,17 @@ impl RunFolder {
             }
             (true, true) => {
                 let bytes = fs::read(&file).map_err(Error::file(&file))?;
-                let log: Log = serde_json::from_slice(&bytes)
-                    .map_err(|_| refuse("a damaged log.json: start again"))?;
-                if log.settings != settings {
-                    return Err(refuse("a run of other settings: resume it with the same ones"));
+                let damaged = |_| refuse("a damaged log.json: start again".to_owned());
+                let log: Log = serde_json::from_slice(&bytes).map_err(damaged)?;
+                if let Some(difference) = difference("", &log.settings, &settings, free) {
+                    return Err(refuse(format!(
+                        "a run of other settings, {difference}: resume it with the same ones"
+                    )));
                 }
                 if log.fingerprint != fingerprint {
-                    return Err(refuse("a run on another corpus"));
+                    return Err(refuse("a run on another corpus".to_owned()));
                 }
-                Ok(Self { path, log })
+                Ok(Self { path, log: Log { settings, ..log } })
             }
         }
     }
@@ -155,21 +157,20 @@ impl RunFolder {
     }
 }
 
-/// A flag that the first Ctrl-C sets; the second one ends the process at once.
-///
-/// # Errors
-/// If the system does not let the process listen, or it listens already.
-#[cfg(feature = "ctrlc")]
-pub fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        eprintln!("\nStopping after this step and saving; Ctrl-C again stops at once.");
-    })?;
-    Ok(stop)
+/// The first setting that differs, with both values.
+fn difference(name: &str, before: &Value, now: &Value, free: &[&str]) -> Option<String> {
+    if let (Value::Object(before), Value::Object(now)) = (before, now) {
+        let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
+        names.sort();
+        names.dedup();
+        let part =
+            |map: &Map<String, Value>, part: &str| map.get(part).cloned().unwrap_or_default();
+        return names.into_iter().filter(|part| !free.contains(&part.as_str())).find_map(|leaf| {
+            let dot = if name.is_empty() { "" } else { "." };
+            difference(&format!("{name}{dot}{leaf}"), &part(before, leaf), &part(now, leaf), free)
+        });
+    }
+    (before != now).then(|| format!("{name} {before} instead of {now}"))
 }
 
 #[cfg(test)]
@@ -185,7 +186,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
         let open = |settings: u32, fingerprint, resume| {
-            RunFolder::open(&out, json!(settings), fingerprint, resume)
+            RunFolder::open(
+                &out,
+                json!({"a": {"b": settings, "c": settings}}),
+                &["c"],
+                fingerprint,
+                resume,
+            )
         };
         let refuse = |settings, fingerprint, resume| {
             open(settings, fingerprint, resume).unwrap_err().to_string()
@@ -195,7 +202,7 @@ mod tests {
         run.log.steps = 4;
         run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
         assert!(refuse(1, 7, false).contains("an unfinished run: resume"));
-        assert!(refuse(2, 7, true).contains("other settings"));
+        assert!(refuse(2, 7, true).contains("other settings, a.b 1 instead of 2: resume"));
         assert!(refuse(1, 8, true).contains("another corpus"));
         let again = open(1, 7, true).unwrap();
         assert_eq!(again.log, run.log);
@@ -203,14 +210,32 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_found_again_whatever_its_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let settings = |more: u32| {
+            let single = (0..1000).map(|k| k as f32 / 1000.0).collect::<Vec<_>>();
+            let double = (0..1000).map(|k| f64::from(k) / 997.0).collect::<Vec<_>>();
+            json!({"single": single, "double": double, "free": more})
+        };
+        let open = |more, resume| RunFolder::open(&out, settings(more), &["free"], 7, resume);
+        let mut run = open(0, false).unwrap();
+        for more in 1..4 {
+            run.save(|_, _| Ok(())).unwrap();
+            run = open(more, true).unwrap();
+            assert_eq!(run.log.settings, settings(more));
+        }
+    }
+
+    #[test]
     fn a_failed_save_leaves_the_checkpoint_before() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::open(&folder.path().join("out"), json!(1), 7, false).unwrap();
+        let mut run = RunFolder::open(&folder.path().join("out"), json!(1), &[], 7, false).unwrap();
         run.save(|model, _| fs::write(model, "good").map_err(Error::file(model))).unwrap();
         let good = run.log.clone();
         run.log.steps = 9;
         assert!(run.save(|_, _| Err(Error::setting("disk", "full", "free"))).is_err());
-        let again = RunFolder::open(&folder.path().join("out"), json!(1), 7, true).unwrap();
+        let again = RunFolder::open(&folder.path().join("out"), json!(1), &[], 7, true).unwrap();
         assert_eq!(again.log, good);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");
     }
@@ -219,7 +244,7 @@ mod tests {
     fn a_finished_run_is_there_with_all_its_files_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("out");
-        let mut run = RunFolder::open(&out, json!(1), 7, false).unwrap();
+        let mut run = RunFolder::open(&out, json!(1), &[], 7, false).unwrap();
         run.log.losses = vec![(10, 2.0), (20, 1.5)];
         run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
         let checkpoint = ModelFolder::new(tests::config()).unwrap();

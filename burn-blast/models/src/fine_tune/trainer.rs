@@ -20,7 +20,7 @@ use crate::{Error, Model};
 /// Mean loss of the next token over batches, in nats.
 ///
 /// # Errors
-/// If the device does not return it.
+/// If the device does not return it, or it is infinite or not a number.
 pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
     let (mut sum, mut tokens) = (0.0, 0);
     for batch in batches {
@@ -29,7 +29,10 @@ pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
         sum += read(vec![loss])?[0] * count as f64;
         tokens += count;
     }
-    Ok(sum / tokens as f64)
+    match sum.is_finite() {
+        true => Ok(sum / tokens as f64),
+        false => Err(Error::NotFinite("the held-out loss")),
+    }
 }
 
 /// A model with the optimizer that trains it.

@@ -3,7 +3,9 @@
 use burn::tensor::{DType, Device};
 use burn_blast::module::AnyLinear;
 use burn_blast::tuning::Strategy;
-use burn_blast_models::{Error, Form, Generation, Model, Precision, Windows, generate, perplexity};
+use burn_blast_models::{
+    Error, Form, Generation, Model, ModelFolder, Precision, Windows, generate, perplexity,
+};
 
 use safetensors::SafeTensors;
 
@@ -259,4 +261,34 @@ fn a_saved_dense_checkpoint_has_the_bytes_it_was_loaded_from() {
         }
         assert_eq!(folder.join("tokenizer.json").exists(), name == "llama3");
     }
+}
+
+#[test]
+fn a_head_of_its_own_counts_in_a_tied_model_and_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, again) = (folder.path().join("at"), folder.path().join("again"));
+    let mut untied = load("llama3", Precision::F32);
+    let texts = Expected::of("llama3").texts();
+    let scores = at_once(&untied, &texts);
+    open("llama3").save(&untied, &at, Form::Dense).unwrap();
+    let set = |tied: bool| {
+        let path = at.join("config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config["tie_word_embeddings"] = tied.into();
+        std::fs::write(path, config.to_string()).unwrap();
+    };
+    set(true);
+    let checkpoint = ModelFolder::open(&at).unwrap();
+    let model = checkpoint.load(&Device::flex(), Precision::F32).unwrap();
+    assert_eq!(at_once(&model, &texts), scores);
+    checkpoint.save(&model, &again, Form::Dense).unwrap();
+    let saved = ModelFolder::open(&again).unwrap();
+    assert!(!saved.config().is_tied());
+    let model = saved.load(&Device::flex(), Precision::F32).unwrap();
+    assert_eq!(at_once(&model, &texts), scores);
+    let names = |model: &mut Model| -> Vec<String> {
+        model.linears_mut().into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(&mut model.clone()), names(&mut untied));
 }

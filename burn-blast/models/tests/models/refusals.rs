@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::common::{self, Expected, folder, load, open};
+use crate::reference::at_once;
 
 /// A copy of a model's folder that a test may change.
 fn copy(model: &str) -> tempfile::TempDir {
@@ -104,6 +105,43 @@ fn missing_damaged_and_repeated_shards_are_named() {
     std::fs::write(&index, "{}").unwrap();
     let error = refusal(folder.path());
     assert!(error.contains("weight_map"), "{error}");
+}
+
+#[test]
+fn names_are_read_through_wrappers() {
+    let expected = Expected::of("llama3");
+    let texts = expected.texts();
+    let scores = at_once(&load("llama3", Precision::F32), &texts);
+    for wrapper in ["_orig_mod.", "module.", "base_model.model.", "module._orig_mod.", "-model."] {
+        let folder = copy("llama3");
+        let rename = |name: &String| match wrapper.strip_prefix('-') {
+            Some(prefix) => name.strip_prefix(prefix).unwrap_or(name).to_owned(),
+            None => format!("{wrapper}{name}"),
+        };
+        rewrite(folder.path(), |tensors| {
+            *tensors =
+                tensors.iter().map(|(name, stored)| (rename(name), stored.clone())).collect();
+        });
+        let checkpoint = ModelFolder::open(folder.path()).unwrap();
+        let model = checkpoint.load(&Device::flex(), Precision::F32).unwrap();
+        assert_eq!(at_once(&model, &texts), scores, "{wrapper}");
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_finite_is_named() {
+    for name in ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"] {
+        let folder = copy("llama3");
+        rewrite(folder.path(), |tensors| {
+            let (dtype, _, bytes) = tensors.get_mut(name).unwrap();
+            let size = dtype.bitsize() / 8;
+            // The highest bytes of an element in little-endian order.
+            bytes[2 * size - 2..2 * size].copy_from_slice(&[0xff, 0x7f]);
+        });
+        let error = refusal(folder.path());
+        let part = format!("\"{name}\" is infinite or not a number at element 1");
+        assert!(error.contains(&part), "{error}");
+    }
 }
 
 #[test]

@@ -134,6 +134,14 @@ impl FamilyConfig for LlamaConfig {
         "model.embed_tokens.weight"
     }
 
+    /// A model that was saved without its output layer has no `model.` before its names.
+    fn path_in_module(&self, name: &str) -> String {
+        match ["embed_tokens.", "layers.", "norm."].iter().any(|part| name.starts_with(part)) {
+            true => format!("model.{name}"),
+            false => name.to_owned(),
+        }
+    }
+
     /// PyTorch's `Linear` stores every weight `[d_output, d_input]`.
     fn is_out_in(&self, path: &str) -> bool {
         path.ends_with("_proj.weight") || path == "lm_head.weight"
