@@ -6,11 +6,11 @@ use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use burn_blast::BlockMask;
 use burn_blast::module::{BlockSparseGatedMlpConfig, BlockSparseLinear};
 use burn_blast::prune::{
     Blast, BlastConfig, BlastError, Budget, Growth, LinearRule, Schedule, Structure,
 };
+use burn_blast::{BlockMask, io};
 use common::toy::{BLOCK, D, Net, batch, config};
 use common::{descend, floats};
 
@@ -91,6 +91,61 @@ fn missed_updates_of_layers_that_depend_on_each_other_are_made_up_for_too() {
     for mlp in [&model.one, &model.other] {
         for layer in [&mlp.gate, &mlp.up, &mlp.down] {
             assert_eq!(layer.sparsity(), 0.75);
+        }
+    }
+}
+
+/// A step in which an expert may idle: the first one around the update at 10, the second one at two other updates.
+fn idle_step(
+    model: Experts,
+    optim: &mut ModuleOptimizer,
+    at: usize,
+    config: &BlastConfig,
+    device: &Device,
+) -> Experts {
+    let (x, y) = batch(at, device);
+    let output = match at {
+        9 | 10 => model.pair.b.forward(x),
+        at if at == 20 || at == config.last_update() => model.pair.a.forward(x),
+        _ => model.pair.a.forward(x.clone()) + model.pair.b.forward(x),
+    };
+    descend(model, optim, 1e-3, &(output - y).square().mean())
+}
+
+#[test]
+fn a_run_that_is_saved_while_a_layer_idles_resumes_bitwise_with_its_ledger() {
+    let device = Device::flex().autodiff();
+    let fresh = || Experts { pair: Net::new(&device) };
+    let tied = config(40).with_tied(vec!["pair".into()]);
+    for config in [config(40), tied, config(40).with_grace(8).with_growth(Growth::Random)] {
+        let updates = [10, 20, config.last_update()];
+        assert!(updates.into_iter().all(|at| config.is_update(at)));
+        for save_at in updates {
+            let folder = tempfile::tempdir().unwrap();
+            let file = |name: &str| folder.path().join(name);
+            let attach = |model: Experts, ledger: &str| {
+                let blast = Blast::new(AdamWConfig::new().build(), config.clone());
+                blast.with_ledger(file(ledger)).unwrap().attach(model).unwrap()
+            };
+            let (mut model, mut optim) = attach(fresh(), "whole");
+            for at in 1..=40 {
+                model = idle_step(model, &mut optim, at, &config, &device);
+                if at == save_at {
+                    io::save(&model, file("model.bpk")).unwrap();
+                    io::save_optimizer(&optim, file("optim.bpk")).unwrap();
+                    std::fs::copy(file("whole"), file("parts")).unwrap();
+                }
+            }
+            let (again, optim) = attach(io::load(fresh(), file("model.bpk")).unwrap(), "parts");
+            let mut optim = io::load_optimizer(optim, &again, file("optim.bpk")).unwrap();
+            let mut again = again;
+            for at in save_at + 1..=40 {
+                again = idle_step(again, &mut optim, at, &config, &device);
+            }
+            assert!(again.pair.content() == model.pair.content(), "{config:?}, {save_at}");
+            let lines = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+            assert_eq!(lines("parts"), lines("whole"), "{config:?}, {save_at}");
+            assert_eq!([model.pair.a.sparsity(), model.pair.b.sparsity()], [0.75; 2]);
         }
     }
 }

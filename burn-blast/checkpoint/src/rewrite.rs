@@ -95,8 +95,22 @@ pub struct Written {
 }
 
 /// Endings of files with weights in another form.
-const WEIGHTS: [&str; 10] =
-    ["safetensors", "bin", "pt", "pth", "gguf", "h5", "msgpack", "onnx", "ot", "tflite"];
+const WEIGHTS: [&str; 14] = [
+    "safetensors",
+    "bin",
+    "pt",
+    "pth",
+    "ckpt",
+    "gguf",
+    "h5",
+    "msgpack",
+    "npz",
+    "onnx",
+    "onnx_data",
+    "ot",
+    "tflite",
+    "bpk",
+];
 
 /// Receives progress while files are written.
 pub trait Progress {
@@ -262,7 +276,10 @@ pub fn copy_rest(
 /// Whether a file holds weights, or is the index of such files.
 fn holds_weights(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    WEIGHTS.contains(&extension.as_str()) || path.to_string_lossy().ends_with(".index.json")
+    let name = path.to_string_lossy();
+    WEIGHTS.contains(&extension.as_str())
+        || name.ends_with(".index.json")
+        || name.ends_with(".onnx.data")
 }
 
 /// Checks before any work is done that an output, a folder or a file, can be written: its folder takes files, it does not

@@ -29,6 +29,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+use burn_blast_models::fine_tune::INTERRUPTED;
 use serde::Serialize;
 
 use args::{Cli, Command, JsonArgs};
@@ -46,14 +47,18 @@ const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
     let written = run(&Cli::read()).and_then(|(text, code)| {
-        if !text.is_empty() {
-            writeln!(std::io::stdout(), "{text}")?;
+        let said = if text.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{text}") };
+        match said {
+            // Whoever reads may stop early, as `head` does. A run that was stopped may have lost its terminal.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe && code != INTERRUPTED => {
+                Err(error.into())
+            }
+            _ => Ok(code),
         }
-        Ok(code)
     });
     match written {
         Ok(code) => code.into(),
-        // Whoever reads may stop early, as `head` does.
+        // `generate` writes as it goes.
         Err(Error::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             progress::say(&format!("error: {error}"));

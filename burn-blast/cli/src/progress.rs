@@ -24,6 +24,8 @@ pub struct Progress {
 struct Phase {
     what: String,
     unit: Unit,
+    /// Whether a number of items was set.
+    began: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,6 +56,10 @@ impl Progress {
     /// Sets the number of items done.
     pub fn set(&self, done: usize) {
         self.bar.set_position(done as u64);
+        // What a run had done before it was resumed says nothing of the rate.
+        if !std::mem::replace(&mut self.phase.borrow_mut().began, true) && done > 1 {
+            self.bar.reset_eta();
+        }
         self.tick();
     }
 
@@ -87,7 +93,7 @@ impl Progress {
         self.bar.set_style(style);
         self.bar.set_length(length);
         self.bar.set_message(what.to_owned());
-        *self.phase.borrow_mut() = Phase { what: what.to_owned(), unit };
+        *self.phase.borrow_mut() = Phase { what: what.to_owned(), unit, began: false };
     }
 
     /// Writes a line if there is no bar and the last line is long ago.
@@ -102,7 +108,7 @@ impl Progress {
 
     /// The present state as a line.
     fn status(&self) -> String {
-        let Phase { what, unit } = &*self.phase.borrow();
+        let Phase { what, unit, .. } = &*self.phase.borrow();
         let (done, all) = (self.bar.position(), self.bar.length().unwrap_or_default());
         let far = match unit {
             Unit::Items => format!("{done}/{all}"),

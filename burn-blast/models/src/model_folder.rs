@@ -17,6 +17,9 @@ use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
 const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
+/// What is written anew, and what an earlier run left of itself.
+const NOT_COPIED: [&str; 4] = ["config.json", "recover.json", "ledger.jsonl", "loss.svg"];
+
 /// Weight of the output layer.
 const HEAD: &str = "lm_head.weight";
 
@@ -145,7 +148,10 @@ impl ModelFolder {
     /// # Errors
     /// As [`Tokenizer::open`].
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        Tokenizer::open(&self.file(""), self.config.vocabulary())
+        match &self.path {
+            Some(path) => Tokenizer::open(path, self.config.vocabulary()),
+            None => Ok(Tokenizer::Bytes),
+        }
     }
 
     /// Data type of the weights in the files: that of the embedding.
@@ -239,7 +245,7 @@ impl ModelFolder {
         let export = if form == Form::Dense { export.dense() } else { export };
         export.save(folder, |staged| {
             if let Some(from) = &self.path {
-                copy_rest(from, &["config.json".to_owned()], staged).map_err(IoError::from)?;
+                copy_rest(from, &NOT_COPIED.map(str::to_owned), staged).map_err(IoError::from)?;
             }
             let staged = staged.path();
             std::fs::write(staged.join("config.json"), config).map_err(Error::file(folder))?;

@@ -28,13 +28,13 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.run.config;
         let target = self.run.target(layer);
         let mut state = state.unwrap_or_else(|| start(&matrix(&weight, &target), &target));
-        let before = state.step;
-        state.step = self.run.tick(layer, before);
+        let before = self.run.tick(layer, &mut state);
         let Some(sparsity) = target.sparsity else {
             let (weight, inner) = self.inner.step(lr, weight, grad, state.inner.take());
             return (weight, BlastState { inner, ..state });
         };
         let pattern = kept_pattern(&target, state.kept.as_deref());
+        self.run.publish_loaded(layer, before, &pattern);
         self.run.recount(layer, || counts(&target, 0, &BlockMask::from(&pattern), &pattern));
         let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &target), &pattern);
         if config.score == Score::Movement {

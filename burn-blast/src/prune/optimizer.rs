@@ -96,8 +96,8 @@ impl<O: BlockOptimizer> Blast<O> {
         let config = &self.run.config;
         let target = self.run.target(layer);
         let mut state = state.unwrap_or_else(|| BlastState::new(pattern.nnz()));
-        let before = state.step;
-        state.step = self.run.tick(layer, before);
+        let before = self.run.tick(layer, &mut state);
+        self.run.publish_loaded(layer, before, &pattern);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
         if config.score == Score::Movement && target.sparsity.is_some() {
             let so_far = state.movement.take();
@@ -184,7 +184,7 @@ impl<O: BlockOptimizer> Blast<O> {
             }),
             None => {
                 let mut scores = scores(state.movement.as_ref());
-                state.protect(&mut scores, self.run.config.grace);
+                state.protect(&mut scores, due.update, self.run.config.grace);
                 let scores = by_block(pattern, scores);
                 let ranked =
                     Ranked { current: &current, scores: &scores, gradients, allowed: None };

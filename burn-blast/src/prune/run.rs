@@ -1,6 +1,7 @@
 //! What the optimizers of one run share: the target of each layer, the global ranking, counts for reports.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn_blast_kernels::budget::{LayerScores, global};
@@ -13,7 +14,7 @@ use super::select::{Ranked, mix};
 use super::state::Next;
 use super::structure::Coupled;
 use super::targets::LayerTarget;
-use super::{BlastConfig, BlastError, Budget, LayerSnapshot, Structure};
+use super::{BlastConfig, BlastError, BlastState, Budget, LayerSnapshot, Structure};
 use crate::functions::by_block;
 use crate::window::LayerId;
 
@@ -34,6 +35,9 @@ pub(super) struct Submission {
 #[derive(Debug, derive_new::new)]
 pub(super) struct PruningRun {
     pub(super) config: BlastConfig,
+    /// The number of the current step.
+    #[new(default)]
+    step: Arc<AtomicUsize>,
     #[new(default)]
     state: Mutex<State>,
 }
@@ -90,15 +94,20 @@ impl PruningRun {
         self.lock().targets[layer.0].clone()
     }
 
-    /// Counts a step of one layer and returns its number.
-    pub(super) fn tick(&self, layer: LayerId, layer_steps: usize) -> usize {
+    /// Counts a step of one layer, which has the number of the step then. Returns the number of its step before.
+    pub(super) fn tick<S>(&self, layer: LayerId, layer_state: &mut BlastState<S>) -> usize {
         let mut state = self.lock();
         let first = state.clock.step() == 0;
-        let step = state.clock.tick(layer, layer_steps);
+        // A loaded state says how far the run was.
+        let so_far = if first { layer_state.run_step.load(Relaxed) } else { 0 };
+        let before = layer_state.step;
+        let step = state.clock.tick(layer, before.max(so_far));
+        self.step.store(step, Relaxed);
+        (layer_state.step, layer_state.run_step) = (step, self.step.clone());
         if first && let Some(ledger) = &state.ledger {
             ledger.resume_at(step);
         }
-        step
+        before
     }
 
     /// Submits the rankings of a layer to an update.
@@ -136,6 +145,15 @@ impl PruningRun {
         let mut state = self.lock();
         if state.targets.iter().any(|target| target.leader == Some(layer)) {
             state.published.insert(layer, (step, pattern.clone()));
+        }
+    }
+
+    /// Publishes the pattern of a layer that was loaded, once, for layers that missed its latest update.
+    pub(super) fn publish_loaded(&self, layer: LayerId, before: usize, pattern: &BlockPattern) {
+        let mut state = self.lock();
+        let leads = state.targets.iter().any(|target| target.leader == Some(layer));
+        if leads && let Some(update) = self.config.update_due(0, before) {
+            state.published.entry(layer).or_insert_with(|| (update, pattern.clone()));
         }
     }
 

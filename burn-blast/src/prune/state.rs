@@ -1,5 +1,8 @@
 //! The state of pruning for one parameter, recorded with the optimizer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use burn::optim::{RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
@@ -32,6 +35,10 @@ pub struct BlastState<S> {
     /// Step at which each kept block was added, by slot; zero for those of the start. Recorded only with a grace time.
     #[new(default)]
     pub(crate) added_at: Option<Vec<u32>>,
+    /// Step of the whole run, and before the first step since the state was loaded, the one it was saved at. A layer that
+    /// idled before the run was saved knows by it how far the others were.
+    #[new(default)]
+    pub(crate) run_step: Arc<AtomicUsize>,
     /// Kept block numbers of a plain linear weight, which has no pattern of its own.
     #[new(default)]
     pub(crate) kept: Option<Vec<u32>>,
@@ -59,12 +66,12 @@ impl<S> BlastState<S> {
         self.added_at = with_grace.then(|| sources.iter().map(added_at).collect());
     }
 
-    /// Gives the blocks that were added within the last `grace` steps the best score of the layer.
-    pub(crate) fn protect(&self, scores: &mut [f32], grace: usize) {
+    /// Gives the blocks that were added within `grace` steps before an update the best score of the layer.
+    pub(crate) fn protect(&self, scores: &mut [f32], update: usize, grace: usize) {
         let Some(added_at) = &self.added_at else { return };
         let best = scores.iter().copied().filter(|score| !score.is_nan()).reduce(f32::max);
         for (score, &added) in scores.iter_mut().zip(added_at) {
-            if added > 0 && self.step < added as usize + grace {
+            if added > 0 && update < added as usize + grace {
                 *score = best.unwrap_or(*score);
             }
         }
@@ -74,6 +81,7 @@ impl<S> BlastState<S> {
 impl<S: RecordState> RecordState for BlastState<S> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "blast_step", self.step.into());
+        out.push_scalar(prefix, "blast_run_step", self.run_step.load(Relaxed).into());
         out.push_scalar(prefix, "blast_start_kept", self.start_kept.into());
         match &self.next {
             Some(Next::Count(count)) => {
@@ -112,6 +120,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
             src.take_scalar(prefix, leaf).and_then(|scalar| usize::try_from(scalar).ok())
         };
         let step = number(src, "blast_step")?;
+        let run_step = number(src, "blast_run_step").unwrap_or(step);
         let start_kept = number(src, "blast_start_kept")?;
         let mut whole = |leaf: &str| {
             let data = src.take_tensor(prefix, leaf)?;
@@ -140,6 +149,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
                 Tensor::from_data(data, (device, dtype))
             }),
             added_at,
+            run_step: Arc::new(run_step.into()),
             kept,
         })
     }

@@ -55,7 +55,7 @@ pub(super) fn rank_ahead<S>(
     };
     if update == step + GATHER_AHEAD || state.gathered.is_none() {
         let (mut scores, norms) = rankings(state.movement.as_ref());
-        state.protect(&mut scores, config.grace);
+        state.protect(&mut scores, update, config.grace);
         (state.gathered, state.gathered_norms) = (Some(scores), norms);
         state.next = None;
     }

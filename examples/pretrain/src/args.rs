@@ -240,6 +240,17 @@ impl Config {
         Ok(self.blast().validate()?)
     }
 
+    /// Whether a run with these settings, on the same text, gives what one with the others does.
+    pub fn gives_what(&self, other: &Self) -> bool {
+        let same = Self {
+            backend: other.backend,
+            save_every: other.save_every,
+            corpus: other.corpus.clone(),
+            ..self.clone()
+        };
+        same == *other
+    }
+
     /// The training of a run.
     pub fn train(&self, phase: Phase) -> TrainConfig {
         let lr = match phase {

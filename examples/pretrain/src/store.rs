@@ -18,7 +18,6 @@ const VERSION: u32 = 4;
 
 /// What a finished run leaves.
 const WRITTEN: [&str; 13] = [
-    "state.json",
     "dense.run",
     "narrow.run",
     "sparse.run",
@@ -31,6 +30,8 @@ const WRITTEN: [&str; 13] = [
     "churn.svg",
     "model.bpk",
     "patterns",
+    // Last: without it, nothing says whose the others are.
+    "state.json",
 ];
 
 /// The part of the experiment that is running.

@@ -64,6 +64,8 @@ struct Line {
     seconds: f64,
     /// Steps and validation losses; the last one is at the end.
     validation: Vec<(usize, f64)>,
+    /// Fingerprint of the text.
+    corpus: u64,
     config: Config,
 }
 
@@ -80,7 +82,7 @@ impl Run {
         settings.insert("seed".to_owned(), seed.into());
         let config: Config =
             serde_json::from_value(Value::Object(settings)).with_context(|| {
-                format!("the run {} has a setting that --help does not list", self.name)
+                format!("the run {} has a setting or value that --help does not list", self.name)
             })?;
         config.validate().with_context(|| format!("the run {}", self.name))?;
         Ok(config)
@@ -133,28 +135,38 @@ pub fn study(plan: &Path, out: &Path, stop: &dyn Fn() -> bool) -> Result<ExitCod
     for &seed in &plan.seeds {
         for run in &plan.runs {
             let config = run.config(&plan, seed)?;
-            if let Some(line) = lines.iter().find(|line| line.name == run.name && line.seed == seed)
-            {
-                ensure!(
-                    line.config == config && line.model == run.model,
-                    "{} has a run {} with seed {seed} of other settings: give the run another name",
-                    out.join(OUTCOMES).display(),
-                    run.name
-                );
-                continue;
-            }
-            say(format!("{}, seed {seed}", run.name));
             let key = (config.corpus.clone(), config.context);
             if !texts.contains_key(&key) {
                 let text = Text::load(config.corpus.as_deref(), config.context)?;
                 texts.insert(key.clone(), text);
             }
+            if let Some(line) = lines.iter().find(|line| line.name == run.name && line.seed == seed)
+            {
+                let differs = match (line.config.gives_what(&config), line.model == run.model) {
+                    (true, true) if line.corpus == texts[&key].corpus.fingerprint() => None,
+                    (true, true) => Some("another text"),
+                    _ => Some("other settings"),
+                };
+                if let Some(what) = differs {
+                    bail!(
+                        "{} has a run {} with seed {seed} of {what}: give the run another name",
+                        out.join(OUTCOMES).display(),
+                        run.name
+                    );
+                }
+                remove(&folder_of(run, seed, out))?;
+                continue;
+            }
+            say(format!("{}, seed {seed}", run.name));
             let Some(line) = make(run, &config, &texts[&key], out, stop)? else {
                 say("Stopped. The same command goes on.");
                 return Ok(ExitCode::from(INTERRUPTED));
             };
+            // Another study may have written to the folder.
+            lines = read_lines(out)?;
             lines.push(line);
             write(&plan, &lines, out)?;
+            remove(&folder_of(run, seed, out))?;
         }
     }
     say(write(&plan, &lines, out)?);
@@ -169,7 +181,7 @@ fn make(
     out: &Path,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Line>> {
-    let folder = out.join(format!("{}-{}", run.name, config.seed));
+    let folder = folder_of(run, config.seed, out);
     let store = Store::new(&folder);
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -177,7 +189,7 @@ fn make(
     if store.path("state.json").exists() {
         let before = store.state()?;
         ensure!(
-            before.config == *config && before.corpus == state.corpus,
+            before.config.gives_what(config) && before.corpus == state.corpus,
             "{} holds a run that is not done, of other settings or another text: remove it",
             folder.display()
         );
@@ -198,10 +210,25 @@ fn make(
         parameters: experiment.trained(run.model)?.num_params(),
         seconds: log.seconds,
         validation: log.validation,
+        corpus: state.corpus,
         config: config.clone(),
     };
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     Ok(Some(line))
+}
+
+/// Where a run is while it is not done.
+fn folder_of(run: &Run, seed: u64, out: &Path) -> PathBuf {
+    out.join(format!("{}-{seed}", run.name))
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_lines(out: &Path) -> Result<Vec<Line>> {
@@ -327,6 +354,23 @@ mod tests {
         assert_eq!(results(&whole).len(), 4);
         assert_eq!(results(&whole), results(&parts));
         study(&plan, &folder.path().join("whole"), &|| panic!("it trains again")).unwrap();
+        // What changes no result may change, but not the text.
+        let again = |from: &str, to: &str| {
+            let text = fs::read_to_string(&plan).unwrap();
+            assert!(text.contains(from), "{from} is not in {text}");
+            let other = folder.path().join("other.json");
+            fs::write(&other, text.replace(from, to)).unwrap();
+            study(&other, &folder.path().join("whole"), &|| panic!("it trains again"))
+        };
+        again("\"save_every\":4", "\"save_every\":5").unwrap();
+        let error = again("\"sparsity\":0.75", "\"sparsity\":0.5").unwrap_err().to_string();
+        assert!(error.contains("of other settings"), "{error}");
+        let corpus = folder.path().join("text");
+        let before = fs::read_to_string(&corpus).unwrap();
+        fs::write(&corpus, before.replace("hello", "world")).unwrap();
+        let error = again("\"seeds\"", "\"seeds\"").unwrap_err().to_string();
+        assert!(error.contains("of another text"), "{error}");
+        fs::write(&corpus, before).unwrap();
         assert_eq!(outcome("whole"), whole);
         let left: Vec<_> = fs::read_dir(folder.path().join("parts"))
             .unwrap()
@@ -346,6 +390,7 @@ mod tests {
             parameters: 7,
             seconds: 0.3,
             validation: vec![(5, 9.0), (10, loss)],
+            corpus: 0,
             config: plan.runs[0].config(&plan, seed).unwrap(),
         };
         let lines = [

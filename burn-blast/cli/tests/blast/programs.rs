@@ -206,6 +206,12 @@ fn every_signal_that_asks_to_stop_saves_and_resume_ends_with_the_same_bytes() {
         assert!(read("parts") == read("whole"), "{name}");
         std::fs::remove_dir_all(place.path("parts")).unwrap();
     }
+    // The exit code stays if nobody hears that it was stopped.
+    let mut run = place.start("", &words("parts"));
+    drop(run.stdout.take());
+    signal(&mut run, "TERM");
+    assert_eq!(run.wait_with_output().unwrap().status.code(), Some(130));
+    std::fs::remove_dir_all(place.path("parts.run")).unwrap();
     // As `nohup` starts it.
     let mut run = place.start("trap '' HUP;", &words("parts"));
     signal(&mut run, "HUP");
