@@ -47,7 +47,8 @@ pub use entry::Entry;
 pub use error::CheckpointError;
 pub use packed::{FileMetadata, PackedWeight};
 pub use rewrite::{
-    FileContent, Output, Progress, Written, check_output, copy_rest, rewrite, write_safetensors,
+    FileContent, Output, Progress, Written, check_apart, check_output, copy_rest, rewrite,
+    write_safetensors,
 };
 pub use shard::{Shard, TensorView};
 

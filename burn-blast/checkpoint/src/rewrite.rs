@@ -298,7 +298,7 @@ pub fn check_output(
         check_apart(input, path)?;
     }
     tempfile::tempfile_in(folder_of(path)).map_err(CheckpointError::write(path))?;
-    if !path.exists() {
+    if path.symlink_metadata().is_err() {
         return Ok(());
     }
     if !force {
@@ -318,8 +318,11 @@ pub fn check_output(
     }
 }
 
-/// Refuses to write over the input or into it.
-fn check_apart(input: &Path, path: &Path) -> Result<(), CheckpointError> {
+/// Refuses to write over an input or into it.
+///
+/// # Errors
+/// If the output is the input, or one is inside the other.
+pub fn check_apart(input: &Path, path: &Path) -> Result<(), CheckpointError> {
     let input = fs::canonicalize(input).map_err(CheckpointError::read(input))?;
     let folder = fs::canonicalize(folder_of(path)).map_err(CheckpointError::write(path))?;
     let output = match fs::canonicalize(path) {

@@ -190,6 +190,6 @@ mod tests {
         let checkpoint = ModelFolder::open(folder.path()).unwrap();
         let texts = Texts::read(file.path()).unwrap();
         let error = Corpus::of(&checkpoint, &texts, 4).unwrap_err().to_string();
-        assert!(error.contains("token 300, but the model knows 300"), "{error}");
+        assert!(error.contains("token 300, but the model knows only those below 300"), "{error}");
     }
 }

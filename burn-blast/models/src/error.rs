@@ -55,7 +55,7 @@ pub enum Error {
     Tokenizer(String),
     /// A token is outside the vocabulary.
     #[error(
-        "the tokenizer gives token {token}, but the model knows {vocabulary}: the tokenizer belongs to another model"
+        "the tokenizer gives token {token}, but the model knows only those below {vocabulary}: the tokenizer belongs to another model"
     )]
     Token {
         /// The token.

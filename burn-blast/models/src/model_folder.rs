@@ -20,6 +20,9 @@ const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_
 /// What is written anew, and what an earlier run left of itself.
 const NOT_COPIED: [&str; 4] = ["config.json", "recover.json", "ledger.jsonl", "loss.svg"];
 
+/// How a file begins whose content git-lfs has yet to fetch.
+pub(crate) const POINTER: &str = "version https://git-lfs";
+
 /// Weight of the output layer.
 const HEAD: &str = "lm_head.weight";
 
@@ -313,5 +316,8 @@ fn read_json(path: &Path) -> Result<Option<Value>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file(path)(error)),
     };
-    serde_json::from_str(&text).map(Some).map_err(|error| Error::unusable(path, error))
+    serde_json::from_str(&text).map(Some).map_err(|error| match text.starts_with(POINTER) {
+        true => Error::unusable(path, "a pointer of git-lfs: run `git lfs pull` in its folder"),
+        false => Error::unusable(path, error),
+    })
 }

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use burn_blast::calibrate::Calibration;
 use burn_blast::functions;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
-use burn_blast::{BlockMask, BlockPattern, BlockSize, MatrixShape};
+use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::budget::kept_blocks;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,7 @@ impl OneShot {
             let what = "this method needs a sample of texts, or take magnitude".to_string();
             return Err(Error::TooShort(what));
         }
+        let sample = if self.method == Method::Magnitude { &[] } else { sample };
         let dense_last = self.blocks.dense_last;
         let names = model.mlp_names(dense_last)?;
         let (mut done, mut silent) = (0, Vec::new());
@@ -93,13 +94,15 @@ impl OneShot {
         let norms = functions::dense_block_norms(weight.clone(), block);
         let [rows, cols] = linear.shape();
         let shape = MatrixShape::new(rows, cols)?;
-        let pattern = match calibration {
-            Some(calibration) => calibration.select(weight.clone(), block, sparsity),
-            None => BlockPattern::best(shape, block, &norms, kept_blocks(sparsity, norms.len())),
+        let mut scores = match calibration {
+            Some(calibration) => calibration.scores(weight.clone(), block),
+            None => norms.clone(),
         };
-        let filled = (0..norms.len()).filter(|index| norms[*index] != 0.0);
-        let filled = BlockMask::from_indices(shape, block, filled);
-        let pattern = BlockPattern::from_mask(&BlockMask::from(&pattern).intersection(&filled));
+        // A block that is zero comes after every other.
+        let zeros = (0..norms.len()).filter(|&at| norms[at] == 0.0);
+        let filled = norms.len() - zeros.map(|at| scores[at] = -1.0).count();
+        let keep = kept_blocks(sparsity, norms.len()).min(filled);
+        let pattern = BlockPattern::best(shape, block, &scores, keep);
         let values = match calibration {
             Some(calibration) if self.method == Method::WandaCorrected && pattern.nnz() > 0 => {
                 calibration.correct(weight, &pattern, self.damping)?

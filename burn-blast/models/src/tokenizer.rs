@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use crate::Error;
+#[cfg(feature = "tokenizers")]
+use crate::model_folder::POINTER;
 
 /// Tokens of which any text can be made if each byte is one.
 const BYTES: usize = 256;
@@ -67,6 +69,9 @@ impl Tokenizer {
     #[cfg(feature = "tokenizers")]
     fn from_file(path: &Path) -> Result<Self, Error> {
         let refuse = |error| Error::Tokenizer(format!("{}: {error}", path.display()));
+        if std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(POINTER.as_bytes())) {
+            return Err(refuse("a pointer of git-lfs: run `git lfs pull` in its folder".into()));
+        }
         let mut tokenizer = tokenizers::Tokenizer::from_file(path).map_err(refuse)?;
         tokenizer.with_truncation(None).map_err(refuse)?.with_padding(None);
         if let tokenizers::models::ModelWrapper::BPE(model) = tokenizer.get_model()
@@ -236,7 +241,11 @@ mod tests {
     #[test]
     #[cfg(feature = "tokenizers")]
     fn a_stray_byte_loses_nothing_that_follows() {
-        let (_folder, tokenizer) = byte_fallback(serde_json::json!({}));
+        let (folder, tokenizer) = byte_fallback(serde_json::json!({}));
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+        std::fs::write(folder.path().join("tokenizer.json"), pointer).unwrap();
+        let error = Tokenizer::open(folder.path(), 300).unwrap_err().to_string();
+        assert!(error.contains("git lfs pull"), "{error}");
         let letter = |letter: u8| BYTES as u32 + u32::from(letter - b'a');
         let tokens: Vec<u32> = [letter(b'x'), 0xe2, 0x82, 0xac, 0xf0]
             .into_iter()

@@ -88,7 +88,8 @@ fn split(documents: Vec<Document>) -> Corpus {
 
 /// The texts at `path`.
 fn read_path(path: &Path) -> Result<Vec<Document>> {
-    let texts = Texts::read(path).context("cannot read the --corpus")?;
+    let texts =
+        Texts::read(path).with_context(|| format!("cannot read the corpus {}", path.display()))?;
     if let Some(first) = texts.left_out.first() {
         let count = texts.left_out.len();
         warn(format!("Files of no text that are left out: {count}, such as {}", first.display()));

@@ -105,7 +105,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     }
     let device = args.device.backend.open()?;
     let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
-    let texts = texts(&args.text.corpus, progress)?;
+    let texts = texts(&args.text.corpus, args.svg.as_deref(), progress)?;
     progress.count("evaluating", args.models.len());
     for folder in &args.models {
         let checkpoint = ModelFolder::open(folder)?;

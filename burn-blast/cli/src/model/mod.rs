@@ -6,6 +6,7 @@ mod train;
 
 use std::path::Path;
 
+use burn_blast_checkpoint::check_apart;
 use burn_blast_models::{Model, ModelFolder, Quartiles, Texts};
 
 use crate::args::ModelArgs;
@@ -30,8 +31,13 @@ fn open(args: &ModelArgs) -> Result<(ModelFolder, Model), Error> {
     Ok((checkpoint, model))
 }
 
-/// The texts at a path; a line names what was left out.
-fn texts(path: &Path, progress: &Progress) -> Result<Texts, Error> {
+/// The texts at a path, which `output` must not be in or overwrite. A line names what was left out.
+fn texts(path: &Path, output: Option<&Path>, progress: &Progress) -> Result<Texts, Error> {
+    // A pipe has no place among other files.
+    let is_stored = std::fs::metadata(path).is_ok_and(|data| data.is_dir() || data.is_file());
+    if let (Some(output), true) = (output, is_stored) {
+        check_apart(path, output)?;
+    }
     let texts = Texts::read(path)?;
     if let Some(first) = texts.left_out.first() {
         let (count, first) = (texts.left_out.len(), first.display());

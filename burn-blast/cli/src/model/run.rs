@@ -50,7 +50,7 @@ pub struct PerplexityReport {
 /// Scores a text.
 pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
     let (checkpoint, model) = open(&args.model)?;
-    let texts = texts(&args.corpus, progress)?;
+    let texts = texts(&args.corpus, None, progress)?;
     let tokens = texts.tokens(&checkpoint.tokenizer()?)?;
     let window = window(&checkpoint, args.window)?;
     let windows = Windows { window, stride: args.stride.unwrap_or((window / 2).max(1)) };
@@ -85,7 +85,8 @@ pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String
     let device = args.device.backend.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;
-    let mut tokens = texts(&args.corpus, progress)?.tokens(&checkpoint.tokenizer()?)?;
+    let mut tokens =
+        texts(&args.corpus, Some(output), progress)?.tokens(&checkpoint.tokenizer()?)?;
     tokens.truncate(args.tokens);
     let window = window(&checkpoint, args.window)?;
     progress.count("collecting", tokens.len());

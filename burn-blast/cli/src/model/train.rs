@@ -102,7 +102,7 @@ impl Run<'_> {
         progress: &Progress,
     ) -> Result<(String, u8), Error> {
         let config = self.train.config();
-        let texts = texts(&self.train.text.corpus, progress)?;
+        let texts = texts(&self.train.text.corpus, Some(&self.out.output), progress)?;
         let corpus = Corpus::of(checkpoint, &texts, config.sequences.context)?;
         let job = Job {
             config: &config,
@@ -166,7 +166,11 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
     let mut model = checkpoint.load(&device, args.device.precision())?;
     let sample = match &args.corpus {
         Some(path) => {
-            let corpus = Corpus::of(&checkpoint, &texts(path, progress)?, args.context)?;
+            let corpus = Corpus::of(
+                &checkpoint,
+                &texts(path, Some(&args.out.output), progress)?,
+                args.context,
+            )?;
             sample(&corpus, args.sequences, args.context, &device)?
         }
         None => Vec::new(),

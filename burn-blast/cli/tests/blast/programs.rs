@@ -297,6 +297,41 @@ fn an_output_that_cannot_be_written_is_refused_before_anything_is_read() {
 }
 
 #[test]
+fn a_corpus_is_not_written_over_or_into() {
+    let place = place();
+    std::fs::create_dir(place.path("texts")).unwrap();
+    place.put("texts/a.txt", place.read("text.txt"));
+    let text = "--corpus texts --context 16";
+    for words in [
+        format!("dense texts/out {text}"),
+        format!("fine-tune dense texts/out {text} --block 8"),
+        format!("one-shot dense texts/out {text} --block 8"),
+        "activations dense texts/a.txt --force --corpus texts".to_owned(),
+        "activations dense text.txt --force --corpus text.txt".to_owned(),
+        format!("measure dense --svg texts/plot.svg {text}"),
+    ] {
+        place.refused(&words, &["is in the input, or holds it"]);
+    }
+    assert_eq!(place.read("texts/a.txt"), place.read("text.txt"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_process_does_not_train_in_the_same_folder() {
+    let place = place();
+    let words = format!("dense out {TEXT} --steps 5000 --batch 1 --eval-every 1 --save-every 1");
+    let mut run = place.start("", &words);
+    // One evaluation comes before the first checkpoint, the second one after it.
+    let mut lines = BufReader::new(run.stderr.as_mut().unwrap()).lines();
+    for _ in 0..2 {
+        assert!(lines.any(|line| line.unwrap().contains("held out")));
+    }
+    place.refused(&format!("{words} --resume"), &["another process is training here"]);
+    signal(&mut run, "TERM");
+    assert_eq!(run.wait_with_output().unwrap().status.code(), Some(130));
+}
+
+#[test]
 #[cfg(unix)]
 fn a_name_that_is_not_unicode_works_everywhere() {
     use std::ffi::OsStr;

@@ -1,6 +1,6 @@
 //! The folder from which an interrupted run is resumed.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use burn_blast::report::plot::{Series, line_chart};
@@ -50,6 +50,8 @@ pub struct RunFolder {
     path: PathBuf,
     /// Of the run.
     pub log: Log,
+    /// Locked as long as the run is open here. The system unlocks it however the process ends.
+    _lock: File,
 }
 
 impl RunFolder {
@@ -57,7 +59,8 @@ impl RunFolder {
     /// differ then.
     ///
     /// # Errors
-    /// If there is an unfinished run without `resume`, or none with it, or it had other settings or texts.
+    /// If there is an unfinished run without `resume`, or none with it, it had other settings or texts, or another process
+    /// has it open.
     pub fn open(
         out: &Path,
         settings: Value,
@@ -76,9 +79,10 @@ impl RunFolder {
             (false, false) => {
                 fs::create_dir_all(&path).map_err(Error::file(&path))?;
                 let log = Log { settings, fingerprint, ..Log::default() };
-                Ok(Self { path, log })
+                Ok(Self { _lock: lock(&path)?, path, log })
             }
             (true, true) => {
+                let lock = lock(&path)?;
                 let bytes = fs::read(&file).map_err(Error::file(&file))?;
                 let damaged = |_| refuse("a damaged log.json: start again".to_owned());
                 let log: Log = serde_json::from_slice(&bytes).map_err(damaged)?;
@@ -90,7 +94,7 @@ impl RunFolder {
                 if log.fingerprint != fingerprint {
                     return Err(refuse("a run on another corpus".to_owned()));
                 }
-                Ok(Self { path, log: Log { settings, ..log } })
+                Ok(Self { path, log: Log { settings, ..log }, _lock: lock })
             }
         }
     }
@@ -157,6 +161,23 @@ impl RunFolder {
     }
 }
 
+/// Locks the folder of a run.
+///
+/// # Errors
+/// If another process has it open.
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(Error::file(&path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::unusable(
+            folder,
+            "another process is training here: wait for it, or stop it",
+        )),
+        // Some file systems have no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// The first setting that differs, with both values.
 fn difference(name: &str, before: &Value, now: &Value, free: &[&str]) -> Option<String> {
     if let (Value::Object(before), Value::Object(now)) = (before, now) {
@@ -202,10 +223,13 @@ mod tests {
         run.log.steps = 4;
         run.save(|model, _| fs::write(model, "weights").map_err(Error::file(model))).unwrap();
         assert!(refuse(1, 7, false).contains("an unfinished run: resume"));
+        assert!(refuse(1, 7, true).contains("another process is training here"));
+        let log = run.log.clone();
+        drop(run);
         assert!(refuse(2, 7, true).contains("other settings, a.b 1 instead of 2: resume"));
         assert!(refuse(1, 8, true).contains("another corpus"));
         let again = open(1, 7, true).unwrap();
-        assert_eq!(again.log, run.log);
+        assert_eq!(again.log, log);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "weights");
     }
 
@@ -222,6 +246,7 @@ mod tests {
         let mut run = open(0, false).unwrap();
         for more in 1..4 {
             run.save(|_, _| Ok(())).unwrap();
+            drop(run);
             run = open(more, true).unwrap();
             assert_eq!(run.log.settings, settings(more));
         }
@@ -235,6 +260,7 @@ mod tests {
         let good = run.log.clone();
         run.log.steps = 9;
         assert!(run.save(|_, _| Err(Error::setting("disk", "full", "free"))).is_err());
+        drop(run);
         let again = RunFolder::open(&folder.path().join("out"), json!(1), &[], 7, true).unwrap();
         assert_eq!(again.log, good);
         assert_eq!(fs::read_to_string(again.checkpoint().unwrap().0).unwrap(), "good");

@@ -10,7 +10,7 @@ use crate::Error;
 use super::INTERRUPTED;
 
 /// Signals closer together than this are one request: a terminal that is closed sends SIGHUP, and so does its shell.
-const ONE_REQUEST: Duration = Duration::from_secs(1);
+const ONE_REQUEST: Duration = Duration::from_millis(100);
 
 /// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets; a second one ends the process at once. Signals that the process
 /// was started to ignore, as by `nohup`, stay ignored.

@@ -302,7 +302,10 @@ fn requests_that_cannot_be_met_are_refused() {
     let long = answer(&[1; 65]);
     assert_eq!(long, "65 tokens do not fit: the model was made for 64 positions");
     let foreign = answer(&[1, 300]);
-    assert!(foreign.contains("gives token 300, but the model knows 260"), "{foreign}");
+    assert!(
+        foreign.contains("gives token 300, but the model knows only those below 260"),
+        "{foreign}"
+    );
 
     let answer = |text: &[u32], window, stride| {
         let windows = Windows { window, stride };
