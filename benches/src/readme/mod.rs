@@ -18,10 +18,11 @@ use crate::file;
 /// The picture of the main job, relative to the root of the repository.
 const PICTURE: &str = "docs/img/result.svg";
 
-/// Dense and block-sparse value of a `pretrain` report.
+/// The same quantity of the models of a `pretrain` report. Early reports have no narrow dense one.
 #[derive(Deserialize)]
-struct Pair<T> {
+struct Runs<T> {
     dense: T,
+    narrow: Option<T>,
     sparse: T,
 }
 
@@ -34,15 +35,15 @@ struct Time {
 /// The parts of a `pretrain` report that the documentation shows.
 #[derive(Deserialize)]
 struct Pretrain {
-    validation_loss: Pair<f64>,
+    validation_loss: Runs<f64>,
     gap_percent: f64,
     sparsity: f64,
-    parameters: Pair<u64>,
+    parameters: Runs<u64>,
     #[serde(alias = "mlp_training_bytes")]
-    pruned_training_bytes: Pair<u64>,
-    mlp_forward: Pair<Time>,
+    pruned_training_bytes: Runs<u64>,
+    mlp_forward: Runs<Time>,
     mlp_rows: usize,
-    training_step: Pair<Time>,
+    training_step: Runs<Time>,
 }
 
 /// Rewrites all generated blocks and pictures that differ from the records.
@@ -68,7 +69,12 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
         ("README.md", vec![("pretrain", result.images), ("products", tables::products()?)]),
         (
             "docs/src/when-it-pays.md",
-            vec![("peers", tables::peers()?), ("losses", tables::losses()?)],
+            vec![
+                ("peers", tables::peers()?),
+                ("losses", tables::losses()?),
+                ("start-sparse", tables::start_sparse()?),
+                ("start-dense", tables::start_dense()?),
+            ],
         ),
         ("docs/src/recover.md", vec![("recover", tables::recover()?)]),
     ];

@@ -4,18 +4,19 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result};
 
-use super::tables::QUICK;
-use super::{PICTURE, Pair, Pretrain, Time, read_json, record};
-use crate::format::{count, escape, figures, percent, ratio};
-use crate::record::Run;
+use super::{PICTURE, Pretrain, Runs, Time, read_json};
+use crate::format::{escape, figures, percent, ratio};
 
 /// The report that is drawn.
-const REPORT: &str = "2026-11-21-cascade-lake/pretrain-90.json";
+const REPORT: &str = "2026-11-29-quality/pretrain-90.json";
+
+/// Where the report is from.
+const MACHINE: &str = "2 threads of a Xeon (Emerald Rapids), 2026-11-29";
 
 const WIDTH: usize = 820;
 const MARGIN: usize = 20;
 /// Right ends of the columns of numbers.
-const COLUMNS: [usize; 3] = [490, 630, WIDTH - MARGIN];
+const COLUMNS: [usize; 4] = [430, 545, 665, WIDTH - MARGIN];
 /// Base line of the first row, and distance of the rows.
 const FIRST: usize = 94;
 const STEP: usize = 30;
@@ -24,8 +25,8 @@ const TEXT: &str = "#e6e6e6";
 const QUIET: &str = "#8a93a3";
 const ACCENT: &str = "#f0c674";
 
-/// Blocks kept by a weight of the same run, repeated on another machine.
-const PATTERN: &str = "benches/record/2026-11-28-zen4/pattern.svg";
+/// Blocks kept by a weight of the same run.
+const PATTERN: &str = "benches/record/2026-11-29-quality/pattern.svg";
 
 /// The picture and the elements that show it.
 pub struct Picture {
@@ -34,27 +35,20 @@ pub struct Picture {
     pub images: String,
 }
 
-/// Name, dense value, sparse value, and the comparison of both.
-type Row = [String; 4];
+/// Name, value of the dense, the narrow dense and the sparse model, and the comparison of the last with the first.
+type Row = [String; 5];
 
 /// The result of the main job.
 pub fn result() -> Result<Picture> {
     let reports = read_json(REPORT)?;
     let rows = rows(reports.first().with_context(|| format!("{REPORT} is empty"))?);
-    // All runs in one folder are from one machine, but only the runs of the benchmark describe it.
-    let machine = Run::read(&record(QUICK))?.machine;
-    let footer = format!(
-        "{} of an {}, {}: benches/record/{REPORT}",
-        count(machine.threads, "thread"),
-        machine.device,
-        machine.date
-    );
+    let footer = format!("{MACHINE}: benches/record/{REPORT}");
     let said: Vec<String> = rows
         .iter()
-        .map(|[name, dense, sparse, _]| format!("{name} {dense} and {sparse}"))
+        .map(|[name, dense, narrow, sparse, _]| format!("{name} {dense}, {narrow} and {sparse}"))
         .collect();
     let images = format!(
-        "<img src=\"{PICTURE}\" width=\"{WIDTH}\"\n  alt=\"Result of the pretrain example, dense and block-sparse: {}\">\n\n\
+        "<img src=\"{PICTURE}\" width=\"{WIDTH}\"\n  alt=\"Result of the pretrain example, dense, narrow dense and block-sparse: {}\">\n\n\
          <img src=\"{PATTERN}\" width=\"420\" alt=\"Blocks that one pruned weight keeps\">",
         escape(&said.join("; "))
     );
@@ -62,36 +56,29 @@ pub fn result() -> Result<Picture> {
 }
 
 fn rows(report: &Pretrain) -> Vec<Row> {
-    let pair = |name: &str, values: [String; 2], comparison: String| {
-        let [dense, sparse] = values;
-        [name.to_owned(), dense, sparse, comparison]
+    fn row<T>(name: &str, of: &Runs<T>, show: impl Fn(&T) -> String, comparison: String) -> Row {
+        let narrow = of.narrow.as_ref().map_or(String::new(), &show);
+        [name.to_owned(), show(&of.dense), narrow, show(&of.sparse), comparison]
+    }
+    let time = |name: &str, of: &Runs<Time>| {
+        let show = |time: &Time| format!("{} ms", figures(time.median_ms));
+        let speedup = ratio(of.dense.median_ms / of.sparse.median_ms);
+        row(name, of, show, format!("{speedup} as fast"))
     };
-    let time = |name: &str, Pair { dense, sparse }: &Pair<Time>| {
-        let text = |time: &Time| format!("{} ms", figures(time.median_ms));
-        let speedup = format!("{} as fast", ratio(dense.median_ms / sparse.median_ms));
-        pair(name, [text(dense), text(sparse)], speedup)
-    };
-    let fraction = |Pair { dense, sparse }: &Pair<u64>| percent(*sparse as f64 / *dense as f64);
-    let loss = &report.validation_loss;
-    let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
+    let fraction = |of: &Runs<u64>| percent(of.sparse as f64 / of.dense as f64);
+    let mebibytes = |bytes: &u64| format!("{:.2} MiB", *bytes as f64 / f64::from(1 << 20));
     let (parameters, bytes) = (&report.parameters, &report.pruned_training_bytes);
+    let removed = Runs { dense: 0.0, narrow: Some(0.0), sparse: report.sparsity };
     vec![
-        pair(
+        row(
             "validation loss, nats per byte",
-            [loss.dense, loss.sparse].map(|loss| format!("{loss:.4}")),
+            &report.validation_loss,
+            |loss| format!("{loss:.4}"),
             format!("{:+.2} %", report.gap_percent),
         ),
-        pair("MLP blocks removed", [0.0, report.sparsity].map(percent), String::new()),
-        pair(
-            "parameters",
-            [parameters.dense, parameters.sparse].map(|count| count.to_string()),
-            fraction(parameters),
-        ),
-        pair(
-            "pruned MLPs: weights, gradients, AdamW",
-            [bytes.dense, bytes.sparse].map(mebibytes),
-            fraction(bytes),
-        ),
+        row("MLP blocks removed", &removed, |&share| percent(share), String::new()),
+        row("parameters", parameters, u64::to_string, fraction(parameters)),
+        row("pruned MLPs: weights, gradients, AdamW", bytes, mebibytes, fraction(bytes)),
         time(&format!("one MLP forward, {} rows", report.mlp_rows), &report.mlp_forward),
         time("training step", &report.training_step),
     ]
@@ -106,7 +93,12 @@ fn draw(rows: &[Row], footer: &str) -> String {
          <rect width=\"{WIDTH}\" height=\"{height}\" rx=\"8\" fill=\"#15181e\"/>\n\
          <text x=\"{MARGIN}\" y=\"32\" fill=\"#8fd18f\">$ <tspan fill=\"{TEXT}\">cargo run --release -p pretrain</tspan></text>\n"
     );
-    let header = [(QUIET, "dense"), (QUIET, "block-sparse"), (ACCENT, "block-sparse to dense")];
+    let header = [
+        (QUIET, "dense"),
+        (QUIET, "narrow dense"),
+        (QUIET, "block-sparse"),
+        (ACCENT, "sparse to dense"),
+    ];
     for (x, (color, text)) in COLUMNS.into_iter().zip(header) {
         push_text(&mut svg, (x, FIRST - STEP), "end", color, text);
     }
@@ -119,7 +111,7 @@ fn draw(rows: &[Row], footer: &str) -> String {
     for (index, [name, values @ ..]) in rows.iter().enumerate() {
         let y = FIRST + STEP * index;
         push_text(&mut svg, (MARGIN, y), "start", TEXT, name);
-        for ((x, color), text) in COLUMNS.into_iter().zip([TEXT, TEXT, ACCENT]).zip(values) {
+        for ((x, color), text) in COLUMNS.into_iter().zip([TEXT, TEXT, TEXT, ACCENT]).zip(values) {
             push_text(&mut svg, (x, y), "end", color, text);
         }
     }

@@ -10,7 +10,7 @@ use crate::format::{self, percent, ratio, seconds};
 use crate::record::{Measured, Quartiles, Run, Verb};
 
 /// The quick catalogue on one machine.
-pub const QUICK: &str = "2026-11-21-cascade-lake/quick.jsonl";
+const QUICK: &str = "2026-11-21-cascade-lake/quick.jsonl";
 
 /// Runs of the same products beside different dense products of Burn.
 const BURN: [(&str, &str); 3] = [
@@ -24,6 +24,29 @@ const PEERS: &str = "2026-11-21-cascade-lake/peers.jsonl";
 
 /// Reports of `pretrain` at several sparsities.
 const LOSSES: &str = "2026-11-21-xeon-avx512/pretrain.jsonl";
+
+/// Outcomes of studies of `pretrain`, with the names of their runs, what the rows are called, and the rivals.
+const START_SPARSE: (&str, &[StudyRow]) = (
+    "2026-11-29-quality/narrow.jsonl",
+    &[
+        ("narrow-80", "dense, width 120", None),
+        ("sparse-80", "sparse, 80 % of the blocks absent", Some("narrow-80")),
+        ("narrow-90", "dense, width 88", None),
+        ("sparse-90", "sparse, 90 % of the blocks absent", Some("narrow-90")),
+    ],
+);
+const START_DENSE: (&str, &[StudyRow]) = (
+    "2026-11-29-quality/default.jsonl",
+    &[
+        ("dense", "dense", None),
+        ("narrow", "narrow: MLPs a third as wide", None),
+        ("sparse", "sparse, the default", Some("narrow")),
+        ("sparse-before", "sparse, `--lr-exponent 0`", Some("narrow")),
+    ],
+);
+
+/// Name of a run, what its row is called, and its rival.
+type StudyRow = (&'static str, &'static str, Option<&'static str>);
 
 /// Fine-tuned checkpoints.
 const RECOVER: &str = "2026-11-21-recover/recover.jsonl";
@@ -169,6 +192,68 @@ pub fn losses() -> Result<String> {
         ]
     });
     Ok(table(&header, rows))
+}
+
+/// A line of a study.
+#[derive(Deserialize)]
+struct Outcome {
+    name: String,
+    seed: u64,
+    parameters: usize,
+    validation: Vec<(usize, f64)>,
+}
+
+impl Outcome {
+    fn loss(&self) -> Option<f64> {
+        Some(self.validation.last()?.1)
+    }
+}
+
+/// Models that start sparse, beside narrower dense ones.
+pub fn start_sparse() -> Result<String> {
+    study(START_SPARSE)
+}
+
+/// Models pruned from a dense start, beside narrower dense ones.
+pub fn start_dense() -> Result<String> {
+    study(START_DENSE)
+}
+
+/// Validation losses over the seeds, and the differences to the rivals, seed by seed.
+fn study((file, rows): (&str, &[StudyRow])) -> Result<String> {
+    let outcomes: Vec<Outcome> = read_json(file)?;
+    let runs = |name: &str| -> Vec<&Outcome> {
+        outcomes.iter().filter(|outcome| outcome.name == name).collect()
+    };
+    let row = |&(name, label, rival): &StudyRow| {
+        let made = runs(name);
+        let losses = made.iter().filter_map(|run| run.loss()).collect();
+        let gap = |run: &&Outcome| {
+            let rival = runs(rival?).into_iter().find(|rival| rival.seed == run.seed)?;
+            Some(100.0 * (run.loss()? / rival.loss()? - 1.0))
+        };
+        let gaps = made.iter().filter_map(gap).collect();
+        let first = made.first().with_context(|| format!("{file} has no run {name}"))?;
+        Ok(vec![
+            label.to_owned(),
+            first.parameters.to_string(),
+            range(losses, |loss| format!("{loss:.4}")),
+            range(gaps, |gap| format!("{gap:+.2} %")),
+        ])
+    };
+    let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+    Ok(table(&["model", "parameters", "validation loss", "to the narrow one"], rows))
+}
+
+/// Mean, least and greatest.
+fn range(values: Vec<f64>, show: impl Fn(f64) -> String) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{} ({} to {})", show(mean), show(least), show(greatest))
 }
 
 /// A line of `measure`.
