@@ -1,4 +1,4 @@
-//! A long run of a tiny model: `cargo test --workspace --test soak -- --ignored`.
+//! A long run of a tiny model.
 
 mod common;
 
@@ -17,7 +17,6 @@ fn resident() -> Option<f64> {
 }
 
 #[test]
-#[ignore = "takes minutes"]
 fn twenty_thousand_steps_keep_exact_counts_and_no_memory() {
     let device = Device::flex().autodiff();
     let folder = tempfile::tempdir().unwrap();

@@ -50,7 +50,7 @@ pub use rewrite::{
     FileContent, Output, Progress, Written, check_apart, check_output, copy_rest, rewrite,
     write_safetensors,
 };
-pub use shard::{Shard, TensorView};
+pub use shard::{LFS_POINTER, Shard, TensorView};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

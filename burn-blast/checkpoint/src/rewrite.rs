@@ -283,8 +283,8 @@ fn holds_weights(path: &Path) -> bool {
 }
 
 /// Checks before any work is done that an output, a folder or a file, can be written: its folder takes files, it does not
-/// overlap the input, if there is one, and nothing is there that must stay. `force` replaces a file by a file and a checkpoint by a folder; a
-/// folder of anything other than a checkpoint is more likely a mistake.
+/// overlap the input, if there is one, and nothing is there that must stay. `force` replaces a file by a file and a
+/// checkpoint by a folder; a folder of anything other than a checkpoint is more likely a mistake.
 ///
 /// # Errors
 /// If it cannot be written there, overlaps the input or must not be replaced.

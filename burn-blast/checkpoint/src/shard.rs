@@ -10,6 +10,9 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::CheckpointError;
 
+/// First bytes of a file whose content git-lfs has not fetched.
+pub const LFS_POINTER: &str = "version https://git-lfs";
+
 /// A safetensors file: its header, and its tensors where they are mapped.
 #[derive(Debug)]
 pub struct Shard {
@@ -174,7 +177,7 @@ fn first<const N: usize>(elements: &[[u8; N]], is: impl Fn([u8; N]) -> bool) -> 
 fn refuse(path: &Path, map: &[u8], error: SafeTensorError) -> CheckpointError {
     let found = map.len();
     let reason = match error {
-        _ if map.starts_with(b"version https://git-lfs") => {
+        _ if map.starts_with(LFS_POINTER.as_bytes()) => {
             "is a pointer of git-lfs, not the weights: run `git lfs pull` in its folder".to_owned()
         }
         // The first eight bytes are the length of the header. In a file of another format they exceed any file.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType};
 use burn_blast::io::{Export, IoError, Pretrained};
-use burn_blast_checkpoint::{Orientation, copy_rest};
+use burn_blast_checkpoint::{LFS_POINTER, Orientation, copy_rest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,11 +17,8 @@ use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
 const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
-/// What is written anew, and what an earlier run left of itself.
+/// Files that are not copied: `config.json` is written, the others describe an earlier training run.
 const NOT_COPIED: [&str; 4] = ["config.json", "recover.json", "ledger.jsonl", "loss.svg"];
-
-/// How a file begins whose content git-lfs has yet to fetch.
-pub(crate) const POINTER: &str = "version https://git-lfs";
 
 /// Weight of the output layer.
 const HEAD: &str = "lm_head.weight";
@@ -146,7 +143,7 @@ impl ModelFolder {
         &self.stop
     }
 
-    /// The tokenizer of the folder; one token per byte if it has none and the vocabulary is that of bytes.
+    /// The tokenizer of the folder. If there is none and the vocabulary has 256 tokens, each byte is a token.
     ///
     /// # Errors
     /// As [`Tokenizer::open`].
@@ -157,7 +154,7 @@ impl ModelFolder {
         }
     }
 
-    /// Data type of the weights in the files: that of the embedding.
+    /// Data type of the stored embedding, which stands for all weights.
     ///
     /// # Errors
     /// If a file is missing or damaged.
@@ -316,7 +313,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file(path)(error)),
     };
-    serde_json::from_str(&text).map(Some).map_err(|error| match text.starts_with(POINTER) {
+    serde_json::from_str(&text).map(Some).map_err(|error| match text.starts_with(LFS_POINTER) {
         true => Error::unusable(path, "a pointer of git-lfs: run `git lfs pull` in its folder"),
         false => Error::unusable(path, error),
     })

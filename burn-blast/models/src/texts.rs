@@ -162,7 +162,7 @@ fn utf16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> Result<String, String> 
     let units = pairs.iter().map(|pair| unit(*pair));
     let text: Option<String> = char::decode_utf16(units).collect::<Result<_, _>>().ok();
     text.filter(|_| rest.is_empty()).ok_or_else(|| {
-        "the byte-order mark is that of UTF-16, but the rest is not: convert it to UTF-8".to_owned()
+        "the file starts like UTF-16, but is not valid UTF-16: convert it to UTF-8".to_owned()
     })
 }
 
@@ -242,8 +242,8 @@ mod tests {
             ("a.json", b"[]".as_slice(), "give JSON lines"),
             ("a.JSON", b"[]", "give JSON lines"),
             ("latin", b"caf\xe9", "byte 3 is not UTF-8"),
-            ("cut", b"\xff\xfea", "is that of UTF-16"),
-            ("half", b"\xff\xfe\x00\xd8", "is that of UTF-16"),
+            ("cut", b"\xff\xfea", "is not valid UTF-16"),
+            ("half", b"\xff\xfe\x00\xd8", "is not valid UTF-16"),
             ("utf-32", b"\xff\xfe\x00\x00a\x00\x00\x00", "byte 0 is zero"),
             ("tar", b"a\0b", "byte 1 is zero"),
             ("a.gz", b"\x1f\x8b\x08", "unpack it"),

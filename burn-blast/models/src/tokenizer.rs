@@ -3,8 +3,6 @@
 use std::path::Path;
 
 use crate::Error;
-#[cfg(feature = "tokenizers")]
-use crate::model_folder::POINTER;
 
 /// Tokens of which any text can be made if each byte is one.
 const BYTES: usize = 256;
@@ -69,7 +67,9 @@ impl Tokenizer {
     #[cfg(feature = "tokenizers")]
     fn from_file(path: &Path) -> Result<Self, Error> {
         let refuse = |error| Error::Tokenizer(format!("{}: {error}", path.display()));
-        if std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(POINTER.as_bytes())) {
+        if std::fs::read(path)
+            .is_ok_and(|bytes| bytes.starts_with(burn_blast_checkpoint::LFS_POINTER.as_bytes()))
+        {
             return Err(refuse("a pointer of git-lfs: run `git lfs pull` in its folder".into()));
         }
         let mut tokenizer = tokenizers::Tokenizer::from_file(path).map_err(refuse)?;

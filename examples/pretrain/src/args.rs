@@ -240,8 +240,8 @@ impl Config {
         Ok(self.blast().validate()?)
     }
 
-    /// Whether a run with these settings, on the same text, gives what one with the others does.
-    pub fn gives_what(&self, other: &Self) -> bool {
+    /// Whether these settings give the same results as `other` on the same text.
+    pub fn has_results_of(&self, other: &Self) -> bool {
         let same = Self {
             backend: other.backend,
             save_every: other.save_every,

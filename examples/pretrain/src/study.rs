@@ -142,7 +142,7 @@ pub fn study(plan: &Path, out: &Path, stop: &dyn Fn() -> bool) -> Result<ExitCod
             }
             if let Some(line) = lines.iter().find(|line| line.name == run.name && line.seed == seed)
             {
-                let differs = match (line.config.gives_what(&config), line.model == run.model) {
+                let differs = match (line.config.has_results_of(&config), line.model == run.model) {
                     (true, true) if line.corpus == texts[&key].corpus.fingerprint() => None,
                     (true, true) => Some("another text"),
                     _ => Some("other settings"),
@@ -189,7 +189,7 @@ fn make(
     if store.path("state.json").exists() {
         let before = store.state()?;
         ensure!(
-            before.config.gives_what(config) && before.corpus == state.corpus,
+            before.config.has_results_of(config) && before.corpus == state.corpus,
             "{} holds a run that is not done, of other settings or another text: remove it",
             folder.display()
         );

@@ -188,7 +188,7 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
     save(&checkpoint, &model, &args.out, progress)
 }
 
-/// The data type to write: the one asked for, or that of the input, which the device may have computed in another.
+/// Data type of the files to write: `--dtype` if it is given, otherwise the data type of the input files.
 fn written(
     checkpoint: &ModelFolder,
     device: &DeviceArgs,

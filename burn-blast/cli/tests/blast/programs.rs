@@ -220,12 +220,11 @@ fn every_signal_that_asks_to_stop_saves_and_resume_ends_with_the_same_bytes() {
     assert!(place.path("parts/model.safetensors").exists());
 }
 
-/// Kills a training run again and again, by SIGKILL and SIGTERM in turns, after a random time, until `kills` are done;
-/// every run must end with the bytes of one that nobody killed.
+/// Kills a training run by SIGKILL and SIGTERM in turns, after random times, and resumes it. Every run must end with the
+/// bytes of a run that was not killed. `BURN_BLAST_KILLS` sets the number of kills.
 #[test]
 #[cfg(unix)]
-#[ignore = "takes minutes"]
-fn two_hundred_kills_change_no_bit() {
+fn kills_change_no_bit() {
     use std::time::Duration;
 
     use rand::{Rng, SeedableRng};
@@ -239,13 +238,15 @@ fn two_hundred_kills_change_no_bit() {
     };
     place.fine(&words("whole"));
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let wanted = std::env::var("BURN_BLAST_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let (mut kills, mut runs) = (0, 0);
-    while kills < 200 {
+    // The last run is left alone until it ends.
+    while kills < wanted || runs == 0 {
         let unfinished = place.path("parts.run/log.json").exists();
         let resume = if unfinished { "--resume" } else { "" };
         let mut run = place.start("", &format!("{} {resume}", words("parts")));
         std::thread::sleep(Duration::from_millis(random.random_range(20..1500)));
-        if run.try_wait().unwrap().is_none() {
+        if kills < wanted && run.try_wait().unwrap().is_none() {
             let name = ["-KILL", "-TERM"][kills % 2];
             let _ = Command::new("kill").args([name, &run.id().to_string()]).status();
             kills += 1;
@@ -264,7 +265,6 @@ fn two_hundred_kills_change_no_bit() {
         }
     }
     println!("{kills} kills, {runs} runs ended");
-    assert!(runs > 0);
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub struct Job<'a> {
     pub replace: bool,
     /// How block-sparse weights are written.
     pub form: Form,
-    /// Data type of the files; `File` is that of the model.
+    /// Data type of the written weights; `File` keeps the data type of the trained model.
     pub precision: Precision,
     /// Resume the interrupted run of this output.
     pub resume: bool,
