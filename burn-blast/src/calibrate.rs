@@ -31,7 +31,9 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
-use nalgebra::{Cholesky, DMatrix};
+use faer::linalg::solvers::Solve;
+use faer::{Mat, Side};
+use rayon::prelude::*;
 
 use crate::functions::dense_block_norms;
 use crate::ops::packed;
@@ -167,10 +169,14 @@ impl Calibration {
         let (device, dtype) = (weight.device(), weight.dtype());
         let weight = weight.detach().cast(DType::F32);
         let systems = Systems::new(&self.gram, &weight, damping)?;
-        let mut values = vec![0.0; pattern.value_count()];
-        for col in 0..pattern.block_cols() {
-            let solved = systems.solve(pattern, col, &mut values);
-            solved.ok_or(CalibrationError::Singular { col, damping })?;
+        let mut values = Vec::with_capacity(pattern.value_count());
+        let columns: Vec<usize> = (0..pattern.block_cols()).collect();
+        // Slots go column by column.
+        for some in columns.chunks(at_once(pattern)) {
+            let solved: Vec<_> = some.par_iter().map(|&col| systems.solve(pattern, col)).collect();
+            for (&col, solved) in some.iter().zip(solved) {
+                values.extend(solved.ok_or(CalibrationError::Singular { col, damping })?);
+            }
         }
         let values = TensorData::new(values, packed(pattern));
         Ok(Tensor::from_data(values, (&device, dtype)))
@@ -186,12 +192,24 @@ impl Calibration {
     }
 }
 
+/// Block columns that are solved at the same time, so that their systems fit into [`MEMORY`].
+fn at_once(pattern: &BlockPattern) -> usize {
+    let kept = pattern.col_ptr().windows(2).map(|pair| (pair[1] - pair[0]) as usize);
+    let rows = kept.max().unwrap_or(0) * pattern.block().get();
+    // The matrix and its factor.
+    let bytes = 2 * rows * rows * size_of::<f64>();
+    (MEMORY / bytes.max(1)).clamp(1, rayon::current_num_threads() * 4)
+}
+
+/// Bytes of the systems of the block columns that are solved at the same time.
+const MEMORY: usize = 1 << 30;
+
 /// The least-squares problem of every column, on the host.
 struct Systems {
-    gram: DMatrix<f64>,
-    weight: DMatrix<f64>,
+    gram: Mat<f64>,
+    weight: Mat<f64>,
     /// `gram · weight`.
-    product: DMatrix<f64>,
+    product: Mat<f64>,
     lambda: f64,
 }
 
@@ -199,8 +217,9 @@ impl Systems {
     fn new(gram: &Tensor<2>, weight: &Tensor<2>, damping: f64) -> Result<Self, CalibrationError> {
         let product = host(&gram.clone().matmul(weight.clone()));
         let (gram, weight) = (host(gram), host(weight));
-        let mean = gram.diagonal().mean();
-        if !gram.iter().all(|square| square.is_finite()) {
+        let squares = gram.diagonal().column_vector().iter();
+        let mean = squares.sum::<f64>() / gram.nrows() as f64;
+        if !gram.is_all_finite() {
             return Err(CalibrationError::Inputs { what: "are not all finite" });
         }
         if mean == 0.0 {
@@ -209,24 +228,30 @@ impl Systems {
         Ok(Self { gram, weight, product, lambda: damping * mean })
     }
 
-    /// Solves one block column and writes its blocks, if the system has a solution.
-    fn solve(&self, pattern: &BlockPattern, col: usize, values: &mut [f32]) -> Option<()> {
+    /// The values of one block column, block by block, if its system has a solution.
+    fn solve(&self, pattern: &BlockPattern, col: usize) -> Option<Vec<f32>> {
         let b = pattern.block().get();
         let slots = pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize;
         let inside = |block: usize, end: usize| block * b..end.min((block + 1) * b);
         let cols = inside(col, pattern.shape().cols());
-        let blocks = pattern.row_idx()[slots.clone()].iter();
+        let blocks = pattern.row_idx()[slots].iter();
         let rows: Vec<Range<usize>> =
             blocks.map(|&row| inside(row as usize, pattern.shape().rows())).collect();
+        let mut values = vec![0.0; rows.len() * b * b];
         let kept: Vec<usize> = rows.iter().cloned().flatten().collect();
-        let gram = self.gram.select_rows(&kept).select_columns(&kept);
-        let damped = gram + DMatrix::identity(kept.len(), kept.len()) * self.lambda;
-        let target = |of: &DMatrix<f64>| of.columns(cols.start, cols.len()).select_rows(&kept);
-        let right = target(&self.product) + target(&self.weight) * self.lambda;
-        let solved = Cholesky::new(damped)?.solve(&right);
+        if kept.is_empty() {
+            return Some(values);
+        }
+        let damped = Mat::from_fn(kept.len(), kept.len(), |i, j| {
+            self.gram[(kept[i], kept[j])] + if i == j { self.lambda } else { 0.0 }
+        });
+        let right = Mat::from_fn(kept.len(), cols.len(), |i, j| {
+            let at = (kept[i], cols.start + j);
+            self.product[at] + self.lambda * self.weight[at]
+        });
+        let solved = damped.llt(Side::Lower).ok()?.solve(right);
         let mut next = 0;
-        for (slot, rows) in slots.zip(rows) {
-            let block = &mut values[slot * b * b..(slot + 1) * b * b];
+        for (block, rows) in values.chunks_exact_mut(b * b).zip(rows) {
             for line in block.chunks_exact_mut(b).take(rows.len()) {
                 for (value, solved) in line.iter_mut().zip(solved.row(next).iter()) {
                     *value = *solved as f32;
@@ -234,12 +259,12 @@ impl Systems {
                 next += 1;
             }
         }
-        Some(())
+        Some(values)
     }
 }
 
-fn host(matrix: &Tensor<2>) -> DMatrix<f64> {
+fn host(matrix: &Tensor<2>) -> Mat<f64> {
     let [rows, cols] = matrix.dims();
-    let numbers = matrix.to_data();
-    DMatrix::from_row_iterator(rows, cols, numbers.iter::<f64>())
+    let numbers: Vec<f64> = matrix.to_data().iter::<f64>().collect();
+    Mat::from_fn(rows, cols, |row, col| numbers[row * cols + col])
 }

@@ -3,6 +3,8 @@
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::rope::Rotation;
+
 /// Added to the score of a position that must not be seen: vanishes in the softmax, and is finite.
 const HIDDEN: f32 = -1e9;
 
@@ -98,6 +100,8 @@ pub(crate) struct Pass<'a> {
     /// `[1, 1, time, start + time]`; none for a single position, which sees everything before it.
     mask: Option<Tensor<4>>,
     time: usize,
+    /// Angles of these positions, once a layer has asked for them.
+    pub(crate) rotation: Option<Rotation>,
     /// Output of every layer so far, if asked for.
     pub(crate) features: Option<&'a mut Vec<Tensor<3>>>,
     /// Called with the input of every linear layer of an MLP.
@@ -113,7 +117,7 @@ impl<'a> Pass<'a> {
             let mask: Vec<f32> = (0..time * span).map(hidden).collect();
             Tensor::from_data(TensorData::new(mask, [1, 1, time, span]), (device, DType::F32))
         });
-        Self { cache, start, mask, time, features: None, hook: None }
+        Self { cache, start, mask, time, rotation: None, features: None, hook: None }
     }
 
     /// Attention of one layer's new positions to all positions so far.

@@ -7,6 +7,8 @@ use burn_blast::prune::{BlastConfig, Coupling, Structure};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::budget::kept_blocks;
 
+#[cfg(feature = "calibrate")]
+use crate::attention::Hook;
 use crate::attention::Pass;
 use crate::{Cache, Error, Model, Precision};
 
@@ -90,6 +92,33 @@ impl Model {
         self.family().hidden(tokens, pass);
     }
 
+    /// The features that the first layer takes.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, time]`
+    /// - output: `[batch, time, width]`
+    #[cfg(feature = "calibrate")]
+    pub(crate) fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let pass = Pass::new(None, tokens.dims()[1], &tokens.device());
+        self.family().embed(tokens, &pass)
+    }
+
+    /// What one layer makes of the features of whole texts; `hook` as in [`observe`](Self::observe).
+    ///
+    /// # Shapes
+    /// - `x` and output: `[batch, time, width]`
+    #[cfg(feature = "calibrate")]
+    pub(crate) fn layer<'a>(
+        &self,
+        index: usize,
+        x: Tensor<3>,
+        hook: Option<&'a mut Hook<'a>>,
+    ) -> Tensor<3> {
+        let mut pass = Pass::new(None, x.dims()[1], &x.device());
+        pass.hook = hook;
+        self.family().layer(index, x, &mut pass)
+    }
+
     /// Applies the MLP of one layer.
     ///
     /// # Shapes
@@ -136,7 +165,7 @@ impl Model {
 
     /// Layers, without embedding and output.
     pub fn layers(&self) -> usize {
-        self.family().sizes().len()
+        self.family().layers()
     }
 
     /// Every linear layer with its name in the checkpoint, to read or to replace.

@@ -1,7 +1,7 @@
 //! Sparsifying a model at once, without training.
 
 use burn::config::Config;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn_blast::calibrate::Calibration;
 use burn_blast::functions;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
@@ -63,9 +63,13 @@ impl OneShot {
         let names = model.mlp_names(dense_last)?;
         let (mut done, mut silent) = (0, Vec::new());
         progress(done, names.len());
-        // A layer's weights are chosen together: their inputs were seen before any of them changed.
-        for layer in names.chunk_by(|one, two| layer_of(one) == layer_of(two)) {
-            let calibrations = observe(model, layer, sample);
+        // The features of the sample before a layer are carried on to the next one, so that the whole costs two passes.
+        let mut features: Vec<Tensor<3>> =
+            sample.iter().map(|batch| model.embed(batch.inputs.clone())).collect();
+        let layers = names.chunk_by(|one, two| layer_of(one) == layer_of(two));
+        for (index, layer) in layers.enumerate() {
+            // A layer's weights are chosen together: their inputs were seen before any of them changed.
+            let calibrations = observe(model, index, layer, &features);
             let weights = model.mlps_mut(dense_last).into_iter();
             for ((name, linear), mut calibration) in
                 weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
@@ -79,6 +83,8 @@ impl OneShot {
                 done += 1;
                 progress(done, names.len());
             }
+            let next = |x: Tensor<3>| model.layer(index, x, None);
+            features = features.into_iter().map(next).collect();
         }
         Ok(silent)
     }
@@ -137,17 +143,23 @@ fn layer_of(name: &str) -> &str {
     name.split_once(".mlp.").map_or(name, |(layer, _)| layer)
 }
 
-/// Inputs of the named weights of a layer, by the model as it is now: the layers before are sparse already.
-fn observe(model: &Model, names: &[String], sample: &[Batch]) -> Vec<Option<Calibration>> {
+/// Inputs of the named weights of a layer, from the features before it.
+fn observe(
+    model: &Model,
+    index: usize,
+    names: &[String],
+    features: &[Tensor<3>],
+) -> Vec<Option<Calibration>> {
     let device = model.device();
     let mut all: Vec<Option<Calibration>> = vec![None; names.len()];
-    for batch in sample {
-        model.observe(batch.inputs.clone(), &mut |name, input| {
+    for x in features {
+        let mut add = |name: &str, input: Tensor<3>| {
             if let Some(at) = names.iter().position(|wanted| wanted == name) {
                 let width = input.dims()[2];
                 all[at].get_or_insert_with(|| Calibration::new(width, &device)).add(input);
             }
-        });
+        };
+        model.layer(index, x.clone(), Some(&mut add));
     }
     all
 }
@@ -156,7 +168,6 @@ fn observe(model: &Model, names: &[String], sample: &[Batch]) -> Vec<Option<Cali
 mod tests {
     use burn::module::Param;
     use burn::nn;
-    use burn::tensor::Tensor;
 
     use super::*;
     use crate::fine_tune::tests::{config, corpus};
@@ -189,6 +200,33 @@ mod tests {
             distances.push(distance.into_scalar::<f32>());
         }
         assert!(distances[2] < distances[0] && distances[2] < distances[1], "{distances:?}");
+    }
+
+    #[test]
+    fn features_that_are_carried_on_are_those_of_a_whole_pass() {
+        let gpt2 = serde_json::json!({
+            "model_type": "gpt2", "vocab_size": 256, "n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 64,
+        });
+        for config in [config(), gpt2] {
+            let device = Device::flex();
+            let model = ModelConfig::parse(&config).unwrap().init_normal(&device, 2).unwrap();
+            let text: Vec<u32> = b"the lazy fox".map(u32::from).to_vec();
+            let tokens = model.tokens(&[&text]);
+            let (whole, _) = model.trace(tokens.clone());
+            let mut x = model.embed(tokens.clone());
+            let mut inputs = Vec::new();
+            for (index, expected) in whole.iter().enumerate() {
+                let mut seen = |name: &str, input: Tensor<3>| inputs.push((name.to_owned(), input));
+                x = model.layer(index, x, Some(&mut seen));
+                assert_eq!(x.to_data(), expected.to_data(), "layer {index}");
+            }
+            let mut at_once = Vec::new();
+            model.observe(tokens, &mut |name, input| at_once.push((name.to_owned(), input)));
+            assert_eq!(inputs.len(), at_once.len());
+            for ((name, input), (expected, other)) in inputs.iter().zip(&at_once) {
+                assert_eq!((name, input.to_data()), (expected, other.to_data()));
+            }
+        }
     }
 
     #[test]

@@ -66,6 +66,7 @@ impl ModelConfig {
                 supported: "use the checkpoint in bf16, f16 or f32".to_string(),
             });
         }
+        let json = &with_whole_numbers(json);
         let found = &json["model_type"];
         Ok(match found.as_str() {
             Some("llama") => Self::Llama(LlamaConfig::parse(json)?),
@@ -158,8 +159,27 @@ pub(crate) trait FamilyConfig {
 
 /// What the rest of the crate asks of a model of a family.
 pub(crate) trait Family {
+    /// The features that the first layer takes.
+    fn embed(&self, tokens: Tensor<2, Int>, pass: &Pass) -> Tensor<3>;
+
+    /// What a layer makes of the features of the layer before.
+    fn layer(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
+
+    /// Number of layers.
+    fn layers(&self) -> usize;
+
+    /// The features that the output layer takes, from those of the last layer.
+    fn norm(&self, x: Tensor<3>) -> Tensor<3>;
+
     /// The features that the output layer takes.
-    fn hidden(&self, tokens: Tensor<2, Int>, pass: Pass) -> Tensor<3>;
+    fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+        let mut x = self.embed(tokens, &pass);
+        for index in 0..self.layers() {
+            x = self.layer(index, x, &mut pass);
+        }
+        pass.finish();
+        self.norm(x)
+    }
 
     /// The MLP of a layer.
     fn mlp(&self, layer: usize, input: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
@@ -203,8 +223,30 @@ fn with_defaults(mut defaults: Value, json: &Value) -> Value {
     defaults
 }
 
+/// A whole number, which may be written with a point.
+pub(crate) fn whole(value: &Value) -> Option<u64> {
+    let fits = |it: &f64| it.fract() == 0.0 && (0.0..1e15).contains(it);
+    value.as_u64().or_else(|| value.as_f64().filter(fits).map(|it| it as u64))
+}
+
+/// The settings of a file, with whole numbers that are written with a point as whole numbers.
+fn with_whole_numbers(json: &Value) -> Value {
+    let mut json = json.clone();
+    for value in json.as_object_mut().into_iter().flat_map(|settings| settings.values_mut()) {
+        if let Some(number) = whole(value) {
+            *value = Value::from(number);
+        }
+    }
+    json
+}
+
 fn read<T: DeserializeOwned>(json: &Value) -> Result<T, Error> {
-    T::deserialize(json).map_err(|error| Error::unusable("config.json", error))
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let (name, reason) = (error.path().to_string(), error.inner().to_string());
+        // A number that is not finite is read as a string that begins so.
+        let name = if name == "." { String::new() } else { format!("{name}: ") };
+        Error::unusable("config.json", format!("{name}{}", reason.replace("\\0", "")))
+    })
 }
 
 fn unsupported(setting: &'static str, found: &Value, supported: impl Into<String>) -> Error {

@@ -77,15 +77,22 @@ impl Gpt2 {
 }
 
 impl Family for Gpt2 {
-    fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
+    fn embed(&self, tokens: Tensor<2, Int>, pass: &Pass) -> Tensor<3> {
         let time = tokens.dims()[1];
         let (start, end) = (pass.start as i64, (pass.start + time) as i64);
         let positions = Tensor::<1, Int>::arange(start..end, &tokens.device()).unsqueeze::<2>();
-        let mut x = self.transformer.wte.forward(tokens) + self.transformer.wpe.forward(positions);
-        for (index, block) in self.transformer.h.iter().enumerate() {
-            x = block.forward(x, index, &mut pass);
-        }
-        pass.finish();
+        self.transformer.wte.forward(tokens) + self.transformer.wpe.forward(positions)
+    }
+
+    fn layer(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        self.transformer.h[index].forward(x, index, pass)
+    }
+
+    fn layers(&self) -> usize {
+        self.transformer.h.len()
+    }
+
+    fn norm(&self, x: Tensor<3>) -> Tensor<3> {
         self.transformer.ln_f.forward(x)
     }
 

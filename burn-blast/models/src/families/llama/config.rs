@@ -56,6 +56,7 @@ impl Default for LlamaConfig {
 
 /// Of transformers, for files that leave it out.
 const LLAMA_THETA: f64 = 10_000.0;
+const DEFAULT_CONTEXT: usize = 2048;
 
 impl LlamaConfig {
     pub(crate) fn parse(json: &Value) -> Result<Self, Error> {
@@ -63,11 +64,16 @@ impl LlamaConfig {
         let (rope_theta, rope_scaling) = rope(json)?;
         // As transformers.
         let defaults = json!({
-            "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "attention_bias": false, "mlp_bias": false,
+            "max_position_embeddings": DEFAULT_CONTEXT, "rms_norm_eps": 1e-6, "attention_bias": false, "mlp_bias": false,
             "tie_word_embeddings": false,
         });
         let mut json = families::with_defaults(defaults, json);
         json["rope_theta"] = json!(rope_theta);
+        for name in ["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"] {
+            if json[name].as_u64() == Some(0) {
+                return Err(Error::Contradiction(format!("{name} is 0")));
+            }
+        }
         let size = |name: &str| json[name].as_u64().unwrap_or(0) as usize;
         let (width, heads) = (size("hidden_size"), size("num_attention_heads").max(1));
         let groups = ("num_key_value_heads", size("num_key_value_heads"));
@@ -174,7 +180,13 @@ fn rope(json: &Value) -> Result<(f64, RopeScaling), Error> {
             factor: number("factor")?,
             low_freq_factor: number("low_freq_factor")?,
             high_freq_factor: number("high_freq_factor")?,
-            original_context: number("original_max_position_embeddings")? as usize,
+            // As transformers, those of the model if they are left out.
+            original_context: need(
+                setting(&given, "original_max_position_embeddings")
+                    .or_else(|| setting(json, "max_position_embeddings"))
+                    .or_else(|| Some(json!(DEFAULT_CONTEXT))),
+                "original_max_position_embeddings",
+            )? as usize,
         },
         _ => {
             let supported = "only \"default\", \"linear\" and \"llama3\" are";
@@ -189,4 +201,36 @@ fn rope(json: &Value) -> Result<(f64, RopeScaling), Error> {
     }
     let theta = either("rope_theta").unwrap_or_else(|| json!(LLAMA_THETA));
     Ok((need(Some(theta), "rope_theta")?, scaling))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_may_have_a_point_and_the_positions_of_the_pretraining_may_be_left_out() {
+        let parse = |more: Value| {
+            let json = json!({
+                "vocab_size": 64, "hidden_size": 32.0, "intermediate_size": 64, "num_hidden_layers": 1,
+                "num_attention_heads": 4.0, "max_position_embeddings": 256.0,
+            });
+            let json = families::with_defaults(json, &more);
+            LlamaConfig::parse(&families::with_whole_numbers(&json)).unwrap()
+        };
+        let scaled = |original: Value| {
+            let mut rope = json!({
+                "rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4.0,
+            });
+            if !original.is_null() {
+                rope["original_max_position_embeddings"] = original;
+            }
+            parse(json!({ "rope_scaling": rope }))
+        };
+        let config = scaled(json!(128.0));
+        assert_eq!((config.hidden_size, config.head_dim, config.rope_theta), (32, 8, 10_000.0));
+        assert_eq!(config, scaled(json!(128)));
+        // As many as the model has.
+        assert_eq!(scaled(json!(null)), scaled(json!(256)));
+        assert_ne!(scaled(json!(null)), config);
+    }
 }

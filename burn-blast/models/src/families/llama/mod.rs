@@ -73,14 +73,24 @@ impl Llama {
 }
 
 impl Family for Llama {
-    fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
-        let time = tokens.dims()[1];
-        let mut x = self.model.embed_tokens.forward(tokens);
-        let rotation = self.rope.at(pass.start, time, &x.device(), x.dtype());
-        for (index, layer) in self.model.layers.iter().enumerate() {
-            x = layer.forward(x, index, &rotation, &mut pass);
-        }
-        pass.finish();
+    fn embed(&self, tokens: Tensor<2, Int>, _: &Pass) -> Tensor<3> {
+        self.model.embed_tokens.forward(tokens)
+    }
+
+    fn layer(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        let (start, time) = (pass.start, x.dims()[1]);
+        let rotation = pass
+            .rotation
+            .get_or_insert_with(|| self.rope.at(start, time, &x.device(), x.dtype()))
+            .clone();
+        self.model.layers[index].forward(x, index, &rotation, pass)
+    }
+
+    fn layers(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    fn norm(&self, x: Tensor<3>) -> Tensor<3> {
         self.model.norm.forward(x)
     }
 
