@@ -2,7 +2,9 @@
 
 mod common;
 
-use burn::module::{Module, Param};
+use std::sync::Mutex;
+
+use burn::module::{Module, Param, ParamGroup};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
@@ -10,7 +12,7 @@ use burn_blast::module::{BlockSparseGatedMlpConfig, BlockSparseLinear};
 use burn_blast::prune::{
     Blast, BlastConfig, BlastError, Budget, Growth, LinearRule, Schedule, Structure,
 };
-use burn_blast::{BlockMask, io};
+use burn_blast::{BlockMask, BlockPattern, io};
 use common::toy::{BLOCK, D, Net, batch, config};
 use common::{descend, floats};
 
@@ -250,4 +252,77 @@ fn layers_with_one_parameter_id_are_refused_with_both_paths() {
         let error = error.to_string();
         assert!(names.iter().all(|name| error.contains(&format!("\"{name}\""))), "{error}");
     }
+}
+
+/// Warnings of this process that name a layer. Every test that reads them has a name of its own for its layers.
+fn warnings(layer: &str) -> Vec<String> {
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    struct Keep;
+    impl log::Log for Keep {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            SAID.lock().unwrap().push(record.args().to_string());
+        }
+        fn flush(&self) {}
+    }
+    // Set by the first of several calls.
+    if log::set_logger(&Keep).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+    SAID.lock().unwrap().iter().filter(|line| line.starts_with(layer)).cloned().collect()
+}
+
+#[test]
+fn a_layer_below_its_target_that_cannot_grow_is_named_at_attach() {
+    #[derive(Module, Debug)]
+    struct Below {
+        below: Net,
+    }
+    assert!(warnings("below").is_empty());
+    let device = Device::flex();
+    // A quarter of the blocks is kept.
+    let model = || {
+        let dense = Net::new(&device);
+        let (shape, block) = (dense.a.pattern().shape(), dense.a.pattern().block());
+        let quarter = BlockPattern::random(shape, block, 0.25, 1);
+        let a = BlockSparseLinear::from_dense(Tensor::ones([D, D], &device), quarter);
+        Below { below: Net { a, b: dense.b } }
+    };
+    let attach = |config: BlastConfig| {
+        Blast::new(AdamWConfig::new().build(), config).attach(model()).map(drop).unwrap();
+    };
+    attach(config(40).with_sparsity(0.5));
+    attach(config(40).with_sparsity(0.75).with_growth(Growth::None));
+    assert!(warnings("below").is_empty());
+    attach(config(40).with_sparsity(0.5).with_growth(Growth::None));
+    let found = warnings("below");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("below.a: has "), "{found:?}");
+}
+
+#[test]
+fn a_layer_that_another_optimizer_owns_is_named_after_the_first_update() {
+    #[derive(Module, Debug)]
+    struct Owned {
+        owned: Net,
+    }
+    assert!(warnings("owned").is_empty());
+    let device = Device::flex().autodiff();
+    let config = config(40);
+    let blast = Blast::new(AdamWConfig::new().build(), config.clone());
+    let (mut model, optim) = blast.attach(Owned { owned: Net::new(&device) }).unwrap();
+    let group = ParamGroup::from_path("owned.b.weight.values");
+    let mut optim = optim.with_group(group, AdamWConfig::new().build(), None);
+    for at in 1..=config.first_update() + 1 {
+        assert!(warnings("owned").is_empty(), "step {at}");
+        let (x, y) = batch(at, &device);
+        let output = model.owned.a.forward(x.clone()) + model.owned.b.forward(x);
+        model = descend(model, &mut optim, 1e-3, &(output - y).square().mean());
+    }
+    let found = warnings("owned");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("owned.b: took no step"), "{found:?}");
+    assert_eq!(model.owned.b.sparsity(), 0.0);
 }

@@ -73,6 +73,8 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
                 ("peers", tables::peers()?),
                 ("losses", tables::losses()?),
                 ("start-sparse", tables::start_sparse()?),
+                ("wider", tables::wider()?),
+                ("search", tables::search()?),
                 ("start-dense", tables::start_dense()?),
             ],
         ),

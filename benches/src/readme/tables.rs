@@ -44,6 +44,34 @@ const START_DENSE: (&str, &[StudyRow]) = (
         ("sparse-before", "sparse, `--lr-exponent 0`", Some("narrow")),
     ],
 );
+const SEARCH: (&str, &[StudyRow]) = (
+    "2026-11-29-quality/search.jsonl",
+    &[
+        ("narrow", "narrow", None),
+        ("default", "sparse: score `frobenius`, growth by gradient", Some("narrow")),
+        ("taylor", "score `taylor`", Some("narrow")),
+        ("taylor-mean", "score `taylor`, mean over the steps (decay 0.9)", Some("narrow")),
+        ("fisher", "score `fisher`", Some("narrow")),
+        ("global-fisher", "score `fisher`, global budget", Some("narrow")),
+        ("random-growth", "growth by chance", Some("narrow")),
+        ("no-growth", "no growth", Some("narrow")),
+        ("grace", "growth by gradient, 50 steps of grace", Some("narrow")),
+        ("coupled", "blocks selected together", Some("narrow")),
+        ("groups", "whole groups", Some("narrow")),
+        ("block-16", "blocks of 16", Some("narrow")),
+    ],
+);
+const WIDER: (&str, &[StudyRow]) = (
+    "2026-11-29-quality/wider-mlp.jsonl",
+    &[
+        ("narrow-80", "dense, as many parameters as 80 % absent", None),
+        ("sparse-80", "80 % absent, blocks of 16", Some("narrow-80")),
+        ("wide", "MLPs four times as wide, 93.5 % absent, blocks of 16", Some("narrow-80")),
+        ("narrow-95", "dense, as many parameters as 95 % absent", None),
+        ("sparse-95", "95 % absent, blocks of 16", Some("narrow-95")),
+        ("sparse-95-block-8", "95 % absent, blocks of 8", Some("narrow-95")),
+    ],
+);
 
 /// Name of a run, what its row is called, and its rival.
 type StudyRow = (&'static str, &'static str, Option<&'static str>);
@@ -219,6 +247,16 @@ pub fn start_dense() -> Result<String> {
     study(START_DENSE)
 }
 
+/// One setting at a time changed from the default.
+pub fn search() -> Result<String> {
+    study(SEARCH)
+}
+
+/// Other widths and shares that start sparse.
+pub fn wider() -> Result<String> {
+    study(WIDER)
+}
+
 /// Validation losses over the seeds, and the differences to the rivals, seed by seed.
 fn study((file, rows): (&str, &[StudyRow])) -> Result<String> {
     let outcomes: Vec<Outcome> = read_json(file)?;
@@ -239,10 +277,11 @@ fn study((file, rows): (&str, &[StudyRow])) -> Result<String> {
             first.parameters.to_string(),
             range(losses, |loss| format!("{loss:.4}")),
             range(gaps, |gap| format!("{gap:+.2} %")),
+            made.len().to_string(),
         ])
     };
     let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
-    Ok(table(&["model", "parameters", "validation loss", "to the narrow one"], rows))
+    Ok(table(&["model", "parameters", "validation loss", "to the narrow one", "seeds"], rows))
 }
 
 /// Mean, least and greatest.
@@ -253,6 +292,9 @@ fn range(values: Vec<f64>, show: impl Fn(f64) -> String) -> String {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if values.len() == 1 {
+        return show(mean);
+    }
     format!("{} ({} to {})", show(mean), show(least), show(greatest))
 }
 

@@ -53,7 +53,7 @@ pub fn load_optimizer<M: Module>(
             // One per block that is or will be kept, or per block of the grid, however many there are.
             Some((_, "blast_kept" | "blast_next_blocks" | "blast_gathered_norms")) => flat(tensor),
             // One per kept block. For a plain linear weight, the file records the kept blocks once some are dropped.
-            Some((state, "blast_movement" | "blast_gathered" | "blast_added_at"))
+            Some((state, "blast_running" | "blast_gathered" | "blast_added_at"))
                 if parameter.num_dims() == 2 =>
             {
                 match tensors.get(&format!("{state}.blast_kept")) {
@@ -61,7 +61,7 @@ pub fn load_optimizer<M: Module>(
                     None => flat(tensor),
                 }
             }
-            Some((_, "blast_movement" | "blast_gathered" | "blast_added_at")) => vec![parameter[0]],
+            Some((_, "blast_running" | "blast_gathered" | "blast_added_at")) => vec![parameter[0]],
             _ => parameter.to_vec(),
         };
         if tensor.shape != expected {

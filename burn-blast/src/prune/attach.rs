@@ -6,13 +6,14 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, Param
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{DType, Tensor};
 use burn_blast_checkpoint::format::{PROBE, VALUES};
+use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape, PatternError};
 
 use super::masked::filled_blocks;
 use super::structure::find_couplings;
 use super::targets::{LayerTarget, ModelLayer, inside, layer_targets};
 use super::update::{counts, reads_gradients};
-use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Score};
+use super::{Blast, BlastConfig, BlastError, BlockOptimizer, Budget, Growth, Score};
 use crate::window::{self, LayerId, Stage, View, layer_name};
 
 impl<O: BlockOptimizer> Blast<O> {
@@ -55,6 +56,15 @@ impl<O: BlockOptimizer> Blast<O> {
             let pattern = &layer.pattern;
             counts(target, 0, &pattern.into(), pattern)
         });
+        if config.growth == Growth::None {
+            // What the others keep depends on other layers.
+            let alone = |target: &LayerTarget| {
+                let ranked = matches!(config.budget, Budget::Global { .. }) && !target.fixed;
+                target.selects() && !target.coupled && !ranked
+            };
+            let own = targets.iter().zip(&layers).filter(|(target, _)| alone(target));
+            own.for_each(|(target, layer)| tell_below(target, &layer.pattern));
+        }
         self.run.attach(counts.collect(), targets, couplings)?;
         let model = model.map(&mut NumberLayers { next: 0, layers: &layers, probes });
         Ok((model, self.into_optimizer(&layers)))
@@ -79,6 +89,18 @@ impl<O: BlockOptimizer> Blast<O> {
             };
         }
         optimizer
+    }
+}
+
+/// Warns of a layer that has fewer blocks than it is to keep, and will get none.
+fn tell_below(target: &LayerTarget, pattern: &BlockPattern) {
+    let Some(sparsity) = target.sparsity else { return };
+    let (kept, keep) = (pattern.nnz(), kept_blocks(sparsity, target.blocks()));
+    if kept < keep {
+        log::warn!(
+            "{}: has {kept} blocks, fewer than the {keep} of its target, and without growth it gets no more",
+            target.name
+        );
     }
 }
 

@@ -107,11 +107,11 @@ pub enum BlastError {
         layer: String,
     },
     /// The run ledger cannot be written.
-    #[error("the run ledger {path} cannot be written: {source}")]
+    #[error("the run ledger {path} cannot be written: {cause}")]
     Ledger {
         /// Its path.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }

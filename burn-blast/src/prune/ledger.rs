@@ -44,9 +44,7 @@ impl Ledger {
     /// Checks that the file can be written.
     pub(crate) fn open(path: &Path) -> std::result::Result<Self, BlastError> {
         let ledger = Self(path.to_path_buf());
-        ledger
-            .append()
-            .map_err(|source| BlastError::Ledger { path: path.to_path_buf(), source })?;
+        ledger.append().map_err(|cause| BlastError::Ledger { path: path.to_path_buf(), cause })?;
         Ok(ledger)
     }
 

@@ -10,7 +10,7 @@ use super::optimizer::move_state;
 use super::score::{self, Measured};
 use super::targets::LayerTarget;
 use super::update::{counts, rank_ahead, reads_gradients, sources};
-use super::{Blast, BlastState, BlockOptimizer, Score};
+use super::{Blast, BlastState, BlockOptimizer};
 use crate::functions::{dense_block_norms, pack, unpack};
 use crate::ops::packed;
 use crate::window::LayerId;
@@ -37,9 +37,9 @@ impl<O: BlockOptimizer> Blast<O> {
         self.run.publish_loaded(layer, before, &pattern);
         self.run.recount(layer, || counts(&target, 0, &BlockMask::from(&pattern), &pattern));
         let blocks = |tensor: &Tensor<D>| pack(matrix(tensor, &target), &pattern);
-        if config.score == Score::Movement {
-            let so_far = state.movement.take();
-            state.movement = Some(score::add_movement(so_far, blocks(&weight), blocks(&grad)));
+        let so_far = state.running.take();
+        if score::is_running(config) {
+            state.running = score::add_step(config, so_far, blocks(&weight), blocks(&grad));
         }
         let inner = state.inner.take();
         let lr = config.scaled_lr(lr, &pattern);
@@ -56,10 +56,10 @@ impl<O: BlockOptimizer> Blast<O> {
         state.inner = inner;
 
         let second_moment = self.second_moment(&state);
-        let scores = |movement: Option<&Tensor<1>>| {
+        let scores = |running: Option<&Tensor<1>>| {
             let (values, grad) = (blocks(&weight), blocks(&grad));
             let second_moment = second_moment.map(|squares| blocks(&squares));
-            let measured = Measured { values, grad, second_moment, movement };
+            let measured = Measured { values, grad, second_moment, running };
             score::by_slot(config.score, measured, &pattern)
         };
         if let Some(due) = self.due(&target, before, state.step) {
@@ -83,7 +83,7 @@ impl<O: BlockOptimizer> Blast<O> {
             let by_gradient = reads_gradients(config, &target, state.step);
             let norms =
                 || by_gradient.then(|| dense_block_norms(matrix(&grad, &target), target.block));
-            let rankings = |movement: Option<&Tensor<1>>| (scores(movement), norms());
+            let rankings = |running: Option<&Tensor<1>>| (scores(running), norms());
             rank_ahead(&self.run, &target, sparsity, &mut state, &pattern, rankings);
         }
         (weight, state)

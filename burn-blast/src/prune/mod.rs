@@ -53,6 +53,7 @@ mod state;
 mod structure;
 mod targets;
 mod update;
+mod validate;
 
 pub use burn_blast_kernels::budget::Budget;
 pub use config::{

@@ -99,9 +99,10 @@ impl<O: BlockOptimizer> Blast<O> {
         let before = self.run.tick(layer, &mut state);
         self.run.publish_loaded(layer, before, &pattern);
         let blocks = |tensor: &Tensor<D>| tensor.clone().reshape(packed(&pattern));
-        if config.score == Score::Movement && target.sparsity.is_some() {
-            let so_far = state.movement.take();
-            state.movement = Some(score::add_movement(so_far, blocks(&values), blocks(&grad)));
+        // What a state of other settings gathered counts no more.
+        let so_far = state.running.take();
+        if score::is_running(config) && target.sparsity.is_some() {
+            state.running = score::add_step(config, so_far, blocks(&values), blocks(&grad));
         }
         let lr = self.run.config.scaled_lr(lr, &pattern);
         let (mut values, inner) = self.inner.step(lr, values, grad.clone(), state.inner.take());
@@ -109,10 +110,10 @@ impl<O: BlockOptimizer> Blast<O> {
 
         let Some(sparsity) = target.sparsity else { return (values, state) };
         let second_moment = self.second_moment(&state);
-        let scores = |movement: Option<&Tensor<1>>| {
+        let scores = |running: Option<&Tensor<1>>| {
             let (values, grad) = (blocks(&values), blocks(&grad));
             let second_moment = second_moment.map(|squares| blocks(&squares));
-            let measured = Measured { values, grad, second_moment, movement };
+            let measured = Measured { values, grad, second_moment, running };
             score::by_slot(config.score, measured, &pattern)
         };
         if let Some(due) = self.due(&target, before, state.step) {
@@ -137,7 +138,7 @@ impl<O: BlockOptimizer> Blast<O> {
                 window::request(|request| request.pattern = Some(next));
             }
         } else {
-            let rankings = |movement: Option<&Tensor<1>>| (scores(movement), gradients);
+            let rankings = |running: Option<&Tensor<1>>| (scores(running), gradients);
             rank_ahead(&self.run, &target, sparsity, &mut state, &pattern, rankings);
         }
         let probe = reads_gradients(config, &target, state.step + 1);
@@ -183,7 +184,7 @@ impl<O: BlockOptimizer> Blast<O> {
                 pattern.clone()
             }),
             None => {
-                let mut scores = scores(state.movement.as_ref());
+                let mut scores = scores(state.running.as_ref());
                 state.protect(&mut scores, due.update, self.run.config.grace);
                 let scores = by_block(pattern, scores);
                 let ranked =
@@ -245,7 +246,7 @@ impl<O: BlockOptimizer> Optimizer for Blast<O> {
 
     fn to_device<const D: usize>(mut state: Self::State<D>, device: &Device) -> Self::State<D> {
         state.inner = state.inner.map(|inner| O::to_device(inner, device));
-        state.movement = state.movement.map(|movement| movement.to_device(device));
+        state.running = state.running.map(|running| running.to_device(device));
         state
     }
 }

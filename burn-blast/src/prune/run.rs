@@ -48,6 +48,12 @@ struct State {
     counts: Vec<LayerSnapshot>,
     clock: StepClock,
     ledger: Option<Ledger>,
+    /// Layers that took a step.
+    stepped: HashSet<LayerId>,
+    /// The first of them, and the number of that step.
+    first: Option<(LayerId, usize)>,
+    /// Whether the layers that took no step were looked for.
+    idle_told: bool,
     /// Layers whose counts follow the optimizer state.
     recounted: HashSet<LayerId>,
     couplings: Vec<Coupled>,
@@ -107,6 +113,7 @@ impl PruningRun {
         if first && let Some(ledger) = &state.ledger {
             ledger.resume_at(step);
         }
+        state.tell_idle(layer, step, &self.config);
         before
     }
 
@@ -206,6 +213,26 @@ impl PruningRun {
 }
 
 impl State {
+    /// Notes that a layer takes a step. After the first update, warns of layers that took none.
+    fn tell_idle(&mut self, layer: LayerId, step: usize, config: &BlastConfig) {
+        self.stepped.insert(layer);
+        let (first, since) = *self.first.get_or_insert((layer, step));
+        // By its third step, every other layer has had a turn.
+        let is_late = step > config.first_update().max(since + 1);
+        if self.idle_told || layer != first || !is_late {
+            return;
+        }
+        self.idle_told = true;
+        let idle = |target: &&LayerTarget| !self.stepped.contains(&target.layer);
+        for target in self.targets.iter().filter(|target| target.sparsity.is_some()).filter(idle) {
+            log::warn!(
+                "{}: took no step so far, so it is not pruned: it is frozen or unused, or a group that was added to the \
+                 optimizer takes its parameters",
+                target.name
+            );
+        }
+    }
+
     /// Blocks that a layer keeps at the coming update: by the global ranking, if there is one and it is complete, or by
     /// its own target.
     fn count(&self, config: &BlastConfig, layer: LayerId) -> Option<usize> {

@@ -29,9 +29,9 @@ pub struct BlastState<S> {
     /// Gradient norms submitted to the next update, by block number.
     #[new(default)]
     pub(crate) gathered_norms: Option<Vec<f32>>,
-    /// Movement of each kept block so far, `[nnz]`.
+    /// Sum or mean of each kept block's score over the steps so far, `[nnz]`, if the score has one.
     #[new(default)]
-    pub(crate) movement: Option<Tensor<1>>,
+    pub(crate) running: Option<Tensor<1>>,
     /// Step at which each kept block was added, by slot; zero for those of the start. Recorded only with a grace time.
     #[new(default)]
     pub(crate) added_at: Option<Vec<u32>>,
@@ -56,7 +56,7 @@ pub(crate) enum Next {
 impl<S> BlastState<S> {
     /// Follows the blocks to their new slots: the old slot of each, or none if the block is new.
     pub(crate) fn move_blocks(&mut self, sources: &[Option<u32>], with_grace: bool) {
-        self.movement = self.movement.take().map(|movement| gather(movement, sources));
+        self.running = self.running.take().map(|running| gather(running, sources));
         let before = self.added_at.take().unwrap_or_default();
         let added_at = |source: &Option<u32>| match source {
             // A record may hold any number of steps.
@@ -100,8 +100,8 @@ impl<S: RecordState> RecordState for BlastState<S> {
                 out.push_tensor(prefix, leaf, data);
             }
         }
-        if let Some(movement) = &self.movement {
-            out.push_tensor(prefix, "blast_movement", movement.to_data());
+        if let Some(running) = &self.running {
+            out.push_tensor(prefix, "blast_running", running.to_data());
         }
         for (leaf, whole) in [("blast_kept", &self.kept), ("blast_added_at", &self.added_at)] {
             if let Some(whole) = whole {
@@ -132,7 +132,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
         let mut floats =
             |leaf: &str| Some(src.take_tensor(prefix, leaf)?.iter::<f32>().collect::<Vec<f32>>());
         let (gathered, gathered_norms) = (floats("blast_gathered"), floats("blast_gathered_norms"));
-        let movement = src.take_tensor(prefix, "blast_movement");
+        let running = src.take_tensor(prefix, "blast_running");
         let inner = match src.take_scalar(prefix, "blast_has_inner") {
             Some(_) => Some(S::state_unflatten(&inner_path(prefix), src, device)?),
             None => None,
@@ -144,7 +144,7 @@ impl<S: RecordState> RecordState for BlastState<S> {
             next: next_blocks.map(Next::Blocks).or(next_count),
             gathered,
             gathered_norms,
-            movement: movement.map(|data| {
+            running: running.map(|data| {
                 let dtype: DType = data.dtype();
                 Tensor::from_data(data, (device, dtype))
             }),

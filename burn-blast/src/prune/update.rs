@@ -54,7 +54,7 @@ pub(super) fn rank_ahead<S>(
         return;
     };
     if update == step + GATHER_AHEAD || state.gathered.is_none() {
-        let (mut scores, norms) = rankings(state.movement.as_ref());
+        let (mut scores, norms) = rankings(state.running.as_ref());
         state.protect(&mut scores, update, config.grace);
         (state.gathered, state.gathered_norms) = (Some(scores), norms);
         state.next = None;

@@ -4,7 +4,7 @@ use std::fs;
 
 use burn::tensor::{Device, DeviceKind, Tensor};
 
-use crate::args::Config;
+use crate::config::Config;
 use crate::corpus::Text;
 use crate::store::{Phase, Store};
 use crate::training::Experiment;

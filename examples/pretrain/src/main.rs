@@ -3,10 +3,12 @@
 //! Start with `run.rs`: it holds the whole experiment in order.
 
 mod args;
+mod config;
 mod corpus;
 #[cfg(test)]
 mod devices;
 mod model;
+mod plan;
 mod report;
 mod run;
 mod say;
@@ -19,13 +21,15 @@ mod training;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use burn_blast_models::fine_tune::stop_on_signals;
+use burn_blast_models::fine_tune::Signals;
+use burn_blast_models::show_warnings;
 use clap::CommandFactory;
 
 fn main() -> anyhow::Result<ExitCode> {
     let matches = args::Args::command().get_matches();
     let args = args::Args::resolve(&matches)?;
-    let stop = stop_on_signals()?;
+    show_warnings(|warning| say::warn(warning));
+    let stop = Signals::listen()?.save_first();
     let stop = || stop.load(Ordering::SeqCst);
     match &args.job {
         Some(args::Job::Study { plan, out }) => study::study(plan, out, &stop),

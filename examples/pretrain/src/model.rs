@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use burn_blast_models::{Error, Generation, LlamaConfig, Model, Sampling, generate};
 
-use crate::args::{Config, VOCABULARY};
+use crate::config::{Config, VOCABULARY};
 
 /// Text the trained model continues.
 const PROMPT: &str = "fn ";

@@ -10,7 +10,7 @@ use burn_blast_models::Model;
 use burn_blast_models::fine_tune::Log;
 use serde::{Deserialize, Serialize};
 
-use crate::args::Config;
+use crate::config::Config;
 use crate::say::say;
 use crate::store::{Phase, State, Store};
 use crate::table;

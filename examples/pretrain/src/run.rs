@@ -9,7 +9,8 @@ use burn_blast::io;
 use burn_blast_models::BackendKind;
 use burn_blast_models::fine_tune::INTERRUPTED;
 
-use crate::args::{Args, Config};
+use crate::args::Args;
+use crate::config::Config;
 use crate::corpus::Text;
 use crate::report::{Report, Runs, final_validation};
 use crate::say::say;

@@ -10,7 +10,7 @@ use burn_blast_models::fine_tune::RunFolder;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::args::Config;
+use crate::config::Config;
 use crate::report::Runs;
 
 /// Layout of `state.json`; another number is refused.

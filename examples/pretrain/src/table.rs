@@ -157,7 +157,7 @@ fn milliseconds(timing: Timing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Config;
+    use crate::config::Config;
 
     fn report() -> Report {
         let timing =

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use burn_blast_models::{Model, Quartiles};
 use serde::Serialize;
 
-use crate::args::Config;
+use crate::config::Config;
 use crate::report::Runs;
 use crate::store::Phase;
 use crate::training::Experiment;

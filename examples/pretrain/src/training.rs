@@ -13,7 +13,7 @@ use burn_blast_models::fine_tune::{
 use burn_blast_models::{Batch, Corpus, Model};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::Config;
+use crate::config::Config;
 use crate::model;
 use crate::report::Runs;
 use crate::say::say;
