@@ -123,7 +123,12 @@ impl Bench {
         for (reason, count) in &skipped {
             println!("{count} skipped: {reason}");
         }
-        println!("{} problems in {:.0} s", results.len(), self.start.elapsed().as_secs_f64());
+        println!(
+            "{} of {} problems timed, in {:.0} s",
+            results.len(),
+            problems.len(),
+            self.start.elapsed().as_secs_f64()
+        );
         ensure!(!results.is_empty(), "no problem could be timed");
         peaks.into_iter().try_for_each(|peak| write(&Line::Peak(peak)))
     }

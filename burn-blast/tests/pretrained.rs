@@ -159,7 +159,7 @@ fn numbers_are_converted_and_tensors_without_a_name_left_out() {
         staged
             .create("config.json")
             .map(drop)
-            .map_err(|source| IoError::File { path: "config.json".into(), source })
+            .map_err(|cause| IoError::File { path: "config.json".into(), cause })
     };
     Export::new(&model).save(&path, add).unwrap();
     assert!(path.join("config.json").exists());

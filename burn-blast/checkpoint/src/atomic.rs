@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{Builder, NamedTempFile, TempDir};
 
@@ -14,6 +15,48 @@ const FILE: u32 = 0o666;
 
 /// Permissions of a new folder before the umask.
 const FOLDER: u32 = 0o777;
+
+/// What is being written now. Locked while something is created or gets its name, so that nothing is removed half done.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the process at once, without the files and folders that are being written. Threads that would create or rename
+/// one wait for the end.
+pub fn exit_without_unfinished(code: i32) -> ! {
+    let mut unfinished = unfinished();
+    for path in unfinished.drain(..) {
+        // Nothing is left to be told.
+        let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+    std::process::exit(code)
+}
+
+/// Notes that a path is being written, as long as it lives.
+#[derive(Debug)]
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Creates something at a path of its own.
+    fn create<T>(
+        make: impl FnOnce() -> io::Result<T>,
+        path: impl FnOnce(&T) -> &Path,
+    ) -> io::Result<(T, Self)> {
+        let mut unfinished = unfinished();
+        let made = make()?;
+        let path = path(&made).to_owned();
+        unfinished.push(path.clone());
+        Ok((made, Self(path)))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        unfinished().retain(|path| *path != self.0);
+    }
+}
 
 /// Writes a file, whether or not there is one already.
 ///
@@ -31,6 +74,7 @@ pub struct AtomicFile {
     file: NamedTempFile,
     path: PathBuf,
     replace: bool,
+    _unfinished: Unfinished,
 }
 
 impl AtomicFile {
@@ -39,8 +83,9 @@ impl AtomicFile {
     /// # Errors
     /// If the folder cannot be written.
     pub fn new(path: &Path, replace: bool) -> io::Result<Self> {
-        let file = temporary(path, FILE, |builder, folder| builder.tempfile_in(folder))?;
-        Ok(Self { file, path: path.to_owned(), replace })
+        let make = || temporary(path, FILE, |builder, folder| builder.tempfile_in(folder));
+        let (file, _unfinished) = Unfinished::create(make, NamedTempFile::path)?;
+        Ok(Self { file, path: path.to_owned(), replace, _unfinished })
     }
 
     /// The temporary file.
@@ -55,10 +100,12 @@ impl AtomicFile {
     /// replaced.
     pub fn finish(self) -> io::Result<()> {
         self.file.as_file().sync_all()?;
+        let lock = unfinished();
         let done = match self.replace {
             true => self.file.persist(&self.path),
             false => self.file.persist_noclobber(&self.path),
         };
+        drop(lock);
         done.map(drop).map_err(|error| error.error)
     }
 
@@ -72,12 +119,13 @@ impl AtomicFile {
 }
 
 impl Write for AtomicFile {
+    // By the file itself: `tempfile` would add the temporary name to an error.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.file.as_file_mut().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.as_file_mut().flush()
     }
 }
 
@@ -87,6 +135,7 @@ pub struct AtomicFolder {
     folder: TempDir,
     path: PathBuf,
     replace: bool,
+    _unfinished: Unfinished,
 }
 
 impl AtomicFolder {
@@ -95,8 +144,9 @@ impl AtomicFolder {
     /// # Errors
     /// If the folder above cannot be written.
     pub fn new(path: &Path, replace: bool) -> io::Result<Self> {
-        let folder = temporary(path, FOLDER, |builder, folder| builder.tempdir_in(folder))?;
-        Ok(Self { folder, path: path.to_owned(), replace })
+        let make = || temporary(path, FOLDER, |builder, folder| builder.tempdir_in(folder));
+        let (folder, _unfinished) = Unfinished::create(make, TempDir::path)?;
+        Ok(Self { folder, path: path.to_owned(), replace, _unfinished })
     }
 
     /// Where the folder is until it is finished.
@@ -110,6 +160,7 @@ impl AtomicFolder {
     /// If the system refuses.
     pub fn create(&self, name: &str) -> io::Result<File> {
         let path = self.folder.path().join(name);
+        let _lock = unfinished();
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         File::create(path)
     }
@@ -120,7 +171,8 @@ impl AtomicFolder {
     /// If the system refuses. The kind is [`io::ErrorKind::AlreadyExists`] if there is something that must not be
     /// replaced. What was there before is there still, or again.
     pub fn finish(self) -> io::Result<()> {
-        let Self { folder, path, replace } = self;
+        let Self { folder, path, replace, _unfinished } = self;
+        let lock = unfinished();
         if !path.exists() {
             fs::rename(folder.path(), &path)?;
         } else if !replace {
@@ -128,6 +180,7 @@ impl AtomicFolder {
         } else {
             swap(folder.path(), &path)?;
         }
+        drop(lock);
         // Stop deleting the temporary folder on drop, now that it has its final name.
         let _ = folder.keep();
         Ok(())

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use burn_blast_kernels::pattern::fnv1a;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::CheckpointError;
 use crate::dense::Orientation;
 use crate::packed::FileMetadata;
 use crate::shard::{Shard, TensorView};
+use crate::{CheckpointError, json};
 
 /// Where a checkpoint's files are, before any of them is opened.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Checkpoint {
 }
 
 const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Configurations whose models store some weights `[d_input, d_output]`.
 const CONV1D_MODELS: [&str; 4] = ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"];
@@ -89,28 +90,45 @@ impl Source {
         Err(CheckpointError::NoCheckpoint { path: path.to_owned(), reason })
     }
 
+    /// Opens one of the files.
+    ///
+    /// # Errors
+    /// As [`Shard::open`].
+    pub fn open(&self, file: &Path) -> Result<Shard, CheckpointError> {
+        let mut shard = Shard::open(file)?;
+        if let Some(below) = self.folder.as_ref().and_then(|folder| file.strip_prefix(folder).ok())
+        {
+            shard.name = plain_name(below).unwrap_or(shard.name);
+        }
+        Ok(shard)
+    }
+
     /// `model_type` of the `config.json` beside the files, if there is one.
     fn model_type(&self) -> Option<String> {
         let folder = self.folder.as_deref().or(self.path.parent())?;
         let text = fs::read_to_string(folder.join("config.json")).ok()?;
-        let config: Value = serde_json::from_str(&text).ok()?;
+        let config = json::parse(&text).ok()?;
         config.get("model_type")?.as_str().map(str::to_owned)
     }
 }
 
 impl Checkpoint {
-    /// Opens every file of a checkpoint and checks their headers and the index.
+    /// Opens every file of a checkpoint and checks their headers. The files count: where the index says something else of
+    /// them, a warning is logged.
     ///
     /// # Errors
-    /// If a file is missing or damaged, or the index contradicts the files.
+    /// If a file is missing or damaged, or two hold a tensor of the same name.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let source = Source::find(path.as_ref())?;
-        let shards: Result<Vec<_>, _> = source.files.iter().map(|file| Shard::open(file)).collect();
+        let shards: Result<Vec<_>, _> = source.files.iter().map(|file| source.open(file)).collect();
         let (checkpoint, problems) = Self::of(source, shards?);
-        match problems.into_iter().next() {
-            Some(problem) => Err(problem),
-            None => Ok(checkpoint),
+        for problem in problems {
+            match problem {
+                CheckpointError::Index { .. } => log::warn!("{problem}"),
+                _ => return Err(problem),
+            }
         }
+        Ok(checkpoint)
     }
 
     /// A checkpoint of opened files, and everything in which they contradict each other.
@@ -123,11 +141,10 @@ impl Checkpoint {
         for (at, shard) in shards.iter().enumerate() {
             for (name, _) in shard.tensors() {
                 if let Some(first) = places.insert(name.to_owned(), at) {
-                    let (first, second) = (shards[first].file_name(), shard.file_name());
                     problems.push(CheckpointError::Duplicate {
                         name: name.to_owned(),
-                        first,
-                        second,
+                        first: shards[first].name.clone(),
+                        second: shard.name.clone(),
                     });
                 }
             }
@@ -167,11 +184,39 @@ impl Checkpoint {
         Ok(if burn || conv { Orientation::InOut } else { Orientation::OutIn })
     }
 
+    /// A number that tells checkpoints apart: of all names, types and shapes, and of some bytes of every tensor, so that a
+    /// large one takes no time.
+    pub fn fingerprint(&self) -> u64 {
+        const SAMPLE: usize = 4096;
+        let parts = self.names().into_iter().flat_map(|name| {
+            let tensor = self.tensor(name).expect("a name of the checkpoint");
+            let bytes = tensor.bytes();
+            let samples = [0, bytes.len() / 2, bytes.len().saturating_sub(SAMPLE)];
+            let samples = samples.map(|at| bytes[at..(at + SAMPLE).min(bytes.len())].to_vec());
+            let described = format!("{name} {}", tensor.describe()).into_bytes();
+            described.into_iter().chain(samples.into_iter().flatten())
+        });
+        fnv1a(parts)
+    }
+
     /// Bytes of all tensors.
     pub fn bytes(&self) -> u64 {
         let tensors = self.shards.iter().flat_map(Shard::tensors);
         tensors.map(|(_, tensor)| tensor.bytes().len() as u64).sum()
     }
+}
+
+/// A path of plain names, joined by `/`; none if it leads out of its folder.
+fn plain_name(path: &Path) -> Option<String> {
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => names.push(name.to_string_lossy()),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!names.is_empty()).then(|| names.join("/"))
 }
 
 /// Safetensors files of a folder.
@@ -203,26 +248,34 @@ pub struct Index {
 
 const TOTAL: &str = "total_size";
 
+/// The first of these names and how many follow, for messages; none if there is no name.
+fn some_of<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let first = names.next()?;
+    Some(match names.count() {
+        0 => format!("\"{first}\""),
+        more => format!("\"{first}\" and {more} more"),
+    })
+}
+
 impl Index {
-    /// Reads an index.
+    /// Reads an index. It may name files in folders below its own.
     ///
     /// # Errors
     /// If it cannot be read, or names files outside its folder.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let refuse = |reason| CheckpointError::Index { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(CheckpointError::read(path))?;
-        let index: Self = serde_json::from_str(&text)
+        let mut index: Self = serde_json::from_str(&text)
             .map_err(|error| refuse(format!("is not an index of safetensors files: {error}")))?;
         if index.weight_map.is_empty() {
             return Err(refuse("names no tensor: fetch it again".to_string()));
         }
-        for file in index.weight_map.values() {
-            let mut parts = Path::new(file).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return Err(refuse(format!(
-                    "names the file \"{file}\", which is not beside it: use plain file names"
-                )));
-            }
+        for file in index.weight_map.values_mut() {
+            *file = plain_name(Path::new(file)).ok_or_else(|| {
+                refuse(format!(
+                    "names the file \"{file}\", which is not in its folder: use names of files in it"
+                ))
+            })?;
         }
         Ok(Self { path: path.to_owned(), ..index })
     }
@@ -243,16 +296,18 @@ impl Index {
         let mut problems = Vec::new();
         let map = &self.weight_map;
         for shard in shards {
-            let file = shard.file_name();
-            let listed = map.iter().filter(|(_, listed)| **listed == file);
-            for (name, _) in listed.filter(|(name, _)| shard.tensor(name).is_none()) {
+            let file = &shard.name;
+            let listed = map.iter().filter(|(_, listed)| *listed == file);
+            let absent = listed.map(|(name, _)| name.as_str());
+            if let Some(names) = some_of(absent.filter(|name| shard.tensor(name).is_none())) {
                 problems.push(problem(format!(
-                    "says that {file} holds \"{name}\", which it does not: fetch both again"
+                    "says that {file} holds {names}, which it does not: fetch both again"
                 )));
             }
-            for (name, _) in shard.tensors().filter(|(name, _)| map.get(*name) != Some(&file)) {
+            let held = shard.tensors().map(|(name, _)| name);
+            if let Some(names) = some_of(held.filter(|name| map.get(*name) != Some(file))) {
                 problems.push(problem(format!(
-                    "does not say that {file} holds \"{name}\": fetch both again"
+                    "does not say that {file} holds {names}: fetch both again"
                 )));
             }
         }

@@ -12,20 +12,20 @@ use crate::format::FormatError;
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The system refused to read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The system refused to write.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {cause}", path.display())]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The folder holds no safetensors file, or several and nothing says which belong together.
     #[error("{} {reason}", path.display())]
@@ -110,12 +110,12 @@ pub enum CheckpointError {
         expected: String,
     },
     /// The indices of a packed weight are not a pattern.
-    #[error("the packed weight \"{name}\": {source}")]
+    #[error("the packed weight \"{name}\": {cause}")]
     Layout {
         /// The weight.
         name: String,
         /// What is wrong.
-        source: FormatError,
+        cause: FormatError,
     },
     /// A ragged block holds something outside the weight.
     #[error(
@@ -154,15 +154,15 @@ impl CheckpointError {
     /// What is wrong with reading from `path`.
     pub fn read(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        |source| Self::Read { path, source }
+        |cause| Self::Read { path, cause }
     }
 
     /// What is wrong with writing to `path`.
     pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        |source| match source.kind() {
+        |cause| match cause.kind() {
             io::ErrorKind::AlreadyExists => Self::Exists(path),
-            _ => Self::Write { path, source },
+            _ => Self::Write { path, cause },
         }
     }
 }

@@ -103,6 +103,14 @@ pub enum FormatError {
         /// `d_input` and `d_output` of the model.
         expected: [usize; 2],
     },
+    /// The weight has far more rows than a weight with so few blocks can have.
+    #[error("a weight of {found} rows with {kept} blocks is none: the file is damaged")]
+    Rows {
+        /// Rows in the file.
+        found: usize,
+        /// Blocks in the file.
+        kept: usize,
+    },
     /// A number is negative or too large.
     #[error("{name} holds {found}, which is not an index: the file is damaged")]
     Number {
@@ -115,6 +123,12 @@ pub enum FormatError {
     #[error(transparent)]
     Pattern(#[from] PatternError),
 }
+
+/// Block rows that any weight may have.
+const MANY_ROWS: usize = 1 << 20;
+
+/// Block rows that a weight may have beyond these, for each number of its index tensors.
+const ROWS_PER_NUMBER: usize = 1 << 10;
 
 /// Checks recorded indices; the second result says whether a probe is recorded too.
 ///
@@ -147,6 +161,11 @@ pub fn parse(
     }
     let shape = MatrixShape::new(rows, cols)?;
     let block = BlockSize::new(block)?;
+    // An index of the block rows is made, whose number nothing else in the file vouches for.
+    let vouched = (row_idx.len() + col_ptr.len()).saturating_mul(ROWS_PER_NUMBER);
+    if shape.block_rows(block) > vouched.max(MANY_ROWS) {
+        return Err(FormatError::Rows { found: rows, kept: row_idx.len() });
+    }
     let index = |name: &'static str, numbers: &[i64]| -> Result<Vec<u32>, FormatError> {
         let index =
             |&found: &i64| u32::try_from(found).map_err(|_| FormatError::Number { name, found });

@@ -37,6 +37,7 @@ mod dense;
 mod entry;
 mod error;
 pub mod format;
+pub mod json;
 mod packed;
 mod rewrite;
 mod shard;

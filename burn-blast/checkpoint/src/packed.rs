@@ -133,7 +133,7 @@ impl<'a> PackedWeight<'a> {
             return Err(problems);
         };
         let (pattern, has_probe) = parse(&layout, &row_idx, &col_ptr, None)
-            .map_err(|source| vec![CheckpointError::Layout { name: name.to_owned(), source }])?;
+            .map_err(|cause| vec![CheckpointError::Layout { name: name.to_owned(), cause }])?;
         let b = pattern.block().get();
         if values.shape() != [pattern.nnz(), b, b] || !is_float(values.dtype()) {
             let expected = format!("floating-point of [{}, {b}, {b}]", pattern.nnz());

@@ -11,7 +11,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::CheckpointError;
 use crate::atomic::{AtomicFile, AtomicFolder, folder_of};
-use crate::checkpoint::{Checkpoint, Source, safetensors_files};
+use crate::checkpoint::{Checkpoint, INDEX, Source, safetensors_files};
 use crate::entry::Entry;
 use crate::shard::Shard;
 
@@ -137,15 +137,14 @@ pub fn rewrite<'a, E: From<CheckpointError>>(
     let (mut weight_map, mut bytes) = (BTreeMap::new(), 0);
     for shard in &checkpoint.shards {
         let content = plan(shard)?;
-        let file_name = shard.file_name();
-        let file = output.create(&file_name)?;
-        progress.begin(&file_name, content.bytes());
+        let file = output.create(&shard.name)?;
+        progress.begin(&shard.name, content.bytes());
         write_safetensors(&file, &content, &mut |bytes| progress.advance(bytes))
             .and_then(|()| file.sync_all())
             .map_err(CheckpointError::write(&output.path))?;
         bytes += content.bytes();
         let names = content.entries.iter().map(|entry| entry.name.clone());
-        weight_map.extend(names.map(|name| (name, file_name.clone())));
+        weight_map.extend(names.map(|name| (name, shard.name.clone())));
     }
     if let Some(index) = &checkpoint.source.index {
         let text = index.rewritten(weight_map, bytes);
@@ -156,7 +155,7 @@ pub fn rewrite<'a, E: From<CheckpointError>>(
     if let (Some(from), Staging::Folder(to)) = (&checkpoint.source.folder, &output.staging) {
         let index = checkpoint.source.index.iter().map(|index| index.file_name());
         let written: Vec<String> =
-            checkpoint.shards.iter().map(Shard::file_name).chain(index).collect();
+            checkpoint.shards.iter().map(|shard| shard.name.clone()).chain(index).collect();
         left_out = copy_rest(from, &written, to)?;
     }
     output.finish()?;
@@ -307,7 +306,9 @@ pub fn check_output(
     let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
     let (fine, expected) = match is_folder {
         true => {
-            let fine = path.is_dir() && (empty() || !safetensors_files(path)?.is_empty());
+            let has_index = path.join(INDEX).is_file();
+            let fine =
+                path.is_dir() && (empty() || has_index || !safetensors_files(path)?.is_empty());
             (fine, "a checkpoint folder")
         }
         false => (path.is_file(), "a file"),

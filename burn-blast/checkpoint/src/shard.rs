@@ -18,6 +18,8 @@ pub const LFS_POINTER: &str = "version https://git-lfs";
 pub struct Shard {
     /// Where the file is.
     pub path: PathBuf,
+    /// Its name in its checkpoint: the last part of its path, or in a folder, the path from there on.
+    pub name: String,
     /// The entries of `__metadata__`.
     pub metadata: BTreeMap<String, String>,
     map: Mmap,
@@ -58,12 +60,8 @@ impl Shard {
         let places = places.collect();
         let metadata = read.metadata().iter().flatten();
         let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
-        Ok(Self { path: path.to_owned(), metadata, map, places })
-    }
-
-    /// The last part of its path.
-    pub fn file_name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { path: path.to_owned(), name, metadata, map, places })
     }
 
     /// Names and tensors, by name.

@@ -58,7 +58,7 @@ pub enum Error {
     #[error(transparent)]
     Draw(#[from] burn_blast_kernels::draw::DrawError),
     /// The model cannot be used as asked.
-    #[error(transparent)]
+    #[error("{}", in_options(.0))]
     Model(#[from] burn_blast_models::Error),
     /// The model cannot be quantised.
     #[error("--int8: {0}")]
@@ -69,4 +69,22 @@ pub enum Error {
     /// The block size is not supported.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+}
+
+/// The message, with settings called by the options that set them.
+fn in_options(error: &burn_blast_models::Error) -> String {
+    use burn_blast::prune::BlastError;
+    use burn_blast_models::Error;
+
+    let (name, found, expected) = match error {
+        Error::Blast(BlastError::Config { name: "total_steps", found, .. }) => {
+            ("steps", found, "at least --interval, or no block would be removed")
+        }
+        Error::Blast(BlastError::Config { name, found, expected }) => (*name, found, *expected),
+        Error::Setting { setting, found, expected } => (*setting, found, expected.as_str()),
+        error => return error.to_string(),
+    };
+    // Not every setting is a single option.
+    let dashes = if name.contains(' ') { "" } else { "--" };
+    format!("{dashes}{} is {found}, but must be {expected}", name.replace('_', "-"))
 }

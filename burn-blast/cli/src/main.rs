@@ -29,7 +29,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use burn_blast_models::fine_tune::INTERRUPTED;
+use burn_blast_models::fine_tune::{INTERRUPTED, Signals};
 use serde::Serialize;
 
 use args::{Cli, Command, JsonArgs};
@@ -70,6 +70,7 @@ fn main() -> ExitCode {
 /// Runs a command; returns what is to be printed, if anything, and the exit code.
 fn run(cli: &Cli) -> Result<(String, u8), Error> {
     let progress = Progress::new(cli.quiet);
+    let signals = Signals::listen()?;
     let fine = |text| (text, FINE);
     Ok(match &cli.command {
         Command::Sparsify(args) => fine(text(&sparsify::sparsify(args, &progress)?, args.format)),
@@ -89,9 +90,9 @@ fn run(cli: &Cli) -> Result<(String, u8), Error> {
         Command::Measure(args) => fine(text(&model::measure(args, &progress)?, args.format)),
         Command::Activations(args) => fine(model::activations(args, &progress)?),
         Command::Compact(args) => fine(text(&model::compact(args)?, args.format)),
-        Command::Dense(args) => model::dense(args, &progress)?,
+        Command::Dense(args) => model::dense(args, &signals, &progress)?,
         Command::OneShot(args) => fine(model::one_shot(args, &progress)?),
-        Command::FineTune(args) => model::fine_tune(args, &progress)?,
+        Command::FineTune(args) => model::fine_tune(args, &signals, &progress)?,
         Command::Merge(args) => fine(model::merge(args, &progress)?),
     })
 }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
+use burn_blast_models::show_warnings;
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 /// Time between two lines where there is no terminal.
@@ -36,9 +37,11 @@ enum Unit {
 }
 
 impl Progress {
-    /// Progress that is shown unless it is to be `quiet`.
+    /// Progress that is shown unless it is to be `quiet`. Warnings are shown in every case.
     pub fn new(quiet: bool) -> Self {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+        let above = bar.clone();
+        show_warnings(move |warning| above.suspend(|| say(warning)));
         let lines = (!quiet && !stderr().is_terminal()).then(|| Cell::new(Instant::now()));
         Self { bar, quiet, started: Instant::now(), lines, phase: RefCell::default() }
     }

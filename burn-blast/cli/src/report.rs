@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn_blast_checkpoint::format::LAYOUT_LEN;
 use burn_blast_checkpoint::{Checkpoint, Orientation, Written};
 use burn_blast_kernels::BlockPattern;
+use burn_blast_kernels::budget::kept_blocks;
 use comfy_table::{CellAlignment, Table};
 use indicatif::BinaryBytes;
 use serde::Serialize;
@@ -209,6 +210,19 @@ pub fn grid(header: &[&str]) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// What to say beside the share of blocks removed if it is not the one asked for, since weights have too few blocks.
+pub fn shortfall(removed: f64, asked: f64, blocks: impl IntoIterator<Item = usize>) -> String {
+    let falls_short = |share: f64| share < asked - 0.01;
+    let small = |blocks| falls_short(1.0 - kept_blocks(asked, blocks) as f64 / blocks as f64);
+    match falls_short(removed) && blocks.into_iter().any(small) {
+        true => format!(
+            " instead of {}: a weight keeps at least one block, so small weights need a smaller --block",
+            percent(asked)
+        ),
+        false => String::new(),
+    }
 }
 
 /// A share as people read it.

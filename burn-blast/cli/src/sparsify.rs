@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::args::SparsifyArgs;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::report::{Layer, Rewrite, Total, percent, table};
+use crate::report::{Layer, Rewrite, Total, percent, shortfall, table};
 use crate::score::{Activations, scores};
 use crate::select::{KNOWN, Selected, select};
 
@@ -25,6 +25,8 @@ pub struct Report {
     rewrite: Rewrite,
     /// Filters that chose the weights.
     include: Vec<String>,
+    /// Share of blocks that was to be removed.
+    asked: f64,
     /// The pruned weights.
     layers: Vec<Layer>,
     /// Sums over them.
@@ -49,7 +51,8 @@ pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Erro
         weights.iter().try_for_each(|weight| activations.of(weight).map(drop))?;
     }
     let mut scorer = Scorer { block, activations, done: HashMap::new() };
-    let kept = kept(args.blocks.blocks(None).sparsity, budget, &weights, &mut scorer, progress)?;
+    let asked = args.blocks.blocks(None).sparsity;
+    let kept = kept(asked, budget, &weights, &mut scorer, progress)?;
 
     let order: Vec<&str> = weights.iter().map(|weight| weight.name.as_str()).collect();
     let (mut layers, mut pruned) = (HashMap::new(), HashMap::new());
@@ -78,6 +81,7 @@ pub fn sparsify(args: &SparsifyArgs, progress: &Progress) -> Result<Report, Erro
     Ok(Report {
         rewrite: Rewrite::new(input, output, &checkpoint, written),
         include,
+        asked,
         total: Total::of(&layers),
         layers,
         kept_dense,
@@ -193,6 +197,11 @@ impl fmt::Display for Report {
             writeln!(f, "last layers left dense: {}", self.kept_dense.join(", "))?;
         }
         let removed = percent(self.total.sparsity);
-        self.rewrite.write(f, format_args!("{removed} of blocks removed"))
+        let shortfall = shortfall(
+            self.total.sparsity,
+            self.asked,
+            self.layers.iter().map(|layer| layer.blocks),
+        );
+        self.rewrite.write(f, format_args!("{removed} of blocks removed{shortfall}"))
     }
 }

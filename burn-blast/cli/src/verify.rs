@@ -44,7 +44,7 @@ pub fn verify(path: &Path, progress: &Progress) -> Result<Report, Error> {
     let files = source.files.len();
     let (mut shards, mut problems) = (Vec::new(), Vec::new());
     for file in &source.files {
-        match Shard::open(file) {
+        match source.open(file) {
             Ok(shard) => shards.push(shard),
             Err(error) => problems.push(error),
         }

@@ -14,12 +14,12 @@ pub enum Error {
     )]
     MissingFile(PathBuf),
     /// The system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file or a folder does not hold what it must.
     #[error("{path}: {reason}")]
@@ -129,7 +129,7 @@ pub enum Error {
     /// Signals cannot be caught.
     #[cfg(feature = "ctrlc")]
     #[error("the signals that ask to stop cannot be caught: {0}")]
-    Signals(#[from] ctrlc::Error),
+    Signals(String),
     /// A checkpoint of a run cannot be read or written.
     #[error(transparent)]
     Io(#[from] burn_blast::io::IoError),
@@ -154,7 +154,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        |source| Self::File { path, source }
+        |cause| Self::File { path, cause }
     }
 
     pub(crate) fn unusable(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
@@ -183,11 +183,42 @@ impl Error {
     ) -> Result<(), Self> {
         match fits && found.is_finite() {
             true => Ok(()),
+            false if !found.is_finite() => Err(Self::setting(setting, found, "a finite number")),
             false => Err(Self::setting(setting, found, expected)),
         }
     }
 
     pub(crate) fn setting(setting: &'static str, found: impl ToString, expected: &str) -> Self {
         Self::Setting { setting, found: found.to_string(), expected: expected.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use burn_blast_checkpoint::CheckpointError;
+
+    use super::*;
+
+    #[test]
+    fn a_chain_of_causes_says_nothing_twice() {
+        let why = || io::Error::other("the reason");
+        let refused: [Error; 5] = [
+            Error::file("place")(why()),
+            burn_blast::io::IoError::File { path: "place".into(), cause: why() }.into(),
+            burn_blast::io::IoError::from(CheckpointError::read("place")(why())).into(),
+            burn_blast::io::IoError::from(CheckpointError::write("place")(why())).into(),
+            burn_blast::prune::BlastError::Ledger { path: "place".into(), cause: why() }.into(),
+        ];
+        for error in &refused {
+            let (mut chain, mut next) = (error.to_string(), error.source());
+            while let Some(cause) = next {
+                chain += &format!(": {cause}");
+                next = cause.source();
+            }
+            assert_eq!(chain.matches("the reason").count(), 1, "{chain}");
+        }
     }
 }

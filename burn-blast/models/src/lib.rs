@@ -18,7 +18,7 @@
 //! | `model`, `compact`, `adapters` | what every model can do |
 //! | `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
 //! | `texts`, `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
-//! | `measure`, `device` | timing, and where to compute |
+//! | `measure`, `device`, `warnings` | timing, where to compute, and what programs show |
 
 mod activations;
 mod adapters;
@@ -41,6 +41,7 @@ mod rope;
 mod sample;
 mod texts;
 mod tokenizer;
+mod warnings;
 
 pub use activations::Activations;
 pub use attention::Cache;
@@ -58,3 +59,4 @@ pub use rope::{Rope, RopeScaling};
 pub use sample::Sampling;
 pub use texts::{Document, Texts, files_under, relative_name};
 pub use tokenizer::{TextStream, Tokenizer};
+pub use warnings::show_warnings;

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, FloatDType};
 use burn_blast::io::{Export, IoError, Pretrained};
-use burn_blast_checkpoint::{LFS_POINTER, Orientation, copy_rest};
+use burn_blast_checkpoint::{Checkpoint, LFS_POINTER, Orientation, copy_rest, json};
+use burn_blast_kernels::pattern::fnv1a;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::builder::{Builder, Source};
-use crate::families::unwrapped;
+use crate::families::{unwrapped, whole};
 use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
@@ -165,6 +166,16 @@ impl ModelFolder {
         Ok(Precision::of(dtype.unwrap_or(DType::F32)))
     }
 
+    /// A number that tells models apart: of the settings, and of the weights as [`Checkpoint::fingerprint`] sees them.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn fingerprint(&self) -> Result<u64, Error> {
+        let weights = Checkpoint::open(self.file("")).map_err(IoError::from)?.fingerprint();
+        let settings = format!("{:?}", self.config);
+        Ok(fnv1a(settings.into_bytes().into_iter().chain(weights.to_le_bytes())))
+    }
+
     /// Loads the model.
     ///
     /// Files are mapped and tensors are read one by one, so no second copy of the checkpoint is held.
@@ -275,7 +286,7 @@ impl ModelFolder {
         // The older spelling, unless the file has the newer one: every version of transformers reads it.
         let key = if json.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
         json[key] = Value::from(name);
-        Ok(format!("{json:#}"))
+        Ok(json::text(&json))
     }
 }
 
@@ -299,7 +310,7 @@ impl ModelConfig {
 
 /// The token or tokens under `eos_token_id`.
 fn end_tokens(json: &Value) -> Option<BTreeSet<u32>> {
-    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
+    let token = |value: &Value| whole(value).and_then(|token| u32::try_from(token).ok());
     match json.get("eos_token_id")? {
         Value::Array(tokens) => Some(tokens.iter().filter_map(token).collect()),
         value => token(value).map(|token| BTreeSet::from([token])),
@@ -313,7 +324,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file(path)(error)),
     };
-    serde_json::from_str(&text).map(Some).map_err(|error| match text.starts_with(LFS_POINTER) {
+    json::parse(&text).map(Some).map_err(|error| match text.starts_with(LFS_POINTER) {
         true => Error::unusable(path, "a pointer of git-lfs: run `git lfs pull` in its folder"),
         false => Error::unusable(path, error),
     })

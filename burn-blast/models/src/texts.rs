@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use burn_blast_checkpoint::json;
 
 use crate::{Error, Tokenizer};
 
@@ -119,8 +119,8 @@ fn lines(file: &str, name: &str) -> Result<Vec<Document>, String> {
     let filled = file.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     filled
         .map(|(at, line)| {
-            let json = serde_json::from_str::<Value>(line).unwrap_or_default();
-            let text = json["text"].as_str();
+            let json = json::parse(line).unwrap_or_default();
+            let text = json::as_str(&json["text"]);
             let text = text
                 .ok_or_else(|| format!("line {} is not a JSON object with a \"text\"", at + 1))?;
             Ok(Document { name: format!("{name}:{}", at + 1), text: text.to_owned() })
@@ -251,6 +251,7 @@ mod tests {
             ("a.parquet", b"PAR1", "convert it to JSON lines"),
             ("a.jsonl", b"{\"text\": \"a\"}\n[1]\n", "line 2 is not a JSON object"),
             ("b.jsonl", b"{\"text\": 1}", "line 1 is not a JSON object"),
+            ("c.jsonl", b"{\"text\": NaN}", "line 1 is not a JSON object"),
         ] {
             let file = folder.path().join(name);
             fs::write(&file, bytes).unwrap();

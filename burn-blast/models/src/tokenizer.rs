@@ -66,13 +66,22 @@ impl Tokenizer {
 
     #[cfg(feature = "tokenizers")]
     fn from_file(path: &Path) -> Result<Self, Error> {
-        let refuse = |error| Error::Tokenizer(format!("{}: {error}", path.display()));
-        if std::fs::read(path)
-            .is_ok_and(|bytes| bytes.starts_with(burn_blast_checkpoint::LFS_POINTER.as_bytes()))
-        {
+        use burn_blast_checkpoint::LFS_POINTER;
+
+        let refuse =
+            |error: tokenizers::Error| Error::Tokenizer(format!("{}: {error}", path.display()));
+        let bytes = std::fs::read(path).map_err(Error::file(path))?;
+        if bytes.starts_with(LFS_POINTER.as_bytes()) {
             return Err(refuse("a pointer of git-lfs: run `git lfs pull` in its folder".into()));
         }
-        let mut tokenizer = tokenizers::Tokenizer::from_file(path).map_err(refuse)?;
+        // From bytes, `tokenizers` panics on some files that are not JSON.
+        let json: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|error| refuse(error.into()))?;
+        if let Some(fault) = template_fault(&json["post_processor"]) {
+            return Err(refuse(fault.into()));
+        }
+        let mut tokenizer: tokenizers::Tokenizer =
+            serde_json::from_value(json).map_err(|error| refuse(error.into()))?;
         tokenizer.with_truncation(None).map_err(refuse)?.with_padding(None);
         if let tokenizers::models::ModelWrapper::BPE(model) = tokenizer.get_model()
             && model.dropout.is_some()
@@ -131,6 +140,25 @@ impl Tokenizer {
             shown: 0,
         }
     }
+}
+
+/// What is wrong with the template that puts special tokens around a text, if `tokenizers` would panic at the first text.
+#[cfg(feature = "tokenizers")]
+fn template_fault(processor: &serde_json::Value) -> Option<String> {
+    let defined = &processor["special_tokens"];
+    let fault = |piece: &serde_json::Value| {
+        let id = |kind: &str| piece.get(kind)?["id"].as_str().map(str::to_owned);
+        match (id("SpecialToken"), id("Sequence")) {
+            (Some(token), _) if defined.get(&token).is_none() => {
+                Some(format!("its template has no special token \"{token}\""))
+            }
+            (_, Some(text)) if text == "B" => Some("its template wants two texts".to_owned()),
+            _ => None,
+        }
+    };
+    let own = processor["single"].as_array().into_iter().flatten().find_map(fault);
+    let parts = || processor["processors"].as_array().into_iter().flatten();
+    own.or_else(|| parts().find_map(template_fault))
 }
 
 #[cfg(feature = "tokenizers")]
@@ -288,6 +316,38 @@ mod tests {
         }));
         let tokens = tokenizer.encode(&"ab".repeat(9)).unwrap();
         assert_eq!(tokens, [256, 257].repeat(9));
+    }
+
+    #[test]
+    #[cfg(feature = "tokenizers")]
+    fn a_file_that_would_make_the_library_panic_is_refused() {
+        let (folder, _) = byte_fallback(serde_json::json!({}));
+        let file = folder.path().join("tokenizer.json");
+        let good: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let template = |defined: serde_json::Value| {
+            serde_json::json!({
+                "type": "TemplateProcessing", "pair": [],
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": defined,
+            })
+        };
+        let open = |processor: serde_json::Value| {
+            let mut json = good.clone();
+            json["post_processor"] = processor;
+            std::fs::write(&file, json.to_string()).unwrap();
+            Tokenizer::open(folder.path(), 300)
+        };
+        let defined = serde_json::json!({"<s>": {"id": "<s>", "ids": [7], "tokens": ["<s>"]}});
+        assert_eq!(open(template(defined)).unwrap().encode("a").unwrap(), [7, 256]);
+        let undefined = template(serde_json::json!({}));
+        let sequence = serde_json::json!({"type": "Sequence", "processors": [undefined.clone()]});
+        for processor in [undefined, sequence] {
+            let error = open(processor).unwrap_err().to_string();
+            assert!(error.contains("no special token \"<s>\""), "{error}");
+        }
+        std::fs::write(&file, "{\"decoder\": {\"type\": \"\\ud800\"}}").unwrap();
+        assert!(Tokenizer::open(folder.path(), 300).is_err());
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl Checker<'_> {
         let (layout, row_idx, col_ptr) = (indices(LAYOUT)?, indices(ROW_IDX)?, indices(COL_PTR)?);
         let layer = || self.path.parent().name(self.tensors.names);
         let (pattern, probe) = parse(&layout, &row_idx, &col_ptr, Some(model.shape()))
-            .map_err(|source| IoError::Layout { layer: layer(), source })?;
+            .map_err(|cause| IoError::Layout { layer: layer(), cause })?;
         let probe = probe && self.tensors.names == Names::Record;
         if probe {
             let (name, tensor) = self.tensors.get(&self.path.sibling(PROBE))?;

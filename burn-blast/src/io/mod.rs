@@ -37,12 +37,12 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum IoError {
     /// The system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The bytes are not of this format.
     #[error("this is not a readable {format} file: {reason}")]
@@ -126,12 +126,12 @@ pub enum IoError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The recorded pattern of a layer is not valid.
-    #[error("layer \"{layer}\": {source}")]
+    #[error("layer \"{layer}\": {cause}")]
     Layout {
         /// Path of the weight.
         layer: String,
         /// What is wrong.
-        source: FormatError,
+        cause: FormatError,
     },
     /// The optimizer file belongs to another model or another step.
     #[error(
@@ -149,6 +149,6 @@ pub enum IoError {
 impl IoError {
     /// What is wrong with the file at `path`.
     pub(super) fn file(path: &Path) -> impl Fn(std::io::Error) -> Self {
-        |source| Self::File { path: path.to_owned(), source }
+        |cause| Self::File { path: path.to_owned(), cause }
     }
 }

@@ -162,8 +162,8 @@ impl Pretrained {
         let shape = packed.pattern.shape();
         if [shape.rows(), shape.cols()] != [rows, cols] {
             let (found, expected) = ([shape.rows(), shape.cols()], [rows, cols]);
-            let source = FormatError::Size { found, expected };
-            return Err(IoError::Layout { layer: weight, source });
+            let cause = FormatError::Size { found, expected };
+            return Err(IoError::Layout { layer: weight, cause });
         }
         let weight = BlockSparseWeight::empty(shape, packed.pattern.block(), device);
         let bias: Option<Param<Tensor<1>>> =

@@ -72,12 +72,12 @@ pub enum PlotError {
         reason: String,
     },
     /// The file could not be written.
-    #[error("cannot write the plot {}: {source}; check that the folder exists and can be written", path.display())]
+    #[error("cannot write the plot {}: {cause}; check that the folder exists and can be written", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -102,6 +102,8 @@ pub fn line_chart(
         let mut chart = ChartBuilder::on(&area)
             .caption(title, ("sans-serif", 24))
             .margin(MARGIN as u32)
+            // Half of the last label is at the right of the axis.
+            .margin_right(4 * MARGIN as u32)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(x_range, y_range)
@@ -112,6 +114,7 @@ pub fn line_chart(
             .y_desc(y_label)
             .axis_desc_style(("sans-serif", 18))
             .label_style(("sans-serif", 16))
+            .x_label_formatter(&f64::to_string)
             .light_line_style(TRANSPARENT)
             .draw()
             .map_err(|error| draw_error(title, error))?;
@@ -191,7 +194,7 @@ fn draw_error(title: &str, error: impl Display) -> PlotError {
 
 fn write(path: &Path, svg: &str) -> Result<(), PlotError> {
     burn_blast_checkpoint::atomic::replace_file(path, svg.as_bytes())
-        .map_err(|source| PlotError::Write { path: path.to_path_buf(), source })
+        .map_err(|cause| PlotError::Write { path: path.to_path_buf(), cause })
 }
 
 #[cfg(test)]
@@ -214,6 +217,20 @@ mod tests {
             assert!(svg.contains(text), "no {text} in {svg}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn steps_are_whole_numbers_and_the_last_one_has_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chart.svg");
+        let curve = series(&[(0.0, 2.0), (600.0, 1.0), (1200.0, 0.5)]);
+        line_chart(&path, "Loss", "step", "nats", &[curve]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        let before = svg.split("\n1200\n").next().unwrap();
+        assert!(before.len() < svg.len() && !svg.contains("1200.0"), "{svg}");
+        let x = before.rsplit("<text x=\"").next().unwrap().split('"').next().unwrap();
+        let x: u32 = x.parse().unwrap();
+        assert!(x + 4 * MARGIN as u32 <= CHART_SIZE.0, "{x}");
     }
 
     #[test]

@@ -16,20 +16,20 @@ const VERSION: u32 = 1;
 #[non_exhaustive]
 pub enum TuningError {
     /// The file cannot be read or written.
-    #[error("the tuning tables {} cannot be read or written: {source}", path.display())]
+    #[error("the tuning tables {} cannot be read or written: {cause}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// The error of the system.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file holds no tuning tables.
-    #[error("{} holds no tuning tables: {source}; write them with `blast-bench tune`", path.display())]
+    #[error("{} holds no tuning tables: {cause}; write them with `blast-bench tune`", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The file is of another version.
     #[error(
@@ -79,7 +79,7 @@ impl TuningTables {
         let path = path.as_ref();
         let text = serde_json::to_string_pretty(self).expect("numbers and strings only");
         replace_file(path, text.as_bytes())
-            .map_err(|source| TuningError::File { path: path.into(), source })
+            .map_err(|cause| TuningError::File { path: path.into(), cause })
     }
 
     /// Reads a file that [`save`](Self::save) or `blast-bench tune` wrote.
@@ -89,9 +89,9 @@ impl TuningTables {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TuningError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path)
-            .map_err(|source| TuningError::File { path: path.into(), source })?;
+            .map_err(|cause| TuningError::File { path: path.into(), cause })?;
         let tables: Self = serde_json::from_str(&text)
-            .map_err(|source| TuningError::Format { path: path.into(), source })?;
+            .map_err(|cause| TuningError::Format { path: path.into(), cause })?;
         match tables.version {
             VERSION => Ok(tables),
             found => Err(TuningError::Version { found }),

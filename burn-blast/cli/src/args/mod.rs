@@ -26,8 +26,8 @@ pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
 /// config.json. Without a tokenizer, the tokens of a model of 256 are bytes. Outputs appear complete or not at all.
 /// Progress and errors go to standard error, results to standard output.
 ///
-/// Exit codes: 0 success; 1 verify found problems or diff found differences; 2 wrong usage or unusable input; 130 a
-/// training run was stopped.
+/// Exit codes: 0 success; 1 verify found problems or diff found differences; 2 wrong usage or unusable input; 130
+/// stopped by a signal.
 #[derive(Parser, Debug)]
 #[command(name = "blast", version, styles = Styles::plain(), max_term_width = 100)]
 pub struct Cli {

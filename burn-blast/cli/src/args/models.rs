@@ -13,7 +13,7 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
 
     /// How the text starts
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub prompt: String,
 
     /// Tokens to add at most; the text also ends by itself, or with the model's positions

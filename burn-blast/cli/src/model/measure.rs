@@ -106,6 +106,9 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     let device = args.device.backend.open()?;
     let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     let texts = texts(&args.text.corpus, args.svg.as_deref(), progress)?;
+    if args.svg.is_some() && args.models.len() < 2 {
+        return Err(Error::Unused { option: "--svg", needs: "two models or more" });
+    }
     progress.count("evaluating", args.models.len());
     for folder in &args.models {
         let checkpoint = ModelFolder::open(folder)?;

@@ -8,9 +8,7 @@ use burn::tensor::Device;
 use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
 use burn_blast_checkpoint::{Checkpoint, PackedWeight};
-use burn_blast_models::fine_tune::{
-    INTERRUPTED, Job, Objective, Progress as RunProgress, stop_on_signals,
-};
+use burn_blast_models::fine_tune::{INTERRUPTED, Job, Objective, Progress as RunProgress, Signals};
 use burn_blast_models::one_shot::{Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use indicatif::{BinaryBytes, HumanDuration};
@@ -23,24 +21,33 @@ use crate::args::{
 };
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::report::percent;
+use crate::report::{percent, shortfall};
 
-/// Options that change no result. The corpus is known by its tokens, the output by its folder.
-const FREE_ON_RESUME: [&str; 4] = ["save_every", "eval_every", "corpus", "output"];
+/// Options that change no result. The corpus is known by its tokens, models by what is in them, the output by its folder.
+const FREE_ON_RESUME: [&str; 6] =
+    ["save_every", "eval_every", "corpus", "output", "model", "teacher"];
 
 /// Trains a small Llama over bytes from scratch.
-pub fn dense(args: &DenseArgs, progress: &Progress) -> Result<(String, u8), Error> {
+pub fn dense(
+    args: &DenseArgs,
+    signals: &Signals,
+    progress: &Progress,
+) -> Result<(String, u8), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
     let device = args.train.device.backend.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let model = model.with_precision(args.train.device.precision())?;
-    let run = Run { train: &args.train, settings: settings(args), out: &args.out };
+    let run = Run { train: &args.train, settings: settings(args), out: &args.out, signals };
     run.start(&checkpoint, model, Objective::default(), None, Form::Dense, progress)
 }
 
 /// Trains a model on while its MLP blocks are removed, or trains adapters beside the kept ones.
-pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, u8), Error> {
+pub fn fine_tune(
+    args: &FineTuneArgs,
+    signals: &Signals,
+    progress: &Progress,
+) -> Result<(String, u8), Error> {
     args.blocks.blocks(None).check()?;
     args.out.check(Some(&args.model))?;
     args.teacher.iter().try_for_each(|teacher| args.out.check(Some(teacher)))?;
@@ -59,7 +66,14 @@ pub fn fine_tune(args: &FineTuneArgs, progress: &Progress) -> Result<(String, u8
         let context = args.train.text.sequences.context;
         objective = objective.with_teacher(&ModelFolder::open(teacher)?, &model, context)?;
     }
-    let run = Run { train: &args.train, settings: settings(args), out: &args.out };
+    let mut settings = settings(args);
+    for (name, folder) in [("model", Some(&args.model)), ("teacher", args.teacher.as_ref())] {
+        if let Some(folder) = folder {
+            let content = format!("{:016x}", ModelFolder::open(folder)?.fingerprint()?);
+            settings[format!("content of {name}")] = Value::from(content);
+        }
+    }
+    let run = Run { train: &args.train, settings, out: &args.out, signals };
     if let Some(rank) = args.lora {
         let lora = LoraLinearConfig::new(rank);
         let lora = args.lora_alpha.map_or(lora.clone(), |alpha| lora.with_alpha(alpha));
@@ -89,6 +103,7 @@ struct Run<'a> {
     train: &'a TrainArgs,
     settings: Value,
     out: &'a OutputArgs,
+    signals: &'a Signals,
 }
 
 impl Run<'_> {
@@ -115,7 +130,7 @@ impl Run<'_> {
             precision: written(checkpoint, &self.train.device, &model)?,
             resume: self.train.resume,
         };
-        let stopped = stop_on_signals()?;
+        let stopped = self.signals.save_first();
         progress.count("training", config.steps);
         let mut last = 0;
         let done = job.run(checkpoint, model, &corpus, objective, &mut |run| {
@@ -127,7 +142,10 @@ impl Run<'_> {
             }
         })?;
         Ok(match done {
-            true => (is_written(checkpoint, &self.out.output, progress)?, FINE),
+            true => {
+                let asked = blast.map(|blast| blast.sparsity);
+                (is_written(checkpoint, &self.out.output, asked, progress)?, FINE)
+            }
             false => (format!("stopped after step {last}: --resume resumes it"), INTERRUPTED),
         })
     }
@@ -185,7 +203,7 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
             .line(&format!("not corrected, since its inputs are all zero in the sample: {names}"));
     }
     let model = model.clone().with_precision(written(&checkpoint, &args.device, &model)?)?;
-    save(&checkpoint, &model, &args.out, progress)
+    save(&checkpoint, &model, &args.out, Some(one_shot.blocks.sparsity), progress)
 }
 
 /// Data type of the files to write: `--dtype` if it is given, otherwise the data type of the input files.
@@ -207,30 +225,37 @@ fn save(
     checkpoint: &ModelFolder,
     model: &Model,
     out: &OutputArgs,
+    asked: Option<f64>,
     progress: &Progress,
 ) -> Result<String, Error> {
     checkpoint.save_with(model, &out.output, Form::Packed, out.force, |_| Ok(()))?;
-    is_written(checkpoint, &out.output, progress)
+    is_written(checkpoint, &out.output, asked, progress)
 }
 
-/// What was written, beside what it was made from.
+/// What was written, beside what it was made from. `asked`: the share of blocks that was to be removed.
 fn is_written(
     checkpoint: &ModelFolder,
     output: &Path,
+    asked: Option<f64>,
     progress: &Progress,
 ) -> Result<String, Error> {
     let written = Checkpoint::open(output)?;
-    let (mut kept, mut blocks) = (0, 0);
+    let (mut kept, mut blocks) = (0, Vec::new());
     for name in PackedWeight::names(&written) {
         // A file that was just written has no damage.
         let Ok(packed) = PackedWeight::read(&written, &name) else { continue };
         kept += packed.pattern.nnz();
-        blocks += packed.pattern.block_count();
+        blocks.push(packed.pattern.block_count());
     }
     let mut line = format!("{} is written", output.display());
-    if blocks > 0 {
-        let removed = percent(1.0 - kept as f64 / blocks as f64);
-        line += &format!(", {removed} of the blocks of its block-sparse weights removed");
+    let all: usize = blocks.iter().sum();
+    if all > 0 {
+        let removed = 1.0 - kept as f64 / all as f64;
+        line += &format!(
+            ", {} of the blocks of its block-sparse weights removed{}",
+            percent(removed),
+            asked.map(|asked| shortfall(removed, asked, blocks)).unwrap_or_default()
+        );
     }
     line += &format!("; {} of tensors", BinaryBytes(written.bytes()));
     if let Some(input) = checkpoint.path() {
@@ -246,7 +271,7 @@ pub fn merge(args: &MergeArgs, progress: &Progress) -> Result<String, Error> {
     let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&Device::flex(), Precision::File)?;
     let lost = 100.0 * model.merge(args.within)?;
-    let written = save(&checkpoint, &model, &args.out, progress)?;
+    let written = save(&checkpoint, &model, &args.out, None, progress)?;
     Ok(match args.within {
         true => format!(
             "{lost:.1} % of the change, by its squares, is outside the blocks and lost\n{written}"

@@ -8,4 +8,6 @@ mod programs;
 mod reference;
 mod refusals;
 mod round_trip;
+mod runs;
 mod verify;
+mod words;

@@ -78,22 +78,67 @@ fn numbers_that_are_not_finite_are_named() {
 }
 
 #[test]
-fn an_index_that_contradicts_its_files_is_refused() {
+fn the_files_count_where_the_index_says_something_else() {
     let place = Model::small(Family::Llama, Dtype::BF16).place();
     let index = "dense/model.safetensors.index.json";
     let text = place.read(index);
-    let check = |text: &str, parts: &[&str]| {
+    place.fine("sparsify dense expected --block 16");
+    let expected = place.tensors("expected");
+    let loads = |text: &str, parts: &[&str]| {
         place.put(index, text);
-        place.refused("sparsify dense out --block 16", parts);
+        let said = place.fine("sparsify dense out --block 16 --force").err;
+        for part in parts {
+            assert!(said.contains(part), "no \"{part}\" in {said}");
+        }
+        assert!(place.tensors("out") == expected, "{said}");
+        place.finds("verify dense", parts);
+        // What is written is right.
+        place.fine("verify out");
     };
-    check(&text.replace("model.norm", "model.norms"), &["which it does not", "fetch both"]);
+    loads(&text.replace("model.norm", "model.norms"), &["which it does not", "fetch both"]);
     let norm = |file| format!("\"model.norm.weight\": \"model-0000{file}");
-    check(&text.replace(&norm(1), &norm(2)), &["does not say that model-00001"]);
-    check(&text.replace("model-00001", "../model-00001"), &["not beside it", "plain file names"]);
-    check("[]", &["is not an index of safetensors files"]);
-    check("{\"weight_map\": {}}", &["names no tensor"]);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("embed_tokens")).collect();
-    check(&lines.join("\n"), &["does not say", "embed_tokens"]);
+    loads(&text.replace(&norm(1), &norm(2)), &["does not say that model-00001"]);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("layers.0.mlp")).collect();
+    loads(&lines.join("\n"), &["does not say", "layers.0.mlp.down_proj.weight\" and 2 more"]);
+    let refuses = |text: &str, parts: &[&str]| {
+        place.put(index, text);
+        place.refused("sparsify dense out2 --block 16", parts);
+    };
+    let elsewhere = ["is not in its folder", "names of files in it"];
+    refuses(&text.replace("model-00001", "../model-00001"), &elsewhere);
+    refuses(&text.replace("model-00001", "below/../../model-00001"), &elsewhere);
+    refuses(&text.replace("model-00001", "/model-00001"), &elsewhere);
+    refuses("[]", &["is not an index of safetensors files"]);
+    refuses("{\"weight_map\": {}}", &["names no tensor"]);
+    // Other spellings of names, and folders below.
+    place.put(index, text.replace("model-00001", ".//model-00001"));
+    assert_eq!(place.fine("sparsify dense out --block 16 --force").err, "");
+    assert!(place.tensors("out") == expected);
+    let first = "model-00001-of-00003.safetensors";
+    fs::create_dir(place.path("dense/below")).unwrap();
+    let (above, below) = (format!("dense/{first}"), format!("dense/below/{first}"));
+    fs::rename(place.path(&above), place.path(&below)).unwrap();
+    place.put(index, text.replace("model-00001", "./below/model-00001"));
+    assert_eq!(place.fine("sparsify dense out --block 16 --force").err, "");
+    place.fine("verify out");
+    assert!(place.path(&format!("out/below/{first}")).exists());
+    fs::rename(place.path(&below), place.path(&above)).unwrap();
+    // A checkpoint with all its files in folders below is one that --force replaces.
+    for entry in fs::read_dir(place.path("dense")).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name.to_string_lossy().ends_with(".safetensors") {
+            fs::rename(place.path("dense").join(&name), place.path("dense/below").join(&name))
+                .unwrap();
+        }
+    }
+    place.put(index, text.replace("model-0", "below/model-0"));
+    for _ in 0..2 {
+        place.fine("sparsify dense out --block 16 --force");
+    }
+    for entry in fs::read_dir(place.path("dense/below")).unwrap() {
+        let name = entry.unwrap().file_name();
+        fs::rename(place.path("dense/below").join(&name), place.path("dense").join(&name)).unwrap();
+    }
     place.put(index, &text);
     let (lost, aside) = ("dense/model-00002-of-00003.safetensors", place.path("aside"));
     fs::rename(place.path(lost), &aside).unwrap();

@@ -78,6 +78,7 @@ fn indices_that_are_no_pattern_are_found() {
         ("w.layout", &[1, 9, 20, 12, 0], "block size 9 is not supported"),
         ("w.layout", &[1, 8, -20, 12, 0], "layout holds -20"),
         ("w.layout", &[1, 8, 0, 12, 0], "0 x 12 cannot be divided"),
+        ("w.layout", &[1, 8, 1 << 29, 12, 0], "a weight of 536870912 rows with"),
         ("w.layout", &[1, 8, 20, 30, 0], "column pointers have 3 entries"),
         ("w.layout", &[1, 8, 9, 12, 0], "outside the grid"),
         ("w.col_ptr", &[1, 3, 5], "start at 1 instead of 0"),

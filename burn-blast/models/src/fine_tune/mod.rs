@@ -29,7 +29,7 @@ pub use objective::{Objective, divergence, hidden_states, next_token};
 pub use run_folder::{INTERRUPTED, Log, RunFolder};
 pub use schedule::Decay;
 #[cfg(feature = "ctrlc")]
-pub use stop::stop_on_signals;
+pub use stop::Signals;
 pub use trainer::{Session, Trainee, evaluate};
 
 use crate::corpus::{Corpus, Sequences};

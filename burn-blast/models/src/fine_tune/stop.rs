@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use burn_blast_checkpoint::atomic::exit_without_unfinished;
+
 use crate::Error;
 
 use super::INTERRUPTED;
@@ -12,31 +14,51 @@ use super::INTERRUPTED;
 /// Signals closer together than this are one request: a terminal that is closed sends SIGHUP, and so does its shell.
 const ONE_REQUEST: Duration = Duration::from_millis(100);
 
-/// A flag that the first Ctrl-C, SIGTERM or SIGHUP sets; a second one ends the process at once. Signals that the process
-/// was started to ignore, as by `nohup`, stay ignored.
-///
-/// # Errors
-/// If the system does not let the process listen, or it listens already.
-pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let first = Mutex::new(None::<Instant>);
-    let ignored = ignored::find();
-    ctrlc::set_handler(move || {
-        let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *first.get_or_insert_with(Instant::now);
-        if flag.swap(true, Ordering::SeqCst) {
-            if first.elapsed() >= ONE_REQUEST {
-                std::process::exit(i32::from(INTERRUPTED));
+/// Ctrl-C, SIGTERM and SIGHUP, as the process gets them. Signals that it was started to ignore, as by `nohup`, stay ignored.
+#[derive(Debug)]
+pub struct Signals {
+    stop: Arc<AtomicBool>,
+    saves: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Listens. A signal ends the process at once, without the files that are not complete, until
+    /// [`save_first`](Self::save_first) is called.
+    ///
+    /// # Errors
+    /// If the system does not let the process listen, or it listens already.
+    pub fn listen() -> Result<Self, Error> {
+        let signals = Self { stop: Arc::default(), saves: Arc::default() };
+        let (stop, saves) = (signals.stop.clone(), signals.saves.clone());
+        let first = Mutex::new(None::<Instant>);
+        let exit = || exit_without_unfinished(INTERRUPTED.into());
+        let ignored = ignored::find();
+        let handle = move || {
+            if !saves.load(Ordering::SeqCst) {
+                exit();
             }
-            return;
-        }
-        // There may be nobody to read it.
-        let what = "\nStopping after this step and saving; asked again, it stops at once.";
-        let _ = writeln!(std::io::stderr(), "{what}");
-    })?;
-    ignored::restore(&ignored);
-    Ok(stop)
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = *first.get_or_insert_with(Instant::now);
+            if stop.swap(true, Ordering::SeqCst) {
+                if first.elapsed() >= ONE_REQUEST {
+                    exit();
+                }
+                return;
+            }
+            // There may be nobody to read it.
+            let what = "\nStopping after this step and saving; asked again, it stops at once.";
+            let _ = writeln!(std::io::stderr(), "{what}");
+        };
+        ctrlc::set_handler(handle).map_err(|error| Error::Signals(error.to_string()))?;
+        ignored::restore(&ignored);
+        Ok(signals)
+    }
+
+    /// From now on the first signal sets the flag that is returned, and the second one ends the process.
+    pub fn save_first(&self) -> Arc<AtomicBool> {
+        self.saves.store(true, Ordering::SeqCst);
+        self.stop.clone()
+    }
 }
 
 /// Signals that the process ignores from its start on.

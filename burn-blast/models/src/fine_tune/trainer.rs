@@ -1,13 +1,14 @@
 //! The training loop: batches, loss, optimizer, evaluation, checkpoints.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Tensor};
-use burn_blast::io;
+use burn_blast::io::{self, IoError};
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, MasterWeights, Monitor};
 
 use super::objective::{Objective, next_token, scores};
@@ -56,7 +57,7 @@ impl Trainee {
         folder: &RunFolder,
     ) -> Result<Self, Error> {
         if let Some((path, _)) = folder.checkpoint() {
-            model = io::load(model, path)?;
+            model = io::load(model, &path).map_err(damaged(&path))?;
         }
         let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
         let adamw = adamw.with_weight_decay(config.weight_decay);
@@ -70,7 +71,7 @@ impl Trainee {
         let clipping = GradientClippingConfig::Norm(config.gradient_norm).init();
         let mut optimizer = optimizer.with_grad_clipping(clipping);
         if let Some((_, path)) = folder.checkpoint() {
-            optimizer = io::load_optimizer(optimizer, &model, path)?;
+            optimizer = io::load_optimizer(optimizer, &model, &path).map_err(damaged(&path))?;
         }
         Ok(Self { model, optimizer, monitor })
     }
@@ -217,4 +218,17 @@ fn drain(pending: &mut Vec<Tensor<1>>, clock: &mut Instant, log: &mut Log) -> Re
 /// The values of losses, read from the device in one go.
 pub(crate) fn read(losses: Vec<Tensor<1>>) -> Result<Vec<f64>, Error> {
     Ok(to_host(Tensor::cat(losses, 0))?.into_iter().map(f64::from).collect())
+}
+
+/// Names the file of a checkpoint that cannot be read.
+fn damaged(path: &Path) -> impl Fn(IoError) -> Error {
+    move |error| match error {
+        IoError::File { .. } => error.into(),
+        error => Error::unusable(
+            path,
+            format!(
+                "{error}; without it the run cannot be resumed: remove its folder and start again"
+            ),
+        ),
+    }
 }
