@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
@@ -52,6 +52,11 @@ pub fn run(args: &RunArgs) -> Result<()> {
         (Err(error), Some(output)) if timed => Err(file::keep(output, error)),
         (done, _) => done,
     }
+}
+
+/// The last line: a report counts the problems that were timed.
+fn summary(timed: usize, all: usize, time: Duration) -> String {
+    format!("{timed} of {all} problems timed, in {:.0} s", time.as_secs_f64())
 }
 
 /// Results of a run.
@@ -123,12 +128,7 @@ impl Bench {
         for (reason, count) in &skipped {
             println!("{count} skipped: {reason}");
         }
-        println!(
-            "{} of {} problems timed, in {:.0} s",
-            results.len(),
-            problems.len(),
-            self.start.elapsed().as_secs_f64()
-        );
+        println!("{}", summary(results.len(), problems.len(), self.start.elapsed()));
         ensure!(!results.is_empty(), "no problem could be timed");
         peaks.into_iter().try_for_each(|peak| write(&Line::Peak(peak)))
     }
@@ -243,5 +243,11 @@ mod tests {
         assert!(reason.contains("could not allocate it"), "{reason}");
         let error = guarded::<()>(|| anyhow::bail!("a wrong result")).unwrap_err();
         assert_eq!(error.to_string(), "a wrong result");
+    }
+
+    #[test]
+    fn the_last_line_counts_what_was_timed_as_the_report_does() {
+        let line = summary(41, 42, Duration::from_secs(160));
+        assert_eq!(line, "41 of 42 problems timed, in 160 s");
     }
 }

@@ -56,9 +56,11 @@ const SEARCH: (&str, &[StudyRow]) = (
         ("random-growth", "growth by chance", Some("narrow")),
         ("no-growth", "no growth", Some("narrow")),
         ("grace", "growth by gradient, 50 steps of grace", Some("narrow")),
+        ("little-exchange", "a tenth exchanged every 40 steps", Some("narrow")),
         ("coupled", "blocks selected together", Some("narrow")),
         ("groups", "whole groups", Some("narrow")),
         ("block-16", "blocks of 16", Some("narrow")),
+        ("early-final", "final pattern after 35 % of the steps", Some("narrow")),
     ],
 );
 const WIDER: (&str, &[StudyRow]) = (

@@ -161,3 +161,12 @@ fn numbers_that_are_none_reach_no_plot() {
     assert!(!page.contains("NaN"));
     assert!(part(&page, "Unusable results").contains("<td"));
 }
+
+#[test]
+fn a_wide_window_is_filled() {
+    let page = page(&[run(vec![measured(1, 32, 0.9, 4.0)])]);
+    // Plots that are too few for a row share its width, and text has two columns.
+    assert!(page.contains("grid-template-columns: repeat(auto-fit,"));
+    assert!(page.contains("p.lead { max-width: none; columns: 2;"));
+    assert!(page.contains("<p class=\"lead\">"));
+}

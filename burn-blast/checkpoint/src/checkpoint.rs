@@ -59,13 +59,18 @@ impl Source {
             files,
             index,
         };
-        if !fs::metadata(path).map_err(CheckpointError::read(path))?.is_dir() {
+        if !fs::metadata(path).map_err(CheckpointError::open(path))?.is_dir() {
             return Ok(found(None, vec![path.to_owned()], None));
         }
-        if path.join(SINGLE).is_file() {
+        // A link that leads nowhere is told when it is opened.
+        let has = |name: &str| {
+            let file = path.join(name);
+            file.is_file() || (!file.exists() && file.symlink_metadata().is_ok())
+        };
+        if has(SINGLE) {
             return Ok(found(Some(path), vec![path.join(SINGLE)], None));
         }
-        if path.join(INDEX).is_file() {
+        if has(INDEX) {
             let index = Index::open(&path.join(INDEX))?;
             let files = index.files().into_iter().map(|file| path.join(file)).collect();
             return Ok(found(Some(path), files, Some(index)));
@@ -264,7 +269,7 @@ impl Index {
     /// If it cannot be read, or names files outside its folder.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let refuse = |reason| CheckpointError::Index { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path).map_err(CheckpointError::read(path))?;
+        let text = fs::read_to_string(path).map_err(CheckpointError::open(path))?;
         let mut index: Self = serde_json::from_str(&text)
             .map_err(|error| refuse(format!("is not an index of safetensors files: {error}")))?;
         if index.weight_map.is_empty() {

@@ -1,7 +1,7 @@
 //! What can be wrong with a checkpoint.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use burn_blast_kernels::PatternError;
 
@@ -157,6 +157,18 @@ impl CheckpointError {
         |cause| Self::Read { path, cause }
     }
 
+    /// What is wrong with opening a checkpoint, or a file of one, at `path`.
+    pub fn open(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        |cause| match cause.kind() {
+            io::ErrorKind::NotFound => {
+                let reason = absent(&path).to_owned();
+                Self::NoCheckpoint { path, reason }
+            }
+            _ => Self::Read { path, cause },
+        }
+    }
+
     /// What is wrong with writing to `path`.
     pub fn write(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
@@ -164,5 +176,22 @@ impl CheckpointError {
             io::ErrorKind::AlreadyExists => Self::Exists(path),
             _ => Self::Write { path, cause },
         }
+    }
+}
+
+/// Why nothing is at a path.
+fn absent(path: &Path) -> &'static str {
+    let is_link = path.symlink_metadata().is_ok();
+    let mut parts = path.components();
+    let names = [parts.next(), parts.next()].map(|part| matches!(part, Some(Component::Normal(_))));
+    let is_file = path.extension().is_some_and(|end| end == "safetensors" || end == "json");
+    match (is_link, !is_file && names == [true, true] && parts.next().is_none()) {
+        (true, _) => {
+            "is a link that leads nowhere: fetch the file again, or take the folder that has it"
+        }
+        (_, true) => {
+            "is not there; if it names a repository, fetch that first: `hf download NAME --local-dir FOLDER`"
+        }
+        _ => "is not there: check the path, or fetch the file again",
     }
 }

@@ -46,7 +46,7 @@ impl Shard {
     /// # Errors
     /// If it cannot be read, is truncated, or is not a safetensors file.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(CheckpointError::read(path))?;
+        let file = File::open(path).map_err(CheckpointError::open(path))?;
         // SAFETY: the bytes stay valid as long as the file is not truncated. Programs that replace files by renaming,
         // as this crate does, never truncate them in place.
         let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::read(path))?;

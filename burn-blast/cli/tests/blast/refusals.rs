@@ -25,7 +25,7 @@ fn wrong_usage_is_answered_with_help() {
 #[test]
 fn an_input_that_is_not_there_or_not_clear_is_named() {
     let place = Model::one_file();
-    place.refused("sparsify missing out", &["cannot read", "missing"]);
+    place.refused("sparsify missing out", &["missing is not there: check the path"]);
     fs::create_dir(place.path("empty")).unwrap();
     place.refused("verify empty", &["holds no safetensors file", "give a file"]);
     let file = place.path("dense/model.safetensors");
@@ -142,7 +142,7 @@ fn the_files_count_where_the_index_says_something_else() {
     place.put(index, &text);
     let (lost, aside) = ("dense/model-00002-of-00003.safetensors", place.path("aside"));
     fs::rename(place.path(lost), &aside).unwrap();
-    place.refused("sparsify dense out", &["cannot read", "model-00002"]);
+    place.refused("sparsify dense out", &["model-00002", "is not there: check the path, or fetch"]);
     fs::rename(&aside, place.path(lost)).unwrap();
     // The same tensor in two files, one of which the index does not mean.
     let mut doubled = place.tensors(lost);

@@ -86,3 +86,23 @@ fn a_plot_of_a_single_model_is_refused_before_anything_is_measured() {
     place
         .refused(&format!("measure dense {TEXT} --svg plot.svg"), &["--svg", "two models or more"]);
 }
+
+#[test]
+#[cfg(unix)]
+fn what_is_not_there_is_told_by_what_it_may_be() {
+    let place = place();
+    let repository = "hf download NAME --local-dir FOLDER";
+    for words in ["sparsify owner/name out", "verify owner/name", "inspect owner/name"] {
+        place.refused(words, &["owner/name is not there", repository]);
+    }
+    place.refused("generate owner/name --prompt x", &[repository]);
+    std::os::unix::fs::symlink(place.path("gone"), place.path("link.safetensors")).unwrap();
+    place.refused("verify link.safetensors", &["is a link that leads nowhere"]);
+    let weights = place.path("dense/model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    std::os::unix::fs::symlink(place.path("gone"), &weights).unwrap();
+    for words in ["sparsify dense out", "generate dense --prompt x"] {
+        let said = place.run(words).err;
+        assert!(said.contains("leads nowhere"), "{words}: {said}");
+    }
+}
