@@ -36,8 +36,8 @@ pub(crate) fn is_running(config: &BlastConfig) -> bool {
     config.score == Score::Movement || config.score_decay > 0.0
 }
 
-/// Adds one step to a score that is gathered over the steps: to the sum of movement, to the running mean of others. The mean
-/// of a block that has none so far, which is new, is that of its first step.
+/// Adds one step to a score that is gathered over the steps: to the sum of movement, to the running mean of others. A new
+/// block has no mean so far: its first step sets it.
 pub(crate) fn add_step(
     config: &BlastConfig,
     so_far: Option<Tensor<1>>,

@@ -93,38 +93,19 @@ impl BlastConfig {
             return Err(self.too_few_groups());
         }
         check(
-            self.tied.is_empty(),
-            "tied",
-            format!("{:?}", self.tied),
-            "empty where coupled layers select their blocks together",
-        )?;
-        check(
             self.keep == KeepRule::Exact,
             "keep",
             format!("{:?}", self.keep),
             "Exact where coupled layers select their blocks together",
         )?;
-        check(
-            !matches!(self.schedule, Schedule::Cyclic { .. }),
-            "schedule",
-            format!("{:?}", self.schedule),
+        self.validate_ahead([
+            "empty where coupled layers select their blocks together",
             "one that never brings blocks back where coupled layers select their blocks together",
-        )?;
-        check(
-            self.interval >= 4 && self.first_update() >= 4,
-            "interval",
-            self.interval,
             "at least 4 where coupled layers select their blocks together, three steps ahead",
-        )
+        ])
     }
 
     fn validate_global(&self, min_density: f64, max_density: f64) -> Result<(), BlastError> {
-        check(
-            self.tied.is_empty(),
-            "tied",
-            format!("{:?}", self.tied),
-            "empty with a global budget, which gives every layer a share of its own",
-        )?;
         let density = 1.0 - self.sparsity;
         check(
             min_density >= 0.0 && min_density <= density && density <= max_density,
@@ -132,18 +113,23 @@ impl BlastConfig {
             format!("{:?}", self.budget),
             "min_density <= 1 - sparsity <= max_density, with min_density at least 0",
         )?;
-        check(
-            !matches!(self.schedule, Schedule::Cyclic { .. }),
-            "schedule",
-            format!("{:?}", self.schedule),
+        self.validate_ahead([
+            "empty with a global budget, which gives every layer a share of its own",
             "one that never brings blocks back with a global budget, which ranks kept blocks only",
-        )?;
-        check(
-            self.interval >= 4 && self.first_update() >= 4,
-            "interval",
-            self.interval,
             "at least 4 with a global budget, which gathers all layers' scores three steps ahead",
-        )
+        ])
+    }
+
+    /// Checks what layers need that gather their rankings ahead of an update; what each setting must be then.
+    fn validate_ahead(
+        &self,
+        [tied, schedule, interval]: [&'static str; 3],
+    ) -> Result<(), BlastError> {
+        check(self.tied.is_empty(), "tied", format!("{:?}", self.tied), tied)?;
+        let is_cyclic = matches!(self.schedule, Schedule::Cyclic { .. });
+        check(!is_cyclic, "schedule", format!("{:?}", self.schedule), schedule)?;
+        let fits = self.interval >= 4 && self.first_update() >= 4;
+        check(fits, "interval", self.interval, interval)
     }
 }
 

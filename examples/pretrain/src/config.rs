@@ -79,11 +79,11 @@ pub struct Config {
     #[arg(long, default_value_t = 1e-3)]
     pub lr: f64,
 
-    /// Highest learning rate of the narrow dense model [default: that of --lr]
+    /// Highest learning rate of the narrow dense model [default: as --lr]
     #[arg(long)]
     pub narrow_lr: Option<f64>,
 
-    /// Highest learning rate of the sparse model [default: that of --lr]
+    /// Highest learning rate of the sparse model [default: as --lr]
     #[arg(long)]
     pub sparse_lr: Option<f64>,
 

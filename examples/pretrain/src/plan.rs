@@ -33,7 +33,7 @@ pub struct Run {
     pub model: Phase,
     /// The run to whose loss this one is compared, seed by seed.
     pub rival: Option<String>,
-    /// Settings that differ from those of the plan.
+    /// Settings of this run alone. They win over those of the plan.
     #[serde(default)]
     settings: Map<String, Value>,
 }

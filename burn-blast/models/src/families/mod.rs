@@ -168,7 +168,7 @@ pub(crate) trait Family {
     /// Number of layers.
     fn layers(&self) -> usize;
 
-    /// The features that the output layer takes, from those of the last layer.
+    /// The last norm. Its result goes to the output layer.
     fn norm(&self, x: Tensor<3>) -> Tensor<3>;
 
     /// The features that the output layer takes.

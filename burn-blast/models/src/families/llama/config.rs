@@ -180,7 +180,7 @@ fn rope(json: &Value) -> Result<(f64, RopeScaling), Error> {
             factor: number("factor")?,
             low_freq_factor: number("low_freq_factor")?,
             high_freq_factor: number("high_freq_factor")?,
-            // As transformers, those of the model if they are left out.
+            // If it is left out, transformers takes the positions of the model.
             original_context: need(
                 setting(&given, "original_max_position_embeddings")
                     .or_else(|| setting(json, "max_position_embeddings"))
