@@ -38,11 +38,19 @@ use rayon::prelude::*;
 use crate::functions::dense_block_norms;
 use crate::ops::packed;
 
-/// The inputs of a layer summed up as `xᵀ · x` over all rows.
+/// The inputs of a layer summed up over all rows: as `xᵀ · x`, or as its diagonal alone.
 #[derive(Debug, Clone)]
 pub struct Calibration {
-    gram: Tensor<2>,
+    sums: Sums,
     rows: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Sums {
+    /// `[d_input, d_input]`.
+    Gram(Tensor<2>),
+    /// Of each feature, `[d_input]`.
+    Squares(Tensor<1>),
 }
 
 /// Why a weight cannot be corrected.
@@ -52,6 +60,9 @@ pub enum CalibrationError {
     /// No inputs were added.
     #[error("the calibration has no inputs: call `add` with inputs of the layer first")]
     Empty,
+    /// Only norms were summed up.
+    #[error("the calibration has norms alone: make it by `Calibration::new`")]
+    Norms,
     /// Inputs are not finite, or all zero.
     #[error("the inputs of the calibration {what}: they must be finite, and some of them not zero")]
     Inputs {
@@ -79,7 +90,14 @@ pub enum CalibrationError {
 impl Calibration {
     /// A calibration without inputs, for a layer of `d_input` features.
     pub fn new(d_input: usize, device: &Device) -> Self {
-        Self { gram: Tensor::zeros([d_input, d_input], (device, DType::F32)), rows: 0 }
+        let zeros = Tensor::zeros([d_input, d_input], (device, DType::F32));
+        Self { sums: Sums::Gram(zeros), rows: 0 }
+    }
+
+    /// The same without what [`correct`](Self::correct) needs: it sums up norms alone, at a `d_input`-th of the memory and
+    /// the time.
+    pub fn of_norms(d_input: usize, device: &Device) -> Self {
+        Self { sums: Sums::Squares(Tensor::zeros([d_input], (device, DType::F32))), rows: 0 }
     }
 
     /// Adds inputs of the layer.
@@ -90,15 +108,27 @@ impl Calibration {
     /// # Panics
     /// If the last axis is not `d_input`.
     pub fn add<const D: usize>(&mut self, input: Tensor<D>) {
-        let (found, d_input) = (input.dims()[D - 1], self.gram.dims()[0]);
+        let (found, d_input) = (input.dims()[D - 1], self.d_input());
         assert!(
             found == d_input,
             "the inputs have {found} features, but the layer takes {d_input}"
         );
         let rows = input.dims()[..D - 1].iter().product();
         let x = input.detach().reshape([rows, d_input]).cast(DType::F32);
-        self.gram = self.gram.clone() + x.clone().transpose().matmul(x);
+        match &mut self.sums {
+            Sums::Gram(gram) => *gram = gram.clone() + x.clone().transpose().matmul(x),
+            Sums::Squares(squares) => {
+                *squares = squares.clone() + x.square().sum_dim(0).reshape([d_input]);
+            }
+        }
         self.rows += rows;
+    }
+
+    fn d_input(&self) -> usize {
+        match &self.sums {
+            Sums::Gram(gram) => gram.dims()[0],
+            Sums::Squares(squares) => squares.dims()[0],
+        }
     }
 
     /// Rows seen.
@@ -108,8 +138,11 @@ impl Calibration {
 
     /// Euclidean norm of each input feature over all rows, `[d_input]`.
     pub fn norms(&self) -> Vec<f32> {
-        let gram: Vec<f32> = self.gram.to_data().iter::<f32>().collect();
-        gram.iter().step_by(self.gram.dims()[0] + 1).map(|square| square.sqrt()).collect()
+        let squares: Vec<f32> = match &self.sums {
+            Sums::Gram(gram) => gram.to_data().iter().step_by(self.d_input() + 1).collect(),
+            Sums::Squares(squares) => squares.to_data().iter().collect(),
+        };
+        squares.into_iter().map(f32::sqrt).collect()
     }
 
     /// Score of each block, by block number: the Frobenius norm of the block with its rows scaled by the norms of their
@@ -148,7 +181,7 @@ impl Calibration {
     /// - output: `[nnz, b, b]`
     ///
     /// # Errors
-    /// If no inputs were added, they are not finite or all zero, or `damping` is not positive or too small for the
+    /// If no inputs were added or only their norms, they are not finite or all zero, or `damping` is not positive or too small for the
     /// rounding of the sums.
     ///
     /// # Panics
@@ -163,12 +196,13 @@ impl Calibration {
         if self.rows == 0 {
             return Err(CalibrationError::Empty);
         }
+        let Sums::Gram(gram) = &self.sums else { return Err(CalibrationError::Norms) };
         if !(damping > 0.0 && damping.is_finite()) {
             return Err(CalibrationError::Damping { found: damping });
         }
         let (device, dtype) = (weight.device(), weight.dtype());
         let weight = weight.detach().cast(DType::F32);
-        let systems = Systems::new(&self.gram, &weight, damping)?;
+        let systems = Systems::new(gram, &weight, damping)?;
         let mut values = Vec::with_capacity(pattern.value_count());
         let columns: Vec<usize> = (0..pattern.block_cols()).collect();
         // Slots go column by column.
@@ -183,7 +217,7 @@ impl Calibration {
     }
 
     fn shape_of(&self, weight: &Tensor<2>) -> MatrixShape {
-        let ([rows, cols], d_input) = (weight.dims(), self.gram.dims()[0]);
+        let ([rows, cols], d_input) = (weight.dims(), self.d_input());
         assert!(
             rows == d_input,
             "the weight takes {rows} features, but the calibration saw inputs of {d_input}"

@@ -155,3 +155,22 @@ fn inputs_of_another_layer_are_refused() {
     let device = Device::flex();
     Calibration::new(D_INPUT, &device).add(Tensor::<2>::zeros([2, 7], &device));
 }
+
+#[test]
+fn norms_alone_score_as_the_whole_does_and_correct_nothing() {
+    for engine in engines() {
+        let device = &engine.device;
+        let (w, whole) = (weight(device), calibration(device));
+        let mut norms = Calibration::of_norms(D_INPUT, device);
+        norms.add(inputs(device));
+        assert_eq!(norms.rows(), ROWS);
+        let pairs =
+            norms.scores(w.clone(), block()).into_iter().zip(whole.scores(w.clone(), block()));
+        for (found, expected) in pairs {
+            assert!((found - expected).abs() <= 1e-5 * expected, "{found} and {expected}");
+        }
+        let pattern = norms.select(w.clone(), block(), 0.5);
+        assert_eq!(pattern, whole.select(w.clone(), block(), 0.5));
+        assert_eq!(norms.correct(w, &pattern, 0.01).unwrap_err(), CalibrationError::Norms);
+    }
+}

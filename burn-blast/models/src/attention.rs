@@ -92,16 +92,25 @@ pub(crate) fn split_heads(x: Tensor<3>, head: usize) -> Tensor<4> {
 /// Called with the name of a linear layer and its input.
 pub(crate) type Hook<'a> = dyn FnMut(&str, Tensor<3>) + 'a;
 
+/// How a layer attends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    /// Factor of the scores.
+    pub(crate) scale: f64,
+    /// Positions that a query sees, itself and those before it; all without it.
+    pub(crate) window: Option<usize>,
+}
+
 /// What all layers share during a forward pass.
 pub(crate) struct Pass<'a> {
     cache: Option<&'a mut Cache>,
     /// Position of the first token.
     pub(crate) start: usize,
-    /// `[1, 1, time, start + time]`; none for a single position, which sees everything before it.
-    mask: Option<Tensor<4>>,
     time: usize,
+    /// For each window that a layer had so far, `[1, 1, time, start + time]`.
+    masks: Vec<(Option<usize>, Tensor<4>)>,
     /// Angles of these positions, once a layer has asked for them.
-    pub(crate) rotation: Option<Rotation>,
+    rotations: [Option<Rotation>; 2],
     /// Output of every layer so far, if asked for.
     pub(crate) features: Option<&'a mut Vec<Tensor<3>>>,
     /// Called with the input of every linear layer of an MLP.
@@ -109,18 +118,41 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(crate) fn new(cache: Option<&'a mut Cache>, time: usize, device: &Device) -> Self {
+    pub(crate) fn new(cache: Option<&'a mut Cache>, time: usize) -> Self {
         let start = cache.as_ref().map_or(0, |cache| cache.len);
-        let mask = (time > 1).then(|| {
-            let span = start + time;
-            let hidden = |index| if index % span > start + index / span { HIDDEN } else { 0.0 };
-            let mask: Vec<f32> = (0..time * span).map(hidden).collect();
-            Tensor::from_data(TensorData::new(mask, [1, 1, time, span]), (device, DType::F32))
-        });
-        Self { cache, start, mask, time, rotation: None, features: None, hook: None }
+        let (masks, rotations) = (Vec::new(), [None, None]);
+        Self { cache, start, time, masks, rotations, features: None, hook: None }
     }
 
-    /// Attention of one layer's new positions to all positions so far.
+    /// The rotation of this number, which `compute` makes from the position of the first token at the first call.
+    pub(crate) fn rotation(
+        &mut self,
+        number: usize,
+        compute: impl FnOnce(usize) -> Rotation,
+    ) -> Rotation {
+        let start = self.start;
+        self.rotations[number].get_or_insert_with(|| compute(start)).clone()
+    }
+
+    /// What is added to scores, so that no query sees positions after it or before its window.
+    fn mask(&mut self, window: Option<usize>, device: &Device) -> Tensor<4> {
+        if let Some((_, mask)) = self.masks.iter().find(|(other, _)| *other == window) {
+            return mask.clone();
+        }
+        let (start, time, span) = (self.start, self.time, self.start + self.time);
+        let hidden = |index: usize| {
+            let (query, key) = (start + index / span, index % span);
+            let is_hidden = key > query || window.is_some_and(|window| key + window <= query);
+            if is_hidden { HIDDEN } else { 0.0 }
+        };
+        let mask: Vec<f32> = (0..time * span).map(hidden).collect();
+        let mask =
+            Tensor::from_data(TensorData::new(mask, [1, 1, time, span]), (device, DType::F32));
+        self.masks.push((window, mask.clone()));
+        mask
+    }
+
+    /// Attention of one layer's new positions to all positions so far, or those in its window.
     ///
     /// # Shapes
     /// - `query`: `[batch, heads, time, head]`
@@ -132,22 +164,30 @@ impl<'a> Pass<'a> {
         query: Tensor<4>,
         keys: Tensor<4>,
         values: Tensor<4>,
+        reach: Reach,
     ) -> Tensor<3> {
-        let (keys, values) = match &mut self.cache {
+        let (mut keys, mut values) = match &mut self.cache {
             Some(cache) => cache.extend(layer, keys, values),
             None => (keys, values),
         };
         let [batch, heads, time, head] = query.dims();
-        let [_, kv_heads, span, _] = keys.dims();
+        let [_, kv_heads, all, _] = keys.dims();
+        let window = reach.window.filter(|window| *window < all);
+        // A single query sees a slice, and needs no mask.
+        let mask = (time > 1).then(|| self.mask(window, &query.device()));
+        if let (None, Some(window)) = (&mask, window) {
+            [keys, values] = [keys, values].map(|one| one.slice_dim(2, all - window..all));
+        }
+        let span = keys.dims()[2];
         let dtype = query.dtype();
         // The queries that share a key are rows of one product, so no key is copied.
         let grouped = [batch, kv_heads, heads / kv_heads * time, head];
-        let query = query.mul_scalar(1.0 / (head as f64).sqrt()).reshape(grouped);
+        let query = query.mul_scalar(reach.scale).reshape(grouped);
         let scores = query.matmul(keys.swap_dims(2, 3)).reshape([batch, heads, time, span]);
         // In single precision whatever the model's, as transformers does.
         let scores = scores.cast(DType::F32);
-        let scores = match &self.mask {
-            Some(mask) => scores + mask.clone(),
+        let scores = match mask {
+            Some(mask) => scores + mask,
             None => scores,
         };
         let shares = softmax(scores, 3).cast(dtype);

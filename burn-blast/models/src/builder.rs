@@ -8,6 +8,7 @@ use burn_blast::module::AnyLinear;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::families::RmsNorm;
 use crate::{Error, Model, ModelConfig};
 
 /// Deviation of an embedding at the start, and of every matrix of [`ModelConfig::init_normal`], as in GPT-2 and Llama.
@@ -79,8 +80,10 @@ impl Builder<'_> {
         }
     }
 
-    pub(crate) fn rms_norm(&self, width: usize, epsilon: f64) -> nn::RmsNorm {
-        nn::RmsNormConfig::new(width).with_epsilon(epsilon).init(self.device)
+    /// A norm that multiplies by one.
+    pub(crate) fn rms_norm(&self, width: usize, epsilon: f64, unit_offset: bool) -> RmsNorm {
+        let one = if unit_offset { nn::Initializer::Zeros } else { nn::Initializer::Ones };
+        RmsNorm { gamma: one.init([width], self.device), epsilon, unit_offset }
     }
 
     pub(crate) fn layer_norm(&self, width: usize, epsilon: f64) -> nn::LayerNorm {

@@ -12,7 +12,7 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | `families/` | configuration and architecture of each family, one folder each |
+//! | `families/` | configurations and architectures: GPT-2, and the decoder of all other families |
 //! | `model_folder` | folders: opened, loaded, written |
 //! | `builder`, `attention`, `rope` | what models are made of |
 //! | `model`, `compact`, `adapters` | what every model can do |
@@ -49,13 +49,16 @@ pub use compact::LayerSizes;
 pub use corpus::{Batch, Corpus, Sequences};
 pub use device::BackendKind;
 pub use error::Error;
-pub use families::{Gpt2, Gpt2Config, Llama, LlamaConfig, Model, ModelConfig};
+pub use families::{
+    Decoder, DecoderConfig, Design, GateActivation, Gpt2, Gpt2Config, LayerDesign, Model,
+    ModelConfig,
+};
 pub use generate::{Generation, generate, next_scores};
 pub use measure::{LinearStorage, Quartiles, Round, Timing};
 pub use model::Blocks;
 pub use model_folder::{Form, ModelFolder, Precision};
 pub use perplexity::{TextScore, Windows, perplexity};
-pub use rope::{Rope, RopeScaling};
+pub use rope::{Rope, RopeScaling, Rotary};
 pub use sample::Sampling;
 pub use texts::{Document, Texts, files_under, relative_name};
 pub use tokenizer::{TextStream, Tokenizer};

@@ -7,8 +7,6 @@ use burn_blast::prune::{BlastConfig, Coupling, Structure};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::budget::kept_blocks;
 
-#[cfg(feature = "calibrate")]
-use crate::attention::Hook;
 use crate::attention::Pass;
 use crate::{Cache, Error, Model, Precision};
 
@@ -64,7 +62,7 @@ impl Model {
     /// - `tokens`: `[batch, time]`
     /// - output: `[batch, time, width]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, cache: Option<&mut Cache>) -> Tensor<3> {
-        let pass = Pass::new(cache, tokens.dims()[1], &tokens.device());
+        let pass = Pass::new(cache, tokens.dims()[1]);
         self.family().hidden(tokens, pass)
     }
 
@@ -75,7 +73,7 @@ impl Model {
     /// - output: `[batch, time, width]` for each layer, `[batch, time, vocabulary]`
     pub fn trace(&self, tokens: Tensor<2, Int>) -> (Vec<Tensor<3>>, Tensor<3>) {
         let mut features = Vec::with_capacity(self.layers());
-        let mut pass = Pass::new(None, tokens.dims()[1], &tokens.device());
+        let mut pass = Pass::new(None, tokens.dims()[1]);
         pass.features = Some(&mut features);
         let logits = self.logits(self.family().hidden(tokens, pass));
         (features, logits)
@@ -87,7 +85,7 @@ impl Model {
     /// # Shapes
     /// - `tokens`: `[batch, time]`
     pub fn observe(&self, tokens: Tensor<2, Int>, hook: &mut dyn FnMut(&str, Tensor<3>)) {
-        let mut pass = Pass::new(None, tokens.dims()[1], &tokens.device());
+        let mut pass = Pass::new(None, tokens.dims()[1]);
         pass.hook = Some(hook);
         self.family().hidden(tokens, pass);
     }
@@ -99,24 +97,28 @@ impl Model {
     /// - output: `[batch, time, width]`
     #[cfg(feature = "calibrate")]
     pub(crate) fn embed(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let pass = Pass::new(None, tokens.dims()[1], &tokens.device());
+        let pass = Pass::new(None, tokens.dims()[1]);
         self.family().embed(tokens, &pass)
     }
 
-    /// What one layer makes of the features of whole texts; `hook` as in [`observe`](Self::observe).
+    /// The features of whole texts before a layer, with what its attention adds.
     ///
     /// # Shapes
     /// - `x` and output: `[batch, time, width]`
     #[cfg(feature = "calibrate")]
-    pub(crate) fn layer<'a>(
-        &self,
-        index: usize,
-        x: Tensor<3>,
-        hook: Option<&'a mut Hook<'a>>,
-    ) -> Tensor<3> {
-        let mut pass = Pass::new(None, x.dims()[1], &x.device());
-        pass.hook = hook;
-        self.family().layer(index, x, &mut pass)
+    pub(crate) fn attend(&self, index: usize, x: Tensor<3>) -> Tensor<3> {
+        let mut pass = Pass::new(None, x.dims()[1]);
+        self.family().attend(index, x, &mut pass)
+    }
+
+    /// The features of whole texts after the attention of a layer, with what its MLP adds.
+    ///
+    /// # Shapes
+    /// - `x` and output: `[batch, time, width]`
+    #[cfg(feature = "calibrate")]
+    pub(crate) fn feed(&self, index: usize, x: Tensor<3>) -> Tensor<3> {
+        let mut pass = Pass::new(None, x.dims()[1]);
+        self.family().feed(index, x, &mut pass)
     }
 
     /// Applies the MLP of one layer.
@@ -127,7 +129,7 @@ impl Model {
     /// # Panics
     /// If there is no such layer.
     pub fn mlp(&self, layer: usize, input: Tensor<3>) -> Tensor<3> {
-        let mut pass = Pass::new(None, 1, &input.device());
+        let mut pass = Pass::new(None, 1);
         self.family().mlp(layer, input, &mut pass)
     }
 

@@ -68,25 +68,49 @@ impl OneShot {
             sample.iter().map(|batch| model.embed(batch.inputs.clone())).collect();
         let layers = names.chunk_by(|one, two| layer_of(one) == layer_of(two));
         for (index, layer) in layers.enumerate() {
+            let attend = |x| model.attend(index, x);
+            let attended: Vec<Tensor<3>> = features.into_iter().map(attend).collect();
             // A layer's weights are chosen together: their inputs were seen before any of them changed.
-            let calibrations = observe(model, index, layer, &features);
+            let seen = self.observe(model, index, &attended);
+            let (_, out) = model.family().mlp_layers();
             let weights = model.mlps_mut(dense_last).into_iter();
-            for ((name, linear), mut calibration) in
-                weights.filter(|(name, _)| layer.contains(name)).zip(calibrations)
-            {
-                let is_silent = |seen: &Calibration| seen.norms().iter().all(|norm| *norm == 0.0);
-                if calibration.as_ref().is_some_and(is_silent) {
-                    calibration = None;
+            for (name, linear) in weights.filter(|(name, _)| layer.contains(name)) {
+                let seen = seen.as_ref().map(|[input, hidden]| match name.ends_with(out) {
+                    true => hidden,
+                    false => input,
+                });
+                let says = |seen: &&Calibration| seen.norms().iter().any(|norm| *norm != 0.0);
+                if seen.is_some_and(|seen| !says(&seen)) {
                     silent.push(name);
                 }
-                *linear = self.sparse(linear, calibration.as_ref())?;
+                *linear = self.sparse(linear, seen.filter(says))?;
                 done += 1;
                 progress(done, names.len());
             }
-            let next = |x: Tensor<3>| model.layer(index, x, None);
-            features = features.into_iter().map(next).collect();
+            features = attended.into_iter().map(|x| model.feed(index, x)).collect();
         }
         Ok(silent)
+    }
+
+    /// What the layers before and after the activation of an MLP take, if there is a sample.
+    fn observe(
+        &self,
+        model: &Model,
+        index: usize,
+        attended: &[Tensor<3>],
+    ) -> Option<[Calibration; 2]> {
+        let device = model.device();
+        let empty = |width| match self.method {
+            Method::WandaCorrected => Calibration::new(width, &device),
+            _ => Calibration::of_norms(width, &device),
+        };
+        let mut all = None;
+        for x in attended {
+            let inputs = model.family().mlp_inputs(index, x.clone());
+            let all = all.get_or_insert_with(|| inputs.each_ref().map(|one| empty(one.dims()[2])));
+            all.iter_mut().zip(inputs).for_each(|(seen, input)| seen.add(input));
+        }
+        all
     }
 
     /// The layer with the share of its blocks that is kept.
@@ -143,27 +167,6 @@ fn layer_of(name: &str) -> &str {
     name.split_once(".mlp.").map_or(name, |(layer, _)| layer)
 }
 
-/// Inputs of the named weights of a layer, from the features before it.
-fn observe(
-    model: &Model,
-    index: usize,
-    names: &[String],
-    features: &[Tensor<3>],
-) -> Vec<Option<Calibration>> {
-    let device = model.device();
-    let mut all: Vec<Option<Calibration>> = vec![None; names.len()];
-    for x in features {
-        let mut add = |name: &str, input: Tensor<3>| {
-            if let Some(at) = names.iter().position(|wanted| wanted == name) {
-                let width = input.dims()[2];
-                all[at].get_or_insert_with(|| Calibration::new(width, &device)).add(input);
-            }
-        };
-        model.layer(index, x.clone(), Some(&mut add));
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use burn::module::Param;
@@ -216,15 +219,21 @@ mod tests {
             let mut x = model.embed(tokens.clone());
             let mut inputs = Vec::new();
             for (index, expected) in whole.iter().enumerate() {
-                let mut seen = |name: &str, input: Tensor<3>| inputs.push((name.to_owned(), input));
-                x = model.layer(index, x, Some(&mut seen));
+                x = model.attend(index, x);
+                inputs.extend(model.family().mlp_inputs(index, x.clone()));
+                x = model.feed(index, x);
                 assert_eq!(x.to_data(), expected.to_data(), "layer {index}");
             }
             let mut at_once = Vec::new();
-            model.observe(tokens, &mut |name, input| at_once.push((name.to_owned(), input)));
+            model.observe(tokens, &mut |name, input| {
+                // It takes what the gate takes.
+                if !name.ends_with("up_proj") {
+                    at_once.push(input);
+                }
+            });
             assert_eq!(inputs.len(), at_once.len());
-            for ((name, input), (expected, other)) in inputs.iter().zip(&at_once) {
-                assert_eq!((name, input.to_data()), (expected, other.to_data()));
+            for (input, other) in inputs.iter().zip(&at_once) {
+                assert_eq!(input.to_data(), other.to_data());
             }
         }
     }

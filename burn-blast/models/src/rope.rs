@@ -1,6 +1,6 @@
-//! Rotary positions, plain and with the scaling of Llama 3.
+//! Rotary positions, plain and scaled for longer texts.
 //!
-//! Burn's `RotaryEncoding` rotates neighbouring features; Llama rotates feature `i` with `i + head / 2`. It also
+//! Burn's `RotaryEncoding` rotates neighbouring features; Llama and its relatives rotate feature `i` with `i + head / 2`. It also
 //! multiplies by a 2 × 4 matrix per pair, which is slow on a CPU.
 
 use std::f64::consts::TAU;
@@ -29,12 +29,64 @@ pub enum RopeScaling {
         /// Positions of the pretraining.
         original_context: usize,
     },
+    /// By the length of the text: from the positions of the pretraining on, the base grows with it (NTK).
+    Dynamic {
+        /// How much longer texts may become.
+        factor: f64,
+        /// Positions of the pretraining.
+        original_context: usize,
+    },
+    /// By the number of turns over the pretraining (YaRN): few by the factor, many not, numbers between in part.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Factor of the rotated features, which sharpens attention over longer texts.
+        attention: f64,
+        /// Waves of more turns than this are not scaled.
+        beta_fast: f64,
+        /// Waves of fewer turns than this are scaled whole.
+        beta_slow: f64,
+        /// Whether these limits are rounded outwards to whole pairs of features.
+        truncate: bool,
+        /// Positions of the pretraining.
+        original_context: usize,
+    },
+}
+
+/// How a model turns positions into rotations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// The base: frequencies are its powers from 0 down to almost -1.
+    pub theta: f64,
+    /// What is done for longer texts.
+    pub scaling: RopeScaling,
+}
+
+/// Of a Llama.
+impl Default for Rotary {
+    fn default() -> Self {
+        Self { theta: 10_000.0, scaling: RopeScaling::None }
+    }
+}
+
+impl Rotary {
+    /// Positions of a model that was made for so many without scaling.
+    pub(crate) fn context(&self, positions: usize) -> usize {
+        match self.scaling {
+            RopeScaling::Dynamic { factor, original_context }
+            | RopeScaling::Yarn { factor, original_context, .. } => {
+                positions.max((factor * original_context as f64) as usize)
+            }
+            _ => positions,
+        }
+    }
 }
 
 /// Angles by which pairs of head features are rotated at each position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    frequencies: Vec<f64>,
+    rotary: Rotary,
+    head: usize,
 }
 
 /// Cosines and sines of consecutive positions, each `[1, 1, time, head / 2]`.
@@ -45,34 +97,77 @@ pub struct Rotation {
 }
 
 impl Rope {
-    /// Frequencies for heads of `head` features, from `theta` to the power 0 down to almost -1.
+    /// Rotations of heads of `head` features.
+    pub fn new(head: usize, rotary: Rotary) -> Self {
+        Self { rotary, head }
+    }
+
+    /// A frequency for each pair of features, in a text of `length` positions.
     ///
     /// Follows `_compute_default_rope_parameters` and its siblings in `modeling_rope_utils.py` of transformers.
-    pub fn new(head: usize, theta: f64, scaling: &RopeScaling) -> Self {
-        let plain = |pair| theta.powf(-2.0 * f64::from(pair as u32) / head as f64);
-        let scaled = |frequency: f64| match *scaling {
-            RopeScaling::None => frequency,
+    fn frequencies(&self, length: usize) -> Vec<f64> {
+        let head = self.head as f64;
+        let theta = match self.rotary.scaling {
+            RopeScaling::Dynamic { factor, original_context } => {
+                let longer = length.max(original_context) as f64 / original_context as f64;
+                self.rotary.theta * (factor * longer - (factor - 1.0)).powf(head / (head - 2.0))
+            }
+            _ => self.rotary.theta,
+        };
+        let pairs = (0..self.head / 2).map(|pair| pair as f64);
+        let plain = pairs.map(|pair| (pair, theta.powf(-2.0 * pair / head)));
+        plain.map(|(pair, frequency)| self.scaled(pair, frequency)).collect()
+    }
+
+    fn scaled(&self, pair: f64, frequency: f64) -> f64 {
+        let mixed = |factor: f64, kept: f64| kept * frequency + (1.0 - kept) * frequency / factor;
+        match self.rotary.scaling {
+            RopeScaling::None | RopeScaling::Dynamic { .. } => frequency,
             RopeScaling::Linear { factor } => frequency / factor,
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let waves = original_context as f64 * frequency / TAU;
                 let smooth = (waves - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                let kept = smooth.clamp(0.0, 1.0);
-                kept * frequency + (1.0 - kept) * frequency / factor
+                mixed(factor, smooth.clamp(0.0, 1.0))
             }
-        };
-        Self { frequencies: (0..head / 2).map(|pair| scaled(plain(pair))).collect() }
+            RopeScaling::Yarn {
+                factor, beta_fast, beta_slow, truncate, original_context, ..
+            } => {
+                let head = self.head as f64;
+                // The pair of features that makes so many turns over the pretraining.
+                let pair_of = |turns: f64| {
+                    head * (original_context as f64 / (turns * TAU)).ln()
+                        / (2.0 * self.rotary.theta.ln())
+                };
+                let (low, high) = match truncate {
+                    true => (pair_of(beta_fast).floor(), pair_of(beta_slow).ceil()),
+                    false => (pair_of(beta_fast), pair_of(beta_slow)),
+                };
+                let (low, high) = (low.max(0.0), high.min(head - 1.0));
+                let high = if low == high { high + 0.001 } else { high };
+                mixed(factor, 1.0 - ((pair - low) / (high - low)).clamp(0.0, 1.0))
+            }
+        }
+    }
+
+    /// Factor of the rotated features.
+    fn attention(&self) -> f64 {
+        match self.rotary.scaling {
+            RopeScaling::Yarn { attention, .. } => attention,
+            _ => 1.0,
+        }
     }
 
     /// The rotation at positions `start..start + time`.
     ///
     /// Re-computed for every pass: a table for all positions of a long-context model is larger than its layers.
     pub fn at(&self, start: usize, time: usize, device: &Device, dtype: DType) -> Rotation {
+        let frequencies = self.frequencies(start + time);
         let angles = (start..start + time)
-            .flat_map(|position| self.frequencies.iter().map(move |f| position as f64 * f));
-        let angles: Vec<f64> = angles.collect();
+            .flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
+        let (angles, attention): (Vec<f64>, _) = (angles.collect(), self.attention());
         let table = |wave: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.iter().map(|angle| wave(*angle) as f32).collect();
-            let data = TensorData::new(values, [1, 1, time, self.frequencies.len()]);
+            let values = angles.iter().map(|angle| (wave(*angle) * attention) as f32);
+            let data = TensorData::new(values.collect::<Vec<_>>(), [1, 1, time, frequencies.len()]);
             Tensor::<4>::from_data(data, (device, DType::F32)).cast(dtype)
         };
         Rotation { cos: table(f64::cos), sin: table(f64::sin) }
@@ -98,10 +193,24 @@ impl Rotation {
 mod tests {
     use super::*;
 
+    fn frequencies(scaling: RopeScaling, length: usize) -> Vec<f64> {
+        Rope::new(8, Rotary { theta: 10_000.0, scaling }).frequencies(length)
+    }
+
     #[test]
     fn linear_scaling_divides_every_frequency() {
-        let plain = Rope::new(8, 10_000.0, &RopeScaling::None).frequencies;
-        let scaled = Rope::new(8, 10_000.0, &RopeScaling::Linear { factor: 4.0 }).frequencies;
+        let plain = frequencies(RopeScaling::None, 1);
+        let scaled = frequencies(RopeScaling::Linear { factor: 4.0 }, 1);
         assert!(plain.iter().zip(&scaled).all(|(p, s)| p / 4.0 == *s));
+    }
+
+    #[test]
+    fn dynamic_scaling_begins_after_the_pretraining() {
+        let plain = frequencies(RopeScaling::None, 1);
+        let dynamic = RopeScaling::Dynamic { factor: 2.0, original_context: 16 };
+        assert_eq!(frequencies(dynamic.clone(), 16), plain);
+        let longer = frequencies(dynamic, 32);
+        assert_eq!(longer[0], plain[0]);
+        assert!(longer[1..].iter().zip(&plain[1..]).all(|(longer, plain)| longer < plain));
     }
 }

@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+    Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig,
+    MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SmolLM3Config, SmolLM3ForCausalLM
 )
 
 HERE = Path(__file__).parent
@@ -137,12 +138,59 @@ def tied():
     expect(LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval(), folder)
 
 
+def simple(name, seed, model_class, config_class, **settings):
+    """A model of one family, with windows shorter than the text."""
+    config = config_class(**{**LLAMA, "pad_token_id": None, **settings})
+    model = random(model_class(config), seed)
+    model.save_pretrained(HERE / name)
+    expect(model, HERE / name)
+
+
 def mistral():
-    folder = HERE / "mistral"
-    config = MistralConfig(**LLAMA, head_dim=12, sliding_window=None, tie_word_embeddings=False)
-    model = random(MistralForCausalLM(config), 7)
-    model.save_pretrained(folder)
-    expect(model, folder)
+    simple("mistral", 7, MistralForCausalLM, MistralConfig, head_dim=12, sliding_window=9, tie_word_embeddings=False)
+
+
+def qwen2():
+    simple(
+        "qwen2", 8, Qwen2ForCausalLM, Qwen2Config,
+        use_sliding_window=True, sliding_window=7, max_window_layers=1, tie_word_embeddings=True,
+    )
+
+
+def qwen3():
+    simple("qwen3", 9, Qwen3ForCausalLM, Qwen3Config, head_dim=12, tie_word_embeddings=False)
+
+
+def gemma3():
+    simple(
+        "gemma3", 10, Gemma3ForCausalLM, Gemma3TextConfig,
+        head_dim=12, sliding_window=6, num_hidden_layers=3, query_pre_attn_scalar=20,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    )
+
+
+def smollm3():
+    simple(
+        "smollm3", 11, SmolLM3ForCausalLM, SmolLM3Config,
+        no_rope_layers=[1, 0], use_sliding_window=True, sliding_window=10, tie_word_embeddings=True,
+    )
+
+
+def yarn():
+    rope = dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16)
+    simple("yarn", 12, LlamaForCausalLM, LlamaConfig, num_hidden_layers=1, rope_parameters=rope, tie_word_embeddings=True)
+
+
+def dynamic():
+    rope = dict(rope_type="dynamic", rope_theta=500.0, factor=4.0)
+    simple(
+        "dynamic", 13, LlamaForCausalLM, LlamaConfig,
+        num_hidden_layers=1, max_position_embeddings=16, rope_parameters=rope, tie_word_embeddings=True,
+    )
 
 
 def gpt2():
@@ -195,5 +243,5 @@ def packed():
 
 
 if __name__ == "__main__":
-    for make in (llama3, tied, mistral, gpt2, packed):
+    for make in (llama3, tied, mistral, gpt2, packed, qwen2, qwen3, gemma3, smollm3, yarn, dynamic):
         make()

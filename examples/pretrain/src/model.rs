@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use burn::tensor::Device;
-use burn_blast_models::{Error, Generation, LlamaConfig, Model, Sampling, generate};
+use burn_blast_models::{DecoderConfig, Error, Generation, Model, Sampling, generate};
 
 use crate::config::{Config, VOCABULARY};
 
@@ -19,7 +19,7 @@ const TEMPERATURE: f64 = 0.8;
 
 /// The dense model. Its weights follow from `seed` alone.
 pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
-    let sizes = LlamaConfig {
+    let sizes = DecoderConfig {
         vocab_size: VOCABULARY,
         hidden_size: config.d_model,
         intermediate_size: config.d_ff,
@@ -29,9 +29,9 @@ pub fn dense(config: &Config, seed: u64, device: &Device) -> Result<Model> {
         head_dim: config.d_model / config.heads,
         max_position_embeddings: config.context,
         tie_word_embeddings: false,
-        ..LlamaConfig::default()
+        ..DecoderConfig::default()
     };
-    Ok(burn_blast_models::ModelConfig::Llama(sizes).init(device, seed)?)
+    Ok(burn_blast_models::ModelConfig::Decoder(sizes).init(device, seed)?)
 }
 
 /// Continues [`PROMPT`] by [`SAMPLE_LENGTH`] bytes. The model sees at most `context` of them: when these are full, it

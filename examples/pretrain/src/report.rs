@@ -293,7 +293,7 @@ fn plot_patterns(experiment: &Experiment) -> Result<()> {
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for layer in summary(&experiment.trained(Phase::Sparse)?).layers {
-        // `Llama.model.layers.0.mlp.gate_proj.Sparse` is `layer-0-gate`.
+        // `Decoder.model.layers.0.mlp.gate_proj.Sparse` is `layer-0-gate`.
         let parts: Vec<&str> = layer.name.split('.').collect();
         let (index, name) = (parts[3], parts[5].trim_end_matches("_proj"));
         let removed = 100.0 * (1.0 - layer.pattern.density());

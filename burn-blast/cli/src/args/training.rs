@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn_blast::prune::{BlastConfig, Growth, Structure};
 use burn_blast_models::fine_tune::{Decay, TrainConfig};
 use burn_blast_models::one_shot::Method;
-use burn_blast_models::{LlamaConfig, RopeScaling, Sequences};
+use burn_blast_models::{DecoderConfig, Sequences};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -104,31 +104,31 @@ pub struct DenseArgs {
     pub train: TrainArgs,
 
     /// Width of the model
-    #[arg(long, default_value_t = LlamaConfig::default().hidden_size, help_heading = "Sizes")]
+    #[arg(long, default_value_t = DecoderConfig::default().hidden_size, help_heading = "Sizes")]
     pub width: usize,
 
     /// Width inside the MLPs
-    #[arg(long, default_value_t = LlamaConfig::default().intermediate_size, help_heading = "Sizes")]
+    #[arg(long, default_value_t = DecoderConfig::default().intermediate_size, help_heading = "Sizes")]
     pub hidden: usize,
 
     /// Number of layers
-    #[arg(long, default_value_t = LlamaConfig::default().num_hidden_layers, help_heading = "Sizes")]
+    #[arg(long, default_value_t = DecoderConfig::default().num_hidden_layers, help_heading = "Sizes")]
     pub layers: usize,
 
     /// Attention heads
-    #[arg(long, default_value_t = LlamaConfig::default().num_attention_heads, help_heading = "Sizes")]
+    #[arg(long, default_value_t = DecoderConfig::default().num_attention_heads, help_heading = "Sizes")]
     pub heads: usize,
 
     /// Heads of keys and values
-    #[arg(long, default_value_t = LlamaConfig::default().num_key_value_heads, help_heading = "Sizes")]
+    #[arg(long, default_value_t = DecoderConfig::default().num_key_value_heads, help_heading = "Sizes")]
     pub kv_heads: usize,
 }
 
 impl DenseArgs {
     /// Sizes of the model, over bytes.
-    pub fn sizes(&self) -> LlamaConfig {
-        let default = LlamaConfig::default();
-        LlamaConfig {
+    pub fn sizes(&self) -> DecoderConfig {
+        let default = DecoderConfig::default();
+        DecoderConfig {
             hidden_size: self.width,
             intermediate_size: self.hidden,
             num_hidden_layers: self.layers,
@@ -141,7 +141,6 @@ impl DenseArgs {
                 .sequences
                 .context
                 .max(default.max_position_embeddings),
-            rope_scaling: RopeScaling::None,
             ..default
         }
     }

@@ -1,17 +1,20 @@
-//! Model families: a folder each, and a line in each of the lists of this file.
+//! Architectures: a folder each, and a line in each of the lists of this file.
 //!
-//! A folder holds the configuration of the family (`config.rs`: sizes, names, orientation of weights) and its
-//! architecture (`mod.rs`). Everything else in this crate works with [`ModelConfig`] and [`Model`].
+//! A folder holds the configuration (`config.rs`: sizes, names, orientation of weights) and the architecture (`mod.rs`).
+//! The families that are Llamas with differences are functions in `decoder/design.rs`. Everything else in this crate works with [`ModelConfig`] and [`Model`].
 
+mod decoder;
 mod gpt2;
-mod llama;
-mod mistral;
+mod rope;
 
+pub use decoder::{Decoder, DecoderConfig, Design, GateActivation, LayerDesign};
 pub use gpt2::{Gpt2, Gpt2Config};
-pub use llama::{Llama, LlamaConfig};
+
+pub(crate) use decoder::RmsNorm;
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::activation::gelu_approximate;
+use burn::tensor::{DType, Int, Tensor};
 use burn_blast::module::AnyLinear;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,8 +27,8 @@ use crate::{Error, LayerSizes};
 /// Architecture and sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// `"model_type": "llama"`, or `"mistral"` without a window.
-    Llama(LlamaConfig),
+    /// Llama, Mistral, Qwen 2 and 3, Gemma 3 or SmolLM 3.
+    Decoder(DecoderConfig),
     /// `"model_type": "gpt2"`.
     Gpt2(Gpt2Config),
 }
@@ -33,12 +36,12 @@ pub enum ModelConfig {
 /// A language model.
 ///
 /// As a Burn module its parameters are named as in the checkpoint, except that the weight and bias of a norm are
-/// `gamma` and `beta`, and that Burn adds the names of enum variants: `Llama`, `Gpt2`, `Dense`, `Sparse`, `Adapted`.
+/// `gamma` and `beta`, and that Burn adds the names of enum variants: `Decoder`, `Gpt2`, `Dense`, `Sparse`, `Adapted`.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant, reason = "there is one model")]
 pub enum Model {
-    /// A Llama.
-    Llama(Llama),
+    /// A Llama or one of its relatives.
+    Decoder(Decoder),
     /// A GPT-2.
     Gpt2(Gpt2),
 }
@@ -47,7 +50,7 @@ pub enum Model {
 macro_rules! each {
     ($any:expr, $family:ident => $value:expr) => {
         match $any {
-            Self::Llama($family) => $value,
+            Self::Decoder($family) => $value,
             Self::Gpt2($family) => $value,
         }
     };
@@ -68,15 +71,14 @@ impl ModelConfig {
         }
         let json = &with_whole_numbers(json);
         let found = &json["model_type"];
-        Ok(match found.as_str() {
-            Some("llama") => Self::Llama(LlamaConfig::parse(json)?),
-            Some("mistral") => Self::Llama(mistral::parse(json)?),
-            Some("gpt2") => Self::Gpt2(Gpt2Config::parse(json)?),
-            _ => {
-                let supported = "only \"llama\", \"mistral\" and \"gpt2\" are";
-                return Err(unsupported("model_type", found, supported));
-            }
-        })
+        let family = found.as_str().unwrap_or_default();
+        if family == "gpt2" {
+            return Ok(Self::Gpt2(Gpt2Config::parse(json)?));
+        }
+        match decoder::parse(family, json) {
+            Some(config) => Ok(Self::Decoder(config?)),
+            None => Err(unsupported("model_type", found, reason(family))),
+        }
     }
 
     /// Tokens of the vocabulary.
@@ -87,7 +89,7 @@ impl ModelConfig {
     /// Positions the model was made for.
     pub fn context(&self) -> usize {
         match self {
-            Self::Llama(config) => config.max_position_embeddings,
+            Self::Decoder(config) => config.rope.context(config.max_position_embeddings),
             Self::Gpt2(config) => config.n_positions,
         }
     }
@@ -95,7 +97,7 @@ impl ModelConfig {
     /// Features between the layers.
     pub fn width(&self) -> usize {
         match self {
-            Self::Llama(config) => config.hidden_size,
+            Self::Decoder(config) => config.hidden_size,
             Self::Gpt2(config) => config.n_embd,
         }
     }
@@ -128,8 +130,22 @@ impl Model {
     /// Name of the family, the first part of every parameter's path in the module.
     pub(crate) fn variant(&self) -> &'static str {
         match self {
-            Self::Llama(_) => "Llama",
+            Self::Decoder(_) => "Decoder",
             Self::Gpt2(_) => "Gpt2",
+        }
+    }
+}
+
+/// Why a family is not supported, and what is.
+fn reason(family: &str) -> &'static str {
+    match family {
+        "gemma3" => {
+            "a model with images; only its text model is, \"gemma3_text\", as in the sizes 270M and 1B"
+        }
+        "gemma" | "gemma2" => "of Gemma, only \"gemma3_text\" is",
+        "qwen2_moe" | "qwen3_moe" | "mixtral" => "mixtures of experts are not; dense models are",
+        _ => {
+            "only \"llama\", \"mistral\", \"qwen2\", \"qwen3\", \"gemma3_text\", \"smollm3\" and \"gpt2\" are"
         }
     }
 }
@@ -162,8 +178,14 @@ pub(crate) trait Family {
     /// The features that the first layer takes.
     fn embed(&self, tokens: Tensor<2, Int>, pass: &Pass) -> Tensor<3>;
 
-    /// What a layer makes of the features of the layer before.
-    fn layer(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
+    /// The features before a layer, with what its attention adds.
+    fn attend(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
+
+    /// The features after attention, with what the MLP of the layer adds.
+    fn feed(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
+
+    /// The inputs of an MLP and of its last linear layer, from the features after attention.
+    fn mlp_inputs(&self, index: usize, x: Tensor<3>) -> [Tensor<3>; 2];
 
     /// Number of layers.
     fn layers(&self) -> usize;
@@ -175,7 +197,9 @@ pub(crate) trait Family {
     fn hidden(&self, tokens: Tensor<2, Int>, mut pass: Pass) -> Tensor<3> {
         let mut x = self.embed(tokens, &pass);
         for index in 0..self.layers() {
-            x = self.layer(index, x, &mut pass);
+            x = self.attend(index, x, &mut pass);
+            x = self.feed(index, x, &mut pass);
+            pass.record_output(&x);
         }
         pass.finish();
         self.norm(x)
@@ -202,6 +226,12 @@ pub(crate) trait Family {
 
     /// Every linear layer with its name in the checkpoint.
     fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)>;
+}
+
+/// The approximate GELU in single precision: the cube of a hidden feature leaves the range of f16.
+fn wide_gelu(x: Tensor<3>) -> Tensor<3> {
+    let dtype = x.dtype();
+    gelu_approximate(x.cast(DType::F32)).cast(dtype)
 }
 
 /// What `torch.compile`, `DataParallel` and PEFT put before the names of a model.

@@ -6,14 +6,13 @@ pub use config::Gpt2Config;
 
 use burn::module::Module;
 use burn::nn;
-use burn::tensor::activation::gelu_approximate;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 use burn_blast::module::AnyLinear;
 
-use crate::attention::{Pass, split_heads};
+use crate::attention::{Pass, Reach, split_heads};
 use crate::builder::Builder;
 use crate::compact::{compact_mlp, live_heads};
-use crate::families::Family;
+use crate::families::{Family, wide_gelu};
 use crate::{Error, LayerSizes};
 
 /// Embeddings, blocks, norm, and the output layer if it is not the embedding.
@@ -84,8 +83,20 @@ impl Family for Gpt2 {
         self.transformer.wte.forward(tokens) + self.transformer.wpe.forward(positions)
     }
 
-    fn layer(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
-        self.transformer.h[index].forward(x, index, pass)
+    fn attend(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        let block = &self.transformer.h[index];
+        x.clone() + block.attn.forward(block.ln_1.forward(x), index, pass)
+    }
+
+    fn feed(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
+        let block = &self.transformer.h[index];
+        x.clone() + block.mlp.forward(block.ln_2.forward(x), index, pass)
+    }
+
+    fn mlp_inputs(&self, index: usize, x: Tensor<3>) -> [Tensor<3>; 2] {
+        let block = &self.transformer.h[index];
+        let x = block.ln_2.forward(x);
+        [x.clone(), block.mlp.hidden(x)]
     }
 
     fn layers(&self) -> usize {
@@ -166,13 +177,6 @@ impl Block {
             },
         })
     }
-
-    fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
-        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), index, pass);
-        let x = x.clone() + self.mlp.forward(self.ln_2.forward(x), index, pass);
-        pass.record_output(&x);
-        x
-    }
 }
 
 impl Attention {
@@ -192,7 +196,8 @@ impl Attention {
         let split: Vec<_> = parts.map(|part| split_heads(part, self.head_dim)).collect();
         let [query, keys, values] =
             split.try_into().expect("three chunks of a width that three divides");
-        self.c_proj.forward(pass.attend(index, query, keys, values))
+        let reach = Reach { scale: (self.head_dim as f64).sqrt().recip(), window: None };
+        self.c_proj.forward(pass.attend(index, query, keys, values, reach))
     }
 }
 
@@ -200,11 +205,12 @@ impl Mlp {
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
         pass.observe(name("c_fc"), &x);
-        let hidden = self.c_fc.forward(x);
-        let dtype = hidden.dtype();
-        // The cube of a hidden feature leaves the range of f16.
-        let active = gelu_approximate(hidden.cast(DType::F32)).cast(dtype);
-        pass.observe(name("c_proj"), &active);
-        self.c_proj.forward(active)
+        let hidden = self.hidden(x);
+        pass.observe(name("c_proj"), &hidden);
+        self.c_proj.forward(hidden)
+    }
+
+    fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
+        wide_gelu(self.c_fc.forward(x))
     }
 }

@@ -1,21 +1,21 @@
-//! `config.json` of a Llama, read and checked.
+//! `config.json` of a decoder, read and checked.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::builder::Builder;
-use crate::families::{self, FamilyConfig, Model};
-use crate::rope::RopeScaling;
+use crate::families::{self, FamilyConfig, Model, rope};
+use crate::rope::Rotary;
 use crate::{Error, LayerSizes};
 
-use super::Llama;
+use super::{Decoder, Design};
 
-/// Sizes and settings of a Llama. Fields are named as in `config.json` where they come from it unchanged.
+/// Sizes and settings of a decoder. Fields are named as in `config.json` where they come from it unchanged.
 ///
-/// The default is a small model over bytes, as `blast dense` trains it.
+/// The default is a small Llama over bytes, as `blast dense` trains it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names and meanings as in Hugging Face's LlamaConfig")]
-pub struct LlamaConfig {
+pub struct DecoderConfig {
     pub vocab_size: usize,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -28,12 +28,14 @@ pub struct LlamaConfig {
     pub attention_bias: bool,
     pub mlp_bias: bool,
     pub tie_word_embeddings: bool,
-    pub rope_theta: f64,
     #[serde(skip)]
-    pub rope_scaling: RopeScaling,
+    pub rope: Rotary,
+    /// What tells the families apart.
+    #[serde(skip)]
+    pub design: Design,
 }
 
-impl Default for LlamaConfig {
+impl Default for DecoderConfig {
     fn default() -> Self {
         Self {
             vocab_size: 256,
@@ -48,27 +50,28 @@ impl Default for LlamaConfig {
             attention_bias: false,
             mlp_bias: false,
             tie_word_embeddings: true,
-            rope_theta: LLAMA_THETA,
-            rope_scaling: RopeScaling::None,
+            rope: Rotary::default(),
+            design: Design::default(),
         }
     }
 }
 
-/// Of transformers, for files that leave it out.
-const LLAMA_THETA: f64 = 10_000.0;
-const DEFAULT_CONTEXT: usize = 2048;
-
-impl LlamaConfig {
+impl DecoderConfig {
+    /// What all families share.
     pub(crate) fn parse(json: &Value) -> Result<Self, Error> {
         families::only(json, "hidden_act", &[json!("silu")])?;
-        let (rope_theta, rope_scaling) = rope(json)?;
+        let rope = rope::read(json, rope::THETA)?;
+        Ok(Self { rope, ..Self::sizes(json)? })
+    }
+
+    /// The sizes alone.
+    pub(super) fn sizes(json: &Value) -> Result<Self, Error> {
         // As transformers.
         let defaults = json!({
-            "max_position_embeddings": DEFAULT_CONTEXT, "rms_norm_eps": 1e-6, "attention_bias": false, "mlp_bias": false,
-            "tie_word_embeddings": false,
+            "max_position_embeddings": rope::DEFAULT_CONTEXT, "rms_norm_eps": 1e-6, "attention_bias": false,
+            "mlp_bias": false, "tie_word_embeddings": false,
         });
         let mut json = families::with_defaults(defaults, json);
-        json["rope_theta"] = json!(rope_theta);
         for name in ["hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"] {
             if json[name].as_u64() == Some(0) {
                 return Err(Error::Contradiction(format!("{name} is 0")));
@@ -85,9 +88,14 @@ impl LlamaConfig {
             families::divides(("num_attention_heads", heads), ("hidden_size", width))?;
             json["head_dim"] = json!(width / heads);
         }
-        let config = Self { rope_scaling, ..families::read(&json)? };
+        let config: Self = families::read(&json)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The same with another design.
+    pub(super) fn designed(self, design: Design) -> Self {
+        Self { design, ..self }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -99,12 +107,13 @@ impl LlamaConfig {
         families::divides(("2", 2), ("head_dim", self.head_dim))
     }
 
-    /// The content of a `config.json` of these sizes, without scaled positions.
+    /// The content of a `config.json` of a Llama of these sizes, without scaled positions.
     pub fn to_json(&self) -> Value {
         let names = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "float32",
         });
         let mut json = families::with_defaults(names, &families::settings(self));
+        json["rope_theta"] = json!(self.rope.theta);
         // Left out where it follows from the width, as published models do.
         if self.head_dim == self.hidden_size / self.num_attention_heads.max(1) {
             json.as_object_mut().expect("a map of settings").remove("head_dim");
@@ -113,10 +122,10 @@ impl LlamaConfig {
     }
 }
 
-impl FamilyConfig for LlamaConfig {
+impl FamilyConfig for DecoderConfig {
     fn build(&self, builder: &mut Builder) -> Result<Model, Error> {
         self.check()?;
-        Ok(Model::Llama(Llama::build(self, builder)?))
+        Ok(Model::Decoder(Decoder::build(self, builder)?))
     }
 
     fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error> {
@@ -154,55 +163,6 @@ impl FamilyConfig for LlamaConfig {
     }
 }
 
-/// The rotary base and scaling of either spelling; the newer one wins, as in transformers.
-fn rope(json: &Value) -> Result<(f64, RopeScaling), Error> {
-    let setting = |json: &Value, name: &str| json.get(name).filter(|one| !one.is_null()).cloned();
-    let given = setting(json, "rope_parameters").or_else(|| setting(json, "rope_scaling"));
-    let given = given.unwrap_or_default();
-    let either = |name: &str| setting(&given, name).or_else(|| setting(json, name));
-    if let Some(share) = either("partial_rotary_factor").filter(|one| one.as_f64() != Some(1.0)) {
-        let supported = "only 1, which rotates whole heads, is";
-        return Err(families::unsupported("partial_rotary_factor", &share, supported));
-    }
-    // Some files have both names.
-    let kind = setting(&given, "rope_type").or_else(|| setting(&given, "type"));
-    let kind = kind.unwrap_or_else(|| json!("default"));
-    let need = |value: Option<Value>, name: &str| {
-        let value = value.and_then(|value| value.as_f64()).filter(|value| *value > 0.0);
-        let reason = || format!("rope_type {kind} needs a positive {name}");
-        value.ok_or_else(|| Error::Contradiction(reason()))
-    };
-    let number = |name: &str| need(setting(&given, name), name);
-    let scaling = match kind.as_str() {
-        Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear { factor: number("factor")? },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: number("factor")?,
-            low_freq_factor: number("low_freq_factor")?,
-            high_freq_factor: number("high_freq_factor")?,
-            // If it is left out, transformers takes the positions of the model.
-            original_context: need(
-                setting(&given, "original_max_position_embeddings")
-                    .or_else(|| setting(json, "max_position_embeddings"))
-                    .or_else(|| Some(json!(DEFAULT_CONTEXT))),
-                "original_max_position_embeddings",
-            )? as usize,
-        },
-        _ => {
-            let supported = "only \"default\", \"linear\" and \"llama3\" are";
-            return Err(families::unsupported("rope_type", &kind, supported));
-        }
-    };
-    if let RopeScaling::Llama3 { low_freq_factor, high_freq_factor, .. } = scaling
-        && high_freq_factor <= low_freq_factor
-    {
-        let reason = "high_freq_factor must be above low_freq_factor".to_string();
-        return Err(Error::Contradiction(reason));
-    }
-    let theta = either("rope_theta").unwrap_or_else(|| json!(LLAMA_THETA));
-    Ok((need(Some(theta), "rope_theta")?, scaling))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +175,7 @@ mod tests {
                 "num_attention_heads": 4.0, "max_position_embeddings": 256.0,
             });
             let json = families::with_defaults(json, &more);
-            LlamaConfig::parse(&families::with_whole_numbers(&json)).unwrap()
+            DecoderConfig::parse(&families::with_whole_numbers(&json)).unwrap()
         };
         let scaled = |original: Value| {
             let mut rope = json!({
@@ -227,7 +187,7 @@ mod tests {
             parse(json!({ "rope_scaling": rope }))
         };
         let config = scaled(json!(128.0));
-        assert_eq!((config.hidden_size, config.head_dim, config.rope_theta), (32, 8, 10_000.0));
+        assert_eq!((config.hidden_size, config.head_dim, config.rope.theta), (32, 8, 10_000.0));
         assert_eq!(config, scaled(json!(128)));
         // As many as the model has.
         assert_eq!(scaled(json!(null)), scaled(json!(256)));
