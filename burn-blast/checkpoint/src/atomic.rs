@@ -129,6 +129,26 @@ impl Write for AtomicFile {
     }
 }
 
+/// A folder for files of this process, which goes with it.
+#[derive(Debug)]
+pub(crate) struct TemporaryFolder {
+    folder: TempDir,
+    _unfinished: Unfinished,
+}
+
+impl TemporaryFolder {
+    /// Makes a folder where the system has temporary files.
+    pub(crate) fn new() -> io::Result<Self> {
+        let make = || Builder::new().prefix("burn-blast.").tempdir();
+        let (folder, _unfinished) = Unfinished::create(make, TempDir::path)?;
+        Ok(Self { folder, _unfinished })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
 /// A folder being written.
 #[derive(Debug)]
 pub struct AtomicFolder {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::dense::Orientation;
+use crate::gguf::{self, Unpacked};
 use crate::packed::FileMetadata;
 use crate::shard::{Shard, TensorView};
 use crate::{CheckpointError, json};
@@ -24,6 +25,8 @@ pub struct Source {
     pub files: Vec<PathBuf>,
     /// The index, if there are shards.
     pub index: Option<Index>,
+    /// What a GGUF file was unpacked to: the folder.
+    pub unpacked: Option<Unpacked>,
 }
 
 /// An opened checkpoint: every tensor by name.
@@ -37,7 +40,7 @@ pub struct Checkpoint {
     model_type: Option<String>,
 }
 
-const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Configurations whose models store some weights `[d_input, d_output]`.
@@ -48,7 +51,7 @@ const CONV1D_LAYERS: [&str; 4] = ["c_attn", "c_proj", "c_fc", "q_attn"];
 
 impl Source {
     /// Finds the files of a checkpoint. In a folder these are, whichever is found first: `model.safetensors`, what
-    /// `model.safetensors.index.json` names, or the only safetensors file.
+    /// `model.safetensors.index.json` names, or the only safetensors file. A GGUF file is unpacked to a temporary folder.
     ///
     /// # Errors
     /// If there is none, or it is not clear which.
@@ -58,7 +61,14 @@ impl Source {
             folder: folder.map(Path::to_owned),
             files,
             index,
+            unpacked: None,
         };
+        if gguf::is_gguf(path) {
+            let unpacked = gguf::unpack(path)?;
+            let folder = unpacked.path().to_owned();
+            let source = found(Some(&folder), vec![folder.join(SINGLE)], None);
+            return Ok(Self { unpacked: Some(unpacked), ..source });
+        }
         if !fs::metadata(path).map_err(CheckpointError::open(path))?.is_dir() {
             return Ok(found(None, vec![path.to_owned()], None));
         }

@@ -43,6 +43,14 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
+    /// A GGUF file is damaged, or asks for something that is not implemented.
+    #[error("{} {reason}; the model's folder of safetensors may be read instead", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The index cannot be read, or contradicts the files.
     #[error("the index {}: {reason}", path.display())]
     Index {

@@ -6,6 +6,8 @@
 //! 3. [`DenseWeight`] reads a dense matrix by blocks, in either [`Orientation`] ([`DenseLayout`]); [`PackedWeight`]
 //!    reads and checks the tensors of a packed weight, whose names and numbers [`mod@format`] defines.
 //!
+//! A GGUF file is read as the folder that [`gguf`] unpacks.
+//!
 //! # Writing
 //! 1. An [`Entry`] is a tensor to be written. Its bytes are made while they are written.
 //! 2. [`write_safetensors`] writes one file. [`rewrite`] writes a whole checkpoint with the same files as another, for
@@ -37,6 +39,7 @@ mod dense;
 mod entry;
 mod error;
 pub mod format;
+pub mod gguf;
 pub mod json;
 mod packed;
 mod rewrite;

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
 use burn_blast::io::{Export, IoError, Pretrained};
+use burn_blast_checkpoint::gguf::{self, Unpacked};
 use burn_blast_checkpoint::{Checkpoint, LFS_POINTER, Orientation, copy_rest, json};
 use burn_blast_kernels::pattern::fnv1a;
 use serde::{Deserialize, Serialize};
@@ -91,18 +93,26 @@ pub enum Form {
 pub struct ModelFolder {
     /// Without one there are no weights yet.
     path: Option<PathBuf>,
+    /// What keeps the folder, if it is one of an unpacked GGUF file.
+    _unpacked: Option<Arc<Unpacked>>,
     json: Value,
     config: ModelConfig,
     stop: BTreeSet<u32>,
 }
 
 impl ModelFolder {
-    /// Reads the configuration; weights are read by [`load`](Self::load).
+    /// Reads the configuration; weights are read by [`load`](Self::load). A GGUF file is unpacked first, to a temporary
+    /// folder that is there as long as this value and its clones.
     ///
     /// # Errors
-    /// If there is no `config.json`, or it asks for something that is not implemented.
+    /// If there is no `config.json`, or it asks for something that is not implemented, or a GGUF file cannot be unpacked.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref().to_path_buf();
+        let path = path.as_ref();
+        if gguf::is_gguf(path) {
+            let unpacked = Arc::new(gguf::unpack(path).map_err(IoError::from)?);
+            return Ok(Self { _unpacked: Some(unpacked.clone()), ..Self::open(unpacked.path())? });
+        }
+        let path = path.to_path_buf();
         let file = path.join("config.json");
         let mut folder = Self::new(read_json(&file)?.ok_or(Error::MissingFile(file))?)?;
         let generation = read_json(&path.join("generation_config.json"))?;
@@ -121,7 +131,7 @@ impl ModelFolder {
     pub fn new(json: Value) -> Result<Self, Error> {
         let config = ModelConfig::parse(&json)?;
         let stop = end_tokens(&json).unwrap_or_default();
-        Ok(Self { path: None, json, config, stop })
+        Ok(Self { path: None, _unpacked: None, json, config, stop })
     }
 
     /// A file of the folder, if there is a folder.
@@ -129,7 +139,7 @@ impl ModelFolder {
         self.path.as_ref().map_or_else(PathBuf::new, |path| path.join(name))
     }
 
-    /// The folder; none if there is a configuration alone.
+    /// The folder, of a GGUF file the one it was unpacked to; none if there is a configuration alone.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }

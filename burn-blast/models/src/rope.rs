@@ -51,6 +51,17 @@ pub enum RopeScaling {
         /// Positions of the pretraining.
         original_context: usize,
     },
+    /// Each frequency by a divisor of its own, others for texts longer than in pretraining.
+    LongRope {
+        /// Divisors up to the positions of the pretraining.
+        short: Vec<f64>,
+        /// Divisors from there on.
+        long: Vec<f64>,
+        /// Factor of the rotated features.
+        attention: f64,
+        /// Positions of the pretraining.
+        original_context: usize,
+    },
 }
 
 /// How a model turns positions into rotations.
@@ -116,13 +127,22 @@ impl Rope {
         };
         let pairs = (0..self.head / 2).map(|pair| pair as f64);
         let plain = pairs.map(|pair| (pair, theta.powf(-2.0 * pair / head)));
-        plain.map(|(pair, frequency)| self.scaled(pair, frequency)).collect()
+        let plain = plain.map(|(pair, frequency)| self.scaled(pair, frequency));
+        match &self.rotary.scaling {
+            RopeScaling::LongRope { short, long, original_context, .. } => {
+                let divisors = if length > *original_context { long } else { short };
+                plain.zip(divisors).map(|(frequency, divisor)| frequency / divisor).collect()
+            }
+            _ => plain.collect(),
+        }
     }
 
     fn scaled(&self, pair: f64, frequency: f64) -> f64 {
         let mixed = |factor: f64, kept: f64| kept * frequency + (1.0 - kept) * frequency / factor;
         match self.rotary.scaling {
-            RopeScaling::None | RopeScaling::Dynamic { .. } => frequency,
+            RopeScaling::None | RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. } => {
+                frequency
+            }
             RopeScaling::Linear { factor } => frequency / factor,
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let waves = original_context as f64 * frequency / TAU;
@@ -152,7 +172,9 @@ impl Rope {
     /// Factor of the rotated features.
     fn attention(&self) -> f64 {
         match self.rotary.scaling {
-            RopeScaling::Yarn { attention, .. } => attention,
+            RopeScaling::Yarn { attention, .. } | RopeScaling::LongRope { attention, .. } => {
+                attention
+            }
             _ => 1.0,
         }
     }

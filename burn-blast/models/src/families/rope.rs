@@ -101,9 +101,31 @@ fn scaling(given: &Value, json: &Value) -> Result<RopeScaling, Error> {
                 original_context: original()? as usize,
             }
         }
+        // `su` is its first name.
+        Some("longrope" | "su") => {
+            let original = original()?;
+            let factor = match optional("factor")? {
+                Some(factor) => factor,
+                None => positions()? / original,
+            };
+            let inferred = match factor <= 1.0 {
+                true => 1.0,
+                false => (1.0 + factor.ln() / original.ln()).sqrt(),
+            };
+            let divisors = |name: &str| -> Result<Vec<f64>, Error> {
+                let values = setting(given, name).unwrap_or_default();
+                let all = values.as_array().into_iter().flatten();
+                all.map(|value| need(Some(value.clone()), name)).collect()
+            };
+            RopeScaling::LongRope {
+                short: divisors("short_factor")?,
+                long: divisors("long_factor")?,
+                attention: optional("attention_factor")?.unwrap_or(inferred),
+                original_context: original as usize,
+            }
+        }
         _ => {
-            let supported =
-                "only \"default\", \"linear\", \"dynamic\", \"llama3\" and \"yarn\" are";
+            let supported = "only \"default\", \"linear\", \"dynamic\", \"llama3\", \"yarn\" and \"longrope\" are";
             return Err(unsupported("rope_type", &kind, supported));
         }
     })

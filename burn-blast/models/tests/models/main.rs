@@ -2,6 +2,7 @@
 
 mod common;
 mod compact;
+mod gguf;
 mod inside;
 mod reference;
 mod refusals;

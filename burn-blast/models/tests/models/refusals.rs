@@ -155,12 +155,7 @@ fn settings_that_are_not_implemented_or_contradict_each_other_are_named() {
             "the checkpoint in bf16, f16 or f32",
         ),
         ("llama3", "hidden_act", json!("relu"), "hidden_act = \"relu\", which is not implemented"),
-        (
-            "llama3",
-            "rope_parameters.rope_type",
-            json!("longrope"),
-            "rope_type = \"longrope\", which is not",
-        ),
+        ("llama3", "rope_parameters.rope_type", json!("ntk"), "rope_type = \"ntk\", which is not"),
         ("llama3", "partial_rotary_factor", json!(0.5), "partial_rotary_factor = 0.5, which"),
         ("llama3", "rope_parameters.partial_rotary_factor", json!(0.25), "rotary_factor = 0.25, "),
         ("mistral", "sliding_window", json!(0), "sliding_window = 0, which"),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::builder::Builder;
 use crate::families::{self, FamilyConfig, Model, rope};
-use crate::rope::Rotary;
+use crate::rope::{RopeScaling, Rotary};
 use crate::{Error, LayerSizes};
 
 use super::{Decoder, Design};
@@ -61,7 +61,9 @@ impl DecoderConfig {
     pub(crate) fn parse(json: &Value) -> Result<Self, Error> {
         families::only(json, "hidden_act", &[json!("silu")])?;
         let rope = rope::read(json, rope::THETA)?;
-        Ok(Self { rope, ..Self::sizes(json)? })
+        let config = Self { rope, ..Self::sizes(json)? };
+        config.check()?;
+        Ok(config)
     }
 
     /// The sizes alone.
@@ -104,7 +106,17 @@ impl DecoderConfig {
             ("num_key_value_heads", self.num_key_value_heads),
             ("num_attention_heads", self.num_attention_heads),
         )?;
-        families::divides(("2", 2), ("head_dim", self.head_dim))
+        families::divides(("2", 2), ("head_dim", self.head_dim))?;
+        let pairs = self.head_dim / 2;
+        if let RopeScaling::LongRope { short, long, .. } = &self.rope.scaling
+            && [short, long].into_iter().any(|divisors| divisors.len() != pairs)
+        {
+            let (short, long) = (short.len(), long.len());
+            return Err(Error::Contradiction(format!(
+                "short_factor and long_factor have {short} and {long} numbers, but a head has {pairs} pairs of features"
+            )));
+        }
+        Ok(())
     }
 
     /// The content of a `config.json` of a Llama of these sizes, without scaled positions.
