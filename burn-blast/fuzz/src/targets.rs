@@ -22,8 +22,9 @@ use tempfile::TempDir;
 use crate::Target;
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "config", run: config, seeds: config_seeds },
+    Target { name: "gguf", run: gguf, seeds: gguf_seeds },
     Target { name: "index", run: index, seeds: index_seeds },
     Target { name: "header", run: header, seeds: header_seeds },
     Target { name: "layout", run: layout, seeds: layout_seeds },
@@ -77,9 +78,27 @@ fn config(input: &[u8]) -> bool {
 }
 
 fn config_seeds() -> Vec<Vec<u8>> {
-    ["llama3", "tied", "mistral", "gpt2"]
+    ["llama3", "tied", "mistral", "gpt2", "qwen2", "gemma3", "smollm3", "yarn"]
         .map(|model| sample(&format!("{model}/config.json")))
         .into()
+}
+
+/// A GGUF file.
+fn gguf(input: &[u8]) -> bool {
+    in_folder(|folder| {
+        let file = folder.join("input.gguf");
+        put(&file, input);
+        let Ok(opened) = ModelFolder::open(&file) else { return false };
+        let _ = opened.load(&Device::flex(), Precision::F32);
+        if let Ok(tokenizer) = opened.tokenizer() {
+            let _ = tokenizer.encode("a naïve café 🦙").map(|tokens| tokenizer.decode(&tokens));
+        }
+        true
+    })
+}
+
+fn gguf_seeds() -> Vec<Vec<u8>> {
+    ["llama3", "pieces", "qwen3"].map(|name| sample(&format!("gguf/{name}.gguf"))).into()
 }
 
 /// An index of two small files.

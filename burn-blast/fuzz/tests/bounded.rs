@@ -1,8 +1,8 @@
-//! Each target for a moment. `BURN_BLAST_FUZZ=SECONDS` sets how long.
+//! Each target for a moment. `BURN_BLAST_FUZZ=SECONDS` sets how long, `BURN_BLAST_FUZZ_TARGET=NAME` takes one of them.
 
 use std::time::{Duration, Instant};
 
-use burn_blast_fuzz::{Mutator, TARGETS};
+use burn_blast_fuzz::{Mutator, TARGETS, Target};
 
 /// Longest time of one input.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -10,7 +10,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[test]
 fn no_target_panics_or_hangs() {
     let seconds = std::env::var("BURN_BLAST_FUZZ").map_or(2.0, |seconds| seconds.parse().unwrap());
-    for target in TARGETS {
+    let wanted = std::env::var("BURN_BLAST_FUZZ_TARGET").ok();
+    let is_wanted = |target: &Target| wanted.as_ref().is_none_or(|name| target.name == name);
+    let targets: Vec<Target> = TARGETS.into_iter().filter(is_wanted).collect();
+    assert!(!targets.is_empty(), "there is no target {wanted:?}");
+    for target in targets {
         let seeds = (target.seeds)();
         for seed in &seeds {
             assert!((target.run)(seed), "{}: {}", target.name, String::from_utf8_lossy(seed));

@@ -53,6 +53,9 @@ pub enum Error {
     /// The tokenizer cannot be read or cannot handle the text.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// There is no chat template, or it does not take the messages.
+    #[error("chat template: {0}")]
+    Chat(String),
     /// A token is outside the vocabulary.
     #[error(
         "the tokenizer gives token {token}, but the model knows only those below {vocabulary}: the tokenizer belongs to another model"

@@ -16,7 +16,7 @@
 //! | `model_folder` | folders: opened, loaded, written |
 //! | `builder`, `attention`, `rope` | what models are made of |
 //! | `model`, `compact`, `adapters` | what every model can do |
-//! | `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
+//! | `chat`, `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
 //! | `texts`, `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
 //! | `measure`, `device`, `warnings` | timing, where to compute, and what programs show |
 
@@ -24,6 +24,8 @@ mod activations;
 mod adapters;
 mod attention;
 mod builder;
+#[cfg(feature = "chat")]
+mod chat;
 mod compact;
 mod corpus;
 mod device;
@@ -45,6 +47,8 @@ mod warnings;
 
 pub use activations::Activations;
 pub use attention::Cache;
+#[cfg(feature = "chat")]
+pub use chat::{ChatMessage, ChatTemplate};
 pub use compact::LayerSizes;
 pub use corpus::{Batch, Corpus, Sequences};
 pub use device::BackendKind;

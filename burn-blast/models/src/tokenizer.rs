@@ -104,10 +104,26 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot handle the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.encode_with(text, true)
+    }
+
+    /// The tokens of a text that has its special tokens in it, as a chat template writes them.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot handle the text.
+    pub fn encode_rendered(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.encode_with(text, false)
+    }
+
+    fn encode_with(
+        &self,
+        text: &str,
+        #[cfg_attr(not(feature = "tokenizers"), expect(unused))] special: bool,
+    ) -> Result<Vec<u32>, Error> {
         match self {
             #[cfg(feature = "tokenizers")]
             Self::File(tokenizer) => {
-                let encoding = tokenizer.encode(text, true).map_err(|error| refuse(&error))?;
+                let encoding = tokenizer.encode(text, special).map_err(|error| refuse(&error))?;
                 Ok(encoding.get_ids().to_vec())
             }
             Self::Bytes => Ok(text.bytes().map(u32::from).collect()),

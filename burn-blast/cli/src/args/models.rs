@@ -16,6 +16,14 @@ pub struct GenerateArgs {
     #[arg(long, allow_hyphen_values = true)]
     pub prompt: String,
 
+    /// Take the prompt as what a user says, in the chat template of the model, and show the answer alone
+    #[arg(long)]
+    pub chat: bool,
+
+    /// What the system says before the user
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
+    pub system: Option<String>,
+
     /// Tokens to add at most; the text also ends by itself, or with the model's positions
     #[arg(long, value_name = "TOKENS", default_value_t = 64)]
     pub max_new: usize,

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::{self, Write};
 
 use burn_blast_checkpoint::check_output;
-use burn_blast_models::{Activations, Generation, ModelFolder, Windows, perplexity as score};
+use burn_blast_models::{
+    Activations, ChatMessage, Generation, ModelFolder, Windows, perplexity as score,
+};
 use serde::Serialize;
 
 use super::{open, texts};
@@ -19,13 +21,16 @@ const DEFAULT_WINDOW: usize = 1024;
 pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
     let (checkpoint, model) = open(&args.model)?;
     let tokenizer = checkpoint.tokenizer()?;
-    let prompt = tokenizer.encode(&args.prompt)?;
+    let prompt = match args.chat {
+        true => tokenizer.encode_rendered(&chat(args, &checkpoint)?)?,
+        false => tokenizer.encode(&args.prompt)?,
+    };
     let sampling = args.sampling.clone();
     let request = Generation { sampling, ..Generation::new(&checkpoint, args.max_new) };
     let mut out = io::stdout().lock();
     let mut stream = tokenizer.stream();
     // The prompt passes through the stream too: how a tokenizer spaces a word depends on the one before.
-    for token in &prompt {
+    for token in prompt.iter().filter(|_| !args.chat) {
         write!(out, "{}", stream.push(*token)?)?;
     }
     out.flush()?;
@@ -34,6 +39,14 @@ pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
         Ok(out.flush()?)
     })?;
     Ok(writeln!(out, "{}", stream.finish()?)?)
+}
+
+/// The prompt in the model's chat template.
+fn chat(args: &GenerateArgs, checkpoint: &ModelFolder) -> Result<String, Error> {
+    let system = args.system.as_ref().map(|text| ChatMessage::new("system", text));
+    let user = ChatMessage::new("user", &args.prompt);
+    let messages: Vec<ChatMessage> = system.into_iter().chain([user]).collect();
+    Ok(checkpoint.chat_template()?.render(&messages)?)
 }
 
 /// The perplexity of a text, and how it was cut.
