@@ -27,13 +27,13 @@ pub struct Report {
 /// Writes a checkpoint with every packed weight dense, zero where no block is kept.
 ///
 /// # Errors
-/// If the checkpoint holds nothing packed or is damaged, or the output cannot be written.
+/// If the checkpoint holds nothing packed and is no GGUF file, or is damaged, or the output cannot be written.
 pub fn densify(args: &DensifyArgs, progress: &Progress) -> Result<Report, Error> {
     let (input, output) = (&args.input, &args.out.output);
     let checkpoint = Checkpoint::open(input)?;
     let staging = Output::new(&checkpoint.source, output, args.out.force)?;
     let packed = PackedWeight::all(&checkpoint)?;
-    if packed.is_empty() {
+    if packed.is_empty() && checkpoint.source.unpacked.is_none() {
         return Err(Error::NothingPacked { path: input.to_owned() });
     }
     if let Some(both) = packed.iter().find(|packed| checkpoint.tensor(&packed.name).is_some()) {
@@ -72,6 +72,9 @@ fn content<'a>(
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.rewrite.write(f, format_args!("{} weights dense again", self.weights.len()))
+        match self.weights.len() {
+            0 => self.rewrite.write(f, format_args!("unpacked to f32")),
+            count => self.rewrite.write(f, format_args!("{count} weights dense again")),
+        }
     }
 }

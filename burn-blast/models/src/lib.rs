@@ -33,6 +33,7 @@ mod error;
 mod families;
 pub mod fine_tune;
 mod generate;
+mod host;
 mod measure;
 mod model;
 mod model_folder;

@@ -90,7 +90,7 @@ impl Timing {
 pub struct LinearStorage {
     /// Linear layers.
     pub linears: usize,
-    /// Of these, block-sparse ones.
+    /// Of these, block-sparse ones that lack blocks.
     pub sparse: usize,
     /// Share of their weights that is removed.
     pub sparsity: f64,
@@ -108,7 +108,7 @@ impl Model {
             linears.iter().filter_map(|(_, linear)| linear.as_sparse()).collect();
         LinearStorage {
             linears: linears.len(),
-            sparse: sparse.len(),
+            sparse: sparse.iter().filter(|layer| layer.sparsity() > 0.0).count(),
             sparsity: sparsity(linears.iter().map(|(_, linear)| &**linear)),
             bytes: linears.iter().map(|(_, linear)| linear.bytes()).sum(),
             quantized: sparse.iter().any(|layer| layer.weight.is_quantized()),

@@ -22,8 +22,8 @@ pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
 
 /// Block-sparse models and checkpoints: make, check, run, train on, compare
 ///
-/// A checkpoint is a safetensors file or a folder as Hugging Face publishes it; a model is such a folder with
-/// config.json. Without a tokenizer, the tokens of a model of 256 are bytes. Outputs appear complete or not at all.
+/// A checkpoint is a safetensors file, a folder as Hugging Face publishes it, or a GGUF file; a model is such a folder
+/// with config.json, or a GGUF file. Without a tokenizer, the tokens of a model of 256 are bytes. Outputs appear complete or not at all.
 /// Progress and errors go to standard error, results to standard output.
 ///
 /// Exit codes: 0 success; 1 verify found problems or diff found differences; 2 wrong usage or unusable input; 130
@@ -54,7 +54,7 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check every rule of the format, lengths and index; lists all problems
     Verify(VerifyArgs),
-    /// Turn packed weights into dense ones, as they were stored before
+    /// Turn packed weights into dense ones, as they were stored before, or a GGUF file into a folder
     Densify(DensifyArgs),
     /// Compare the blocks and values of two checkpoints
     Diff(DiffArgs),
@@ -209,7 +209,8 @@ pub struct ModelArgs {
     #[arg(long)]
     pub compact: bool,
 
-    /// Round block-sparse weights to 8-bit integers, one scale per block: a quarter of the bytes of f32
+    /// Round the weights of linear layers to 8-bit integers, one scale per block: a quarter of the bytes of f32. On a GPU,
+    /// of block-sparse ones alone
     #[arg(long)]
     pub int8: bool,
 }

@@ -35,7 +35,7 @@ pub struct BenchReport {
 
 /// Times a prompt, then single tokens after it.
 pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
-    let (checkpoint, mut model) = open(&args.model)?;
+    let (checkpoint, mut model) = open(&args.model, |_| true)?;
     let timing = &args.timing;
     let rounds = timing.run(&[(&model, checkpoint.config().context())])?.remove(0);
     let decode = rounds.iter().flat_map(|round| &round.decode).map(|seconds| 1.0 / seconds);
@@ -104,7 +104,8 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
         check_output(None, false, path, args.force)?;
     }
     let device = args.device.backend.open()?;
-    let (mut models, mut losses, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut models, mut stored) = (Vec::new(), Vec::new());
+    let (mut losses, mut limits) = (Vec::new(), Vec::new());
     let texts = texts(&args.text.corpus, args.svg.as_deref(), progress)?;
     if args.svg.is_some() && args.models.len() < 2 {
         return Err(Error::Unused { option: "--svg", needs: "two models or more" });
@@ -113,7 +114,11 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     for folder in &args.models {
         let checkpoint = ModelFolder::open(folder)?;
         let corpus = Corpus::of(&checkpoint, &texts, sequences.context)?;
-        let model = checkpoint.load(&device, args.device.precision())?;
+        let mut model = checkpoint.load(&device, args.device.precision())?;
+        stored.push((model.mlp_sparsity(0), model.bytes()));
+        if args.device.backend.is_host() {
+            model = model.for_host()?;
+        }
         losses.push(evaluate(&model, &corpus.held_out(sequences, Corpus::EVALUATED, &device))?);
         models.push(model);
         limits.push(checkpoint.config().context());
@@ -123,8 +128,8 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     let timed: Vec<(&Model, usize)> = models.iter().zip(limits).collect();
     let rounds = timing.run(&timed)?;
     let mut rows = Vec::new();
-    for (((folder, mut model), loss), rounds) in
-        args.models.iter().zip(models).zip(&losses).zip(rounds)
+    for (((folder, (mlp_sparsity, bytes)), loss), rounds) in
+        args.models.iter().zip(stored).zip(&losses).zip(rounds)
     {
         let decode = rounds.iter().map(|round| {
             let seconds: f64 = round.decode.iter().sum();
@@ -134,8 +139,8 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             loss: *loss,
             gap_percent: 100.0 * (loss / losses[0] - 1.0),
-            mlp_sparsity: model.mlp_sparsity(0),
-            bytes: model.bytes(),
+            mlp_sparsity,
+            bytes,
             decode: Quartiles::of(decode.collect()),
             prefill: prefill_rate(timing, &rounds),
         });

@@ -18,12 +18,18 @@ pub use run::{activations, generate, perplexity};
 pub use train::{dense, fine_tune, merge, one_shot};
 
 /// Loads a model as the options ask for it.
-fn open(args: &ModelArgs) -> Result<(ModelFolder, Model), Error> {
+fn open(
+    args: &ModelArgs,
+    is_packed: impl FnOnce(&Model) -> bool,
+) -> Result<(ModelFolder, Model), Error> {
     let device = args.device.backend.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&device, args.device.precision())?;
     if args.compact {
         model = model.compact();
+    }
+    if args.device.backend.is_host() && (args.int8 || is_packed(&model)) {
+        model = model.for_host()?;
     }
     if args.int8 {
         model = burn_blast::module::quantize(model)?;

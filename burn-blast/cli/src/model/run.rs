@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use burn::tensor::DType;
 use burn_blast_checkpoint::check_output;
 use burn_blast_models::{
     Activations, ChatMessage, Generation, ModelFolder, Windows, perplexity as score,
@@ -19,7 +20,10 @@ const DEFAULT_WINDOW: usize = 1024;
 
 /// Writes the prompt and its continuation to standard output, token by token.
 pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
-    let (checkpoint, model) = open(&args.model)?;
+    // Packing a model costs as much as it saves on so many tokens of a prompt, and on one token in a type of 16 bits.
+    const WORTH_PACKING: usize = 160;
+    let is_long = args.prompt.len() > 4 * WORTH_PACKING;
+    let (checkpoint, model) = open(&args.model, |model| is_long || model.dtype() != DType::F32)?;
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = match args.chat {
         true => tokenizer.encode_rendered(&chat(args, &checkpoint)?)?,
@@ -62,7 +66,7 @@ pub struct PerplexityReport {
 
 /// Scores a text.
 pub fn perplexity(args: &PerplexityArgs, progress: &Progress) -> Result<PerplexityReport, Error> {
-    let (checkpoint, model) = open(&args.model)?;
+    let (checkpoint, model) = open(&args.model, |_| true)?;
     let texts = texts(&args.corpus, None, progress)?;
     let tokens = texts.tokens(&checkpoint.tokenizer()?)?;
     let window = window(&checkpoint, args.window)?;

@@ -1,6 +1,7 @@
 //! The program `blast`, run as a user runs it, and files between it and the libraries.
 
 mod common;
+mod gguf;
 mod libraries;
 mod look;
 mod programs;

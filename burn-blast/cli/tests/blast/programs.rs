@@ -323,7 +323,6 @@ fn settings_that_make_no_sense_are_refused() {
         ("activations dense norms --corpus text.txt --window 0", "window is 0"),
         ("activations dense norms --corpus text.txt --compact", "--compact"),
         ("activations dense norms --corpus text.txt --int8", "--int8"),
-        ("bench dense --int8", "the model has no block-sparse weight"),
         ("activations dense no/folder --corpus text.txt", "no/folder: "),
         ("compact dense wide", "already there"),
         ("compact dense --dense", "<OUTPUT>"),

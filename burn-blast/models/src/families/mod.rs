@@ -221,6 +221,9 @@ pub(crate) trait Family {
     /// The output layer, unless it is the embedding.
     fn head(&self) -> Option<&AnyLinear>;
 
+    /// Gives the model an output layer of its own.
+    fn set_head(&mut self, head: AnyLinear);
+
     /// Weight of the embedding, `[vocabulary, width]`.
     fn embedding(&self) -> Tensor<2>;
 

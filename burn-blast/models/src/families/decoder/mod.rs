@@ -119,6 +119,10 @@ impl Family for Decoder {
         self.lm_head.as_ref()
     }
 
+    fn set_head(&mut self, head: AnyLinear) {
+        self.lm_head = Some(head);
+    }
+
     fn embedding(&self) -> Tensor<2> {
         self.model.embed_tokens.weight.val()
     }

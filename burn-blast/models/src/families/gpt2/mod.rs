@@ -130,6 +130,10 @@ impl Family for Gpt2 {
         self.lm_head.as_ref()
     }
 
+    fn set_head(&mut self, head: AnyLinear) {
+        self.lm_head = Some(head);
+    }
+
     fn embedding(&self) -> Tensor<2> {
         self.transformer.wte.weight.val()
     }
