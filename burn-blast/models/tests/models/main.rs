@@ -4,5 +4,6 @@ mod common;
 mod compact;
 mod gguf;
 mod inside;
+mod published;
 mod reference;
 mod refusals;
