@@ -263,6 +263,18 @@ pub struct Index {
 
 const TOTAL: &str = "total_size";
 
+/// Writes the index of safetensors files in a folder.
+///
+/// # Errors
+/// If a file cannot be read, or the index cannot be written.
+pub fn write_index(folder: &Path, files: &[String]) -> Result<(), CheckpointError> {
+    let shards = files.iter().map(|file| Shard::open(&folder.join(file)));
+    let path = folder.join(INDEX);
+    let index = Index::of(&path, &shards.collect::<Result<Vec<_>, _>>()?);
+    let text = serde_json::to_string_pretty(&index).expect("names and numbers");
+    fs::write(&path, text).map_err(CheckpointError::write(path))
+}
+
 /// The first of these names and how many follow, for messages; none if there is no name.
 fn some_of<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<String> {
     let first = names.next()?;
@@ -293,6 +305,19 @@ impl Index {
             })?;
         }
         Ok(Self { path: path.to_owned(), ..index })
+    }
+
+    /// The index of files that are there.
+    fn of(path: &Path, shards: &[Shard]) -> Self {
+        let (mut weight_map, mut total) = (BTreeMap::new(), 0);
+        for shard in shards {
+            for (name, tensor) in shard.tensors() {
+                weight_map.insert(name.to_owned(), shard.name.clone());
+                total += tensor.bytes().len() as u64;
+            }
+        }
+        let metadata = Map::from_iter([(TOTAL.to_owned(), Value::from(total))]);
+        Self { path: path.to_owned(), metadata, weight_map }
     }
 
     /// The last part of its path.

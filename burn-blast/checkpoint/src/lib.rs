@@ -45,7 +45,7 @@ mod packed;
 mod rewrite;
 mod shard;
 
-pub use checkpoint::{Checkpoint, Index, Source, name_parts};
+pub use checkpoint::{Checkpoint, Index, Source, name_parts, write_index};
 pub use dense::{DenseLayout, DenseWeight, Orientation, transposed};
 pub use entry::Entry;
 pub use error::CheckpointError;

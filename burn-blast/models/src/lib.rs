@@ -39,6 +39,7 @@ mod model;
 mod model_folder;
 #[cfg(feature = "calibrate")]
 pub mod one_shot;
+mod parts;
 mod perplexity;
 mod rope;
 mod sample;

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use burn::tensor::{DType, Device, FloatDType};
 use burn_blast::io::{Export, IoError, Pretrained};
+use burn_blast_checkpoint::atomic::AtomicFolder;
 use burn_blast_checkpoint::gguf::{self, Unpacked};
 use burn_blast_checkpoint::{Checkpoint, LFS_POINTER, Orientation, copy_rest, json};
 use burn_blast_kernels::pattern::fnv1a;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::builder::{Builder, Source};
 use crate::families::{unwrapped, whole};
+use crate::parts::Parts;
 use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
@@ -50,6 +51,15 @@ impl Precision {
             DType::F16 => Self::F16,
             DType::BF16 => Self::BF16,
             _ => Self::F32,
+        }
+    }
+
+    /// Its data type; of [`File`](Self::File), single precision.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+            Self::File | Self::F32 => DType::F32,
         }
     }
 
@@ -193,6 +203,12 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or holds other tensors than the configuration calls for.
     pub fn load(&self, device: &Device, precision: Precision) -> Result<Model, Error> {
+        let parts = self.parts(device, precision)?;
+        Ok(parts.pretrained.load(parts.skeleton()?)?)
+    }
+
+    /// The model, to be loaded in parts.
+    pub(crate) fn parts(&self, device: &Device, precision: Precision) -> Result<Parts, Error> {
         let all = Pretrained::open(self.file(""))?
             .rename(|name| Some(self.config.family().path_in_module(unwrapped(name))))?;
         let config = match self.config.is_tied() && self.has_own_head(&all) {
@@ -203,9 +219,7 @@ impl ModelFolder {
         let dtype = self.dtype(&named, device, precision)?;
         let of_module = config.clone();
         let pretrained = named.orientation(move |path| of_module.orientation(path));
-        let source = Source::Stored(Some(&pretrained));
-        let model = config.family().build(&mut Builder { source, device })?;
-        Ok(pretrained.dtype(dtype).load(model)?)
+        Ok(Parts { config, pretrained: pretrained.dtype(dtype), device: device.clone() })
     }
 
     /// Whether a file with a tied output layer has one that differs from the embedding, as after training it alone. It
@@ -265,18 +279,22 @@ impl ModelFolder {
         let export = export.orientation(|name| self.config.orientation(name));
         let export = if form == Form::Dense { export.dense() } else { export };
         export.save(folder, |staged| {
-            if let Some(from) = &self.path {
-                copy_rest(from, &NOT_COPIED.map(str::to_owned), staged).map_err(IoError::from)?;
-            }
-            let staged = staged.path();
-            std::fs::write(staged.join("config.json"), config).map_err(Error::file(folder))?;
-            add(staged)
+            self.write_rest(staged, config)?;
+            add(staged.path())
         })
+    }
+
+    /// Writes the files of a new folder that are not weights.
+    pub(crate) fn write_rest(&self, staged: &AtomicFolder, config: String) -> Result<(), Error> {
+        if let Some(from) = &self.path {
+            copy_rest(from, &NOT_COPIED.map(str::to_owned), staged).map_err(IoError::from)?;
+        }
+        let path = staged.path().join("config.json");
+        std::fs::write(&path, config).map_err(Error::file(path))
     }
 
     /// The configuration as it was, but for the precision and for what was compacted.
     fn config_of(&self, model: &Model) -> Result<String, Error> {
-        let mut json = self.json.clone();
         let mut sizes = model.sizes();
         sizes.dedup();
         let [all] = sizes[..] else {
@@ -284,11 +302,25 @@ impl ModelFolder {
             let reason = format!("its layers have {}", sizes.join(", then "));
             return Err(Error::Uneven(reason));
         };
-        self.config.family().write_sizes(&all, &mut json)?;
-        if self.config.is_tied() && model.family().head().is_some() {
+        let is_tied = model.family().head().is_none();
+        self.config_with(Some(&all), is_tied, model.dtype())
+    }
+
+    /// The configuration with other sizes of all layers, if they are given, and another precision.
+    pub(crate) fn config_with(
+        &self,
+        sizes: Option<&LayerSizes>,
+        is_tied: bool,
+        dtype: DType,
+    ) -> Result<String, Error> {
+        let mut json = self.json.clone();
+        if let Some(sizes) = sizes {
+            self.config.family().write_sizes(sizes, &mut json)?;
+        }
+        if self.config.is_tied() && !is_tied {
             json["tie_word_embeddings"] = Value::from(false);
         }
-        let name = match model.dtype() {
+        let name = match dtype {
             DType::F16 => "float16",
             DType::BF16 => "bfloat16",
             _ => "float32",
@@ -310,7 +342,7 @@ impl ModelConfig {
     }
 
     /// How a file has the dense weight at a path of the module.
-    fn orientation(&self, path: &str) -> Orientation {
+    pub(crate) fn orientation(&self, path: &str) -> Orientation {
         match self.family().is_out_in(path) {
             true => Orientation::OutIn,
             false => Orientation::InOut,

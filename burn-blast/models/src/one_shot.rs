@@ -1,16 +1,22 @@
 //! Sparsifying a model at once, without training.
 
+use std::path::Path;
+
 use burn::config::Config;
 use burn::tensor::{Device, Tensor};
 use burn_blast::calibrate::Calibration;
 use burn_blast::functions;
+use burn_blast::io::IoError;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
+use burn_blast_checkpoint::atomic::AtomicFolder;
+use burn_blast_checkpoint::{check_output, write_index};
 use burn_blast_kernels::budget::kept_blocks;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Sequences};
-use crate::{Blocks, Error, Model};
+use crate::parts::Part;
+use crate::{Blocks, Error, Model, ModelFolder, Precision};
 
 /// Sequences that go through the model at once.
 const BATCH: usize = 8;
@@ -53,43 +59,111 @@ impl OneShot {
         sample: &[Batch],
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Vec<String>, Error> {
+        let sample = self.needed(sample)?;
+        let names = model.mlp_names(self.blocks.dense_last)?;
+        let mut seen =
+            Seen { all: names.len(), done: 0, silent: Vec::new(), progress: &mut progress };
+        seen.tell();
+        // The features of the sample before a layer are carried on to the next one.
+        let mut features: Vec<Tensor<3>> =
+            sample.iter().map(|batch| model.embed(batch.inputs.clone())).collect();
+        for index in 0..layers(&names) {
+            features = self.layer(model, index, features, &mut seen)?;
+        }
+        Ok(seen.silent)
+    }
+
+    /// The same for a model in a folder, which is written to another one. One layer at a time is in memory, beside the
+    /// features of the sample; embedding and output layer are at the beginning and the end. Each part becomes a file.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), or if a part cannot be read or written.
+    pub fn stream(
+        &self,
+        folder: &ModelFolder,
+        sample: &[Batch],
+        to: &Destination<'_>,
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Vec<String>, Error> {
+        let sample = self.needed(sample)?;
+        check_output(folder.path(), true, to.folder, to.replace).map_err(IoError::from)?;
+        let parts = folder.parts(&to.device, to.precision)?;
+        let mut skeleton = parts.skeleton()?;
+        let names = skeleton.mlp_names(self.blocks.dense_last)?;
+        let (pruned, all) = (layers(&names), skeleton.layers());
+        let is_tied = skeleton.family().head().is_none();
+        drop(skeleton);
+        let mut seen =
+            Seen { all: names.len(), done: 0, silent: Vec::new(), progress: &mut progress };
+        seen.tell();
+        let mut features: Vec<Tensor<3>> = {
+            let model = parts.load(Part::Embedding)?;
+            sample.iter().map(|batch| model.embed(batch.inputs.clone())).collect()
+        };
+        let staged = AtomicFolder::new(to.folder, to.replace).map_err(Error::file(to.folder))?;
+        let dtype = to.written.on(&to.device, folder.precision()?.dtype())?;
+        let file = |at: usize| format!("model-{:05}-of-{:05}.safetensors", at + 1, all + 1);
+        for index in 0..all {
+            let part = Part::Layer(index);
+            let mut model = parts.load(part)?;
+            if index < pruned {
+                features = self.layer(&mut model, index, features, &mut seen)?;
+            }
+            parts.write(&model, part, dtype, &staged.path().join(file(index)))?;
+        }
+        drop(features);
+        let outer = parts.load(Part::Outer)?;
+        parts.write(&outer, Part::Outer, dtype, &staged.path().join(file(all)))?;
+        drop(outer);
+        let files: Vec<String> = (0..=all).map(file).collect();
+        write_index(staged.path(), &files).map_err(IoError::from)?;
+        folder.write_rest(&staged, folder.config_with(None, is_tied, dtype)?)?;
+        staged.finish().map_err(Error::file(to.folder))?;
+        Ok(seen.silent)
+    }
+
+    /// What the method takes of a sample, if the settings are valid.
+    fn needed<'a>(&self, sample: &'a [Batch]) -> Result<&'a [Batch], Error> {
         self.blocks.check()?;
-        if self.method != Method::Magnitude && sample.is_empty() {
+        if self.method == Method::Magnitude {
+            return Ok(&[]);
+        }
+        if sample.is_empty() {
             let what = "this method needs a sample of texts, or take magnitude".to_string();
             return Err(Error::TooShort(what));
         }
-        let sample = if self.method == Method::Magnitude { &[] } else { sample };
-        let dense_last = self.blocks.dense_last;
-        let names = model.mlp_names(dense_last)?;
-        let (mut done, mut silent) = (0, Vec::new());
-        progress(done, names.len());
-        // The features of the sample before a layer are carried on to the next one, so that the whole costs two passes.
-        let mut features: Vec<Tensor<3>> =
-            sample.iter().map(|batch| model.embed(batch.inputs.clone())).collect();
-        let layers = names.chunk_by(|one, two| layer_of(one) == layer_of(two));
-        for (index, layer) in layers.enumerate() {
-            let attend = |x| model.attend(index, x);
-            let attended: Vec<Tensor<3>> = features.into_iter().map(attend).collect();
-            // A layer's weights are chosen together: their inputs were seen before any of them changed.
-            let seen = self.observe(model, index, &attended);
-            let (_, out) = model.family().mlp_layers();
-            let weights = model.mlps_mut(dense_last).into_iter();
-            for (name, linear) in weights.filter(|(name, _)| layer.contains(name)) {
-                let seen = seen.as_ref().map(|[input, hidden]| match name.ends_with(out) {
-                    true => hidden,
-                    false => input,
-                });
-                let says = |seen: &&Calibration| seen.norms().iter().any(|norm| *norm != 0.0);
-                if seen.is_some_and(|seen| !says(&seen)) {
-                    silent.push(name);
-                }
-                *linear = self.sparse(linear, seen.filter(says))?;
-                done += 1;
-                progress(done, names.len());
+        Ok(sample)
+    }
+
+    /// Sparsifies the MLP of one layer, and carries the features of the sample before it on to the next layer.
+    fn layer(
+        &self,
+        model: &mut Model,
+        index: usize,
+        features: Vec<Tensor<3>>,
+        seen: &mut Seen<'_>,
+    ) -> Result<Vec<Tensor<3>>, Error> {
+        let attended: Vec<Tensor<3>> =
+            features.into_iter().map(|x| model.attend(index, x)).collect();
+        // A layer's weights are chosen together: their inputs were seen before any of them changed.
+        let calibrations = self.observe(model, index, &attended);
+        let (_, out) = model.family().mlp_layers();
+        for (name, linear) in model.mlps_mut(0) {
+            if layer_of(&name) != Some(index) {
+                continue;
             }
-            features = attended.into_iter().map(|x| model.feed(index, x)).collect();
+            let calibration = calibrations
+                .as_ref()
+                .map(|[input, hidden]| if name.ends_with(out) { hidden } else { input });
+            let says = |one: &&Calibration| one.norms().iter().any(|norm| *norm != 0.0);
+            if calibration.is_some_and(|one| !says(&one)) {
+                seen.silent.push(name);
+            }
+            *linear = self.sparse(linear, calibration.filter(says))?;
+            seen.done += 1;
+            seen.tell();
         }
-        Ok(silent)
+        Ok(attended.into_iter().map(|x| model.feed(index, x)).collect())
     }
 
     /// What the layers before and after the activation of an MLP take, if there is a sample.
@@ -99,7 +173,7 @@ impl OneShot {
         index: usize,
         attended: &[Tensor<3>],
     ) -> Option<[Calibration; 2]> {
-        let device = model.device();
+        let device = attended.first()?.device();
         let empty = |width| match self.method {
             Method::WandaCorrected => Calibration::new(width, &device),
             _ => Calibration::of_norms(width, &device),
@@ -162,9 +236,43 @@ pub fn sample(
     Ok((0..sequences.div_ceil(BATCH)).map(batch).collect())
 }
 
-/// Path of the layer a weight is in.
-fn layer_of(name: &str) -> &str {
-    name.split_once(".mlp.").map_or(name, |(layer, _)| layer)
+/// Where the result of [`OneShot::stream`] goes.
+#[derive(Clone, Debug)]
+pub struct Destination<'a> {
+    /// The new folder.
+    pub folder: &'a Path,
+    /// Whether a checkpoint that is there may be replaced.
+    pub replace: bool,
+    /// Where to compute.
+    pub device: Device,
+    /// Data type of weights and features while computing.
+    pub precision: Precision,
+    /// Data type of the files.
+    pub written: Precision,
+}
+
+/// What was done, and who is told.
+struct Seen<'a> {
+    all: usize,
+    done: usize,
+    silent: Vec<String>,
+    progress: &'a mut dyn FnMut(usize, usize),
+}
+
+impl Seen<'_> {
+    fn tell(&mut self) {
+        (self.progress)(self.done, self.all);
+    }
+}
+
+/// Number of the layer a weight is in.
+fn layer_of(name: &str) -> Option<usize> {
+    name.split('.').find_map(|part| part.parse().ok())
+}
+
+/// Number of layers, the first ones, that these weights are in.
+fn layers(names: &[String]) -> usize {
+    names.last().and_then(|name| layer_of(name)).map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]
@@ -234,6 +342,63 @@ mod tests {
             assert_eq!(inputs.len(), at_once.len());
             for (input, other) in inputs.iter().zip(&at_once) {
                 assert_eq!(input.to_data(), other.to_data());
+            }
+        }
+    }
+
+    /// The tensors of a folder, by name, and its configuration.
+    fn content(folder: &Path) -> (Vec<(String, Vec<u8>)>, String) {
+        let checkpoint = burn_blast_checkpoint::Checkpoint::open(folder).unwrap();
+        let bytes = |name: &str| checkpoint.tensor(name).unwrap().bytes().to_vec();
+        let all = checkpoint.names().into_iter().map(|name| (name.to_owned(), bytes(name)));
+        (all.collect(), std::fs::read_to_string(folder.join("config.json")).unwrap())
+    }
+
+    #[test]
+    fn part_by_part_the_files_hold_the_same() {
+        let device = Device::flex();
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+        for (name, precision) in [
+            ("llama3", Precision::F32),
+            ("tied", Precision::F32),
+            ("gemma3", Precision::F32),
+            ("gpt2", Precision::F32),
+            ("packed", Precision::F32),
+            ("tied", Precision::BF16),
+        ] {
+            let folder = ModelFolder::open(models.join(name)).unwrap();
+            let sample = sample(&corpus(), 3, 16, &device).unwrap();
+            for method in [Method::Magnitude, Method::WandaCorrected] {
+                let blocks = Blocks::new(8).with_sparsity(0.5).with_dense_last(1);
+                let one_shot = OneShot::new(blocks).with_method(method);
+                let scratch = tempfile::tempdir().unwrap();
+                let [whole, parts] = ["whole", "parts"].map(|name| scratch.path().join(name));
+                let mut model = folder.load(&device, precision).unwrap();
+                one_shot.run(&mut model, &sample, |_, _| {}).unwrap();
+                let model = model.with_precision(folder.precision().unwrap()).unwrap();
+                folder.save(&model, &whole, crate::Form::Packed).unwrap();
+                let to = Destination {
+                    folder: &parts,
+                    replace: false,
+                    device: device.clone(),
+                    precision,
+                    written: Precision::File,
+                };
+                let mut steps = Vec::new();
+                let silent = one_shot.stream(&folder, &sample, &to, |done, _| steps.push(done));
+                assert!(silent.unwrap().is_empty());
+                assert_eq!(steps, (0..steps.len()).collect::<Vec<_>>());
+                let (found, expected) = (content(&parts), content(&whole));
+                assert_eq!(found.1, expected.1, "{name}");
+                let names = |all: &[(String, Vec<u8>)]| -> Vec<String> {
+                    all.iter().map(|(name, _)| name.clone()).collect()
+                };
+                assert_eq!(names(&found.0), names(&expected.0), "{name}");
+                assert!(found.0 == expected.0, "{name}, {method:?}");
+                let again = ModelFolder::open(&parts).unwrap().load(&device, precision).unwrap();
+                let tokens = again.tokens(&[&[1, 2, 3, 4]]);
+                let scores = model.with_precision(precision).unwrap().forward(tokens.clone(), None);
+                assert_eq!(again.forward(tokens, None).to_data(), scores.to_data(), "{name}");
             }
         }
     }

@@ -37,8 +37,15 @@ pub(super) struct ModelTensor {
 }
 
 /// Lists the tensors of a model.
-pub(super) fn collect<M: Module>(model: &M, form: Form) -> Result<Vec<ModelTensor>, IoError> {
+///
+/// Parameters whose names are not `wanted` are not touched, so that they may stay uninitialised.
+pub(super) fn collect<M: Module>(
+    model: &M,
+    form: Form,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<Vec<ModelTensor>, IoError> {
     let mut collector = Collector {
+        wanted,
         path: ParameterPath::default(),
         form,
         tensors: Vec::new(),
@@ -50,7 +57,8 @@ pub(super) fn collect<M: Module>(model: &M, form: Form) -> Result<Vec<ModelTenso
     collector.finish()
 }
 
-struct Collector {
+struct Collector<'a> {
+    wanted: &'a dyn Fn(&str) -> bool,
     path: ParameterPath,
     form: Form,
     tensors: Vec<ModelTensor>,
@@ -61,7 +69,11 @@ struct Collector {
     error: Option<IoError>,
 }
 
-impl Collector {
+impl Collector<'_> {
+    fn is_wanted(&self) -> bool {
+        (self.wanted)(&self.path.hugging_face())
+    }
+
     fn push(
         &mut self,
         path: ParameterPath,
@@ -107,7 +119,7 @@ impl Collector {
     }
 }
 
-impl ModuleVisitor for Collector {
+impl ModuleVisitor for Collector<'_> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -117,6 +129,9 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.is_wanted() {
+            return;
+        }
         let tensor = param.transform_for_save().val();
         if self.is_merged() {
             let key = (self.path.parent().full(), self.path.leaf().to_owned());
@@ -142,7 +157,7 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        if self.form == Form::Dense && self.path.is_of_block_sparse() {
+        if !self.is_wanted() || (self.form == Form::Dense && self.path.is_of_block_sparse()) {
             return;
         }
         let tensor = param.transform_for_save().val();
@@ -151,6 +166,9 @@ impl ModuleVisitor for Collector {
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        if !self.is_wanted() {
+            return;
+        }
         let tensor = param.transform_for_save().val();
         let native = DType::Bool(BoolStore::Native);
         let shape = tensor.shape();

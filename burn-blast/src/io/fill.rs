@@ -21,7 +21,17 @@ pub(super) fn fill<M: Module>(
     tensors: Tensors<'_>,
     dtype: Option<DType>,
 ) -> Result<M, IoError> {
-    let weights = check_model(&model, &tensors)?;
+    fill_part(model, tensors, dtype, &|_| true)
+}
+
+/// The same for the parameters whose names are `wanted`. `tensors` are those of no others.
+pub(super) fn fill_part<M: Module>(
+    model: M,
+    tensors: Tensors<'_>,
+    dtype: Option<DType>,
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<M, IoError> {
+    let weights = check_model(&model, &tensors, wanted)?;
     let path = ParameterPath::default();
     let mut filler = Filler { path, tensors, weights, dtype, error: None };
     let model = model.map(&mut filler);
@@ -167,10 +177,12 @@ enum InFile {
 fn check_model<M: Module>(
     model: &M,
     tensors: &Tensors<'_>,
+    wanted: &dyn Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, InFile>, IoError> {
     let mut checker = Checker {
         path: ParameterPath::default(),
         tensors,
+        wanted,
         seen: HashSet::new(),
         weights: BTreeMap::new(),
         error: None,
@@ -188,6 +200,7 @@ fn check_model<M: Module>(
 struct Checker<'a> {
     path: ParameterPath,
     tensors: &'a Tensors<'a>,
+    wanted: &'a dyn Fn(&str) -> bool,
     seen: HashSet<String>,
     weights: BTreeMap<String, InFile>,
     /// The first one.
@@ -195,6 +208,10 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    fn is_wanted(&self) -> bool {
+        (self.wanted)(&self.path.name(self.tensors.names))
+    }
+
     fn keep(&mut self, result: Result<(), IoError>) {
         if let Err(error) = result {
             self.error.get_or_insert(error);
@@ -274,6 +291,9 @@ impl ModuleVisitor for Checker<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.is_wanted() {
+            return;
+        }
         let result = match window::view() {
             // The file decides whether there is one.
             Some(view) if view.stage == Stage::Probe => Ok(()),
@@ -293,7 +313,7 @@ impl ModuleVisitor for Checker<'_> {
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
         // The indices of a block-sparse weight are checked with its values.
-        if !self.path.is_of_block_sparse() {
+        if self.is_wanted() && !self.path.is_of_block_sparse() {
             let fits = |dtype: DType| dtype.is_int() || dtype.is_uint();
             let result = self.parameter(param.lazy_shape().to_vec(), "integer", fits);
             self.keep(result);
@@ -301,6 +321,9 @@ impl ModuleVisitor for Checker<'_> {
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        if !self.is_wanted() {
+            return;
+        }
         let result =
             self.parameter(param.lazy_shape().to_vec(), "boolean", |dtype| dtype.is_bool());
         self.keep(result);

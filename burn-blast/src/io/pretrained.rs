@@ -10,7 +10,7 @@ use burn_blast_checkpoint::format::{FormatError, LORA_A, PROBE, TENSORS, leaf};
 use burn_blast_checkpoint::{Checkpoint, Orientation, PackedWeight, TensorView};
 
 use super::IoError;
-use super::fill::fill;
+use super::fill::{fill, fill_part};
 use super::safetensors::file_tensor;
 use super::tensors::{Names, Tensors, from_safetensors};
 use crate::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, LoraLinear};
@@ -191,6 +191,21 @@ impl Pretrained {
     /// If a tensor is damaged or holds a number that is not finite, or the file holds other tensors than the model needs.
     pub fn load<M: Module>(&self, model: M) -> Result<M, IoError> {
         fill(model, self.tensors()?, self.dtype)
+    }
+
+    /// Loads those tensors whose names in the model are `wanted`. Other parameters stay as they are: those that Burn has not
+    /// initialised yet take no memory, so that a model larger than memory can be worked on part by part.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for these tensors.
+    pub fn load_part<M: Module>(
+        &self,
+        model: M,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<M, IoError> {
+        let mut tensors = self.tensors()?;
+        tensors.by_name.retain(|name, _| wanted(name));
+        fill_part(model, tensors, self.dtype, &wanted)
     }
 
     fn tensors(&self) -> Result<Tensors<'_>, IoError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::Module;
+use burn::tensor::DType;
 use burn_blast_checkpoint::atomic::{AtomicFile, AtomicFolder};
 use burn_blast_checkpoint::format::{FORMAT_VERSION, METADATA_KEY, PROBE, VALUES};
 use burn_blast_checkpoint::{
@@ -14,7 +15,7 @@ use burn_blast_checkpoint::{
 use super::IoError;
 use super::collect::{Form, ModelTensor, collect};
 use super::fill::fill;
-use super::tensors::{Content, FileTensor, Names, Tensors, from_safetensors};
+use super::tensors::{Content, FileTensor, Names, Tensors, from_safetensors, to_safetensors};
 
 /// Saves a model to a safetensors file, tensor by tensor. The header's metadata holds `burn_blast` with the format
 /// version.
@@ -22,7 +23,7 @@ use super::tensors::{Content, FileTensor, Names, Tensors, from_safetensors};
 /// # Errors
 /// If a tensor has a data type safetensors lacks, as quantised ones do, or the file cannot be written.
 pub fn save_safetensors<M: Module>(model: &M, path: impl AsRef<Path>) -> Result<(), IoError> {
-    let mut tensors = collect(model, Form::Packed)?;
+    let mut tensors = collect(model, Form::Packed, &|_| true)?;
     tensors.iter_mut().for_each(|tensor| tensor.name = tensor.path.full());
     let metadata = FileMetadata { version: FORMAT_VERSION, out_in: None }.text();
     let metadata = [(METADATA_KEY.to_owned(), metadata)].into();
@@ -77,6 +78,8 @@ pub struct Export<'a, M> {
     model: &'a M,
     form: Form,
     replace: bool,
+    wanted: Box<dyn Fn(&str) -> bool + 'a>,
+    dtype: Option<DType>,
     rename: Box<dyn Fn(&str) -> String + 'a>,
     orientation: Box<dyn Fn(&str) -> Orientation + 'a>,
 }
@@ -86,7 +89,20 @@ impl<'a, M: Module> Export<'a, M> {
     pub fn new(model: &'a M) -> Self {
         let (rename, orientation) =
             (Box::new(str::to_owned), Box::new(|_: &str| Orientation::OutIn));
-        Self { model, form: Form::Packed, replace: false, rename, orientation }
+        let (form, wanted) = (Form::Packed, Box::new(|_: &str| true));
+        Self { model, form, replace: false, wanted, dtype: None, rename, orientation }
+    }
+
+    /// Writes the parameters whose paths are `wanted` alone. Others are not touched and may be uninitialised.
+    pub fn only(mut self, wanted: impl Fn(&str) -> bool + 'a) -> Self {
+        self.wanted = Box::new(wanted);
+        self
+    }
+
+    /// Sets the type that floating-point numbers are converted to when they are written. Quantised ones stay so.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
     }
 
     /// Writes block-sparse weights dense, zero where no block is kept, with adapters merged.
@@ -139,7 +155,7 @@ impl<'a, M: Module> Export<'a, M> {
     /// # Errors
     /// If a tensor has a data type that safetensors lacks, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), IoError> {
-        let mut tensors = collect(self.model, self.form)?;
+        let mut tensors = collect(self.model, self.form, &self.wanted)?;
         // What only training needs.
         tensors.retain(|tensor| !(tensor.path.is_of_block_sparse() && tensor.path.leaf() == PROBE));
         let mut out_in = BTreeSet::new();
@@ -152,6 +168,9 @@ impl<'a, M: Module> Export<'a, M> {
                 out_in.insert(weight.to_owned());
             }
             tensor.is_linear &= (self.orientation)(&tensor.name) == Orientation::OutIn;
+            if let Some(dtype) = self.dtype {
+                convert(tensor, dtype)?;
+            }
         }
         let metadata = [
             // transformers refuses a file that does not name the framework of its layouts.
@@ -160,6 +179,17 @@ impl<'a, M: Module> Export<'a, M> {
         ];
         write_file(path, true, metadata.into(), tensors)
     }
+}
+
+/// Has a tensor of floating-point numbers converted when it is read.
+fn convert(tensor: &mut ModelTensor, dtype: DType) -> Result<(), IoError> {
+    if !from_safetensors(&tensor.name, tensor.dtype)?.is_float() {
+        return Ok(());
+    }
+    tensor.dtype = to_safetensors(&tensor.name, dtype)?;
+    let read = std::mem::replace(&mut tensor.read, Box::new(|| unreachable!("replaced below")));
+    tensor.read = Box::new(move || read().convert_dtype(dtype));
+    Ok(())
 }
 
 /// Writes a safetensors file, with linear weights transposed if that is asked for.

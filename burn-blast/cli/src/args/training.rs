@@ -182,6 +182,10 @@ pub struct OneShotArgs {
     #[arg(long, value_name = "TOKENS", default_value_t = Sequences::new().context, requires = "corpus")]
     pub context: usize,
 
+    /// Hold one layer in memory at a time and write a file for each, for models larger than memory
+    #[arg(long)]
+    pub stream: bool,
+
     /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs
     /// [default: 0.01]
     #[arg(long)]

@@ -9,7 +9,7 @@ use burn_blast::module::LoraLinearConfig;
 use burn_blast::prune::BlastConfig;
 use burn_blast_checkpoint::{Checkpoint, PackedWeight};
 use burn_blast_models::fine_tune::{INTERRUPTED, Job, Objective, Progress as RunProgress, Signals};
-use burn_blast_models::one_shot::{Method, OneShot, sample};
+use burn_blast_models::one_shot::{Destination, Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde_json::Value;
@@ -181,29 +181,48 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = args.device.backend.open()?;
-    let mut model = checkpoint.load(&device, args.device.precision())?;
     let sample = match &args.corpus {
         Some(path) => {
-            let corpus = Corpus::of(
-                &checkpoint,
-                &texts(path, Some(&args.out.output), progress)?,
-                args.context,
-            )?;
+            let texts = texts(path, Some(&args.out.output), progress)?;
+            let corpus = Corpus::of(&checkpoint, &texts, args.context)?;
             sample(&corpus, args.sequences, args.context, &device)?
         }
         None => Vec::new(),
     };
-    let silent = one_shot.run(&mut model, &sample, |done, all| match done {
+    let mut told = |done, all| match done {
         0 => progress.count("sparsifying", all),
         _ => progress.set(done),
-    })?;
+    };
+    let mut whole = None;
+    let silent = match args.stream {
+        true => {
+            let to = Destination {
+                folder: &args.out.output,
+                replace: args.out.force,
+                device: device.clone(),
+                precision: args.device.precision(),
+                written: args.device.dtype.unwrap_or_default(),
+            };
+            one_shot.stream(&checkpoint, &sample, &to, &mut told)?
+        }
+        false => {
+            let model = whole.insert(checkpoint.load(&device, args.device.precision())?);
+            one_shot.run(model, &sample, &mut told)?
+        }
+    };
     if !silent.is_empty() {
         let names = silent.join(", ");
         progress
             .line(&format!("not corrected, since its inputs are all zero in the sample: {names}"));
     }
-    let model = model.clone().with_precision(written(&checkpoint, &args.device, &model)?)?;
-    save(&checkpoint, &model, &args.out, Some(one_shot.blocks.sparsity), progress)
+    let asked = Some(one_shot.blocks.sparsity);
+    match whole {
+        Some(model) => {
+            let precision = written(&checkpoint, &args.device, &model)?;
+            save(&checkpoint, &model.with_precision(precision)?, &args.out, asked, progress)
+        }
+        None => is_written(&checkpoint, &args.out.output, asked, progress),
+    }
 }
 
 /// Data type of the files to write: `--dtype` if it is given, otherwise the data type of the input files.
