@@ -31,8 +31,9 @@ use std::ops::Range;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
-use faer::linalg::solvers::Solve;
-use faer::{Mat, Side};
+use faer::Mat;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt;
 use rayon::prelude::*;
 
 use crate::functions::dense_block_norms;
@@ -230,30 +231,49 @@ impl Calibration {
 fn at_once(pattern: &BlockPattern) -> usize {
     let kept = pattern.col_ptr().windows(2).map(|pair| (pair[1] - pair[0]) as usize);
     let rows = kept.max().unwrap_or(0) * pattern.block().get();
-    // The matrix and its factor.
-    let bytes = 2 * rows * rows * size_of::<f64>();
+    // Factors take the place of their matrices.
+    let bytes = rows * rows * size_of::<f64>();
     (MEMORY / bytes.max(1)).clamp(1, rayon::current_num_threads() * 4)
 }
 
-/// Bytes of the systems of the block columns that are solved at the same time.
-const MEMORY: usize = 1 << 30;
+/// Bytes of the systems of the block columns that are solved at the same time. A larger one is solved alone, by all threads.
+const MEMORY: usize = 1 << 28;
 
-/// The least-squares problem of every column, on the host.
+/// The least-squares problem of every column, on the host. Sums keep their precision: a copy in f64 of those of a large layer
+/// would take more memory than its weights.
 struct Systems {
-    gram: Mat<f64>,
-    weight: Mat<f64>,
+    gram: Matrix,
+    weight: Matrix,
     /// `gram · weight`.
-    product: Mat<f64>,
+    product: Matrix,
     lambda: f64,
+}
+
+/// A matrix on the host, row by row.
+struct Matrix {
+    numbers: Vec<f32>,
+    cols: usize,
+}
+
+impl Matrix {
+    fn of(tensor: &Tensor<2>) -> Self {
+        let numbers =
+            tensor.to_data().try_into_vec().expect("calibrations are in single precision");
+        Self { numbers, cols: tensor.dims()[1] }
+    }
+
+    fn at(&self, row: usize, col: usize) -> f64 {
+        f64::from(self.numbers[row * self.cols + col])
+    }
 }
 
 impl Systems {
     fn new(gram: &Tensor<2>, weight: &Tensor<2>, damping: f64) -> Result<Self, CalibrationError> {
-        let product = host(&gram.clone().matmul(weight.clone()));
-        let (gram, weight) = (host(gram), host(weight));
-        let squares = gram.diagonal().column_vector().iter();
-        let mean = squares.sum::<f64>() / gram.nrows() as f64;
-        if !gram.is_all_finite() {
+        let product = Matrix::of(&gram.clone().matmul(weight.clone()));
+        let (gram, weight) = (Matrix::of(gram), Matrix::of(weight));
+        let squares = (0..gram.cols).map(|feature| gram.at(feature, feature));
+        let mean = squares.sum::<f64>() / gram.cols as f64;
+        if !gram.numbers.iter().all(|number| number.is_finite()) {
             return Err(CalibrationError::Inputs { what: "are not all finite" });
         }
         if mean == 0.0 {
@@ -276,18 +296,18 @@ impl Systems {
         if kept.is_empty() {
             return Some(values);
         }
-        let damped = Mat::from_fn(kept.len(), kept.len(), |i, j| {
-            self.gram[(kept[i], kept[j])] + if i == j { self.lambda } else { 0.0 }
+        let mut damped = Mat::from_fn(kept.len(), kept.len(), |i, j| {
+            self.gram.at(kept[i], kept[j]) + if i == j { self.lambda } else { 0.0 }
         });
-        let right = Mat::from_fn(kept.len(), cols.len(), |i, j| {
-            let at = (kept[i], cols.start + j);
-            self.product[at] + self.lambda * self.weight[at]
+        let mut right = Mat::from_fn(kept.len(), cols.len(), |i, j| {
+            let (row, col) = (kept[i], cols.start + j);
+            self.product.at(row, col) + self.lambda * self.weight.at(row, col)
         });
-        let solved = damped.llt(Side::Lower).ok()?.solve(right);
+        solve_in_place(&mut damped, &mut right)?;
         let mut next = 0;
         for (block, rows) in values.chunks_exact_mut(b * b).zip(rows) {
             for line in block.chunks_exact_mut(b).take(rows.len()) {
-                for (value, solved) in line.iter_mut().zip(solved.row(next).iter()) {
+                for (value, solved) in line.iter_mut().zip(right.row(next).iter()) {
                     *value = *solved as f32;
                 }
                 next += 1;
@@ -297,8 +317,15 @@ impl Systems {
     }
 }
 
-fn host(matrix: &Tensor<2>) -> Mat<f64> {
-    let [rows, cols] = matrix.dims();
-    let numbers: Vec<f64> = matrix.to_data().iter::<f64>().collect();
-    Mat::from_fn(rows, cols, |row, col| numbers[row * cols + col])
+/// The solution of a positive definite system in the place of its right side, and the factor in the place of the matrix.
+fn solve_in_place(matrix: &mut Mat<f64>, right: &mut Mat<f64>) -> Option<()> {
+    let threads = faer::get_global_parallelism();
+    let needed =
+        llt::factor::cholesky_in_place_scratch::<f64>(matrix.nrows(), threads, Default::default());
+    let mut memory = MemBuffer::new(needed);
+    let stack = MemStack::new(&mut memory);
+    let (how, parameters) = (Default::default(), Default::default());
+    llt::factor::cholesky_in_place(matrix.as_mut(), how, threads, stack, parameters).ok()?;
+    llt::solve::solve_in_place(matrix.as_ref(), right.as_mut(), threads, stack);
+    Some(())
 }

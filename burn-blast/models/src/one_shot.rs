@@ -93,6 +93,7 @@ impl OneShot {
         let (pruned, all) = (layers(&names), skeleton.layers());
         let is_tied = skeleton.family().head().is_none();
         drop(skeleton);
+        parts.check(all)?;
         let mut seen =
             Seen { all: names.len(), done: 0, silent: Vec::new(), progress: &mut progress };
         seen.tell();
@@ -401,6 +402,31 @@ mod tests {
                 assert_eq!(again.forward(tokens, None).to_data(), scores.to_data(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_layer_that_the_settings_do_not_have_is_named() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/llama3");
+        let scratch = tempfile::tempdir().unwrap();
+        let (at, out) = (scratch.path().join("at"), scratch.path().join("out"));
+        std::fs::create_dir(&at).unwrap();
+        let weights = "model.safetensors";
+        std::fs::copy(models.join(weights), at.join(weights)).unwrap();
+        let config = std::fs::read_to_string(models.join("config.json")).unwrap();
+        let config = config.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+        std::fs::write(at.join("config.json"), config).unwrap();
+        let to = Destination {
+            folder: &out,
+            replace: false,
+            device: Device::flex(),
+            precision: Precision::F32,
+            written: Precision::File,
+        };
+        let one_shot = OneShot::new(Blocks::new(8)).with_method(Method::Magnitude);
+        let folder = ModelFolder::open(&at).unwrap();
+        let error = one_shot.stream(&folder, &[], &to, |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("model.layers.1."), "{error}");
+        assert!(!out.exists());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use burn_blast::io::{Export, Pretrained};
+use burn_blast::io::{Export, IoError, Pretrained};
 use burn_blast_checkpoint::name_parts;
 
 use crate::builder::{Builder, Source};
@@ -23,14 +23,18 @@ pub(crate) enum Part {
 impl Part {
     /// Whether a parameter of this name belongs to it.
     fn holds(self, name: &str) -> bool {
-        let layer = name_parts(name).into_iter().find_map(Result::ok);
-        match (self, layer) {
+        match (self, layer_of(name)) {
             (Self::Layer(wanted), Some(layer)) => layer == wanted as u64,
             (Self::Embedding, None) => !name.starts_with("lm_head."),
             (Self::Outer, None) => true,
             _ => false,
         }
     }
+}
+
+/// Number of the layer that a parameter is in.
+fn layer_of(name: &str) -> Option<u64> {
+    name_parts(name).into_iter().find_map(Result::ok)
 }
 
 /// A folder whose model is loaded in parts.
@@ -41,6 +45,15 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// Refuses tensors of layers that the model does not have, which no part holds.
+    pub(crate) fn check(&self, layers: usize) -> Result<(), Error> {
+        let is_beyond = |name: &&str| layer_of(name).is_some_and(|layer| layer >= layers as u64);
+        match self.pretrained.names().find(is_beyond) {
+            Some(name) => Err(IoError::Unknown { name: name.to_owned() }.into()),
+            None => Ok(()),
+        }
+    }
+
     /// The model without any weights. Most of what asks it for something would make some up; its names may be asked for.
     pub(crate) fn skeleton(&self) -> Result<Model, Error> {
         let source = Source::Stored(Some(&self.pretrained));

@@ -129,6 +129,11 @@ impl Pretrained {
         self
     }
 
+    /// Names in the model of all tensors that are loaded.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
     /// The tensor of this name in the model.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         self.checkpoint.tensor(self.names.get(name)?)
