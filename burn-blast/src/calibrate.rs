@@ -28,7 +28,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData, s};
 use burn_blast_kernels::budget::kept_blocks;
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 use faer::Mat;
@@ -140,7 +140,12 @@ impl Calibration {
     /// Euclidean norm of each input feature over all rows, `[d_input]`.
     pub fn norms(&self) -> Vec<f32> {
         let squares: Vec<f32> = match &self.sums {
-            Sums::Gram(gram) => gram.to_data().iter().step_by(self.d_input() + 1).collect(),
+            Sums::Gram(gram) => {
+                let size = self.d_input();
+                let all = gram.clone().reshape([size * size]);
+                // The diagonal alone leaves the device.
+                all.slice(s![..; size as isize + 1]).to_data().iter().collect()
+            }
             Sums::Squares(squares) => squares.to_data().iter().collect(),
         };
         squares.into_iter().map(f32::sqrt).collect()

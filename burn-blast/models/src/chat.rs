@@ -1,7 +1,9 @@
 //! Chat templates: how a model wants turns of a conversation written.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use burn_blast_checkpoint::json;
@@ -9,6 +11,7 @@ use chrono::{DateTime, Utc};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, context};
+use regex::Regex;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
@@ -29,6 +32,14 @@ impl ChatMessage {
     pub fn new(role: &str, content: &str) -> Self {
         Self { role: role.to_owned(), content: content.to_owned() }
     }
+}
+
+static GENERATION: LazyLock<Regex> = LazyLock::new(|| block("generation"));
+static END_GENERATION: LazyLock<Regex> = LazyLock::new(|| block("endgeneration"));
+
+/// A block of this name, with the signs that trim spaces around it.
+fn block(name: &str) -> Regex {
+    Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")).expect("a regex")
 }
 
 /// The chat template of a model, Jinja as transformers renders it.
@@ -97,7 +108,11 @@ impl ChatTemplate {
             Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
         });
         environment.add_function("strftime_now", |format: String| {
-            DateTime::<Utc>::from(SystemTime::now()).format(&format).to_string()
+            let (now, mut text) = (DateTime::<Utc>::from(SystemTime::now()), String::new());
+            write!(text, "{}", now.format(&format)).map(|()| text).map_err(|_| {
+                let reason = format!("\"{format}\" is no format of a time");
+                minijinja::Error::new(ErrorKind::InvalidOperation, reason)
+            })
         });
         let tokens = minijinja::Value::from(Serde(&self.tokens));
         let messages = minijinja::Value::from(Serde(messages));
@@ -106,7 +121,10 @@ impl ChatTemplate {
         let all = context! {
             messages, tools => none, documents => none, add_generation_prompt => true, ..tokens
         };
-        let rendered = environment.render_str(&self.source, all);
+        // What the model says is marked by a block that transformers alone has.
+        let source = GENERATION.replace_all(&self.source, "{%$1 if true $2%}");
+        let source = END_GENERATION.replace_all(&source, "{%$1 endif $2%}");
+        let rendered = environment.render_str(&source, all);
         rendered.map_err(|error| Error::Chat(format!("{error:#}")))
     }
 }
@@ -114,6 +132,8 @@ impl ChatTemplate {
 /// `tojson` of transformers: as Python writes JSON, without the escapes for HTML.
 fn python_json(value: minijinja::Value, options: Kwargs) -> Result<String, minijinja::Error> {
     let indent: Option<usize> = options.get("indent")?;
+    // What else transformers takes; letters stay as they are in any case.
+    let _: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let mut out = Vec::new();
     let written = match indent {
@@ -133,15 +153,15 @@ fn python_json(value: minijinja::Value, options: Kwargs) -> Result<String, minij
 struct Spaced;
 
 impl Formatter for Spaced {
-    fn begin_array_value<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+    fn begin_array_value<W: io::Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         out.write_all(if first { b"" } else { b", " })
     }
 
-    fn begin_object_key<W: Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: io::Write + ?Sized>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
         self.begin_array_value(out, first)
     }
 
-    fn begin_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
+    fn begin_object_value<W: io::Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
         out.write_all(b": ")
     }
 }
@@ -191,6 +211,10 @@ mod tests {
                 "{{ messages | tojson }}",
                 "[{\"role\": \"system\", \"content\": \" Be \\\"brief\\\" & <kind>. \"}, {\"role\": \"user\", \"content\": \"Hé\\n\"}]",
             ),
+            (
+                "{% for m in messages %}{%- generation -%} {{ m.role }} {%- endgeneration %}{% endfor %}",
+                "systemuser",
+            ),
             ("{{ messages[0].content.split(' ')[1:] | length }}{{ tools is defined }}", "5True"),
             (
                 "{% macro say(m) %}[{{ m['role'][0] }}{{ m.get('name', '-') }}]{% endmacro %}{% for m in messages[::-1] %}{{ say(m) }}{% endfor %}",
@@ -204,6 +228,8 @@ mod tests {
 
     #[test]
     fn what_a_template_refuses_is_told() {
+        let no_time = render("{{ strftime_now('%Q') }}").unwrap_err().to_string();
+        assert!(no_time.contains("\"%Q\" is no format of a time"), "{no_time}");
         let refused = render("{{ raise_exception('No system role.') }}").unwrap_err().to_string();
         assert!(refused.contains("No system role."), "{refused}");
         assert!(render("{% for %}").unwrap_err().to_string().starts_with("chat template: "));

@@ -104,7 +104,7 @@ pub struct ModelFolder {
     /// Without one there are no weights yet.
     path: Option<PathBuf>,
     /// What keeps the folder, if it is one of an unpacked GGUF file.
-    _unpacked: Option<Arc<Unpacked>>,
+    unpacked: Option<Arc<Unpacked>>,
     json: Value,
     config: ModelConfig,
     stop: BTreeSet<u32>,
@@ -120,7 +120,7 @@ impl ModelFolder {
         let path = path.as_ref();
         if gguf::is_gguf(path) {
             let unpacked = Arc::new(gguf::unpack(path).map_err(IoError::from)?);
-            return Ok(Self { _unpacked: Some(unpacked.clone()), ..Self::open(unpacked.path())? });
+            return Ok(Self { unpacked: Some(unpacked.clone()), ..Self::open(unpacked.path())? });
         }
         let path = path.to_path_buf();
         let file = path.join("config.json");
@@ -141,7 +141,7 @@ impl ModelFolder {
     pub fn new(json: Value) -> Result<Self, Error> {
         let config = ModelConfig::parse(&json)?;
         let stop = end_tokens(&json).unwrap_or_default();
-        Ok(Self { path: None, _unpacked: None, json, config, stop })
+        Ok(Self { path: None, unpacked: None, json, config, stop })
     }
 
     /// A file of the folder, if there is a folder.
@@ -152,6 +152,18 @@ impl ModelFolder {
     /// The folder, of a GGUF file the one it was unpacked to; none if there is a configuration alone.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Bytes of its weights, or of the GGUF file; none if there is a configuration alone.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged.
+    pub fn bytes(&self) -> Result<Option<u64>, Error> {
+        Ok(match (&self.unpacked, &self.path) {
+            (Some(unpacked), _) => Some(unpacked.file_bytes()),
+            (None, Some(path)) => Some(Checkpoint::open(path).map_err(IoError::from)?.bytes()),
+            (None, None) => None,
+        })
     }
 
     /// Architecture and sizes.

@@ -156,11 +156,14 @@ impl OneShot {
             let calibration = calibrations
                 .as_ref()
                 .map(|[input, hidden]| if name.ends_with(out) { hidden } else { input });
-            let says = |one: &&Calibration| one.norms().iter().any(|norm| *norm != 0.0);
-            if calibration.is_some_and(|one| !says(&one)) {
-                seen.silent.push(name);
-            }
-            *linear = self.sparse(linear, calibration.filter(says))?;
+            let is_silent = |one: &Calibration| one.norms().iter().all(|norm| *norm == 0.0);
+            *linear = match calibration {
+                Some(one) if is_silent(one) => {
+                    seen.silent.push(name);
+                    self.sparse(linear, None)?
+                }
+                one => self.sparse(linear, one)?,
+            };
             seen.done += 1;
             seen.tell();
         }

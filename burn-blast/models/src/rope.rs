@@ -7,6 +7,8 @@ use std::f64::consts::TAU;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::Error;
+
 /// How the frequencies are scaled for texts longer than in pretraining.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
@@ -81,6 +83,22 @@ impl Default for Rotary {
 }
 
 impl Rotary {
+    /// Refuses divisors that are not one for each pair of features.
+    pub(crate) fn check(&self, head: usize) -> Result<(), Error> {
+        let pairs = head / 2;
+        match &self.scaling {
+            RopeScaling::LongRope { short, long, .. }
+                if [short, long].into_iter().any(|divisors| divisors.len() != pairs) =>
+            {
+                let (short, long) = (short.len(), long.len());
+                Err(Error::Contradiction(format!(
+                    "short_factor and long_factor have {short} and {long} numbers, but a head has {pairs} pairs of features"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Positions of a model that was made for so many without scaling.
     pub(crate) fn context(&self, positions: usize) -> usize {
         match self.scaling {

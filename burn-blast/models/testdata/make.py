@@ -193,6 +193,17 @@ def dynamic():
     )
 
 
+def longrope():
+    rope = dict(
+        rope_type="longrope", rope_theta=500.0, short_factor=[1.0, 1.1, 1.2, 1.5], long_factor=[1.0, 2.0, 3.0, 4.5],
+        original_max_position_embeddings=16,
+    )
+    simple(
+        "longrope", 14, LlamaForCausalLM, LlamaConfig,
+        num_hidden_layers=1, max_position_embeddings=64, rope_parameters=rope, tie_word_embeddings=True,
+    )
+
+
 def gpt2():
     folder = HERE / "gpt2"
     config = GPT2Config(
@@ -243,5 +254,5 @@ def packed():
 
 
 if __name__ == "__main__":
-    for make in (llama3, tied, mistral, gpt2, packed, qwen2, qwen3, gemma3, smollm3, yarn, dynamic):
+    for make in (llama3, tied, mistral, gpt2, packed, qwen2, qwen3, gemma3, smollm3, yarn, dynamic, longrope):
         make()

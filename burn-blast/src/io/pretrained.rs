@@ -15,7 +15,8 @@ use super::safetensors::file_tensor;
 use super::tensors::{Names, Tensors, from_safetensors};
 use crate::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, LoraLinear};
 
-/// A safetensors file or a Hugging Face folder, with or without shards, to be loaded into a module.
+/// A safetensors file or a Hugging Face folder, with or without shards, to be loaded into a module. A GGUF file is unpacked to a
+/// temporary folder, in four bytes for each weight if it is quantised.
 ///
 /// A parameter finds its tensor by its path. Names that only say which type a module has do not count: variants of
 /// enums and the base of an adapter. Scale and shift of a norm may be called `weight` and `bias`. Other differences are

@@ -77,6 +77,17 @@ impl<'a> Metadata<'a> {
         format!("{}.{setting}", self.architecture)
     }
 
+    /// Refuses a setting of the architecture that is there with another number.
+    pub(super) fn neutral(&self, setting: &str, number: f64) -> Result<(), String> {
+        let key = self.of_architecture(setting);
+        match self.number(&key) {
+            Some(found) if found != number => {
+                Err(format!("has {found} under \"{key}\", which is not implemented: {number} is"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A size of the architecture.
     pub(super) fn size(&self, setting: &str) -> Result<usize, String> {
         let key = self.of_architecture(setting);

@@ -31,12 +31,18 @@ const MAGIC: &[u8; 4] = b"GGUF";
 #[derive(Debug)]
 pub struct Unpacked {
     folder: TemporaryFolder,
+    file_bytes: u64,
 }
 
 impl Unpacked {
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Bytes of the GGUF file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 }
 
@@ -65,7 +71,8 @@ pub fn unpack(path: &Path) -> Result<Unpacked, CheckpointError> {
     let metadata = Metadata::new(file.metadata());
     let model = settings::Model::read(&metadata, &file).map_err(refuse)?;
     let content = tensors::content(&file, &model).map_err(refuse)?;
-    let folder = TemporaryFolder::new().map_err(CheckpointError::write(std::env::temp_dir()))?;
+    let place = std::env::temp_dir();
+    let folder = TemporaryFolder::new().map_err(CheckpointError::write(&place))?;
     let write = |name: &str| CheckpointError::write(folder.path().join(name));
     for (name, value) in files(&metadata, &model).map_err(refuse)? {
         let text = match value {
@@ -76,8 +83,11 @@ pub fn unpack(path: &Path) -> Result<Unpacked, CheckpointError> {
     }
     let name = SINGLE;
     let file = File::create(folder.path().join(name)).map_err(write(name))?;
-    write_safetensors(file, &content, &mut |_| {}).map_err(write(name))?;
-    Ok(Unpacked { folder })
+    write_safetensors(file, &content, &mut |_| {}).map_err(|error| {
+        let (bytes, place) = (content.bytes(), place.display());
+        refuse(format!("cannot be unpacked: its {bytes} bytes go to {place}, or where TMPDIR says: {error}"))
+    })?;
+    Ok(Unpacked { folder, file_bytes: size })
 }
 
 /// The other files of the folder. A text is written as it is.

@@ -1,6 +1,6 @@
 //! `config.json` of a GGUF file.
 
-use anamnesis::ParsedGguf;
+use anamnesis::{GgufType, ParsedGguf};
 use serde_json::{Value, json};
 
 use super::metadata::Metadata;
@@ -31,6 +31,8 @@ pub(super) struct Model {
     has_head: bool,
     /// Whether attention, and the MLP, have biases.
     biases: [bool; 2],
+    /// Type of the weights in the folder.
+    dtype: &'static str,
     /// Divisors of the rotary frequencies.
     rope_factors: Option<Vec<f32>>,
 }
@@ -49,6 +51,16 @@ impl Model {
                 "is a mixture of experts, which is not implemented: dense models are".into()
             );
         }
+        let parts = metadata.whole("split.count").unwrap_or(1);
+        if parts > 1 {
+            return Err(format!(
+                "is one of {parts} parts: join them by llama-gguf-split --merge, then take the whole"
+            ));
+        }
+        metadata.neutral("final_logit_softcapping", 0.0)?;
+        metadata.neutral("attn_logit_softcapping", 0.0)?;
+        metadata.neutral("rope.scaling.attn_factor", 1.0)?;
+        metadata.neutral("rope.scale_linear", 1.0)?;
         let find = |name: &str| file.tensor_info().iter().find(|tensor| tensor.name == name);
         let embedding = find("token_embd.weight").ok_or("has no tensor \"token_embd.weight\"")?;
         let &[width, vocabulary] = embedding.shape.as_slice() else {
@@ -63,6 +75,17 @@ impl Model {
             Some(length) => usize::try_from(length).unwrap_or(0),
             None => width / heads,
         };
+        metadata.neutral("rope.dimension_count", head as f64)?;
+        let last = metadata.size("block_count")? - 1;
+        if find(&format!("blk.{last}.attn_q.weight")).is_none() {
+            return Err(format!("has no tensors of its layer {last}: fetch it again"));
+        }
+        let is_quantised = file.tensor_info().iter().any(|tensor| tensor.dtype.is_quantized());
+        let dtype = match embedding.dtype {
+            GgufType::F16 => "float16",
+            GgufType::BF16 => "bfloat16",
+            _ => "float32",
+        };
         let rope_factors = find("rope_freqs.weight").map(|tensor| numbers(file, tensor));
         Ok(Self {
             architecture,
@@ -74,6 +97,7 @@ impl Model {
             vocabulary,
             has_head: find("output.weight").is_some(),
             biases: ["blk.0.attn_q.bias", "blk.0.ffn_gate.bias"].map(|name| find(name).is_some()),
+            dtype: if is_quantised { "float32" } else { dtype },
             rope_factors: rope_factors.transpose()?,
         })
     }
@@ -100,7 +124,7 @@ impl Model {
             "max_position_embeddings": metadata.size("context_length")?,
             "rms_norm_eps": epsilon,
             "tie_word_embeddings": !self.has_head,
-            "torch_dtype": "float32",
+            "torch_dtype": self.dtype,
         });
         config[activation] = json!(if is_gemma { "gelu_pytorch_tanh" } else { "silu" });
         if self.architecture == "llama" {

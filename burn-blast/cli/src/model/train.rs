@@ -277,8 +277,7 @@ fn is_written(
         );
     }
     line += &format!("; {} of tensors", BinaryBytes(written.bytes()));
-    if let Some(input) = checkpoint.path() {
-        let before = Checkpoint::open(input)?.bytes();
+    if let Some(before) = checkpoint.bytes()? {
         line += &format!(", the input has {}", BinaryBytes(before));
     }
     Ok(format!("{line}; {}", HumanDuration(progress.elapsed())))

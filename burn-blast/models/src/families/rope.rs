@@ -15,9 +15,14 @@ pub(super) fn setting(json: &Value, name: &str) -> Option<Value> {
     json.get(name).filter(|one| !one.is_null()).cloned()
 }
 
-/// What a configuration says of its rotations; `rope_parameters`, the newer spelling, wins, as in transformers.
+/// The older spelling, if it says anything. It wins over the newer one, as in transformers.
+pub(super) fn older(json: &Value) -> Option<Value> {
+    setting(json, "rope_scaling").filter(|given| given.as_object().is_none_or(|all| !all.is_empty()))
+}
+
+/// What a configuration says of its rotations.
 pub(super) fn read(json: &Value, theta: f64) -> Result<Rotary, Error> {
-    let given = setting(json, "rope_parameters").or_else(|| setting(json, "rope_scaling"));
+    let given = older(json).or_else(|| setting(json, "rope_parameters"));
     of(&given.unwrap_or_default(), json, theta)
 }
 
@@ -47,17 +52,18 @@ fn scaling(given: &Value, json: &Value) -> Result<RopeScaling, Error> {
         need(Some(given), POSITIONS)
     };
     // If it is left out, transformers takes the positions of the model.
-    let original = || match setting(given, ORIGINAL).or_else(|| setting(json, ORIGINAL)) {
+    let original = || match setting(json, ORIGINAL).or_else(|| setting(given, ORIGINAL)) {
         Some(value) => need(Some(value), ORIGINAL),
         None => positions(),
     };
     Ok(match kind.as_str() {
         Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: number("factor")? },
-        Some("dynamic") => RopeScaling::Dynamic {
-            factor: number("factor")?,
-            original_context: original()? as usize,
-        },
+        // Its positions are those of the model, whatever else is given.
+        Some("dynamic") => {
+            let original_context = positions()? as usize;
+            RopeScaling::Dynamic { factor: number("factor")?, original_context }
+        }
         Some("llama3") => {
             let (low_freq_factor, high_freq_factor) =
                 (number("low_freq_factor")?, number("high_freq_factor")?);

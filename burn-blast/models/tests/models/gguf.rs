@@ -123,7 +123,8 @@ fn what_cannot_be_read_is_named() {
     assert!(cut.contains("model.gguf cannot be read"), "{cut}");
     for (from, to, phrase) in [
         ("llama", "mamba", "architecture \"mamba\", which is not implemented"),
-        ("attn_q.weight", "attn_x.weight", "a tensor \"blk.0.attn_x.weight\""),
+        ("attn_v.weight", "attn_x.weight", "a tensor \"blk.0.attn_x.weight\""),
+        ("attn_q.weight", "attn_x.weight", "no tensors of its layer 0"),
         ("tokenizer.ggml.merges", "tokenizer.ggml.mergez", "no merges"),
         ("gpt-2", "gpt-4", "splits words as \"gpt-4\""),
         ("llama.block_count", "llama.block_kount", "\"llama.block_count\""),

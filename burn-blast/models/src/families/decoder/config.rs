@@ -12,7 +12,8 @@ use super::{Decoder, Design};
 
 /// Sizes and settings of a decoder. Fields are named as in `config.json` where they come from it unchanged.
 ///
-/// The default is a small Llama over bytes, as `blast dense` trains it.
+/// The default is a small Llama over bytes, as `blast dense` trains it. What serde reads and writes are the sizes alone:
+/// [`ModelConfig::parse`](crate::ModelConfig::parse) reads a `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names and meanings as in Hugging Face's LlamaConfig")]
 pub struct DecoderConfig {
@@ -107,20 +108,18 @@ impl DecoderConfig {
             ("num_attention_heads", self.num_attention_heads),
         )?;
         families::divides(("2", 2), ("head_dim", self.head_dim))?;
-        let pairs = self.head_dim / 2;
-        if let RopeScaling::LongRope { short, long, .. } = &self.rope.scaling
-            && [short, long].into_iter().any(|divisors| divisors.len() != pairs)
-        {
-            let (short, long) = (short.len(), long.len());
-            return Err(Error::Contradiction(format!(
-                "short_factor and long_factor have {short} and {long} numbers, but a head has {pairs} pairs of features"
-            )));
-        }
-        Ok(())
+        self.design.check(self.num_hidden_layers)?;
+        let ropes = [Some(&self.rope), self.design.local_rope.as_ref()];
+        ropes.into_iter().flatten().try_for_each(|rope| rope.check(self.head_dim))
     }
 
-    /// The content of a `config.json` of a Llama of these sizes, without scaled positions.
+    /// The content of a `config.json` of a Llama of these sizes.
+    ///
+    /// # Panics
+    /// If it is another family, or positions are scaled.
     pub fn to_json(&self) -> Value {
+        let is_plain = self.design == Design::default() && self.rope.scaling == RopeScaling::None;
+        assert!(is_plain, "only the settings of a plain Llama are written");
         let names = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "float32",
         });

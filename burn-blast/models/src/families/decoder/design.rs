@@ -59,6 +59,21 @@ impl Default for LayerDesign {
 }
 
 impl Design {
+    /// Refuses what no layer can be made of.
+    pub(super) fn check(&self, layers: usize) -> Result<(), Error> {
+        let is_empty = self.layers.iter().any(|layer| layer.window == Some(0));
+        let problem = if is_empty {
+            "a window of attention is 0"
+        } else if self.query_scalar.is_some_and(|scalar| !(scalar > 0.0 && scalar.is_finite())) {
+            "query_pre_attn_scalar is not a positive number"
+        } else if ![0, layers].contains(&self.layers.len()) {
+            "the design has another number of layers than the model"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Contradiction(problem.to_owned()))
+    }
+
     /// What is special about a layer.
     pub(super) fn layer(&self, index: usize) -> LayerDesign {
         self.layers.get(index).copied().unwrap_or_default()
@@ -82,7 +97,7 @@ fn mistral(json: &Value) -> Result<DecoderConfig, Error> {
     let defaults = json!({
         "max_position_embeddings": 131_072, "num_key_value_heads": 8, "sliding_window": 4096,
     });
-    let json = with_defaults(defaults, json);
+    let json = without(with_defaults(defaults, json), &["attention_bias", "mlp_bias"]);
     let config = DecoderConfig::parse(&json)?;
     let design = LayerDesign { window: window(&json)?, rotated: true };
     let layers = vec![design; config.num_hidden_layers];
@@ -91,6 +106,7 @@ fn mistral(json: &Value) -> Result<DecoderConfig, Error> {
 
 fn qwen2(json: &Value) -> Result<DecoderConfig, Error> {
     let json = with_defaults(json!({ "num_key_value_heads": 32 }), &qwen(json));
+    let json = without(json, &["attention_bias"]);
     let config = DecoderConfig { attention_bias: true, ..DecoderConfig::parse(&json)? };
     let layers = qwen_layers(&json, &config)?;
     Ok(config.designed(Design { unbiased_output: true, layers, ..Design::default() }))
@@ -110,7 +126,15 @@ fn qwen(json: &Value) -> Value {
         "max_position_embeddings": 32_768, "use_sliding_window": false, "sliding_window": 4096,
         "max_window_layers": 28,
     });
-    without_unused_window(with_defaults(defaults, json))
+    without(without_unused_window(with_defaults(defaults, json)), &["mlp_bias"])
+}
+
+/// Without settings that a family does not have, whatever a file says of them.
+fn without(mut json: Value, names: &[&str]) -> Value {
+    for name in names {
+        json.as_object_mut().and_then(|settings| settings.remove(*name));
+    }
+    json
 }
 
 /// Without a window that is switched off.
@@ -166,9 +190,12 @@ fn gemma3(json: &Value) -> Result<DecoderConfig, Error> {
         "tie_word_embeddings": true, "query_pre_attn_scalar": 256, "sliding_window": 4096,
         "sliding_window_pattern": 6,
     });
-    let json = with_defaults(defaults, json);
+    let json = without(with_defaults(defaults, json), &["mlp_bias"]);
     let (global, local) = gemma3_rope(&json)?;
     let config = DecoderConfig { rope: global, ..DecoderConfig::sizes(&json)? };
+    if json["sliding_window"].is_null() {
+        return Err(unsupported("sliding_window", &Value::Null, "a positive number is"));
+    }
     let every = whole(&json["sliding_window_pattern"]).unwrap_or(0) as usize;
     let scalar = json["query_pre_attn_scalar"].as_f64().filter(|scalar| *scalar > 0.0);
     let scalar = scalar.ok_or_else(|| {
@@ -192,12 +219,13 @@ fn gemma3(json: &Value) -> Result<DecoderConfig, Error> {
 fn gemma3_rope(json: &Value) -> Result<(Rotary, Rotary), Error> {
     let given = rope::setting(json, "rope_parameters").unwrap_or_default();
     let of = |kind: &str, older: Value, base: &str, theta: f64| {
-        let given = rope::setting(&given, kind).unwrap_or(older);
+        let given = rope::setting(&given, kind).unwrap_or_else(|| json!({}));
+        let given = with_defaults(given, &older);
         let theta = rope::setting(json, base).and_then(|theta| theta.as_f64()).unwrap_or(theta);
         let rest = json!({ "max_position_embeddings": json["max_position_embeddings"] });
         rope::of(&given, &rest, theta)
     };
-    let scaling = rope::setting(json, "rope_scaling").unwrap_or_default();
+    let scaling = rope::older(json).unwrap_or_default();
     Ok((
         of("full_attention", scaling, "rope_theta", 1_000_000.0)?,
         of("sliding_attention", Value::Null, "rope_local_base_freq", 10_000.0)?,
