@@ -85,7 +85,9 @@ pub fn unpack(path: &Path) -> Result<Unpacked, CheckpointError> {
     let file = File::create(folder.path().join(name)).map_err(write(name))?;
     write_safetensors(file, &content, &mut |_| {}).map_err(|error| {
         let (bytes, place) = (content.bytes(), place.display());
-        refuse(format!("cannot be unpacked: its {bytes} bytes go to {place}, or where TMPDIR says: {error}"))
+        refuse(format!(
+            "cannot be unpacked: its {bytes} bytes go to {place}, or where TMPDIR says: {error}"
+        ))
     })?;
     Ok(Unpacked { folder, file_bytes: size })
 }

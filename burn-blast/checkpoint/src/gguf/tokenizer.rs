@@ -96,7 +96,10 @@ impl<'a> Tokens<'a> {
         match (metadata.architecture, self.texts.len()) {
             ("qwen2" | "qwen3", _) => Ok("qwen2"),
             ("llama", LLAMA3_TOKENS) => Ok("llama-bpe"),
-            _ => Err("does not say how texts are split into words, as old files do: take a newer one".into()),
+            _ => Err(
+                "does not say how texts are split into words, as old files do: take a newer one"
+                    .into(),
+            ),
         }
     }
 
@@ -317,8 +320,12 @@ mod tests {
         let metadata = Metadata::new(&file);
         let json = Tokens::read(&metadata).unwrap().tokenizer(&metadata).unwrap();
         let added = json["added_tokens"].as_array().unwrap().iter();
-        let added: Vec<_> = added.map(|token| (token["id"].clone(), token["special"].clone())).collect();
-        assert_eq!(added, [(json!(0), json!(true)), (json!(2), json!(false)), (json!(3), json!(true))]);
+        let added: Vec<_> =
+            added.map(|token| (token["id"].clone(), token["special"].clone())).collect();
+        assert_eq!(
+            added,
+            [(json!(0), json!(true)), (json!(2), json!(false)), (json!(3), json!(true))]
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::{Error, LayerSizes};
 
 /// Architecture and sizes of a model.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one configuration")]
 pub enum ModelConfig {
     /// Llama, Mistral, Qwen 2 and 3, Gemma 3 or SmolLM 3.
     Decoder(DecoderConfig),

@@ -17,7 +17,8 @@ pub(super) fn setting(json: &Value, name: &str) -> Option<Value> {
 
 /// The older spelling, if it says anything. It wins over the newer one, as in transformers.
 pub(super) fn older(json: &Value) -> Option<Value> {
-    setting(json, "rope_scaling").filter(|given| given.as_object().is_none_or(|all| !all.is_empty()))
+    setting(json, "rope_scaling")
+        .filter(|given| given.as_object().is_none_or(|all| !all.is_empty()))
 }
 
 /// What a configuration says of its rotations.

@@ -13,8 +13,8 @@ use crate::common::{self, Expected, distance, load, numbers, open};
 
 /// The models that `testdata/make.py` writes.
 const MODELS: [&str; 12] = [
-    "llama3", "tied", "mistral", "gpt2", "packed", "qwen2", "qwen3", "gemma3", "smollm3", "yarn", "dynamic",
-    "longrope",
+    "llama3", "tied", "mistral", "gpt2", "packed", "qwen2", "qwen3", "gemma3", "smollm3", "yarn",
+    "dynamic", "longrope",
 ];
 
 /// Their rotations follow from the length of the text so far, so that the keys of a cache are not those of a whole text.
