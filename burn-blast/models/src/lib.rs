@@ -13,9 +13,9 @@
 //! | module | content |
 //! |---|---|
 //! | `families/` | configurations and architectures: GPT-2, and the decoder of all other families |
-//! | `model_folder` | folders: opened, loaded, written |
+//! | `model_folder`, `parts` | folders: opened, loaded whole or in parts, written |
 //! | `builder`, `attention`, `rope` | what models are made of |
-//! | `model`, `compact`, `adapters` | what every model can do |
+//! | `model`, `compact`, `adapters`, `host` | what every model can do |
 //! | `chat`, `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
 //! | `texts`, `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
 //! | `measure`, `device`, `warnings` | timing, where to compute, and what programs show |
@@ -39,6 +39,7 @@ mod model;
 mod model_folder;
 #[cfg(feature = "calibrate")]
 pub mod one_shot;
+#[cfg(feature = "calibrate")]
 mod parts;
 mod perplexity;
 mod rope;

@@ -14,8 +14,8 @@ use burn_blast_kernels::pattern::fnv1a;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::builder::{Builder, Source};
 use crate::families::{unwrapped, whole};
-use crate::parts::Parts;
 use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 
 /// Buffers that some checkpoints store and models compute themselves: causal masks and rotary frequencies.
@@ -55,6 +55,7 @@ impl Precision {
     }
 
     /// Its data type; of [`File`](Self::File), single precision.
+    #[cfg(feature = "calibrate")]
     pub(crate) fn dtype(self) -> DType {
         match self {
             Self::F16 => DType::F16,
@@ -215,12 +216,18 @@ impl ModelFolder {
     /// # Errors
     /// If a file is missing or damaged, or holds other tensors than the configuration calls for.
     pub fn load(&self, device: &Device, precision: Precision) -> Result<Model, Error> {
-        let parts = self.parts(device, precision)?;
-        Ok(parts.pretrained.load(parts.skeleton()?)?)
+        let (config, pretrained) = self.open_weights(device, precision)?;
+        let source = Source::Stored(Some(&pretrained));
+        let model = config.family().build(&mut Builder { source, device })?;
+        Ok(pretrained.load(model)?)
     }
 
-    /// The model, to be loaded in parts.
-    pub(crate) fn parts(&self, device: &Device, precision: Precision) -> Result<Parts, Error> {
+    /// The weights under their names in the module, and the configuration that they belong to.
+    pub(crate) fn open_weights(
+        &self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<(ModelConfig, Pretrained), Error> {
         let all = Pretrained::open(self.file(""))?
             .rename(|name| Some(self.config.family().path_in_module(unwrapped(name))))?;
         let config = match self.config.is_tied() && self.has_own_head(&all) {
@@ -231,7 +238,7 @@ impl ModelFolder {
         let dtype = self.dtype(&named, device, precision)?;
         let of_module = config.clone();
         let pretrained = named.orientation(move |path| of_module.orientation(path));
-        Ok(Parts { config, pretrained: pretrained.dtype(dtype), device: device.clone() })
+        Ok((config, pretrained.dtype(dtype)))
     }
 
     /// Whether a file with a tied output layer has one that differs from the embedding, as after training it alone. It

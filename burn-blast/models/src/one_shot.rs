@@ -15,7 +15,7 @@ use burn_blast_kernels::budget::kept_blocks;
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Sequences};
-use crate::parts::Part;
+use crate::parts::{Part, Parts};
 use crate::{Blocks, Error, Model, ModelFolder, Precision};
 
 /// Sequences that go through the model at once.
@@ -87,7 +87,7 @@ impl OneShot {
     ) -> Result<Vec<String>, Error> {
         let sample = self.needed(sample)?;
         check_output(folder.path(), true, to.folder, to.replace).map_err(IoError::from)?;
-        let parts = folder.parts(&to.device, to.precision)?;
+        let parts = Parts::open(folder, &to.device, to.precision)?;
         let mut skeleton = parts.skeleton()?;
         let names = skeleton.mlp_names(self.blocks.dense_last)?;
         let (pruned, all) = (layers(&names), skeleton.layers());

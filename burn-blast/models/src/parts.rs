@@ -7,7 +7,7 @@ use burn_blast::io::{Export, IoError, Pretrained};
 use burn_blast_checkpoint::name_parts;
 
 use crate::builder::{Builder, Source};
-use crate::{Error, Model, ModelConfig};
+use crate::{Error, Model, ModelConfig, ModelFolder, Precision};
 
 /// What a part holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +39,22 @@ fn layer_of(name: &str) -> Option<u64> {
 
 /// A folder whose model is loaded in parts.
 pub(crate) struct Parts {
-    pub(crate) config: ModelConfig,
-    pub(crate) pretrained: Pretrained,
-    pub(crate) device: Device,
+    config: ModelConfig,
+    pretrained: Pretrained,
+    device: Device,
 }
 
 impl Parts {
+    /// Opens a folder.
+    pub(crate) fn open(
+        folder: &ModelFolder,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, Error> {
+        let (config, pretrained) = folder.open_weights(device, precision)?;
+        Ok(Self { config, pretrained, device: device.clone() })
+    }
+
     /// Refuses tensors of layers that the model does not have, which no part holds.
     pub(crate) fn check(&self, layers: usize) -> Result<(), Error> {
         let is_beyond = |name: &&str| layer_of(name).is_some_and(|layer| layer >= layers as u64);

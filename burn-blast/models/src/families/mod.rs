@@ -186,6 +186,7 @@ pub(crate) trait Family {
     fn feed(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3>;
 
     /// The inputs of an MLP and of its last linear layer, from the features after attention.
+    #[cfg(feature = "calibrate")]
     fn mlp_inputs(&self, index: usize, x: Tensor<3>) -> [Tensor<3>; 2];
 
     /// Number of layers.

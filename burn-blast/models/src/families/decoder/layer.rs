@@ -147,6 +147,7 @@ impl Layer {
         }
     }
 
+    #[cfg(feature = "calibrate")]
     pub(super) fn mlp_inputs(&self, x: Tensor<3>) -> [Tensor<3>; 2] {
         let x = self.mlp_norm().forward(x);
         [x.clone(), self.mlp.hidden(x)]

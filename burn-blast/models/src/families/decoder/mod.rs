@@ -87,6 +87,7 @@ impl Family for Decoder {
         self.model.layers[index].feed(x, index, pass)
     }
 
+    #[cfg(feature = "calibrate")]
     fn mlp_inputs(&self, index: usize, x: Tensor<3>) -> [Tensor<3>; 2] {
         self.model.layers[index].mlp_inputs(x)
     }

@@ -93,6 +93,7 @@ impl Family for Gpt2 {
         x.clone() + block.mlp.forward(block.ln_2.forward(x), index, pass)
     }
 
+    #[cfg(feature = "calibrate")]
     fn mlp_inputs(&self, index: usize, x: Tensor<3>) -> [Tensor<3>; 2] {
         let block = &self.transformer.h[index];
         let x = block.ln_2.forward(x);
