@@ -198,17 +198,33 @@ impl Calibration {
         pattern: &BlockPattern,
         damping: f64,
     ) -> Result<Tensor<3>, CalibrationError> {
+        self.clone().correct_once(weight, pattern, damping)
+    }
+
+    /// The same where the calibration is not needed any more, which saves a copy of its sums.
+    ///
+    /// # Errors
+    /// As [`correct`](Self::correct).
+    ///
+    /// # Panics
+    /// As [`correct`](Self::correct).
+    pub fn correct_once(
+        self,
+        weight: Tensor<2>,
+        pattern: &BlockPattern,
+        damping: f64,
+    ) -> Result<Tensor<3>, CalibrationError> {
         assert!(self.shape_of(&weight) == pattern.shape(), "the pattern is of another weight");
         if self.rows == 0 {
             return Err(CalibrationError::Empty);
         }
-        let Sums::Gram(gram) = &self.sums else { return Err(CalibrationError::Norms) };
+        let Sums::Gram(gram) = self.sums else { return Err(CalibrationError::Norms) };
         if !(damping > 0.0 && damping.is_finite()) {
             return Err(CalibrationError::Damping { found: damping });
         }
         let (device, dtype) = (weight.device(), weight.dtype());
         let weight = weight.detach().cast(DType::F32);
-        let systems = Systems::new(gram, &weight, damping)?;
+        let systems = Systems::new(gram, weight, damping)?;
         let mut values = Vec::with_capacity(pattern.value_count());
         let columns: Vec<usize> = (0..pattern.block_cols()).collect();
         // Slots go column by column.
@@ -256,29 +272,32 @@ struct Systems {
 
 /// A matrix on the host, row by row.
 struct Matrix {
-    numbers: Vec<f32>,
+    data: TensorData,
     cols: usize,
 }
 
 impl Matrix {
-    fn of(tensor: &Tensor<2>) -> Self {
-        let numbers =
-            tensor.to_data().try_into_vec().expect("calibrations are in single precision");
-        Self { numbers, cols: tensor.dims()[1] }
+    fn of(tensor: Tensor<2>) -> Self {
+        let cols = tensor.dims()[1];
+        Self { data: tensor.into_data(), cols }
+    }
+
+    fn numbers(&self) -> &[f32] {
+        self.data.as_slice().expect("calibrations are in single precision")
     }
 
     fn at(&self, row: usize, col: usize) -> f64 {
-        f64::from(self.numbers[row * self.cols + col])
+        f64::from(self.numbers()[row * self.cols + col])
     }
 }
 
 impl Systems {
-    fn new(gram: &Tensor<2>, weight: &Tensor<2>, damping: f64) -> Result<Self, CalibrationError> {
-        let product = Matrix::of(&gram.clone().matmul(weight.clone()));
+    fn new(gram: Tensor<2>, weight: Tensor<2>, damping: f64) -> Result<Self, CalibrationError> {
+        let product = Matrix::of(gram.clone().matmul(weight.clone()));
         let (gram, weight) = (Matrix::of(gram), Matrix::of(weight));
         let squares = (0..gram.cols).map(|feature| gram.at(feature, feature));
         let mean = squares.sum::<f64>() / gram.cols as f64;
-        if !gram.numbers.iter().all(|number| number.is_finite()) {
+        if !gram.numbers().iter().all(|number| number.is_finite()) {
             return Err(CalibrationError::Inputs { what: "are not all finite" });
         }
         if mean == 0.0 {
@@ -301,8 +320,9 @@ impl Systems {
         if kept.is_empty() {
             return Some(values);
         }
+        let (gram, size) = (self.gram.numbers(), self.gram.cols);
         let mut damped = Mat::from_fn(kept.len(), kept.len(), |i, j| {
-            self.gram.at(kept[i], kept[j]) + if i == j { self.lambda } else { 0.0 }
+            f64::from(gram[kept[i] * size + kept[j]]) + if i == j { self.lambda } else { 0.0 }
         });
         let mut right = Mat::from_fn(kept.len(), cols.len(), |i, j| {
             let (row, col) = (kept[i], cols.start + j);

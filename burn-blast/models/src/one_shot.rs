@@ -147,18 +147,17 @@ impl OneShot {
         let attended: Vec<Tensor<3>> =
             features.into_iter().map(|x| model.attend(index, x)).collect();
         // A layer's weights are chosen together: their inputs were seen before any of them changed.
-        let calibrations = self.observe(model, index, &attended);
+        let (input, mut hidden) = self.observe(model, index, &attended).unzip();
         let (_, out) = model.family().mlp_layers();
         for (name, linear) in model.mlps_mut(0) {
             if layer_of(&name) != Some(index) {
                 continue;
             }
-            let calibration = calibrations
-                .as_ref()
-                .map(|[input, hidden]| if name.ends_with(out) { hidden } else { input });
+            // One layer reads the hidden features: their sums go with it.
+            let calibration = if name.ends_with(out) { hidden.take() } else { input.clone() };
             let is_silent = |one: &Calibration| one.norms().iter().all(|norm| *norm == 0.0);
             *linear = match calibration {
-                Some(one) if is_silent(one) => {
+                Some(one) if is_silent(&one) => {
                     seen.silent.push(name);
                     self.sparse(linear, None)?
                 }
@@ -176,7 +175,7 @@ impl OneShot {
         model: &Model,
         index: usize,
         attended: &[Tensor<3>],
-    ) -> Option<[Calibration; 2]> {
+    ) -> Option<(Calibration, Calibration)> {
         let device = attended.first()?.device();
         let empty = |width| match self.method {
             Method::WandaCorrected => Calibration::new(width, &device),
@@ -188,21 +187,21 @@ impl OneShot {
             let all = all.get_or_insert_with(|| inputs.each_ref().map(|one| empty(one.dims()[2])));
             all.iter_mut().zip(inputs).for_each(|(seen, input)| seen.add(input));
         }
-        all
+        all.map(|[input, hidden]| (input, hidden))
     }
 
     /// The layer with the share of its blocks that is kept.
     fn sparse(
         &self,
         linear: &AnyLinear,
-        calibration: Option<&Calibration>,
+        calibration: Option<Calibration>,
     ) -> Result<AnyLinear, Error> {
         let (weight, block) = (linear.to_dense(), BlockSize::new(self.blocks.block)?);
         let sparsity = self.blocks.sparsity;
         let norms = functions::dense_block_norms(weight.clone(), block);
         let [rows, cols] = linear.shape();
         let shape = MatrixShape::new(rows, cols)?;
-        let mut scores = match calibration {
+        let mut scores = match &calibration {
             Some(calibration) => calibration.scores(weight.clone(), block),
             None => norms.clone(),
         };
@@ -213,7 +212,7 @@ impl OneShot {
         let pattern = BlockPattern::best(shape, block, &scores, keep);
         let values = match calibration {
             Some(calibration) if self.method == Method::WandaCorrected && pattern.nnz() > 0 => {
-                calibration.correct(weight, &pattern, self.damping)?
+                calibration.correct_once(weight, &pattern, self.damping)?
             }
             _ => functions::pack(weight, &pattern),
         };
