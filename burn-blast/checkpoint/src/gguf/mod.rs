@@ -11,7 +11,7 @@ mod tensors;
 mod tokenizer;
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use anamnesis::ParseLimits;
@@ -71,8 +71,14 @@ pub fn unpack(path: &Path) -> Result<Unpacked, CheckpointError> {
     let metadata = Metadata::new(file.metadata());
     let model = settings::Model::read(&metadata, &file).map_err(refuse)?;
     let content = tensors::content(&file, &model).map_err(refuse)?;
-    let place = std::env::temp_dir();
-    let folder = TemporaryFolder::new().map_err(CheckpointError::write(&place))?;
+    let no_room = |error: io::Error| {
+        let (bytes, place) = (content.bytes(), std::env::temp_dir());
+        let place = place.display();
+        refuse(format!(
+            "cannot be unpacked: its {bytes} bytes go to {place}, or where TMPDIR says: {error}"
+        ))
+    };
+    let folder = TemporaryFolder::new().map_err(no_room)?;
     let write = |name: &str| CheckpointError::write(folder.path().join(name));
     for (name, value) in files(&metadata, &model).map_err(refuse)? {
         let text = match value {
@@ -83,12 +89,7 @@ pub fn unpack(path: &Path) -> Result<Unpacked, CheckpointError> {
     }
     let name = SINGLE;
     let file = File::create(folder.path().join(name)).map_err(write(name))?;
-    write_safetensors(file, &content, &mut |_| {}).map_err(|error| {
-        let (bytes, place) = (content.bytes(), place.display());
-        refuse(format!(
-            "cannot be unpacked: its {bytes} bytes go to {place}, or where TMPDIR says: {error}"
-        ))
-    })?;
+    write_safetensors(file, &content, &mut |_| {}).map_err(no_room)?;
     Ok(Unpacked { folder, file_bytes: size })
 }
 
