@@ -186,3 +186,65 @@ fn what_is_not_implemented_is_refused_with_its_reason() {
         assert!(error.contains(reason), "{name}: {error}");
     }
 }
+
+#[test]
+fn end_tokens_are_those_of_the_published_generation_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, generation, ends) in [
+        (
+            "Qwen2.5-0.5B-Instruct",
+            json!({
+                "bos_token_id": 151643, "pad_token_id": 151643, "do_sample": true, "eos_token_id": [151645, 151643],
+                "repetition_penalty": 1.1, "temperature": 0.7, "top_p": 0.8, "top_k": 20,
+            }),
+            vec![151_643, 151_645],
+        ),
+        (
+            "gemma-3-1b-it",
+            json!({
+                "bos_token_id": 2, "cache_implementation": "hybrid", "do_sample": true, "eos_token_id": [1, 106],
+                "pad_token_id": 0, "top_k": 64, "top_p": 0.95,
+            }),
+            vec![1, 106],
+        ),
+        (
+            "gpt2",
+            json!({ "_from_model_config": true, "bos_token_id": 50256, "eos_token_id": 50256 }),
+            vec![50_256],
+        ),
+        (
+            "Mistral-7B-Instruct-v0.3",
+            json!({ "_from_model_config": true, "eos_token_id": 2 }),
+            vec![2],
+        ),
+    ] {
+        std::fs::write(folder.path().join("config.json"), published(name).to_string()).unwrap();
+        let path = folder.path().join("generation_config.json");
+        std::fs::write(path, generation.to_string()).unwrap();
+        let stop = ModelFolder::open(folder.path()).unwrap().stop().clone();
+        assert_eq!(stop.into_iter().collect::<Vec<_>>(), ends, "{name}");
+    }
+}
+
+#[test]
+fn an_index_as_published_names_the_file_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = published("Qwen2.5-7B-Instruct with YaRN");
+    std::fs::write(folder.path().join("config.json"), json.to_string()).unwrap();
+    // As in the published index: a layer may begin in one file and end in the next.
+    let shard = |layer: usize| format!("model-{:05}-of-00004.safetensors", 1 + layer / 8);
+    let parts = ["self_attn.q_proj.bias", "self_attn.q_proj.weight", "mlp.gate_proj.weight"];
+    let map = (0..28).flat_map(|layer| {
+        let name = move |part: &str| format!("model.layers.{layer}.{part}");
+        parts.map(|part| (name(part), Value::from(shard(layer))))
+    });
+    let index = json!({
+        "metadata": { "total_size": 15_231_233_024_u64 },
+        "weight_map": map.collect::<serde_json::Map<_, _>>(),
+    });
+    let path = folder.path().join("model.safetensors.index.json");
+    std::fs::write(path, index.to_string()).unwrap();
+    let opened = ModelFolder::open(folder.path()).unwrap();
+    let error = opened.precision().unwrap_err().to_string();
+    assert!(error.contains("model-00001-of-00004.safetensors is not there"), "{error}");
+}
