@@ -43,7 +43,7 @@ const SPACE: &str = "\u{2581}";
 pub(super) struct Tokens<'a> {
     texts: &'a [String],
     kinds: Vec<i64>,
-    /// Whether tokens are those of SentencePiece, not of byte-level BPE.
+    /// Whether it is a SentencePiece vocabulary; otherwise it is byte-level BPE.
     is_pieces: bool,
 }
 
@@ -147,8 +147,8 @@ impl<'a> Tokens<'a> {
         ]))
     }
 
-    /// Pieces of SentencePiece. Their scores order the merges, and the lengths of the parts those of one piece, as in
-    /// transformers' conversion.
+    /// Pieces of SentencePiece. Merges are ordered by the score of the piece they make, then by the lengths of their two parts.
+    /// transformers converts them in the same way.
     fn pieces(&self, metadata: &Metadata<'_>) -> Result<Map<String, Value>, String> {
         let scores = metadata.numbers("tokenizer.ggml.scores").ok_or("has no scores of tokens")?;
         if scores.len() != self.texts.len() {

@@ -60,7 +60,7 @@ fn scaling(given: &Value, json: &Value) -> Result<RopeScaling, Error> {
     Ok(match kind.as_str() {
         Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: number("factor")? },
-        // Its positions are those of the model, whatever else is given.
+        // transformers reads `max_position_embeddings` here and no other length.
         Some("dynamic") => {
             let original_context = positions()? as usize;
             RopeScaling::Dynamic { factor: number("factor")?, original_context }

@@ -17,7 +17,8 @@ const MODELS: [&str; 12] = [
     "dynamic", "longrope",
 ];
 
-/// Their rotations follow from the length of the text so far, so that the keys of a cache are not those of a whole text.
+/// Their rotations depend on the length of the text so far. Keys in a cache were rotated for a shorter text, so scores in steps
+/// differ from scores at once.
 const BY_LENGTH: [&str; 2] = ["dynamic", "longrope"];
 
 impl Expected {
