@@ -55,7 +55,7 @@ fn sigmoid(x: f32) -> f32 {
 ///
 /// Range reduction by Cody and Waite; polynomial from `expf` of the Cephes library.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     // ln 2 in two parts. The product of the first with an integer is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;

@@ -4,6 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
+pub use crate::backends::is_host;
 pub use crate::feed_forward::{GatedPatterns, MlpPatterns};
 pub use crate::ops::BlastOps;
 use crate::quantize::is_int8;

@@ -25,6 +25,11 @@ pub enum Error {
     /// A number is out of range.
     #[error("{option} is {found}, but must be {expected}")]
     Range { option: &'static str, found: f64, expected: &'static str },
+    /// A model cannot have this size.
+    #[error(
+        "--bytes is {found}, but must be above {least}, which is not in the MLPs, and at most {all}"
+    )]
+    Size { found: String, least: String, all: String },
     /// An option has no effect without another.
     #[error("{option} is only used with {needs}: add that, or leave {option} out")]
     Unused { option: &'static str, needs: &'static str },

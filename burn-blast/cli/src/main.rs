@@ -46,6 +46,7 @@ const FOUND: u8 = 1;
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
+    burn_blast_models::keep_memory();
     let written = run(&Cli::read()).and_then(|(text, code)| {
         let said = if text.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{text}") };
         match said {
@@ -93,6 +94,7 @@ fn run(cli: &Cli) -> Result<(String, u8), Error> {
         Command::Dense(args) => model::dense(args, &signals, &progress)?,
         Command::OneShot(args) => fine(model::one_shot(args, &progress)?),
         Command::FineTune(args) => model::fine_tune(args, &signals, &progress)?,
+        Command::Recover(args) => model::recover(args, &signals, &progress)?,
         Command::Merge(args) => fine(model::merge(args, &progress)?),
     })
 }

@@ -89,8 +89,8 @@ pub(crate) fn split_heads(x: Tensor<3>, head: usize) -> Tensor<4> {
     x.reshape([batch, time, width / head, head]).swap_dims(1, 2)
 }
 
-/// Called with the name of a linear layer and its input.
-pub(crate) type Hook<'a> = dyn FnMut(&str, Tensor<3>) + 'a;
+/// Called with the name of a linear layer and its input; returns the input that the layer takes.
+pub(crate) type Hook<'a> = dyn FnMut(&str, Tensor<3>) -> Tensor<3> + 'a;
 
 /// How a layer attends.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +113,8 @@ pub(crate) struct Pass<'a> {
     rotations: [Option<Rotation>; 2],
     /// Output of every layer so far, if asked for.
     pub(crate) features: Option<&'a mut Vec<Tensor<3>>>,
+    /// Input and output of every MLP so far, if asked for.
+    pub(crate) mlps: Option<&'a mut Vec<[Tensor<3>; 2]>>,
     /// Called with the input of every linear layer of an MLP.
     pub(crate) hook: Option<&'a mut Hook<'a>>,
 }
@@ -121,7 +123,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn new(cache: Option<&'a mut Cache>, time: usize) -> Self {
         let start = cache.as_ref().map_or(0, |cache| cache.len);
         let (masks, rotations) = (Vec::new(), [None, None]);
-        Self { cache, start, time, masks, rotations, features: None, hook: None }
+        Self { cache, start, time, masks, rotations, features: None, mlps: None, hook: None }
     }
 
     /// The rotation of this number, which `compute` makes from the position of the first token at the first call.
@@ -203,10 +205,18 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Passes the input of a linear layer to the hook.
-    pub(crate) fn observe(&mut self, name: impl FnOnce() -> String, input: &Tensor<3>) {
-        if let Some(hook) = &mut self.hook {
-            hook(&name(), input.clone());
+    /// Keeps input and output of an MLP, if asked for.
+    pub(crate) fn record_mlp(&mut self, input: Option<Tensor<3>>, output: &Tensor<3>) {
+        if let (Some(mlps), Some(input)) = (&mut self.mlps, input) {
+            mlps.push([input, output.clone()]);
+        }
+    }
+
+    /// The input of a linear layer, from the hook if there is one.
+    pub(crate) fn observe(&mut self, name: impl FnOnce() -> String, input: Tensor<3>) -> Tensor<3> {
+        match &mut self.hook {
+            Some(hook) => hook(&name(), input),
+            None => input,
         }
     }
 

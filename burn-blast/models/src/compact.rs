@@ -40,7 +40,7 @@ impl Model {
     ///   attention layers are left as they are unless whole blocks make up a head.
     ///
     /// One head and one block of hidden features are kept in each layer. Layers are decided one by one, so they may
-    /// differ in size, which a checkpoint cannot always record: see [`ModelFolder::save`](crate::ModelFolder::save).
+    /// differ in size; a checkpoint records hidden features of each, but not heads: see [`ModelFolder::save`](crate::ModelFolder::save).
     /// Weights that shrink are new parameters.
     pub fn compact(mut self) -> Self {
         self.family_mut().compact();

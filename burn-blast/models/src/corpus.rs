@@ -35,7 +35,7 @@ impl Sequences {
 }
 
 /// Tokens to train on, and tokens held out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Corpus {
     /// To train or calibrate on.
     pub train: Vec<u32>,
@@ -85,6 +85,16 @@ impl Corpus {
             return Err(Error::unusable(&texts.path, reason));
         }
         Ok(Self { train, valid })
+    }
+
+    /// Several texts as one, to train on and to hold out in turn.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn joined(all: &[Self]) -> Self {
+        assert!(!all.is_empty(), "there must be a text");
+        let concat = |part: fn(&Self) -> &Vec<u32>| all.iter().flat_map(part).copied().collect();
+        Self { train: concat(|one| &one.train), valid: concat(|one| &one.valid) }
     }
 
     /// A number that changes with any token, so that a resumed run can check that its corpus is unchanged.

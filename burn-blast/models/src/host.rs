@@ -20,18 +20,54 @@ impl Model {
     /// # Errors
     /// If a weight is too large for a block pattern.
     pub fn for_host(mut self) -> Result<Self, Error> {
-        if self.dtype() != DType::F32 && self.family().head().is_none() {
-            let weight = pack(self.family().embedding().transpose())?;
-            self.family_mut().set_head(AnyLinear::Sparse(BlockSparseLinear::new(weight, None)));
+        if self.dtype() != DType::F32 {
+            self.untie_head()?;
         }
-        for (_, linear) in self.linears_mut() {
+        self.pack_dense()?;
+        Ok(self)
+    }
+
+    /// The same for scores at every position of many texts: a tied output layer becomes a layer of its own in f32 too.
+    pub(crate) fn for_many_scores(mut self) -> Result<Self, Error> {
+        self.untie_head()?;
+        self.for_host()
+    }
+
+    /// Makes a tied output layer a packed layer of its own, and returns whether it was tied.
+    pub(crate) fn untie_head(&mut self) -> Result<bool, Error> {
+        if self.family().head().is_some() {
+            return Ok(false);
+        }
+        let weight = pack(self.family().embedding().transpose())?;
+        let head = AnyLinear::Sparse(BlockSparseLinear::new(weight, None));
+        self.family_mut().set_head(Some(head));
+        Ok(true)
+    }
+
+    /// Packs the dense layers with all their blocks, and returns their names.
+    pub(crate) fn pack_dense(&mut self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for (name, linear) in self.linears_mut() {
             if let AnyLinear::Dense(dense) = linear {
                 let weight = pack(dense.weight.val())?;
                 let layer = BlockSparseLinear::new(weight, dense.bias.clone());
                 *linear = AnyLinear::Sparse(layer);
+                names.push(name);
             }
         }
-        Ok(self)
+        Ok(names)
+    }
+
+    /// Makes layers of these names dense again, and the output layer the embedding if it was `tied`.
+    pub(crate) fn unpack(&mut self, names: &[String], tied: bool) {
+        if tied {
+            self.family_mut().set_head(None);
+        }
+        for (_, linear) in self.linears_mut().into_iter().filter(|(name, _)| names.contains(name)) {
+            if let AnyLinear::Sparse(layer) = linear {
+                *linear = AnyLinear::Dense(layer.clone().into_linear());
+            }
+        }
     }
 }
 

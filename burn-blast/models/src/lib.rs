@@ -17,8 +17,8 @@
 //! | `builder`, `attention`, `rope` | what models are made of |
 //! | `model`, `compact`, `adapters`, `host` | what every model can do |
 //! | `chat`, `tokenizer`, `sample`, `generate`, `perplexity` | running a model |
-//! | `texts`, `corpus`, `activations`, [`one_shot`], [`fine_tune`] | texts, and what is learnt from them |
-//! | `measure`, `device`, `warnings` | timing, where to compute, and what programs show |
+//! | `texts`, `corpus`, `activations`, `importance`, [`one_shot`], [`fine_tune`], [`recover`] | texts, and what is learnt from them |
+//! | `measure`, `device`, `parallel`, `memory`, `warnings` | timing, where to compute, threads, memory, and what programs show |
 
 mod activations;
 mod adapters;
@@ -34,14 +34,20 @@ mod families;
 pub mod fine_tune;
 mod generate;
 mod host;
+#[cfg(feature = "calibrate")]
+mod importance;
 mod measure;
+mod memory;
 mod model;
 mod model_folder;
 #[cfg(feature = "calibrate")]
 pub mod one_shot;
+mod parallel;
 #[cfg(feature = "calibrate")]
 mod parts;
 mod perplexity;
+#[cfg(feature = "calibrate")]
+pub mod recover;
 mod rope;
 mod sample;
 mod texts;
@@ -61,7 +67,10 @@ pub use families::{
     ModelConfig,
 };
 pub use generate::{Generation, generate, next_scores};
+#[cfg(feature = "calibrate")]
+pub use importance::Importance;
 pub use measure::{LinearStorage, Quartiles, Round, Timing};
+pub use memory::keep_memory;
 pub use model::Blocks;
 pub use model_folder::{Form, ModelFolder, Precision};
 pub use perplexity::{TextScore, Windows, perplexity};

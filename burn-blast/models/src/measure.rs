@@ -83,6 +83,17 @@ impl Timing {
         }
         Ok(all)
     }
+
+    /// Tokens per second of the prompt and after it, over rounds.
+    ///
+    /// # Panics
+    /// If there are no rounds.
+    pub fn rates(&self, rounds: &[Round]) -> (Quartiles, Quartiles) {
+        let prefill = rounds.iter().map(|round| self.prefill as f64 / round.prefill);
+        let decode =
+            rounds.iter().map(|round| self.decode as f64 / round.decode.iter().sum::<f64>());
+        (Quartiles::of(prefill.collect()), Quartiles::of(decode.collect()))
+    }
 }
 
 /// How much of the linear layers is stored.

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_blast::functions;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::prune::{BlastConfig, Coupling, Structure};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
@@ -66,17 +67,35 @@ impl Model {
         self.family().hidden(tokens, pass)
     }
 
-    /// The output of every layer, and the scores of the next token at every position of a whole text.
+    /// The output of every layer for a whole text, and the features that [`logits`](Self::logits) takes.
     ///
     /// # Shapes
     /// - `tokens`: `[batch, time]`
-    /// - output: `[batch, time, width]` for each layer, `[batch, time, vocabulary]`
+    /// - output: `[batch, time, width]`, for each layer and for the features
     pub fn trace(&self, tokens: Tensor<2, Int>) -> (Vec<Tensor<3>>, Tensor<3>) {
         let mut features = Vec::with_capacity(self.layers());
         let mut pass = Pass::new(None, tokens.dims()[1]);
         pass.features = Some(&mut features);
-        let logits = self.logits(self.family().hidden(tokens, pass));
-        (features, logits)
+        let hidden = self.family().hidden(tokens, pass);
+        (features, hidden)
+    }
+
+    /// Input and output of every MLP for a whole text.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, time]`
+    /// - output: `[batch, time, width]` each
+    pub(crate) fn mlp_trace(&self, tokens: Tensor<2, Int>) -> Vec<[Tensor<3>; 2]> {
+        let mut pass = Pass::new(None, tokens.dims()[1]);
+        let mut mlps = Vec::with_capacity(self.layers());
+        pass.mlps = Some(&mut mlps);
+        let mut x = self.family().embed(tokens, &pass);
+        for index in 0..self.layers() {
+            x = self.family().attend(index, x, &mut pass);
+            x = self.family().feed(index, x, &mut pass);
+        }
+        drop(pass);
+        mlps
     }
 
     /// Calls `hook` with the input of each linear layer of the MLPs while a whole text passes through the model: the
@@ -86,7 +105,11 @@ impl Model {
     /// - `tokens`: `[batch, time]`
     pub fn observe(&self, tokens: Tensor<2, Int>, hook: &mut dyn FnMut(&str, Tensor<3>)) {
         let mut pass = Pass::new(None, tokens.dims()[1]);
-        pass.hook = Some(hook);
+        let mut show = |name: &str, input: Tensor<3>| {
+            hook(name, input.clone());
+            input
+        };
+        pass.hook = Some(&mut show);
         self.family().hidden(tokens, pass);
     }
 
@@ -148,6 +171,38 @@ impl Model {
                     hidden.reshape([batch * time, width]).matmul(self.embedding().transpose());
                 scores.reshape([batch, time, self.vocabulary()])
             }
+        }
+    }
+
+    /// The gradient of the features that [`logits`](Self::logits) takes, from that of the scores of some rows. Without
+    /// autodiff.
+    ///
+    /// # Shapes
+    /// - `gradient`: `[rows, vocabulary]`
+    /// - output: `[1, rows, width]`
+    pub(crate) fn logits_backward(&self, gradient: Tensor<2>) -> Tensor<3> {
+        let gradient = match self.family().head() {
+            Some(AnyLinear::Sparse(head)) if !head.weight.is_quantized() => {
+                functions::spmm_t(gradient, head.weight.values(), head.pattern())
+            }
+            Some(head) => gradient.matmul(head.to_dense().transpose()),
+            None => gradient.matmul(self.embedding()),
+        };
+        gradient.unsqueeze()
+    }
+
+    /// Whether the output layer is not trained.
+    pub(crate) fn has_frozen_head(&self) -> bool {
+        match self.family().head() {
+            Some(AnyLinear::Adapted(_)) => false,
+            Some(head) => {
+                let weight = match head {
+                    AnyLinear::Sparse(layer) => layer.weight.values().is_require_grad(),
+                    other => other.to_dense().is_require_grad(),
+                };
+                !weight && !head.bias().is_some_and(|bias| bias.val().is_require_grad())
+            }
+            None => !self.embedding().is_require_grad(),
         }
     }
 
@@ -255,6 +310,15 @@ impl Model {
             linear.pack(blocks.block)?;
         }
         Ok(())
+    }
+
+    /// The model with everything frozen but the linear layers of the MLPs.
+    pub(crate) fn only_mlps_trained(self) -> Self {
+        let mut model = self.set_require_grad(false);
+        for (_, linear) in model.mlps_mut(0) {
+            *linear = linear.clone().set_require_grad(true);
+        }
+        model
     }
 
     /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `dense_last` layers. Given

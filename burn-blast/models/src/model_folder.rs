@@ -270,8 +270,9 @@ impl ModelFolder {
     ///
     /// The folder gets its name when everything is in it. Tensors leave the device one by one.
     ///
-    /// A [compacted](Model::compact) model is written with its sizes if all layers have the same and, in a GPT-2, every
-    /// head.
+    /// A [compacted](Model::compact) model is written with its sizes if all layers have the same heads and, in a GPT-2, every
+    /// head. Hidden features may differ: `intermediate_size`, in a GPT-2 `n_inner`, is then a list with a number for each
+    /// layer, as in Gemma 3n.
     ///
     /// # Errors
     /// If `folder` exists, or cannot be written, or `config.json` has no place for the model's sizes.
@@ -314,21 +315,22 @@ impl ModelFolder {
 
     /// The configuration as it was, but for the precision and for what was compacted.
     fn config_of(&self, model: &Model) -> Result<String, Error> {
-        let mut sizes = model.sizes();
-        sizes.dedup();
-        let [all] = sizes[..] else {
-            let sizes: Vec<String> = sizes.iter().map(LayerSizes::to_string).collect();
+        let sizes = model.sizes();
+        let heads = |one: &LayerSizes| (one.heads, one.kv_heads);
+        if sizes.iter().any(|one| heads(one) != heads(&sizes[0])) {
+            let mut sizes: Vec<String> = sizes.iter().map(LayerSizes::to_string).collect();
+            sizes.dedup();
             let reason = format!("its layers have {}", sizes.join(", then "));
             return Err(Error::Uneven(reason));
-        };
+        }
         let is_tied = model.family().head().is_none();
-        self.config_with(Some(&all), is_tied, model.dtype())
+        self.config_with(Some(&sizes), is_tied, model.dtype())
     }
 
-    /// The configuration with other sizes of all layers, if they are given, and another precision.
+    /// The configuration with other sizes of the layers, if they are given, and another precision.
     pub(crate) fn config_with(
         &self,
-        sizes: Option<&LayerSizes>,
+        sizes: Option<&[LayerSizes]>,
         is_tied: bool,
         dtype: DType,
     ) -> Result<String, Error> {

@@ -16,10 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::{Batch, Corpus, Sequences};
 use crate::parts::{Part, Parts};
-use crate::{Blocks, Error, Model, ModelFolder, Precision};
-
-/// Sequences that go through the model at once.
-const BATCH: usize = 8;
+use crate::{Blocks, Error, Importance, Model, ModelFolder, Precision};
 
 /// How blocks are chosen, and whether the kept ones make up for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +28,8 @@ pub enum Method {
     Wanda,
     /// Blocks as with `wanda`, then least squares on the kept ones, layer after layer.
     WandaCorrected,
+    /// Whole groups of hidden features, by the loss that depends on them: [`Importance`]. Layers share one budget.
+    Taylor,
 }
 
 /// Removes MLP blocks of a model at once.
@@ -39,7 +38,7 @@ pub struct OneShot {
     /// Which blocks are removed.
     pub blocks: Blocks,
     /// How blocks are chosen.
-    #[config(default = "Method::WandaCorrected")]
+    #[config(default = "Method::Taylor")]
     pub method: Method,
     /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs.
     #[config(default = 0.01)]
@@ -47,8 +46,13 @@ pub struct OneShot {
 }
 
 impl OneShot {
+    /// Sequences in a batch of a sample that suit the method: of gradients, one sequence is held at a time.
+    pub fn batch(&self) -> usize {
+        if self.method == Method::Taylor { 1 } else { 8 }
+    }
+
     /// Sparsifies the MLPs of `model`. Every method except [`Method::Magnitude`] needs a `sample` of texts. Blocks that are
-    /// zero are removed in any case. `progress` is called with the number of weights that are done, and of all. Returns the
+    /// zero are removed in any case, except by [`Method::Taylor`], which keeps whole groups. `progress` is called with the number of weights that are done, and of all. Returns the
     /// names of weights whose inputs were all zero in the sample, so that their values could not be corrected.
     ///
     /// # Errors
@@ -61,6 +65,16 @@ impl OneShot {
     ) -> Result<Vec<String>, Error> {
         let sample = self.needed(sample)?;
         let names = model.mlp_names(self.blocks.dense_last)?;
+        if self.method == Method::Taylor {
+            let all = sample.len() + names.len();
+            let importance = Importance::collect(model, sample, |done, _| progress(done, all))?;
+            let mut done = sample.len();
+            groups::cut(model, &importance, &self.blocks, &mut || {
+                done += 1;
+                progress(done, all);
+            })?;
+            return Ok(Vec::new());
+        }
         let mut seen =
             Seen { all: names.len(), done: 0, silent: Vec::new(), progress: &mut progress };
         seen.tell();
@@ -86,6 +100,10 @@ impl OneShot {
         mut progress: impl FnMut(usize, usize),
     ) -> Result<Vec<String>, Error> {
         let sample = self.needed(sample)?;
+        if self.method == Method::Taylor {
+            let expected = "another one where one layer is in memory at a time";
+            return Err(Error::setting("method", "taylor", expected));
+        }
         check_output(folder.path(), true, to.folder, to.replace).map_err(IoError::from)?;
         let parts = Parts::open(folder, &to.device, to.precision)?;
         let mut skeleton = parts.skeleton()?;
@@ -221,7 +239,7 @@ impl OneShot {
     }
 }
 
-/// A sample of `sequences` sequences from the training part of a corpus.
+/// A sample of `sequences` sequences from the training part of a corpus, at most `batch` in a batch.
 ///
 /// # Errors
 /// If it has no sequences, or they have no tokens.
@@ -229,14 +247,15 @@ pub fn sample(
     corpus: &Corpus,
     sequences: usize,
     context: usize,
+    batch: usize,
     device: &Device,
 ) -> Result<Vec<Batch>, Error> {
-    Error::at_least_one(&[("sequences", sequences), ("context", context)])?;
-    let batch = |number: usize| {
-        let batch = BATCH.min(sequences - number * BATCH);
+    Error::at_least_one(&[("sequences", sequences), ("context", context), ("batch", batch)])?;
+    let take = |number: usize| {
+        let batch = batch.min(sequences - number * batch);
         corpus.batch(Sequences { context, batch }, 0, number, device)
     };
-    Ok((0..sequences.div_ceil(BATCH)).map(batch).collect())
+    Ok((0..sequences.div_ceil(batch)).map(take).collect())
 }
 
 /// Where the result of [`OneShot::stream`] goes.
@@ -269,7 +288,7 @@ impl Seen<'_> {
 }
 
 /// Number of the layer a weight is in.
-fn layer_of(name: &str) -> Option<usize> {
+pub(crate) fn layer_of(name: &str) -> Option<usize> {
     name.split('.').find_map(|part| part.parse().ok())
 }
 
@@ -278,5 +297,6 @@ fn layers(names: &[String]) -> usize {
     names.last().and_then(|name| layer_of(name)).map_or(0, |last| last + 1)
 }
 
+mod groups;
 #[cfg(test)]
 mod tests;

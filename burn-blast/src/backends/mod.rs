@@ -16,8 +16,8 @@ use burn::tensor::{DType, Device};
 use burn_blast_kernels::BlockPattern;
 use burn_blast_kernels::cost::DeviceClass;
 
-/// Whether the host kernels run on a device.
-pub(crate) fn is_host(device: &Device) -> bool {
+/// Whether block-sparse products on a device run in the host kernels.
+pub fn is_host(device: &Device) -> bool {
     let hosts: &[Device] = &[
         #[cfg(feature = "flex")]
         Device::flex(),

@@ -22,10 +22,11 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use burn_blast_models::fine_tune::Signals;
-use burn_blast_models::show_warnings;
+use burn_blast_models::{keep_memory, show_warnings};
 use clap::CommandFactory;
 
 fn main() -> anyhow::Result<ExitCode> {
+    keep_memory();
     let matches = args::Args::command().get_matches();
     let args = args::Args::resolve(&matches)?;
     show_warnings(|warning| say::warn(warning));

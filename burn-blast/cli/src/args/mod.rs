@@ -18,7 +18,7 @@ pub use files::{DensifyArgs, DiffArgs, InspectArgs, SparsifyArgs, VerifyArgs};
 pub use models::{
     ActivationsArgs, BenchArgs, CompactArgs, GenerateArgs, MeasureArgs, PerplexityArgs,
 };
-pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
+pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, RecoverArgs, TrainArgs};
 
 /// Block-sparse models and checkpoints: make, check, run, train on, compare
 ///
@@ -83,6 +83,12 @@ pub enum Command {
     OneShot(OneShotArgs),
     /// Remove MLP blocks step by step while a model trains on, or train adapters beside the kept blocks
     FineTune(FineTuneArgs),
+    /// Make a trained model sparse and bring it back, in one run: remove, reconstruct, distil, measure
+    ///
+    /// Groups of hidden features of the MLPs are removed by the loss that depends on them. Then each MLP is trained to give
+    /// what the dense one gives, and all together on the scores of the dense model. The run takes --hours; after Ctrl-C or
+    /// a crash the same command with --resume resumes it.
+    Recover(RecoverArgs),
     /// Merge adapters into the weights beside them
     Merge(MergeArgs),
     /// Show which hidden features and heads contribute nothing, and write the model without them

@@ -122,7 +122,7 @@ pub struct CompactArgs {
     /// Folder of the model
     pub model: PathBuf,
 
-    /// Folder to write. Only if every layer keeps the same: config.json has one number for all
+    /// Folder to write. Only if every layer keeps the same heads: config.json has one number for all
     pub output: Option<PathBuf>,
 
     /// Replace the output if it is a checkpoint or empty

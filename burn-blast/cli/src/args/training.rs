@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use burn_blast::prune::{BlastConfig, Growth, Structure};
+use burn_blast::prune::{BlastConfig, Growth, Score, Structure};
 use burn_blast_models::fine_tune::{Decay, TrainConfig};
 use burn_blast_models::one_shot::Method;
-use burn_blast_models::{DecoderConfig, Sequences};
+use burn_blast_models::recover::Recover;
+use burn_blast_models::{Blocks, DecoderConfig, Sequences, Timing};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{BlockArgs, CorpusArgs, DeviceArgs, OutputArgs};
+use super::{BlockArgs, CorpusArgs, DeviceArgs, JsonArgs, OutputArgs};
 
 fn train() -> TrainConfig {
     TrainConfig::new(1000)
@@ -60,6 +61,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "STEPS", default_value_t = train().eval_every)]
     pub eval_every: usize,
 
+    /// Held-out sequences that an evaluation scores at most
+    #[arg(long, value_name = "SEQUENCES", default_value_t = train().evaluated)]
+    pub evaluated: usize,
+
     /// Steps from one checkpoint of the run to the next
     #[arg(long, value_name = "STEPS", default_value_t = train().save_every)]
     pub save_every: usize,
@@ -87,6 +92,7 @@ impl TrainArgs {
             gradient_norm: self.clip,
             weight_decay: self.weight_decay,
             eval_every: self.eval_every,
+            evaluated: self.evaluated,
             save_every: self.save_every,
             seed: self.seed,
             ..train()
@@ -160,7 +166,8 @@ pub struct OneShotArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// How blocks are chosen, and whether the kept ones make up for the others [default: wanda-corrected]
+    /// How blocks are chosen, and whether the kept ones make up for the others [default: taylor, with --stream
+    /// wanda-corrected]
     #[arg(long, value_enum)]
     pub method: Option<Method>,
 
@@ -170,7 +177,7 @@ pub struct OneShotArgs {
         long,
         value_name = "FILE|DIR",
         required_unless_present = "method",
-        required_if_eq_any = [("method", "wanda"), ("method", "wanda-corrected")]
+        required_if_eq_any = [("method", "wanda"), ("method", "wanda-corrected"), ("method", "taylor")]
     )]
     pub corpus: Option<PathBuf>,
 
@@ -186,8 +193,8 @@ pub struct OneShotArgs {
     #[arg(long)]
     pub stream: bool,
 
-    /// How strongly corrected values are drawn to the old ones, relative to the mean square of the inputs
-    /// [default: 0.01]
+    /// With wanda-corrected: how strongly corrected values are drawn to the old ones, relative to the mean square of the
+    /// inputs [default: 0.01]
     #[arg(long)]
     pub damping: Option<f64>,
 }
@@ -228,6 +235,38 @@ pub struct FineTuneArgs {
     #[arg(long, value_enum, default_value_t = blast().structure, help_heading = "Pruning")]
     pub structure: Structure,
 
+    /// What kept blocks are ranked by [default: frobenius]
+    #[arg(long, value_enum, help_heading = "Pruning")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<Score>,
+
+    /// With --score saliency or taylor: share of the mean over the steps before that a step keeps [default: 0]
+    #[arg(long, value_name = "SHARE", help_heading = "Pruning", requires = "score")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_decay: Option<f64>,
+
+    /// Let the blocks of all layers compete by score; each layer keeps at least this share of its own
+    #[arg(long, value_name = "SHARE", help_heading = "Pruning")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global: Option<f64>,
+
+    /// Keep the blocks that MODEL has, and train their values alone
+    #[arg(
+        long,
+        help_heading = "Pruning",
+        conflicts_with_all = [
+            "sparsity", "block", "dense_last", "interval", "end_fraction", "growth", "growth_fraction",
+            "structure", "score", "global", "lora",
+        ]
+    )]
+    #[serde(default)]
+    pub keep_pattern: bool,
+
+    /// Train the MLPs alone: attention, norms and embeddings stay as they are
+    #[arg(long, conflicts_with = "lora")]
+    #[serde(default)]
+    pub only_mlps: bool,
+
     /// Train adapters of this rank beside the block-sparse MLP weights of MODEL; the model itself is frozen
     #[arg(
         long,
@@ -235,7 +274,7 @@ pub struct FineTuneArgs {
         help_heading = "Adapters",
         conflicts_with_all = [
             "sparsity", "block", "dense_last", "interval", "end_fraction", "growth", "growth_fraction",
-            "structure",
+            "structure", "score", "global",
         ]
     )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -284,6 +323,103 @@ pub struct FineTuneArgs {
         requires = "teacher"
     )]
     pub hidden_states: f64,
+
+    /// Weight of the distance of each MLP from the teacher's, relative to it; both are given what the teacher's takes
+    #[arg(
+        long,
+        value_name = "WEIGHT",
+        default_value_t = 0.0,
+        help_heading = "Distillation",
+        requires = "teacher"
+    )]
+    #[serde(default)]
+    pub mlps: f64,
+}
+
+fn recover() -> Recover {
+    Recover::new(Blocks::new(super::BLOCK).with_sparsity(0.5))
+}
+
+/// A size with a unit.
+fn bytes(text: &str) -> Result<f64, String> {
+    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let units = units.into_iter().chain([("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)]);
+    for (unit, factor) in units {
+        if let Some(number) = text.strip_suffix(unit)
+            && let Ok(number) = number.trim().parse::<f64>()
+            && number > 0.0
+        {
+            return Ok(number * f64::from(factor));
+        }
+    }
+    Err("a size is a number above 0 with kB, MB, GB, KiB, MiB or GiB, such as 120MB".to_owned())
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RecoverArgs {
+    /// Folder of the dense model
+    pub model: PathBuf,
+
+    #[command(flatten)]
+    pub out: OutputArgs,
+
+    /// Text to train on, JSON lines with a "text" in each, or a folder of them; the last tenth of each is held out. May be
+    /// repeated
+    #[arg(long, value_name = "FILE|DIR", required = true)]
+    pub corpus: Vec<PathBuf>,
+
+    /// Share of the MLPs to remove, at least 0 and below 1
+    #[arg(long, value_name = "SHARE", default_value_t = recover().blocks.sparsity)]
+    pub sparsity: f64,
+
+    /// Remove as much as makes the tensors this large, such as 120MB, instead of --sparsity
+    #[arg(long, value_name = "SIZE", value_parser = bytes, conflicts_with = "sparsity")]
+    pub bytes: Option<f64>,
+
+    /// Side of a block: 8, 16, 32, 64 or 128
+    #[arg(long, value_name = "SIDE", default_value_t = recover().blocks.block)]
+    pub block: usize,
+
+    /// Hours that the run may take
+    #[arg(long, default_value_t = recover().hours, conflicts_with = "steps")]
+    pub hours: f64,
+
+    /// Steps of distillation, instead of as many as --hours allow
+    #[arg(long)]
+    pub steps: Option<usize>,
+
+    /// Highest learning rate of distillation [default: 0.0005]
+    #[arg(long, help_heading = "Training")]
+    pub lr: Option<f64>,
+
+    /// Steps of reconstruction
+    #[arg(long, value_name = "STEPS", default_value_t = recover().reconstruct_steps, help_heading = "Training")]
+    pub reconstruct_steps: usize,
+
+    /// Highest learning rate of reconstruction
+    #[arg(long, value_name = "LR", default_value_t = recover().reconstruct_lr, help_heading = "Training")]
+    pub reconstruct_lr: f64,
+
+    /// Tokens of a sequence in training
+    #[arg(long, value_name = "TOKENS", default_value_t = recover().context, help_heading = "Training")]
+    pub train_context: usize,
+
+    /// Seed of the batches
+    #[arg(long, default_value_t = recover().seed, help_heading = "Training")]
+    pub seed: u64,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    #[command(flatten)]
+    pub timing: Timing,
+
+    /// Resume the interrupted run of this OUTPUT
+    #[arg(long)]
+    pub resume: bool,
+
+    #[command(flatten)]
+    pub format: JsonArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -298,4 +434,18 @@ pub struct MergeArgs {
     /// dense, and the model computes what it did
     #[arg(long)]
     pub within: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn a_size_has_a_unit() {
+        assert_eq!(bytes("120MB"), Ok(120e6));
+        assert_eq!(bytes("1.5 GiB"), Ok(1.5 * f64::from(1 << 30)));
+        for text in ["120", "MB", "-1MB", "0kB", "NaNMB", "1 mb"] {
+            assert!(bytes(text).unwrap_err().contains("such as 120MB"), "{text}");
+        }
+    }
 }

@@ -9,8 +9,7 @@ use burn_blast::report::plot::{Series, line_chart};
 use burn_blast_checkpoint::check_output;
 use burn_blast_models::fine_tune::evaluate;
 use burn_blast_models::{
-    Corpus, Form, LayerSizes, LinearStorage, Model, ModelFolder, Precision, Quartiles, Round,
-    Timing,
+    Corpus, Form, LayerSizes, LinearStorage, Model, ModelFolder, Precision, Quartiles,
 };
 use comfy_table::Table;
 use serde::Serialize;
@@ -43,12 +42,8 @@ pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
         storage: model.storage(),
         dtype: format!("{:?}", model.dtype()),
         decode: (timing.decode, Quartiles::of(decode.collect())),
-        prefill: (timing.prefill, prefill_rate(timing, &rounds)),
+        prefill: (timing.prefill, timing.rates(&rounds).0),
     })
-}
-
-fn prefill_rate(timing: &Timing, rounds: &[Round]) -> Quartiles {
-    Quartiles::of(rounds.iter().map(|round| timing.prefill as f64 / round.prefill).collect())
 }
 
 impl fmt::Display for BenchReport {
@@ -131,18 +126,15 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     for (((folder, (mlp_sparsity, bytes)), loss), rounds) in
         args.models.iter().zip(stored).zip(&losses).zip(rounds)
     {
-        let decode = rounds.iter().map(|round| {
-            let seconds: f64 = round.decode.iter().sum();
-            timing.decode as f64 / seconds
-        });
+        let (prefill, decode) = timing.rates(&rounds);
         rows.push(Row {
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             loss: *loss,
             gap_percent: 100.0 * (loss / losses[0] - 1.0),
             mlp_sparsity,
             bytes,
-            decode: Quartiles::of(decode.collect()),
-            prefill: prefill_rate(timing, &rounds),
+            decode,
+            prefill,
         });
     }
     if let Some(path) = &args.svg {

@@ -1,6 +1,7 @@
 //! The commands that work on a model: options in, calls of [`burn_blast_models`], reports out.
 
 mod measure;
+mod recover;
 mod run;
 mod train;
 
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::progress::Progress;
 
 pub use measure::{bench, compact, measure};
+pub use recover::recover;
 pub use run::{activations, generate, perplexity};
 pub use train::{dense, fine_tune, merge, one_shot};
 

@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
 use burn_blast::module::LoraLinearConfig;
-use burn_blast::prune::BlastConfig;
+use burn_blast::prune::{BlastConfig, Budget, Score};
 use burn_blast_checkpoint::{Checkpoint, PackedWeight};
-use burn_blast_models::fine_tune::{INTERRUPTED, Job, Objective, Progress as RunProgress, Signals};
+use burn_blast_models::fine_tune::{
+    INTERRUPTED, Job, Objective, Progress as RunProgress, Signals, TrainConfig,
+};
 use burn_blast_models::one_shot::{Destination, Method, OneShot, sample};
 use burn_blast_models::{Corpus, Form, Model, ModelFolder, Precision};
 use indicatif::{BinaryBytes, HumanDuration};
@@ -24,8 +26,8 @@ use crate::progress::Progress;
 use crate::report::{percent, shortfall};
 
 /// Options that change no result. The corpus is known by its tokens, models by what is in them, the output by its folder.
-const FREE_ON_RESUME: [&str; 6] =
-    ["save_every", "eval_every", "corpus", "output", "model", "teacher"];
+const FREE_ON_RESUME: [&str; 7] =
+    ["save_every", "eval_every", "evaluated", "corpus", "output", "model", "teacher"];
 
 /// Trains a small Llama over bytes from scratch.
 pub fn dense(
@@ -38,7 +40,8 @@ pub fn dense(
     let device = args.train.device.backend.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let model = model.with_precision(args.train.device.precision())?;
-    let run = Run { train: &args.train, settings: settings(args), out: &args.out, signals };
+    let (config, settings) = (args.train.config(), settings(args));
+    let run = Run { train: &args.train, config, settings, out: &args.out, signals };
     run.start(&checkpoint, model, Objective::default(), None, Form::Dense, progress)
 }
 
@@ -60,6 +63,7 @@ pub fn fine_tune(
         divergence: args.divergence,
         temperature: args.teacher_temperature,
         hidden_states: args.hidden_states,
+        mlps: args.mlps,
         teacher: None,
     };
     if let Some(teacher) = &args.teacher {
@@ -73,16 +77,26 @@ pub fn fine_tune(
             settings[format!("content of {name}")] = Value::from(content);
         }
     }
-    let run = Run { train: &args.train, settings, out: &args.out, signals };
+    let config = args.train.config().with_only_mlps(args.only_mlps);
+    let run = Run { train: &args.train, config, settings, out: &args.out, signals };
     if let Some(rank) = args.lora {
         let lora = LoraLinearConfig::new(rank);
         let lora = args.lora_alpha.map_or(lora.clone(), |alpha| lora.with_alpha(alpha));
         let model = model.adapt(&lora, args.train.seed)?;
         return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
     }
+    if args.keep_pattern {
+        return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
+    }
     let blocks = args.blocks.blocks(model.mlp_blocks(args.blocks.dense_last));
     model.pack_mlps(&blocks)?;
+    let budget = args
+        .global
+        .map_or(Budget::Uniform, |least| Budget::Global { min_density: least, max_density: 1.0 });
     let blast = BlastConfig::new(args.train.steps)
+        .with_score(args.score.unwrap_or(Score::Frobenius))
+        .with_score_decay(args.score_decay.unwrap_or(0.0))
+        .with_budget(budget)
         .with_sparsity(blocks.sparsity)
         .with_interval(args.interval)
         .with_end_fraction(args.end_fraction)
@@ -101,6 +115,7 @@ fn settings(args: &impl serde::Serialize) -> Value {
 /// A training run as the options ask for it.
 struct Run<'a> {
     train: &'a TrainArgs,
+    config: TrainConfig,
     settings: Value,
     out: &'a OutputArgs,
     signals: &'a Signals,
@@ -116,7 +131,7 @@ impl Run<'_> {
         form: Form,
         progress: &Progress,
     ) -> Result<(String, u8), Error> {
-        let config = self.train.config();
+        let config = self.config;
         let texts = texts(&self.train.text.corpus, Some(&self.out.output), progress)?;
         let corpus = Corpus::of(checkpoint, &texts, config.sequences.context)?;
         let job = Job {
@@ -169,11 +184,12 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
     let blocks = args.blocks.blocks(None);
     blocks.check()?;
     let mut one_shot = OneShot::new(blocks);
-    one_shot.method = args.method.unwrap_or(one_shot.method);
+    let default = if args.stream { Method::WandaCorrected } else { one_shot.method };
+    one_shot.method = args.method.unwrap_or(default);
     one_shot.damping = args.damping.unwrap_or(one_shot.damping);
     let refuse = |option, needs| Err(Error::Unused { option, needs });
     if args.corpus.is_some() && one_shot.method == Method::Magnitude {
-        return refuse("--corpus", "--method wanda or wanda-corrected");
+        return refuse("--corpus", "--method wanda, wanda-corrected or taylor");
     }
     if args.damping.is_some() && one_shot.method != Method::WandaCorrected {
         return refuse("--damping", "--method wanda-corrected");
@@ -185,7 +201,7 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
         Some(path) => {
             let texts = texts(path, Some(&args.out.output), progress)?;
             let corpus = Corpus::of(&checkpoint, &texts, args.context)?;
-            sample(&corpus, args.sequences, args.context, &device)?
+            sample(&corpus, args.sequences, args.context, one_shot.batch(), &device)?
         }
         None => Vec::new(),
     };
@@ -226,7 +242,7 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
 }
 
 /// Data type of the files to write: `--dtype` if it is given, otherwise the data type of the input files.
-fn written(
+pub(super) fn written(
     checkpoint: &ModelFolder,
     device: &DeviceArgs,
     model: &Model,

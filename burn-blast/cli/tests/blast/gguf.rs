@@ -24,7 +24,7 @@ fn every_command_that_reads_a_model_reads_gguf() {
     }
     place.fine("diff m.gguf dense").says(&["no difference"]);
     place.fine("sparsify m.gguf sparse --sparsity 0.5 --block 16");
-    place.fine("one-shot m.gguf shot --sparsity 0.5 --block 16 --corpus text.txt --context 32 --sequences 2");
+    place.fine("one-shot m.gguf shot --method wanda-corrected --sparsity 0.5 --block 16 --corpus text.txt --context 32 --sequences 2");
     place.fine("one-shot m.gguf streamed --sparsity 0.5 --block 16 --corpus text.txt --context 32 --sequences 2 --stream");
     place.fine("diff shot streamed").says(&["no difference"]);
     place.fine("verify streamed");

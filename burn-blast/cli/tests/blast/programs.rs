@@ -28,7 +28,8 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     let place = place();
     let blocks = "--sparsity 0.5 --block 8";
     let run = "--steps 6 --batch 2 --eval-every 6 --save-every 6 --warm-up 1";
-    place.fine(&format!("one-shot dense sparse {blocks} {TEXT} --sequences 8")).says(&[
+    let method = "--method wanda-corrected --sequences 8";
+    place.fine(&format!("one-shot dense sparse {blocks} {TEXT} {method}")).says(&[
         "sparse is written, 50.0 % of the blocks of its block-sparse weights removed; ",
         " of tensors, the input has ",
     ]);

@@ -210,3 +210,39 @@ fn a_command_that_is_stopped_leaves_nothing_behind() {
     assert_eq!(run.wait().unwrap().code(), Some(130));
     assert!(!place.path("new.run").exists());
 }
+
+#[test]
+fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
+    let place = place();
+    let words = |out: &str| {
+        format!(
+            "recover dense {out} --corpus text.txt --corpus text.txt --block 8 --sparsity 0.5 --reconstruct-steps 3 \
+             --steps 200 --train-context 16 --prefill 4 --decode 2 --rounds 1"
+        )
+    };
+    let parts =
+        ["dense", "cut", "reconstruct", "distil", "nats, text", "50.0 %", "whole is written"];
+    place.fine(&words("whole")).says(&parts);
+    assert!(!place.path("whole.recover").exists());
+    place.refused(&words("whole"), &["is already there"]);
+    let sized = |bytes: &str| words("sized").replace("--sparsity 0.5", &format!("--bytes {bytes}"));
+    place.refused(&sized("1kB"), &["--bytes is 0.0 MB, but must be above"]);
+    place.refused(&sized("many"), &["such as 120MB"]);
+    place.fine(&sized("70kB").replace("--steps 200", "--steps 1"));
+    let bytes = std::fs::metadata(place.path("sized").join("model.safetensors")).unwrap().len();
+    assert!((60_000..80_000).contains(&bytes), "{bytes}");
+    place.refused(&format!("{} --resume", words("other")), &["no unfinished run to resume"]);
+    let mut run = place.start("", &words("parts"));
+    signal(&mut run, "TERM");
+    let ended = run.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(130));
+    assert!(!place.path("parts").exists());
+    place.refused(&words("parts"), &["an unfinished run: resume it"]);
+    place.fine(&format!("{} --resume", words("parts")));
+    let read = |out: &str| std::fs::read(place.path(out).join("model.safetensors")).unwrap();
+    assert!(read("parts") == read("whole"));
+    let report = std::fs::read_to_string(place.path("parts").join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["texts"], serde_json::json!(["text", "text"]));
+    assert_eq!(report["rows"].as_array().unwrap().len(), 4);
+}

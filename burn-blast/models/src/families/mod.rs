@@ -156,8 +156,8 @@ pub(crate) trait FamilyConfig {
     /// A model of these sizes, its layers made from first to last.
     fn build(&self, builder: &mut Builder) -> Result<Model, Error>;
 
-    /// Writes other sizes of the layers into the content of a `config.json`.
-    fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error>;
+    /// Writes other sizes of the layers into the content of a `config.json`. All have the same heads.
+    fn write_sizes(&self, sizes: &[LayerSizes], json: &mut Value) -> Result<(), Error>;
 
     /// Name of the embedding, whose data type is the model's.
     fn embedding_name(&self) -> &'static str;
@@ -223,8 +223,8 @@ pub(crate) trait Family {
     /// The output layer, unless it is the embedding.
     fn head(&self) -> Option<&AnyLinear>;
 
-    /// Gives the model an output layer of its own.
-    fn set_head(&mut self, head: AnyLinear);
+    /// Gives the model an output layer of its own, or makes it the embedding again.
+    fn set_head(&mut self, head: Option<AnyLinear>);
 
     /// Weight of the embedding, `[vocabulary, width]`.
     fn embedding(&self) -> Tensor<2>;
@@ -311,6 +311,35 @@ fn positive(config: &impl Serialize) -> Result<(), Error> {
     match settings.as_object().into_iter().flatten().find(|(_, value)| !fits(value)) {
         Some((name, value)) => Err(Error::Contradiction(format!("{name} is {value}"))),
         None => Ok(()),
+    }
+}
+
+/// Takes the hidden features of each layer out of a setting that is a list of them, as in Gemma 3n, and leaves the largest.
+/// Nothing is taken if it is a number.
+fn take_widths(json: &mut Value, setting: &str, layers: usize) -> Result<Vec<usize>, Error> {
+    let Some(list) = json[setting].as_array() else { return Ok(Vec::new()) };
+    let found = list.len();
+    let widths: Option<Vec<usize>> =
+        list.iter().map(|one| whole(one).map(|it| it as usize)).collect();
+    let refuse = |reason: String| Err(Error::Contradiction(format!("{setting} {reason}")));
+    match widths {
+        Some(widths) if found == layers && !widths.contains(&0) => {
+            json[setting] = Value::from(widths.iter().copied().max().unwrap_or(0));
+            Ok(widths)
+        }
+        Some(widths) if !widths.contains(&0) => {
+            refuse(format!("is a list of {found}, but there are {layers} layers"))
+        }
+        _ => refuse("is a list of something else than numbers above 0".to_owned()),
+    }
+}
+
+/// The hidden features of layers as a setting: a number if all have the same, otherwise a list.
+fn widths(sizes: &[LayerSizes]) -> Value {
+    let widths: Vec<usize> = sizes.iter().map(|one| one.hidden).collect();
+    match widths.iter().all(|one| *one == widths[0]) {
+        true => Value::from(widths[0]),
+        false => Value::from(widths),
     }
 }
 

@@ -165,7 +165,7 @@ impl RunFolder {
 ///
 /// # Errors
 /// If another process has it open.
-fn lock(folder: &Path) -> Result<File, Error> {
+pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("lock");
     let file = File::create(&path).map_err(Error::file(&path))?;
     match file.try_lock() {

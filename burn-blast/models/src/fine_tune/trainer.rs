@@ -11,11 +11,13 @@ use burn::tensor::{DType, Tensor};
 use burn_blast::io::{self, IoError};
 use burn_blast::prune::{Blast, BlastConfig, BlockOptimizer, MasterWeights, Monitor};
 
-use super::objective::{Objective, next_token, scores};
+use super::head;
+use super::objective::Objective;
 use super::run_folder::{Log, RunFolder};
 use super::{Progress, TrainConfig};
 use crate::corpus::{Batch, Corpus};
 use crate::generate::to_host;
+use crate::parallel::{at_once, in_threads};
 use crate::{Error, Model};
 
 /// Mean loss of the next token over batches, in nats.
@@ -25,10 +27,8 @@ use crate::{Error, Model};
 pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
     let (mut sum, mut tokens) = (0.0, 0);
     for batch in batches {
-        let count = batch.targets.dims()[0];
-        let loss = next_token(scores(model, batch), batch.targets.clone());
-        sum += read(vec![loss])?[0] * count as f64;
-        tokens += count;
+        sum += head::next_token_sum(model, batch)?;
+        tokens += batch.targets.dims()[0];
     }
     match sum.is_finite() {
         true => Ok(sum / tokens as f64),
@@ -59,6 +59,9 @@ impl Trainee {
         if let Some((path, _)) = folder.checkpoint() {
             model = io::load(model, &path).map_err(damaged(&path))?;
         }
+        if config.only_mlps {
+            model = model.only_mlps_trained();
+        }
         let adamw = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8);
         let adamw = adamw.with_weight_decay(config.weight_decay);
         let (model, optimizer, monitor) = match model.dtype() {
@@ -78,17 +81,16 @@ impl Trainee {
 
     /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
     pub fn step(mut self, first: usize, session: &Session) -> (Self, Tensor<1>) {
-        let Session { config, corpus, objective } = session;
-        let device = self.model.device();
+        let config = session.config;
         let mut gradients = GradientsAccumulator::new();
         let mut total: Option<Tensor<1>> = None;
-        for number in first..first + config.accumulate {
-            let batch = corpus.batch(config.sequences, config.seed, number, &device);
-            let loss = objective.loss(&self.model, &batch).div_scalar(config.accumulate as f64);
-            let value = loss.clone().inner();
-            total = Some(total.map_or(value.clone(), |total| total + value));
-            let grads = GradientsParams::from_grads(loss.backward(), &self.model);
-            gradients.accumulate(&self.model, grads);
+        let numbers: Vec<usize> = (first..first + config.accumulate).collect();
+        for numbers in numbers.chunks(at_once(&self.model.device())) {
+            // Summed in their order, however many are computed at once.
+            for (loss, grads) in session.batches(&self.model, numbers) {
+                total = Some(total.map_or(loss.clone(), |total| total + loss));
+                gradients.accumulate(&self.model, grads);
+            }
         }
         let lr = config.lr_at(first / config.accumulate);
         self.model = self.optimizer.step(lr, self.model, gradients.grads());
@@ -151,6 +153,25 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Losses and gradients of batches, computed at once.
+    pub(super) fn batches(
+        &self,
+        model: &Model,
+        numbers: &[usize],
+    ) -> Vec<(Tensor<1>, GradientsParams)> {
+        let Self { config, corpus, objective } = self;
+        in_threads(numbers, |number| {
+            // With leaves of its own: Burn joins graphs that share one, and locks a graph while it walks it.
+            let own = (numbers.len() > 1).then(|| model.clone().valid().train());
+            let model = own.as_ref().unwrap_or(model);
+            let batch = corpus.batch(config.sequences, config.seed, *number, &model.device());
+            let mut gradients = GradientsAccumulator::new();
+            let share = (config.accumulate as f64).recip();
+            let loss = objective.gradients(model, &batch, share, &mut gradients);
+            (loss, gradients.grads())
+        })
+    }
+
     /// Trains to the end, or until `report`, called after every step, says so. Returns whether the run is complete.
     ///
     /// # Errors

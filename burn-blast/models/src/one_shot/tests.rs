@@ -19,7 +19,7 @@ fn every_method_removes_its_share_and_least_squares_stays_closest() {
     for method in [Method::Magnitude, Method::Wanda, Method::WandaCorrected] {
         let sample = match method {
             Method::Magnitude => Vec::new(),
-            _ => sample(&corpus(), 8, 32, &device).unwrap(),
+            _ => sample(&corpus(), 8, 32, 8, &device).unwrap(),
         };
         let mut sparse = dense.clone();
         let blocks = Blocks::new(8).with_sparsity(0.5).with_dense_last(1);
@@ -88,7 +88,7 @@ fn part_by_part_the_files_hold_the_same() {
         ("tied", Precision::BF16),
     ] {
         let folder = ModelFolder::open(models.join(name)).unwrap();
-        let sample = sample(&corpus(), 3, 16, &device).unwrap();
+        let sample = sample(&corpus(), 3, 16, 8, &device).unwrap();
         for method in [Method::Magnitude, Method::WandaCorrected] {
             let blocks = Blocks::new(8).with_sparsity(0.5).with_dense_last(1);
             let one_shot = OneShot::new(blocks).with_method(method);
@@ -153,7 +153,7 @@ fn a_layer_that_the_settings_do_not_have_is_named() {
 fn zero_blocks_are_removed_and_a_dead_mlp_does_not_stop_the_run() {
     let device = Device::flex();
     let start = ModelConfig::parse(&config()).unwrap().init_normal(&device, 2).unwrap();
-    let sample = sample(&corpus(), 4, 16, &device).unwrap();
+    let sample = sample(&corpus(), 4, 16, 8, &device).unwrap();
     for method in [Method::Magnitude, Method::Wanda, Method::WandaCorrected] {
         let mut model = start.clone();
         let half = OneShot::new(Blocks::new(8).with_sparsity(0.5).with_dense_last(1));
@@ -184,8 +184,87 @@ fn zero_blocks_are_removed_and_a_dead_mlp_does_not_stop_the_run() {
 #[test]
 fn the_sample_has_as_many_sequences_as_were_asked_for() {
     for sequences in [3, 8, 12] {
-        let sample = sample(&corpus(), sequences, 32, &Device::flex()).unwrap();
+        let sample = sample(&corpus(), sequences, 32, 8, &Device::flex()).unwrap();
         let found: usize = sample.iter().map(|batch| batch.inputs.dims()[0]).sum();
         assert_eq!(found, sequences);
     }
+}
+
+/// The groups of 8 hidden features that each layer of an MLP has blocks in.
+fn groups_of(model: &mut Model) -> Vec<Vec<(usize, usize)>> {
+    let out = model.family().mlp_layers().1;
+    let layers = model.mlps_mut(0).into_iter().map(|(name, linear)| {
+        let pattern = linear.as_sparse().unwrap().pattern();
+        let reads = name.ends_with(out);
+        let cols = pattern.col_ptr().windows(2).enumerate();
+        let blocks = cols.flat_map(|(col, ends)| {
+            let rows = &pattern.row_idx()[ends[0] as usize..ends[1] as usize];
+            rows.iter().map(move |row| (*row as usize, col))
+        });
+        let mut groups = std::collections::BTreeMap::new();
+        blocks
+            .for_each(|(row, col)| *groups.entry(if reads { row } else { col }).or_insert(0) += 1);
+        groups.into_iter().collect()
+    });
+    layers.collect()
+}
+
+#[test]
+fn whole_groups_are_removed_and_sorting_changes_nothing() {
+    let device = Device::flex();
+    let gpt2 = serde_json::json!({
+        "model_type": "gpt2", "vocab_size": 256, "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64,
+        "n_inner": 44,
+    });
+    for (config, groups) in [(config(), 8), (gpt2, 12)] {
+        let dense = ModelConfig::parse(&config).unwrap().init(&device, 2).unwrap();
+        let sample = sample(&corpus(), 4, 16, 1, &device).unwrap();
+        let tokens = dense.tokens(&[b"the lazy fox".map(u32::from).as_slice()]);
+        let before = dense.forward(tokens.clone(), None);
+        for sparsity in [0.0, 0.3, 0.5, 0.9] {
+            let mut cut = dense.clone();
+            let one_shot = OneShot::new(Blocks::new(8).with_sparsity(sparsity));
+            let one_shot = one_shot.with_method(Method::Taylor);
+            let mut ticks = Vec::new();
+            one_shot.run(&mut cut, &sample, |done, all| ticks.push((done, all))).unwrap();
+            assert_eq!(ticks.first().unwrap().0, 0);
+            assert!(ticks.last().is_some_and(|(done, all)| done == all));
+            if sparsity == 0.0 {
+                let apart = (cut.forward(tokens.clone(), None) - before.clone()).abs().max();
+                assert!(apart.into_scalar::<f32>() < 1e-4);
+            }
+            let found = groups_of(&mut cut);
+            // Layers of one MLP have the same whole groups, the first ones.
+            let per_layer = found.len() / 2;
+            let mut kept = 0;
+            for mlp in found.chunks(per_layer) {
+                let names: Vec<usize> = mlp[0].iter().map(|(group, _)| *group).collect();
+                assert_eq!(names, (0..names.len()).collect::<Vec<_>>());
+                for layer in mlp {
+                    assert!(layer.iter().map(|(group, _)| *group).eq(names.iter().copied()));
+                    assert!(layer.iter().all(|(_, blocks)| *blocks == 2), "{layer:?}");
+                }
+                assert!(!names.is_empty());
+                kept += names.len();
+            }
+            assert_eq!(kept, kept_blocks(sparsity, groups).max(2), "{sparsity}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_not_taken_of_parts() {
+    let one_shot = OneShot::new(Blocks::new(8)).with_method(Method::Taylor);
+    let folder = tempfile::tempdir().unwrap();
+    let to = Destination {
+        folder: &folder.path().join("out"),
+        replace: false,
+        device: Device::flex(),
+        precision: Precision::F32,
+        written: Precision::File,
+    };
+    let sample = sample(&corpus(), 1, 8, 1, &Device::flex()).unwrap();
+    let dense = ModelFolder::new(config()).unwrap();
+    let error = one_shot.stream(&dense, &sample, &to, |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("method is taylor"), "{error}");
 }

@@ -171,17 +171,62 @@ fn equal_layers_are_written_with_their_sizes() {
 }
 
 #[test]
+fn layers_of_different_hidden_sizes_are_written_as_a_list() {
+    for (config, name, size) in
+        [(llama(), "1.mlp.", "intermediate_size"), (gpt2(), "1.mlp.c_", "n_inner")]
+    {
+        let (checkpoint, mut model) = fresh(config);
+        plant_llama(&mut model, name);
+        clear(&mut model, "h.1.mlp.c_fc", 0..WIDTH, 0..16, true);
+        for (form, model) in [(Form::Dense, model.clone()), (Form::Packed, pack_all(model, 8))] {
+            let compact = model.compact();
+            assert_ne!(compact.sizes()[0].hidden, compact.sizes()[1].hidden);
+            let scratch = tempfile::tempdir().unwrap();
+            let [out, twice] = ["compact", "twice"].map(|name| scratch.path().join(name));
+            checkpoint.save(&compact, &out, form).unwrap();
+            let folder = ModelFolder::open(&out).unwrap();
+            let again = folder.load(&Device::flex(), Precision::File).unwrap();
+            assert_eq!(again.sizes(), compact.sizes());
+            assert_same(&compact, &again);
+            folder.save(&again, &twice, form).unwrap();
+            let configs = [&out, &twice].map(|folder| {
+                let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
+                serde_json::from_str::<Value>(&text).unwrap()
+            });
+            assert_eq!(configs[0], configs[1]);
+            let widths: Vec<usize> = compact.sizes().iter().map(|one| one.hidden).collect();
+            assert_eq!(configs[0][size], json!(widths));
+        }
+    }
+}
+
+#[test]
+fn a_list_of_hidden_sizes_has_one_above_zero_for_each_layer() {
+    for (mut config, setting) in [(llama(), "intermediate_size"), (gpt2(), "n_inner")] {
+        for (list, part) in [
+            (json!([48]), "is a list of 1, but there are 2 layers"),
+            (json!([48, 0]), "something else than numbers above 0"),
+            (json!([48, "x"]), "something else than numbers above 0"),
+        ] {
+            config[setting] = list;
+            let error = ModelFolder::new(config.clone()).unwrap_err().to_string();
+            assert!(error.contains(part) && error.contains(setting), "{error}");
+        }
+    }
+}
+
+#[test]
 fn sizes_a_configuration_cannot_say_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let out = scratch.path().join("compact");
     let refuse = |checkpoint: ModelFolder, model: Model| {
         checkpoint.save(&model.compact(), &out, Form::Packed).unwrap_err().to_string()
     };
-    for layer in ["0.mlp.", "1.mlp."] {
+    for layer in ["0.self_attn.", "1.self_attn."] {
         let (checkpoint, mut model) = fresh(llama());
         plant_llama(&mut model, layer);
         let error = refuse(checkpoint, model);
-        assert!(error.contains("24 hidden features and 8 heads"), "{error}");
+        assert!(error.contains("48 hidden features and 3 heads"), "{error}");
         assert!(error.contains("48 hidden features and 8 heads"), "{error}");
         assert!(error.contains("write it before it is compacted"), "{error}");
     }

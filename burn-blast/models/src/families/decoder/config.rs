@@ -29,6 +29,9 @@ pub struct DecoderConfig {
     pub attention_bias: bool,
     pub mlp_bias: bool,
     pub tie_word_embeddings: bool,
+    /// `intermediate_size` of each layer, if they differ; the field of that name is then the largest.
+    #[serde(skip)]
+    pub layer_widths: Vec<usize>,
     #[serde(skip)]
     pub rope: Rotary,
     /// What tells the families apart.
@@ -51,6 +54,7 @@ impl Default for DecoderConfig {
             attention_bias: false,
             mlp_bias: false,
             tie_word_embeddings: true,
+            layer_widths: Vec::new(),
             rope: Rotary::default(),
             design: Design::default(),
         }
@@ -80,6 +84,8 @@ impl DecoderConfig {
                 return Err(Error::Contradiction(format!("{name} is 0")));
             }
         }
+        let layers = json["num_hidden_layers"].as_u64().unwrap_or(0) as usize;
+        let layer_widths = families::take_widths(&mut json, "intermediate_size", layers)?;
         let size = |name: &str| json[name].as_u64().unwrap_or(0) as usize;
         let (width, heads) = (size("hidden_size"), size("num_attention_heads").max(1));
         let groups = ("num_key_value_heads", size("num_key_value_heads"));
@@ -91,9 +97,14 @@ impl DecoderConfig {
             families::divides(("num_attention_heads", heads), ("hidden_size", width))?;
             json["head_dim"] = json!(width / heads);
         }
-        let config: Self = families::read(&json)?;
+        let config = Self { layer_widths, ..families::read(&json)? };
         config.check()?;
         Ok(config)
+    }
+
+    /// Hidden features of the MLP of a layer.
+    pub(super) fn width_of(&self, layer: usize) -> usize {
+        self.layer_widths.get(layer).copied().unwrap_or(self.intermediate_size)
     }
 
     /// The same with another design.
@@ -139,19 +150,18 @@ impl FamilyConfig for DecoderConfig {
         Ok(Model::Decoder(Decoder::build(self, builder)?))
     }
 
-    fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error> {
-        if sizes.heads != self.num_attention_heads {
+    fn write_sizes(&self, sizes: &[LayerSizes], json: &mut Value) -> Result<(), Error> {
+        let LayerSizes { heads, kv_heads, .. } = sizes[0];
+        if heads != self.num_attention_heads {
             // Without it, the size of a head follows from their number.
             json["head_dim"] = Value::from(self.head_dim);
-            json["num_attention_heads"] = Value::from(sizes.heads);
+            json["num_attention_heads"] = Value::from(heads);
         }
-        for (name, size, before) in [
-            ("intermediate_size", sizes.hidden, self.intermediate_size),
-            ("num_key_value_heads", sizes.kv_heads, self.num_key_value_heads),
-        ] {
-            if size != before {
-                json[name] = Value::from(size);
-            }
+        if kv_heads != self.num_key_value_heads {
+            json["num_key_value_heads"] = Value::from(kv_heads);
+        }
+        if sizes.iter().enumerate().any(|(layer, one)| one.hidden != self.width_of(layer)) {
+            json["intermediate_size"] = families::widths(sizes);
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ impl Layer {
         builder: &mut Builder,
         index: usize,
     ) -> Result<Self, Error> {
-        let (width, hidden) = (config.hidden_size, config.intermediate_size);
+        let (width, hidden) = (config.hidden_size, config.width_of(index));
         let (head_dim, bias) = (config.head_dim, config.attention_bias);
         let (design, LayerDesign { window, rotated }) =
             (&config.design, config.design.layer(index));
@@ -140,7 +140,10 @@ impl Layer {
     }
 
     pub(super) fn feed(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
-        let added = self.mlp.forward(self.mlp_norm().forward(x.clone()), index, pass);
+        let input = self.mlp_norm().forward(x.clone());
+        let recorded = pass.mlps.is_some().then(|| input.clone());
+        let added = self.mlp.forward(input, index, pass);
+        pass.record_mlp(recorded, &added);
         x + match &self.post_feedforward_layernorm {
             Some(norm) => norm.forward(added),
             None => added,
@@ -150,7 +153,7 @@ impl Layer {
     #[cfg(feature = "calibrate")]
     pub(super) fn mlp_inputs(&self, x: Tensor<3>) -> [Tensor<3>; 2] {
         let x = self.mlp_norm().forward(x);
-        [x.clone(), self.mlp.hidden(x)]
+        [x.clone(), self.mlp.hidden(x.clone(), x)]
     }
 
     fn mlp_norm(&self) -> &RmsNorm {
@@ -202,16 +205,14 @@ impl Mlp {
             return mlp.forward(x);
         }
         let name = |layer| move || format!("model.layers.{index}.mlp.{layer}");
-        pass.observe(name("gate_proj"), &x);
-        pass.observe(name("up_proj"), &x);
-        let hidden = self.hidden(x);
-        pass.observe(name("down_proj"), &hidden);
+        let to_gate = pass.observe(name("gate_proj"), x.clone());
+        let to_up = pass.observe(name("up_proj"), x);
+        let hidden = pass.observe(name("down_proj"), self.hidden(to_gate, to_up));
         self.down_proj.forward(hidden)
     }
 
-    fn hidden(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.activation.forward(self.gate_proj.forward(x.clone()));
-        gate * self.up_proj.forward(x)
+    fn hidden(&self, to_gate: Tensor<3>, to_up: Tensor<3>) -> Tensor<3> {
+        self.activation.forward(self.gate_proj.forward(to_gate)) * self.up_proj.forward(to_up)
     }
 
     /// The three layers as one, whose products a CPU computes in one pass, if all are block-sparse and the

@@ -120,8 +120,8 @@ impl Family for Decoder {
         self.lm_head.as_ref()
     }
 
-    fn set_head(&mut self, head: AnyLinear) {
-        self.lm_head = Some(head);
+    fn set_head(&mut self, head: Option<AnyLinear>) {
+        self.lm_head = head;
     }
 
     fn embedding(&self) -> Tensor<2> {

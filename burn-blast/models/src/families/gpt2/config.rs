@@ -21,6 +21,9 @@ pub struct Gpt2Config {
     pub n_inner: usize,
     pub layer_norm_epsilon: f64,
     pub tie_word_embeddings: bool,
+    /// `n_inner` of each layer, if they differ; the field of that name is then the largest.
+    #[serde(skip)]
+    pub layer_widths: Vec<usize>,
 }
 
 impl Gpt2Config {
@@ -41,10 +44,19 @@ impl Gpt2Config {
         if json["n_inner"].is_null() {
             json["n_inner"] = json!(4 * json["n_embd"].as_u64().unwrap_or(0));
         }
-        let config: Self = families::read(&json)?;
+        let layers = json["n_layer"].as_u64().unwrap_or(0) as usize;
+        let layer_widths = families::take_widths(&mut json, "n_inner", layers)?;
+        let config = Self { layer_widths, ..families::read(&json)? };
         families::positive(&config)?;
         families::divides(("n_head", config.n_head), ("n_embd", config.n_embd))?;
         Ok(config)
+    }
+}
+
+impl Gpt2Config {
+    /// Hidden features of the MLP of a layer.
+    pub(super) fn width_of(&self, layer: usize) -> usize {
+        self.layer_widths.get(layer).copied().unwrap_or(self.n_inner)
     }
 }
 
@@ -53,13 +65,13 @@ impl FamilyConfig for Gpt2Config {
         Ok(Model::Gpt2(Gpt2::build(self, builder)?))
     }
 
-    fn write_sizes(&self, sizes: &LayerSizes, json: &mut Value) -> Result<(), Error> {
-        if sizes.heads != self.n_head {
+    fn write_sizes(&self, sizes: &[LayerSizes], json: &mut Value) -> Result<(), Error> {
+        if sizes[0].heads != self.n_head {
             let reason = "the size of GPT-2's heads follows from their number".to_string();
             return Err(Error::Uneven(reason));
         }
-        if sizes.hidden != self.n_inner {
-            json["n_inner"] = Value::from(sizes.hidden);
+        if sizes.iter().enumerate().any(|(layer, one)| one.hidden != self.width_of(layer)) {
+            json["n_inner"] = families::widths(sizes);
         }
         Ok(())
     }

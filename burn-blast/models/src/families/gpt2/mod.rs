@@ -61,8 +61,7 @@ impl Gpt2 {
             builder.embedding(config.vocab_size, width),
             builder.embedding(config.n_positions, width),
         );
-        let blocks = (0..config.n_layer)
-            .map(|index| Block::build(config, builder, &format!("transformer.h.{index}")));
+        let blocks = (0..config.n_layer).map(|index| Block::build(config, builder, index));
         let transformer = Transformer {
             wte,
             wpe,
@@ -90,7 +89,11 @@ impl Family for Gpt2 {
 
     fn feed(&self, index: usize, x: Tensor<3>, pass: &mut Pass) -> Tensor<3> {
         let block = &self.transformer.h[index];
-        x.clone() + block.mlp.forward(block.ln_2.forward(x), index, pass)
+        let input = block.ln_2.forward(x.clone());
+        let recorded = pass.mlps.is_some().then(|| input.clone());
+        let added = block.mlp.forward(input, index, pass);
+        pass.record_mlp(recorded, &added);
+        x + added
     }
 
     #[cfg(feature = "calibrate")]
@@ -131,8 +134,8 @@ impl Family for Gpt2 {
         self.lm_head.as_ref()
     }
 
-    fn set_head(&mut self, head: AnyLinear) {
-        self.lm_head = Some(head);
+    fn set_head(&mut self, head: Option<AnyLinear>) {
+        self.lm_head = head;
     }
 
     fn embedding(&self) -> Tensor<2> {
@@ -161,8 +164,9 @@ impl Family for Gpt2 {
 }
 
 impl Block {
-    fn build(config: &Gpt2Config, builder: &mut Builder, path: &str) -> Result<Self, Error> {
-        let width = config.n_embd;
+    fn build(config: &Gpt2Config, builder: &mut Builder, index: usize) -> Result<Self, Error> {
+        let path = format!("transformer.h.{index}");
+        let (width, hidden) = (config.n_embd, config.width_of(index));
         let (ln_1, ln_2) = (
             builder.layer_norm(width, config.layer_norm_epsilon),
             builder.layer_norm(width, config.layer_norm_epsilon),
@@ -177,8 +181,8 @@ impl Block {
             },
             ln_2,
             mlp: Mlp {
-                c_fc: linear("mlp.c_fc", [width, config.n_inner])?,
-                c_proj: linear("mlp.c_proj", [config.n_inner, width])?,
+                c_fc: linear("mlp.c_fc", [width, hidden])?,
+                c_proj: linear("mlp.c_proj", [hidden, width])?,
             },
         })
     }
@@ -209,9 +213,8 @@ impl Attention {
 impl Mlp {
     fn forward(&self, x: Tensor<3>, index: usize, pass: &mut Pass) -> Tensor<3> {
         let name = |layer| move || format!("transformer.h.{index}.mlp.{layer}");
-        pass.observe(name("c_fc"), &x);
-        let hidden = self.hidden(x);
-        pass.observe(name("c_proj"), &hidden);
+        let x = pass.observe(name("c_fc"), x);
+        let hidden = pass.observe(name("c_proj"), self.hidden(x));
         self.c_proj.forward(hidden)
     }
 

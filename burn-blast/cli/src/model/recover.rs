@@ -1,0 +1,137 @@
+//! `blast recover`.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use burn_blast_models::fine_tune::{INTERRUPTED, Signals};
+use burn_blast_models::recover::{Recover, Recovery, Report, Step, Tick};
+use burn_blast_models::{Blocks, Corpus, Model, ModelFolder};
+
+use super::texts;
+use super::train::written as written_as;
+use crate::FINE;
+use crate::args::RecoverArgs;
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::report::grid;
+
+/// Makes a dense model sparse and brings it back.
+pub fn recover(
+    args: &RecoverArgs,
+    signals: &Signals,
+    progress: &Progress,
+) -> Result<(String, u8), Error> {
+    args.out.check(Some(&args.model))?;
+    let dense = ModelFolder::open(&args.model)?;
+    let device = args.device.backend.open()?;
+    let precision = args.device.precision();
+    let model = dense.load(&device, precision)?;
+    let written = written_as(&dense, &args.device, &model)?;
+    let sparsity = match args.bytes {
+        Some(bytes) => sparsity(&mut model.with_precision(written)?, bytes)?,
+        None => args.sparsity,
+    };
+    let blocks = Blocks::new(args.block).with_sparsity(sparsity);
+    blocks.check()?;
+    let default = Recover::new(blocks);
+    let config = Recover {
+        hours: args.hours,
+        context: args.train_context,
+        reconstruct_steps: args.reconstruct_steps,
+        reconstruct_lr: args.reconstruct_lr,
+        steps: args.steps,
+        lr: args.lr.unwrap_or(default.lr),
+        seed: args.seed,
+        ..default
+    };
+    let mut corpora = Vec::new();
+    for path in &args.corpus {
+        let texts = texts(path, Some(&args.out.output), progress)?;
+        corpora.push((name(path), Corpus::of(&dense, &texts, config.context)?));
+    }
+    let recovery = Recovery {
+        config: &config,
+        dense: &dense,
+        texts: &corpora,
+        device,
+        precision,
+        written,
+        timing: args.timing.clone(),
+        out: &args.out.output,
+        replace: args.out.force,
+        resume: args.resume,
+    };
+    let stopped = signals.save_first();
+    let now = Cell::new(None);
+    let done = recovery.run(&mut |tick| {
+        if now.replace(Some(tick.step)) != Some(tick.step) {
+            progress.count(said(tick.step), tick.all);
+        }
+        show(tick, progress);
+        match stopped.load(Ordering::SeqCst) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok(match done {
+        Some(report) => (said_at_end(&report, args), FINE),
+        None => ("stopped: --resume resumes it".to_owned(), INTERRUPTED),
+    })
+}
+
+/// The share of the MLPs that must go for the model to have so many bytes.
+fn sparsity(model: &mut Model, bytes: f64) -> Result<f64, Error> {
+    let all = model.bytes() as f64;
+    let mlps: usize = model.mlps_mut(0).iter().map(|(_, linear)| linear.bytes()).sum();
+    let least = all - mlps as f64;
+    if bytes <= least || bytes > all {
+        let [least, all] = [least, all].map(|bytes| format!("{:.1} MB", bytes / 1e6));
+        return Err(Error::Size { found: format!("{:.1} MB", bytes / 1e6), least, all });
+    }
+    Ok((all - bytes) / mlps as f64)
+}
+
+/// The name of a text, from its path.
+fn name(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn said(step: Step) -> &'static str {
+    match step {
+        Step::Cut => "removing",
+        Step::Reconstruct => "reconstructing",
+        Step::Distil => "distilling",
+        Step::Measure => "measuring",
+    }
+}
+
+fn show(tick: &Tick, progress: &Progress) {
+    progress.set(tick.done);
+    let Some(training) = tick.training else { return };
+    let loss = training.loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
+    match training.held_out {
+        Some(held_out) => progress.line(&format!(
+            "{} {}: {loss}, held out {held_out:.4}",
+            said(tick.step),
+            tick.done
+        )),
+        None => progress.message(loss),
+    }
+}
+
+fn said_at_end(report: &Report, args: &RecoverArgs) -> String {
+    if args.format.json {
+        return serde_json::to_string_pretty(report).expect("names and finite numbers only");
+    }
+    let mut rows = report.table().into_iter();
+    let head = rows.next().unwrap_or_default();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let mut table = grid(&head);
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    let out = args.out.output.display();
+    format!("{table}\n{out} is written; report.html in it shows this with plots")
+}
