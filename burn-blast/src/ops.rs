@@ -106,6 +106,25 @@ pub trait BlastOps: Backend {
     #[fusion(dtype = values, shape = Shape::new([pattern.shape().rows(), pattern.shape().cols()]))]
     fn unpack(values: FloatTensor<Self>, pattern: BlockPattern) -> FloatTensor<Self>;
 
+    /// `softmax(x + mask)` along rows, the mask's rows repeated. Shapes: `x [rows, width]`, `mask [period, width]`. `mask`
+    /// gets no gradient. Attention is made of it: Burn's autodiff takes many passes for a softmax.
+    #[fusion(dtype = x, shape = x.clone())]
+    fn masked_softmax(x: FloatTensor<Self>, mask: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (rows, masked) = (x.shape(), mask.shape());
+        let [period, width] = [masked[0], masked[1]];
+        let x = Self::float_reshape(x, Shape::new([rows[0] / period.max(1), period, width]));
+        let mask = Self::float_reshape(mask, Shape::new([1, period, width]));
+        let shares = Self::softmax(Self::float_add(x, mask), 2);
+        Self::float_reshape(shares, rows)
+    }
+
+    /// The gradient of `x` of [`masked_softmax`](Self::masked_softmax) from its result `y` and the gradient `dy` of that.
+    #[fusion(dtype = y, shape = y.clone())]
+    fn softmax_backward(y: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mean = Self::float_sum_dim(Self::float_mul(y.clone(), dy.clone()), 1);
+        Self::float_mul(y, Self::float_sub(dy, mean))
+    }
+
     /// `down(activation(gate(x)) · up(x))`, without saving hidden features. Shapes: `x [m, d_model]`, result
     /// `[m, d_output]`, values `[nnz, b, b]` of their patterns.
     #[fusion(dtype = x, shape = rows_by(x, patterns.down.shape().cols()))]

@@ -3,7 +3,9 @@
 mod common;
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_blast::functions::{block_norms, grad_block_norms, pack, sddmm, spmm, spmm_t, unpack};
+use burn_blast::functions::{
+    block_norms, grad_block_norms, masked_softmax, pack, sddmm, spmm, spmm_t, unpack,
+};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::pack as host;
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -183,4 +185,51 @@ fn every_misuse_says_what_is_wrong() {
         let panic = std::panic::catch_unwind(call).unwrap_err();
         assert_eq!(panic.downcast_ref::<String>().unwrap(), message);
     }
+}
+
+#[test]
+fn a_masked_softmax_and_its_gradient_are_those_of_burn() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        for (rows, period, width) in [(1, 1, 1), (6, 3, 5), (8, 8, 17), (66, 33, 33)] {
+            let of = |count: usize, seed: u64, dims: [usize; 2]| {
+                tensor(&numbers(count, seed), dims, &engine.device, DType::F32)
+            };
+            let mask: Vec<f32> = (0..period * width)
+                .map(|at| if at % width > at / width { -1e9 } else { 0.0 })
+                .collect();
+            let mask = tensor(&mask, [period, width], &engine.device, DType::F32);
+            let [x, dy] = [5, 6].map(|seed| of(rows * width, seed, [rows, width]));
+            let run = |softmax: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<2>| {
+                let x = Tensor::from_inner(x.clone()).to_device(&device).require_grad();
+                let constant = |one: &Tensor<2>| Tensor::from_inner(one.clone()).to_device(&device);
+                let y = softmax(x.clone(), constant(&mask));
+                let grads = (y.clone() * constant(&dy)).sum().backward();
+                [floats(y.inner()), floats(x.grad(&grads).unwrap())]
+            };
+            let found = run(&masked_softmax);
+            let expected = run(&|x, mask| {
+                let mask = mask.repeat_dim(0, rows / period);
+                burn::tensor::activation::softmax(x + mask, 1)
+            });
+            for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+                let apart = (found - expected).abs();
+                assert!(apart < 2e-6, "{} {rows} x {width}: {found} {expected}", engine.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mask_that_does_not_fit_is_refused() {
+    let device = Device::flex();
+    let refuse = |rows: [usize; 2], mask: [usize; 2], dtype: DType| {
+        let zeros = |dims: [usize; 2]| Tensor::<2>::zeros(dims, (&device, dtype));
+        let (x, mask) = (zeros(rows), zeros(mask));
+        let panic = std::panic::catch_unwind(|| masked_softmax(x, mask)).unwrap_err();
+        panic.downcast_ref::<String>().unwrap().clone()
+    };
+    assert!(refuse([4, 3], [2, 4], DType::F32).contains("a mask of 4 does not fit rows of 3"));
+    assert!(refuse([4, 3], [3, 3], DType::F32).contains("a mask of 3 rows does not fit 4 rows"));
+    assert!(refuse([4, 3], [2, 3], DType::BF16).contains("is of F32, not BF16"));
 }

@@ -24,6 +24,7 @@ mod panels;
 mod scores;
 mod scratch;
 mod sddmm;
+mod softmax;
 mod spmm;
 mod tasks;
 mod transpose;
@@ -36,6 +37,7 @@ pub use mlp_backward::{MlpGradients, mlp_backward};
 pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use scores::{ScoreLosses, score_losses};
 pub use sddmm::{sddmm, sddmm_into};
+pub use softmax::{masked_softmax_into, softmax_backward_into};
 pub use spmm::{spmm, spmm_into, spmm_t, spmm_t_into};
 pub use values::{HostFloat, Values};
 

@@ -2,6 +2,7 @@
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_blast::functions::masked_softmax;
 
 use crate::rope::Rotation;
 
@@ -188,11 +189,15 @@ impl<'a> Pass<'a> {
         let scores = query.matmul(keys.swap_dims(2, 3)).reshape([batch, heads, time, span]);
         // In single precision whatever the model's, as transformers does.
         let scores = scores.cast(DType::F32);
-        let scores = match mask {
-            Some(mask) => scores + mask,
-            None => scores,
+        let shares = match mask {
+            Some(mask) => {
+                let mask = mask.reshape([time, span]);
+                let rows = scores.reshape([batch * heads * time, span]);
+                masked_softmax(rows, mask)
+            }
+            None => softmax(scores, 3).reshape([batch * heads * time, span]),
         };
-        let shares = softmax(scores, 3).cast(dtype);
+        let shares = shares.cast(dtype);
         let shares = shares.reshape([batch, kv_heads, heads / kv_heads * time, span]);
         let mixed = shares.matmul(values).reshape([batch, heads, time, head]);
         mixed.swap_dims(1, 2).reshape([batch, time, heads * head])

@@ -4,6 +4,7 @@
 //!   `dprobe = grad_block_norms(x, dy)`
 //! - `spmm_int8`: `dx = spmm_t(dy)` with the dequantised values, which get no gradient
 //! - `gated_mlp` and `mlp`: backward operations of their own, which re-compute the hidden features
+//! - `masked_softmax`: from its result alone
 //! - `pack` and `unpack`: each other
 //!
 //! `spmm_t`, `sddmm` and the norms are used in backward passes only, which Burn does not differentiate. They are not
@@ -132,6 +133,19 @@ impl<B: BlastOps> Backward<B, 5> for Mlp {
 }
 
 #[derive(Debug)]
+struct MaskedSoftmax;
+
+impl<B: BlastOps> Backward<B, 1> for MaskedSoftmax {
+    /// The result.
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let y = ops.state;
+        unary::<B, _>(ops.parents, ops.node, grads, |dy| B::softmax_backward(y, dy));
+    }
+}
+
+#[derive(Debug)]
 enum Repack {
     Pack,
     Unpack,
@@ -212,6 +226,16 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
         let (values, node) = values.into_parts();
         let dense = B::unpack(values, pattern.clone());
         record::<B, C, _, 1>(Repack::Unpack, [node], pattern, dense)
+    }
+
+    fn masked_softmax(x: Tracked<B>, mask: Tracked<B>) -> Tracked<B> {
+        let (x, node) = x.into_parts();
+        let y = B::masked_softmax(x, mask.into_primitive());
+        record::<B, C, _, 1>(MaskedSoftmax, [node], y.clone(), y)
+    }
+
+    fn softmax_backward(y: Tracked<B>, dy: Tracked<B>) -> Tracked<B> {
+        Self::from_inner(B::softmax_backward(y.into_primitive(), dy.into_primitive()))
     }
 
     fn gated_mlp(

@@ -99,6 +99,22 @@ impl BlastOps for Flex {
         })
     }
 
+    fn masked_softmax(x: FlexTensor, mask: FlexTensor) -> FlexTensor {
+        let (x, mask, shape) = (x.to_contiguous(), mask.to_contiguous(), x.shape());
+        let width = shape[1];
+        aligned::tensor(shape, |out| {
+            cpu::masked_softmax_into(slice(&x), slice(&mask), width, out);
+        })
+    }
+
+    fn softmax_backward(y: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (y, dy, shape) = (y.to_contiguous(), dy.to_contiguous(), y.shape());
+        let width = shape[1];
+        aligned::tensor(shape, |out| {
+            cpu::softmax_backward_into(slice(&y), slice(&dy), width, out);
+        })
+    }
+
     fn sddmm(x: FlexTensor, dy: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&x);
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());

@@ -2,6 +2,7 @@
 
 mod files;
 mod models;
+mod recover;
 mod training;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub use files::{DensifyArgs, DiffArgs, InspectArgs, SparsifyArgs, VerifyArgs};
 pub use models::{
     ActivationsArgs, BenchArgs, CompactArgs, GenerateArgs, MeasureArgs, PerplexityArgs,
 };
-pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, RecoverArgs, TrainArgs};
+pub use recover::RecoverArgs;
+pub use training::{DenseArgs, FineTuneArgs, MergeArgs, OneShotArgs, TrainArgs};
 
 /// Block-sparse models and checkpoints: make, check, run, train on, compare
 ///

@@ -56,7 +56,7 @@ impl Objective {
         student: &Model,
         context: usize,
     ) -> Result<Self, Error> {
-        self.check()?;
+        self.check_weights()?;
         Error::fits(context, teacher.config().context())?;
         let refuse = |what, theirs: usize, ours: usize| match theirs == ours {
             true => Ok(()),
@@ -75,8 +75,14 @@ impl Objective {
     /// Checks the weights of the parts.
     ///
     /// # Errors
-    /// If one is negative, none is above 0, or the temperature is not above 0.
+    /// If one is negative, none counts, or the temperature is not above 0. Without a teacher only the next token counts.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_weights()?;
+        let counts = self.next_token > 0.0 || self.teacher.is_some();
+        Error::in_range("next-token", self.next_token, counts, "above 0 without a teacher")
+    }
+
+    fn check_weights(&self) -> Result<(), Error> {
         let weights = [self.next_token, self.divergence, self.hidden_states, self.mlps];
         let names = ["next-token", "divergence", "hidden-states", "mlps"];
         for (setting, weight) in names.into_iter().zip(weights) {

@@ -9,10 +9,10 @@ fn a_trace_has_every_layer_and_the_scores_of_a_forward_pass() {
     for config in [llama(), gpt2()] {
         let (_, model) = fresh(config);
         let tokens = model.tokens(&[&[1, 2, 3, 4], &[9, 8, 7, 6]]);
-        let (features, logits) = model.trace(tokens.clone());
+        let (features, hidden) = model.trace(tokens.clone());
         assert_eq!(features.len(), model.layers());
         assert!(features.iter().all(|one| one.dims() == [2, 4, 32]));
-        assert_eq!(logits.into_data(), model.forward(tokens, None).into_data());
+        assert_eq!(model.logits(hidden).into_data(), model.forward(tokens, None).into_data());
     }
 }
 

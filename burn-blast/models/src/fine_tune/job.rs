@@ -1,0 +1,137 @@
+//! A run: what is trained, how it is kept, and what becomes of it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn_blast::functions::is_host;
+use burn_blast::io::IoError;
+use burn_blast::prune::BlastConfig;
+use burn_blast_checkpoint::check_output;
+use serde_json::Value;
+
+use super::trainer::read;
+use super::{Objective, Progress, RunFolder, Session, TrainConfig, Trainee};
+use crate::corpus::Corpus;
+use crate::parallel::at_once;
+use crate::{Error, Form, Model, ModelFolder, Precision};
+
+/// Share of a step's gradients that its optimizer takes, as measured on SmolLM2-135M with 1024 tokens a step.
+const OPTIMIZER: f64 = 0.06;
+
+/// A training run that can be interrupted and resumed, and ends with a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// How the model is trained.
+    pub config: &'a TrainConfig,
+    /// Pruning, if asked for.
+    pub blast: Option<&'a BlastConfig>,
+    /// All settings, recorded with the run; a run is resumed with the same ones only.
+    pub settings: Value,
+    /// Names of settings that change no result, such as how often a checkpoint is written: they may differ.
+    pub free: &'a [&'a str],
+    /// Folder to write.
+    pub out: &'a Path,
+    /// Whether a folder that exists is replaced.
+    pub replace: bool,
+    /// How block-sparse weights are written.
+    pub form: Form,
+    /// Data type of the written weights; `File` keeps the data type of the trained model.
+    pub precision: Precision,
+    /// Resume the interrupted run of this output.
+    pub resume: bool,
+}
+
+impl Job<'_> {
+    /// Trains `model`, which belongs to `checkpoint`, and writes it; returns whether the run is complete. `report` is
+    /// called after every step, and stops the run by breaking.
+    ///
+    /// # Errors
+    /// If the settings are not valid, a file cannot be read or written, or the loss is no longer a number.
+    pub fn run(
+        &self,
+        checkpoint: &ModelFolder,
+        model: Model,
+        corpus: &Corpus,
+        objective: Objective,
+        report: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        self.config.check()?;
+        objective.check()?;
+        check_output(None, true, self.out, self.replace).map_err(IoError::from)?;
+        let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
+        let mut folder = RunFolder::open(self.out, settings, self.free, fingerprint, self.resume)?;
+        let Prepared { model, objective, blast, packed, tied } = self.prepare(model, objective)?;
+        let trainee = Trainee::new(model.train(), self.config, blast.as_ref(), &folder)?;
+        let session = Session { config: self.config, corpus, objective };
+        let (trainee, done) = session.train(trainee, &mut folder, report)?;
+        if done {
+            let mut model = trainee.model.valid().with_precision(self.precision)?;
+            model.unpack(&packed, tied);
+            let record = |staged: &Path| folder.record(staged);
+            checkpoint.save_with(&model, self.out, self.form, self.replace, record)?;
+            folder.remove()?;
+        }
+        Ok(done)
+    }
+
+    /// About how many seconds a step of this job takes here, from the gradients of a few batches.
+    ///
+    /// # Errors
+    /// If a setting is not valid, or the device fails.
+    pub fn seconds_per_step(
+        &self,
+        model: Model,
+        corpus: &Corpus,
+        objective: Objective,
+    ) -> Result<f64, Error> {
+        self.config.check()?;
+        let Prepared { model, objective, .. } = self.prepare(model, objective)?;
+        let mut model = model.train();
+        if self.config.only_mlps {
+            model = model.only_mlps_trained();
+        }
+        let numbers: Vec<usize> = (0..at_once(&model.device())).collect();
+        let session = Session { config: self.config, corpus, objective };
+        let run = || -> Result<f64, Error> {
+            let clock = Instant::now();
+            read(session.batches(&model, &numbers).into_iter().map(|(loss, _)| loss).collect())?;
+            Ok(clock.elapsed().as_secs_f64())
+        };
+        // The first run fills caches, and has kernels tuned on a GPU.
+        run()?;
+        let batches = self.config.accumulate as f64 / numbers.len() as f64;
+        Ok(run()? * batches * (1.0 + OPTIMIZER))
+    }
+
+    /// What is trained, in the form in which the device trains it.
+    fn prepare(&self, mut model: Model, mut objective: Objective) -> Result<Prepared, Error> {
+        let mut blast = self.blast.cloned();
+        let (mut packed, mut tied) = (Vec::new(), false);
+        if is_host(&model.device()) {
+            objective.teacher = objective.teacher.map(Model::for_many_scores).transpose()?;
+            if self.config.only_mlps {
+                let before = model.outside_mlps(0);
+                tied = model.untie_head()?;
+                packed = model.pack_dense()?;
+                if let Some(blast) = &mut blast {
+                    let names = model.outside_mlps(0).into_iter();
+                    blast.dense.extend(names.filter(|name| !before.contains(name)));
+                }
+            }
+        }
+        Ok(Prepared { model, objective, blast, packed, tied })
+    }
+}
+
+/// What a job trains.
+struct Prepared {
+    model: Model,
+    objective: Objective,
+    blast: Option<BlastConfig>,
+    /// Layers that are dense in the files.
+    packed: Vec<String>,
+    /// Whether the output layer is the embedding in the files.
+    tied: bool,
+}
