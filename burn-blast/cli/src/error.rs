@@ -25,6 +25,9 @@ pub enum Error {
     /// A number is out of range.
     #[error("{option} is {found}, but must be {expected}")]
     Range { option: &'static str, found: f64, expected: &'static str },
+    /// A text was given twice.
+    #[error("--corpus {} is given twice: leave one out", path.display())]
+    Twice { path: PathBuf },
     /// A model cannot have this size.
     #[error(
         "--bytes is {found}, but must be above {least}, which is not in the MLPs, and at most {all}"

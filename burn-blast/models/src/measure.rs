@@ -64,14 +64,23 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Checks that there is something to time, and that a model of `limit` positions has room for it.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check(&self, limit: usize) -> Result<(), Error> {
+        let Self { prefill, decode, rounds, .. } = *self;
+        Error::at_least_one(&[("prefill", prefill), ("decode", decode), ("rounds", rounds)])?;
+        Error::fits(prefill + decode, limit)
+    }
+
     /// Times every model in every round, so that a slow minute slows each. The rounds of each model.
     ///
     /// # Errors
     /// If there is nothing to time, a model has too few positions, or the device fails.
     pub fn run(&self, models: &[(&Model, usize)]) -> Result<Vec<Vec<Round>>, Error> {
         let Self { prefill, decode, rounds, warm_up } = *self;
-        Error::at_least_one(&[("prefill", prefill), ("decode", decode), ("rounds", rounds)])?;
-        models.iter().try_for_each(|(_, limit)| Error::fits(prefill + decode, *limit))?;
+        models.iter().try_for_each(|(_, limit)| self.check(*limit))?;
         let mut all = vec![Vec::new(); models.len()];
         for round in 0..warm_up + rounds {
             for ((model, _), done) in models.iter().zip(&mut all) {

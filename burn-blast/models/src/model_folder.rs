@@ -22,7 +22,15 @@ use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
 /// Files that are not copied: `config.json` is written, the others describe an earlier training run.
-const NOT_COPIED: [&str; 4] = ["config.json", "recover.json", "ledger.jsonl", "loss.svg"];
+const NOT_COPIED: [&str; 7] = [
+    "config.json",
+    "recover.json",
+    "ledger.jsonl",
+    "loss.svg",
+    "kept.svg",
+    "report.html",
+    "report.json",
+];
 
 /// Weight of the output layer.
 const HEAD: &str = "lm_head.weight";

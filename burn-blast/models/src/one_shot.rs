@@ -18,6 +18,9 @@ use crate::corpus::{Batch, Corpus, Sequences};
 use crate::parts::{Part, Parts};
 use crate::{Blocks, Error, Importance, Model, ModelFolder, Precision};
 
+/// Most tokens of a sample.
+const MOST: usize = 16 << 20;
+
 /// How blocks are chosen, and whether the kept ones make up for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
@@ -28,7 +31,7 @@ pub enum Method {
     Wanda,
     /// Blocks as with `wanda`, then least squares on the kept ones, layer after layer.
     WandaCorrected,
-    /// Whole groups of hidden features, by the loss that depends on them: [`Importance`]. Layers share one budget.
+    /// Whole groups of hidden features, by the loss that depends on them; all layers share one budget.
     Taylor,
 }
 
@@ -101,7 +104,8 @@ impl OneShot {
     ) -> Result<Vec<String>, Error> {
         let sample = self.needed(sample)?;
         if self.method == Method::Taylor {
-            let expected = "another one where one layer is in memory at a time";
+            let expected =
+                "magnitude, wanda or wanda-corrected where one layer is in memory at a time";
             return Err(Error::setting("method", "taylor", expected));
         }
         check_output(folder.path(), true, to.folder, to.replace).map_err(IoError::from)?;
@@ -251,6 +255,10 @@ pub fn sample(
     device: &Device,
 ) -> Result<Vec<Batch>, Error> {
     Error::at_least_one(&[("sequences", sequences), ("context", context), ("batch", batch)])?;
+    if sequences.saturating_mul(context) > MOST {
+        let expected = format!("at most {}, or tokens would not fit memory", MOST / context);
+        return Err(Error::setting("sequences", sequences, &expected));
+    }
     let take = |number: usize| {
         let batch = batch.min(sequences - number * batch);
         corpus.batch(Sequences { context, batch }, 0, number, device)

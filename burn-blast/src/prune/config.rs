@@ -104,10 +104,10 @@ pub enum Structure {
     /// Every layer selects its own blocks. Some may be wasted: another layer has dropped all blocks of their features.
     Blocks,
     /// Coupled layers select their blocks together: a group has blocks in all of them or in none.
-    /// [`BlastConfig::group_density`] limits the number of groups.
+    /// `group_density` limits the number of groups.
     Coupled,
     /// Whole groups, the most important by score; `growth` plays no part, so a group that is dropped stays dropped.
-    /// [`compact`](crate::module::BlockSparseGatedMlp::compact) then makes the layers narrower.
+    /// `compact` then makes the layers narrower.
     Groups,
 }
 

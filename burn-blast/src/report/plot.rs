@@ -114,7 +114,11 @@ pub fn line_chart(
             .y_desc(y_label)
             .axis_desc_style(("sans-serif", 18))
             .label_style(("sans-serif", 16))
-            .x_label_formatter(&f64::to_string)
+            .x_label_formatter(&|x| {
+                // Without what the sum of steps leaves at the end.
+                let text = format!("{x:.6}");
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            })
             .light_line_style(TRANSPARENT)
             .draw()
             .map_err(|error| draw_error(title, error))?;

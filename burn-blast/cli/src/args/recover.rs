@@ -14,11 +14,13 @@ fn recover() -> Recover {
 
 /// A size with a unit.
 fn bytes(text: &str) -> Result<f64, String> {
-    let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    let units = units.into_iter().chain([("kB", 1000), ("MB", 1_000_000), ("GB", 1_000_000_000)]);
+    let units = [("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30)];
+    let units = units.into_iter().chain([("kb", 1000), ("mb", 1_000_000), ("gb", 1_000_000_000)]);
+    let text = text.to_lowercase();
     for (unit, factor) in units {
         if let Some(number) = text.strip_suffix(unit)
             && let Ok(number) = number.trim().parse::<f64>()
+            && number.is_finite()
             && number > 0.0
         {
             return Ok(number * f64::from(factor));
@@ -72,9 +74,9 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "LR", default_value_t = recover().reconstruct_lr, help_heading = "Training")]
     pub reconstruct_lr: f64,
 
-    /// Tokens of a sequence in training
-    #[arg(long, value_name = "TOKENS", default_value_t = recover().context, help_heading = "Training")]
-    pub train_context: usize,
+    /// Tokens of a sequence in training [default: 256]
+    #[arg(long, value_name = "TOKENS", help_heading = "Training")]
+    pub context: Option<usize>,
 
     /// Seed of the batches
     #[arg(long, default_value_t = recover().seed, help_heading = "Training")]
@@ -102,7 +104,8 @@ mod tests {
     fn a_size_has_a_unit() {
         assert_eq!(bytes("120MB"), Ok(120e6));
         assert_eq!(bytes("1.5 GiB"), Ok(1.5 * f64::from(1 << 30)));
-        for text in ["120", "MB", "-1MB", "0kB", "NaNMB", "1 mb"] {
+        assert_eq!(bytes("400KB"), Ok(400e3));
+        for text in ["120", "MB", "-1MB", "0kB", "NaNMB", "infMB"] {
             assert!(bytes(text).unwrap_err().contains("such as 120MB"), "{text}");
         }
     }

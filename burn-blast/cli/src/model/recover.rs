@@ -30,7 +30,7 @@ pub fn recover(
     let model = dense.load(&device, precision)?;
     let written = written_as(&dense, &args.device, &model)?;
     let sparsity = match args.bytes {
-        Some(bytes) => sparsity(&mut model.with_precision(written)?, bytes)?,
+        Some(bytes) => sparsity(model.with_precision(written)?, args.block, bytes)?,
         None => args.sparsity,
     };
     let blocks = Blocks::new(args.block).with_sparsity(sparsity);
@@ -38,7 +38,7 @@ pub fn recover(
     let default = Recover::new(blocks);
     let config = Recover {
         hours: args.hours,
-        context: args.train_context,
+        context: args.context.unwrap_or(default.context),
         reconstruct_steps: args.reconstruct_steps,
         reconstruct_lr: args.reconstruct_lr,
         steps: args.steps,
@@ -47,9 +47,14 @@ pub fn recover(
         ..default
     };
     let mut corpora = Vec::new();
-    for path in &args.corpus {
+    for (at, path) in args.corpus.iter().enumerate() {
+        if args.corpus[..at].contains(path) {
+            return Err(Error::Twice { path: path.clone() });
+        }
         let texts = texts(path, Some(&args.out.output), progress)?;
-        corpora.push((name(path), Corpus::of(&dense, &texts, config.context)?));
+        let names: Vec<&String> = corpora.iter().map(|(name, _)| name).collect();
+        let name = name(path, &names);
+        corpora.push((name, Corpus::of(&dense, &texts, config.context)?));
     }
     let recovery = Recovery {
         config: &config,
@@ -64,10 +69,16 @@ pub fn recover(
         resume: args.resume,
     };
     let stopped = signals.save_first();
+    signals.stop_at_once();
     let now = Cell::new(None);
     let done = recovery.run(&mut |tick| {
         if now.replace(Some(tick.step)) != Some(tick.step) {
             progress.count(said(tick.step), tick.all);
+            match tick.step {
+                Step::Reconstruct | Step::Distil => drop(signals.save_first()),
+                // Nothing of these steps is kept.
+                Step::Cut | Step::Measure => signals.stop_at_once(),
+            }
         }
         show(tick, progress);
         match stopped.load(Ordering::SeqCst) {
@@ -81,21 +92,32 @@ pub fn recover(
     })
 }
 
-/// The share of the MLPs that must go for the model to have so many bytes.
-fn sparsity(model: &mut Model, bytes: f64) -> Result<f64, Error> {
-    let all = model.bytes() as f64;
+/// The share of the MLPs that must go for the model to have at most so many bytes, in whole groups of features.
+fn sparsity(mut model: Model, block: usize, bytes: f64) -> Result<f64, Error> {
+    let dense = model.bytes();
     let mlps: usize = model.mlps_mut(0).iter().map(|(_, linear)| linear.bytes()).sum();
-    let least = all - mlps as f64;
-    if bytes <= least || bytes > all {
-        let [least, all] = [least, all].map(|bytes| format!("{:.1} MB", bytes / 1e6));
-        return Err(Error::Size { found: format!("{:.1} MB", bytes / 1e6), least, all });
+    let least = (dense - mlps) as f64;
+    model.pack_mlps(&Blocks::new(block))?;
+    let packed = model.bytes() as f64;
+    let groups: usize = model.sizes().iter().map(|layer| layer.hidden.div_ceil(block)).sum();
+    // What is not in blocks has its bytes with none kept as well.
+    let pointers = model.mlps_mut(0).into_iter().map(|(_, linear)| {
+        let [rows, cols] = linear.shape().map(|side| side.div_ceil(block) + 1);
+        4 * (rows + cols)
+    });
+    let fixed = least + pointers.sum::<usize>() as f64;
+    let kept = ((bytes - fixed) / (packed - fixed) * groups as f64).floor();
+    if kept < 1.0 || bytes > dense as f64 {
+        let [least, all] = [fixed, dense as f64].map(|bytes| format!("{:.1} kB", bytes / 1e3));
+        return Err(Error::Size { found: format!("{:.1} kB", bytes / 1e3), least, all });
     }
-    Ok((all - bytes) / mlps as f64)
+    Ok(1.0 - kept.min(groups as f64) / groups as f64)
 }
 
-/// The name of a text, from its path.
-fn name(path: &Path) -> String {
-    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+/// The name of a text, from its path: the whole of it if there is a text of that name already.
+fn name(path: &Path, others: &[&String]) -> String {
+    let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    if others.contains(&&stem) { path.display().to_string() } else { stem }
 }
 
 fn said(step: Step) -> &'static str {

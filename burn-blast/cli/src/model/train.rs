@@ -90,6 +90,12 @@ pub fn fine_tune(
     }
     let blocks = args.blocks.blocks(model.mlp_blocks(args.blocks.dense_last));
     model.pack_mlps(&blocks)?;
+    if let Some(least) = args.global
+        && !(0.0..=1.0 - blocks.sparsity).contains(&least)
+    {
+        let expected = "between 0 and the share of blocks that is kept, 1 - sparsity";
+        return Err(Error::Range { option: "--global", found: least, expected });
+    }
     let budget = args
         .global
         .map_or(Budget::Uniform, |least| Budget::Global { min_density: least, max_density: 1.0 });

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use safetensors::Dtype;
+use safetensors::{Dtype, SafeTensors};
 
 use crate::common::{Place, Stored};
 use crate::programs::{TEXT, place};
@@ -214,10 +214,13 @@ fn a_command_that_is_stopped_leaves_nothing_behind() {
 #[test]
 fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
     let place = place();
+    std::fs::create_dir(place.path("more")).unwrap();
+    std::fs::create_dir(place.path("mine.recover")).unwrap();
+    place.put("more/text.txt", "pack my box with five dozen liquor jugs. ".repeat(40));
     let words = |out: &str| {
         format!(
-            "recover dense {out} --corpus text.txt --corpus text.txt --block 8 --sparsity 0.5 --reconstruct-steps 3 \
-             --steps 200 --train-context 16 --prefill 4 --decode 2 --rounds 1"
+            "recover dense {out} --corpus text.txt --corpus more/text.txt --block 8 --sparsity 0.5 --reconstruct-steps 3 \
+             --steps 200 --context 16 --prefill 4 --decode 2 --rounds 1"
         )
     };
     let parts =
@@ -226,11 +229,23 @@ fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
     assert!(!place.path("whole.recover").exists());
     place.refused(&words("whole"), &["is already there"]);
     let sized = |bytes: &str| words("sized").replace("--sparsity 0.5", &format!("--bytes {bytes}"));
-    place.refused(&sized("1kB"), &["--bytes is 0.0 MB, but must be above"]);
+    place.refused(&sized("1kB"), &["--bytes is 1.0 kB, but must be above"]);
     place.refused(&sized("many"), &["such as 120MB"]);
     place.fine(&sized("70kB").replace("--steps 200", "--steps 1"));
-    let bytes = std::fs::metadata(place.path("sized").join("model.safetensors")).unwrap().len();
-    assert!((60_000..80_000).contains(&bytes), "{bytes}");
+    let stored = std::fs::read(place.path("sized").join("model.safetensors")).unwrap();
+    let stored = SafeTensors::deserialize(&stored).unwrap();
+    let bytes: usize = stored.tensors().iter().map(|(_, tensor)| tensor.data().len()).sum();
+    assert!((64_000..=70_000).contains(&bytes), "{bytes}");
+    let twice = words("twice").replace("more/text.txt", "text.txt");
+    place.refused(&twice, &["--corpus text.txt is given twice"]);
+    // What no run has made is not touched.
+    place.put("mine.recover/note.txt", "mine");
+    place.refused(&words("mine"), &["\"note.txt\" is in it, which no run has made"]);
+    assert_eq!(place.read("mine.recover/note.txt"), "mine");
+    // A command that is refused leaves nothing.
+    place.refused(&words("wrong").replace("--block 8", "--block 24"), &["24"]);
+    place.refused(&words("wrong").replace("--steps 200", "--steps 0"), &["--steps is 0"]);
+    assert!(!place.path("wrong.recover").exists());
     place.refused(&format!("{} --resume", words("other")), &["no unfinished run to resume"]);
     let mut run = place.start("", &words("parts"));
     signal(&mut run, "TERM");
@@ -243,6 +258,6 @@ fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
     assert!(read("parts") == read("whole"));
     let report = std::fs::read_to_string(place.path("parts").join("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["texts"], serde_json::json!(["text", "text"]));
+    assert_eq!(report["texts"], serde_json::json!(["text", "more/text.txt"]));
     assert_eq!(report["rows"].as_array().unwrap().len(), 4);
 }

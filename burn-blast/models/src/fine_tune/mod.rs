@@ -30,7 +30,7 @@ pub use trainer::{Session, Trainee, evaluate};
 use crate::Error;
 use crate::corpus::{Corpus, Sequences};
 #[cfg(feature = "calibrate")]
-pub(crate) use run_folder::lock;
+pub(crate) use run_folder::{difference, lock, make_own};
 
 /// How a model is trained.
 #[derive(Config, Debug, PartialEq)]

@@ -89,7 +89,12 @@ impl Objective {
             Error::in_range(setting, weight, weight >= 0.0, "a number from 0")?;
         }
         let most = weights.into_iter().fold(0.0, f64::max);
-        Error::in_range("largest weight of the losses", most, most > 0.0, "above 0")?;
+        Error::in_range(
+            "largest of the weights next-token, divergence, hidden-states and mlps",
+            most,
+            most > 0.0,
+            "above 0",
+        )?;
         Error::in_range("teacher-temperature", self.temperature, self.temperature > 0.0, "above 0")
     }
 

@@ -77,7 +77,7 @@ impl RunFolder {
             (false, true) => Err(refuse("an unfinished run: resume it, or remove it".to_owned())),
             (true, false) => Err(refuse("no unfinished run to resume: start one".to_owned())),
             (false, false) => {
-                fs::create_dir_all(&path).map_err(Error::file(&path))?;
+                make_own(&path, &["lock", "ledger.jsonl"])?;
                 let log = Log { settings, fingerprint, ..Log::default() };
                 Ok(Self { _lock: lock(&path)?, path, log })
             }
@@ -161,6 +161,30 @@ impl RunFolder {
     }
 }
 
+/// Makes the folder of a run. One that is there may hold what a run leaves that was stopped before its first checkpoint,
+/// and nothing else: the folder is removed at the end.
+///
+/// # Errors
+/// If it is something else, or cannot be made.
+pub(crate) fn make_own(folder: &Path, left: &[&str]) -> Result<(), Error> {
+    if let Ok(entries) = fs::read_dir(folder) {
+        for entry in entries {
+            let name = entry.map_err(Error::file(folder))?.file_name();
+            let name = name.to_string_lossy();
+            // A write may have been cut short.
+            let is_ours = left.contains(&&*name) || name.starts_with("step-");
+            if !is_ours && !name.ends_with(".part") {
+                let reason = format!(
+                    "\"{name}\" is in it, which no run has made: a run needs this folder for itself and removes it at the end, so \
+                     move it away, or write to another output"
+                );
+                return Err(Error::unusable(folder, reason));
+            }
+        }
+    }
+    fs::create_dir_all(folder).map_err(Error::file(folder))
+}
+
 /// Locks the folder of a run.
 ///
 /// # Errors
@@ -179,7 +203,7 @@ pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 /// The first setting that differs, with both values.
-fn difference(name: &str, before: &Value, now: &Value, free: &[&str]) -> Option<String> {
+pub(crate) fn difference(name: &str, before: &Value, now: &Value, free: &[&str]) -> Option<String> {
     if let (Value::Object(before), Value::Object(now)) = (before, now) {
         let mut names: Vec<&String> = before.keys().chain(now.keys()).collect();
         names.sort();

@@ -54,6 +54,11 @@ impl Signals {
         Ok(signals)
     }
 
+    /// From now on a signal ends the process at once again.
+    pub fn stop_at_once(&self) {
+        self.saves.store(false, Ordering::SeqCst);
+    }
+
     /// From now on the first signal sets the flag that is returned, and the second one ends the process.
     pub fn save_first(&self) -> Arc<AtomicBool> {
         self.saves.store(true, Ordering::SeqCst);

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use burn::config::Config;
 use burn::tensor::Device;
+use burn_blast::BlockSize;
 use burn_blast::io::IoError;
 use burn_blast_checkpoint::check_output;
 use serde_json::Value;
@@ -35,8 +36,8 @@ use plan::Workshop;
 /// Tokens of a sequence from which importance is taken.
 const SAMPLED_CONTEXT: usize = 512;
 
-/// Seconds that are kept for the last step.
-const MEASURING: f64 = 60.0;
+/// Share of the hours that is kept for the last step, and the most seconds of it.
+const MEASURING: (f64, f64) = (0.1, 120.0);
 
 /// Settings of [`Recovery::run`].
 #[derive(Config, Debug, PartialEq)]
@@ -174,11 +175,23 @@ impl Recovery<'_> {
                 return Ok(None);
             }
         }
-        self.finish(workshop, tick).map(Some)
+        self.finish(workshop, tick)
     }
 
     fn check(&self) -> Result<(), Error> {
         self.config.blocks.check()?;
+        BlockSize::new(self.config.blocks.block)?;
+        Error::at_least_one(&[
+            ("sequences", self.config.sequences),
+            ("reconstruct-steps", self.config.reconstruct_steps),
+            ("steps", self.config.steps.unwrap_or(1)),
+        ])?;
+        let rate = self.config.reconstruct_lr;
+        Error::in_range("reconstruct-lr", rate, rate > 0.0, "above 0")?;
+        for step in [Step::Reconstruct, Step::Distil] {
+            self.train_config(step).check()?;
+        }
+        self.timing.check(self.dense.config().context())?;
         let hours = self.config.hours;
         Error::in_range("hours", hours, hours > 0.0, "above 0")?;
         Error::fits(self.config.context, self.dense.config().context())?;
@@ -203,6 +216,7 @@ impl Recovery<'_> {
         let (sequences, batch) = (self.config.sequences, one_shot.batch());
         let sample = sample(corpus, sequences, context, batch, &self.device)?;
         one_shot.run(&mut model, &sample, |done, all| {
+            // What this step has done is not kept: a program that is to stop may end here.
             let _ = tick(&Tick { step: Step::Cut, done, all, training: None });
         })?;
         self.dense.save_with(&model, workshop.result(Step::Cut), Form::Packed, true, |_| Ok(()))
@@ -233,8 +247,16 @@ impl Recovery<'_> {
                     let one = config.clone();
                     let seconds =
                         job(&one, step, &out).seconds_per_step(load()?, corpus, objective()?)?;
-                    let left = 3600.0 * self.config.hours - workshop.seconds() - MEASURING;
-                    let steps = ((left / seconds) as usize).max(1);
+                    let all = 3600.0 * self.config.hours;
+                    let kept = (MEASURING.0 * all).min(MEASURING.1);
+                    let steps = ((all - workshop.seconds() - kept) / seconds) as usize;
+                    if steps < 1 {
+                        log::warn!(
+                            "nothing is left of {} hours for distillation, of which a step takes {seconds:.1} s: one is done",
+                            self.config.hours
+                        );
+                    }
+                    let steps = steps.max(1);
                     workshop.set_steps(steps)?;
                     steps
                 }
@@ -290,12 +312,14 @@ impl Recovery<'_> {
         &self,
         workshop: Workshop,
         tick: &mut dyn FnMut(&Tick) -> ControlFlow<()>,
-    ) -> Result<Report, Error> {
+    ) -> Result<Option<Report>, Error> {
         let steps: Vec<(Step, PathBuf)> =
             Step::ALL[..3].iter().map(|step| (*step, workshop.result(*step))).collect();
         let report = report::measure(self, &workshop, &steps, &mut |done, all| {
-            let _ = tick(&Tick { step: Step::Measure, done, all, training: None });
+            tick(&Tick { step: Step::Measure, done, all, training: None })
         })?;
+        let Some(report) = report else { return Ok(None) };
+        report.warn();
         let last = &steps[2].1;
         let folder = ModelFolder::open(last)?;
         let model = folder.load(&self.device, Precision::File)?.with_precision(self.written)?;
@@ -306,7 +330,7 @@ impl Recovery<'_> {
             report.write(staged)
         })?;
         workshop.remove()?;
-        Ok(report)
+        Ok(Some(report))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Recover, Recovery, Step};
 use crate::Error;
 use crate::corpus::Corpus;
-use crate::fine_tune::lock;
+use crate::fine_tune::{difference, lock, make_own};
 
 /// What a run was asked for, and what it did so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,16 +75,28 @@ impl Workshop {
                     refuse("a damaged plan.json: remove the folder and start again")
                 })?;
                 let (steps, done) = (plan.steps, plan.done.clone());
-                if plan != (Plan { steps, done, ..asked }) {
-                    return Err(refuse(
-                        "a run with another model, other texts or other settings: resume it with the same ones, which are \
-                         in its plan.json",
-                    ));
+                let settings = |plan: &Plan| {
+                    serde_json::to_value(&plan.settings).expect("names and numbers only")
+                };
+                if let Some(what) = difference("", &settings(&plan), &settings(&asked), &[]) {
+                    return Err(refuse(&format!(
+                        "a run of other settings, {what}: resume it with the same ones"
+                    )));
                 }
+                for (what, differs) in [
+                    ("of another model", plan.model != asked.model),
+                    ("on other texts", plan.texts != asked.texts),
+                    ("with another data type or device", plan.compute != asked.compute),
+                ] {
+                    if differs {
+                        return Err(refuse(&format!("a run {what}: resume it with the same one")));
+                    }
+                }
+                let plan = Plan { steps, done, ..asked };
                 return Ok(Self { path, plan, _lock: lock });
             }
         }
-        fs::create_dir_all(&path).map_err(Error::file(&path))?;
+        make_own(&path, &["lock"])?;
         let workshop = Self { _lock: lock(&path)?, path, plan: asked };
         workshop.write()?;
         Ok(workshop)

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn_blast::functions::is_host;
@@ -9,7 +10,7 @@ use burn_blast::report::plot::{Series, line_chart};
 use serde::Serialize;
 
 use super::plan::Workshop;
-use super::{Recovery, Step};
+use super::{Recover, Recovery, Step};
 use crate::corpus::Sequences;
 use crate::fine_tune::evaluate;
 use crate::{Corpus, Error, Model, ModelFolder, Precision, Quartiles};
@@ -41,6 +42,10 @@ pub struct Row {
 /// All models of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// The dense model's [`fingerprint`](ModelFolder::fingerprint).
+    pub model: String,
+    /// What was asked for.
+    pub settings: Recover,
     /// Names of the texts.
     pub texts: Vec<String>,
     /// The dense model, then the results of the steps.
@@ -54,11 +59,13 @@ pub(super) fn measure(
     recovery: &Recovery<'_>,
     workshop: &Workshop,
     steps: &[(Step, PathBuf)],
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Report, Error> {
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Option<Report>, Error> {
     let (mut models, mut rows, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let all = steps.len() + 2;
-    progress(0, all);
+    if progress(0, all).is_break() {
+        return Ok(None);
+    }
     let folders =
         steps.iter().map(|(step, path)| ModelFolder::open(path).map(|one| (Some(*step), one)));
     for folder in std::iter::once(Ok((None, recovery.dense.clone()))).chain(folders) {
@@ -83,16 +90,22 @@ pub(super) fn measure(
             tokens: done.map_or(0, |done| done.tokens),
         });
         models.push(model);
-        progress(models.len(), all);
+        if progress(models.len(), all).is_break() {
+            return Ok(None);
+        }
     }
     let limit = recovery.dense.config().context();
     let timed: Vec<(&Model, usize)> = models.iter().map(|model| (model, limit)).collect();
     for (row, rounds) in rows.iter_mut().zip(recovery.timing.run(&timed)?) {
         (row.prefill, row.decode) = recovery.timing.rates(&rounds);
     }
-    progress(all, all);
+    if progress(all, all).is_break() {
+        return Ok(None);
+    }
     let texts = recovery.texts.iter().map(|(name, _)| name.clone()).collect();
-    Ok(Report { texts, rows, kept })
+    let settings = recovery.config.clone();
+    let model = format!("{:016x}", recovery.dense.fingerprint()?);
+    Ok(Some(Report { model, settings, texts, rows, kept }))
 }
 
 /// On the held-out part of each text.
@@ -121,11 +134,30 @@ impl Report {
         let text = serde_json::to_vec_pretty(self).expect("names and finite numbers only");
         fs::write(&json, text).map_err(Error::file(&json))?;
         let kept: Vec<(usize, f64)> =
-            self.kept.iter().enumerate().map(|(at, share)| (at, 100.0 * share)).collect();
+            self.kept.iter().enumerate().map(|(at, share)| (at + 1, 100.0 * share)).collect();
         let kept = [Series::over_steps("kept", &kept)];
         line_chart(&folder.join("kept.svg"), "Kept blocks", "layer", "% of the MLP", &kept)?;
         let page = folder.join(PAGE);
         fs::write(&page, self.page()).map_err(Error::file(&page))
+    }
+
+    /// Says what did not come out as asked.
+    pub(super) fn warn(&self) {
+        let [.., before, last] = self.rows.as_slice() else { return };
+        let (found, asked) = (100.0 * last.sparsity, 100.0 * self.settings.blocks.sparsity);
+        if (found - asked).abs() > 0.5 {
+            log::warn!(
+                "{found:.1} % of the MLP blocks are removed instead of {asked:.1} %: groups are removed whole, and each layer \
+                 keeps at least 8 % of its own; smaller blocks come closer"
+            );
+        }
+        let sum = |row: &Row| row.nats.iter().sum::<f64>();
+        if sum(last) > sum(before) {
+            log::warn!(
+                "distillation made the model worse: use a lower learning rate than {}, or more time",
+                self.settings.lr
+            );
+        }
     }
 
     /// The table's first row and the others, as text.
@@ -173,8 +205,17 @@ impl Report {
             }
             page.push_str("</tr>");
         }
+        let Recover { blocks, context, reconstruct_steps, reconstruct_lr, lr, seed, .. } =
+            &self.settings;
+        let _ = write!(
+            page,
+            "</table><p>Asked for: {:.1} % of the MLPs, blocks of {}; sequences of {context} tokens; {reconstruct_steps} steps of \
+             reconstruction with a learning rate of {reconstruct_lr}, distillation with {lr}; seed {seed}.</p>",
+            100.0 * blocks.sparsity,
+            blocks.block,
+        );
         page.push_str(
-            "</table><p>Nats per token on held-out text, in brackets the gap to the dense model. Medians and quartiles \
+            "<p>Nats per token on held-out text, in brackets the gap to the dense model. Medians and quartiles \
              of tokens per second at batch 1.</p><p><img src=\"loss.svg\" alt=\"Loss of the distillation\"></p>\
              <p><img src=\"kept.svg\" alt=\"Kept blocks by layer\"></p>\n",
         );
