@@ -167,13 +167,14 @@ mod tests {
         for model in models() {
             // One token, so that its loss is that of the sequence.
             let batch = corpus.batch(Sequences { context: 1, batch: 1 }, 0, 0, &Device::flex());
-            let found = Importance::collect(&model, &[batch.clone()], |_, _| {}).unwrap();
+            let found =
+                Importance::collect(&model, std::slice::from_ref(&batch), |_, _| {}).unwrap();
             let largest = found.hidden.iter().flatten().fold(0f32, |most, one| most.max(*one));
             for (layer, feature) in [(0, 0), (0, 7), (1, 3), (1, 31)] {
                 let step = 0.05;
                 let [up, down] = [1.0 + step, 1.0 - step].map(|factor| {
                     let model = scaled(&model, layer, feature, factor);
-                    evaluate(&model, &[batch.clone()]).unwrap()
+                    evaluate(&model, std::slice::from_ref(&batch)).unwrap()
                 });
                 let slope = (up - down) / f64::from(2.0 * step);
                 let apart = (found.hidden[layer][feature] as f64 - slope * slope).abs();

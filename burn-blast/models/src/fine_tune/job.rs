@@ -92,7 +92,9 @@ impl Job<'_> {
         if self.config.only_mlps {
             model = model.only_mlps_trained();
         }
-        let numbers: Vec<usize> = (0..at_once(&model.device())).collect();
+        // As many at once as in a step.
+        let count = at_once(&model.device()).min(self.config.accumulate);
+        let numbers: Vec<usize> = (0..count).collect();
         let session = Session { config: self.config, corpus, objective };
         let run = || -> Result<f64, Error> {
             let clock = Instant::now();
@@ -101,7 +103,7 @@ impl Job<'_> {
         };
         // The first run fills caches, and has kernels tuned on a GPU.
         run()?;
-        let batches = self.config.accumulate as f64 / numbers.len() as f64;
+        let batches = self.config.accumulate as f64 / count as f64;
         Ok(run()? * batches * (1.0 + OPTIMIZER))
     }
 
