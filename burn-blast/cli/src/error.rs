@@ -25,6 +25,12 @@ pub enum Error {
     /// A number is out of range.
     #[error("{option} is {found}, but must be {expected}")]
     Range { option: &'static str, found: f64, expected: &'static str },
+    /// A model that must be dense is not.
+    #[error(
+        "{} is block-sparse already: blast recover starts from a dense model; fine-tune --keep-pattern --teacher trains this one on",
+        path.display()
+    )]
+    Sparse { path: PathBuf },
     /// A text was given twice.
     #[error("--corpus {} is given twice: leave one out", path.display())]
     Twice { path: PathBuf },

@@ -7,9 +7,12 @@ use std::thread::{ScopedJoinHandle, available_parallelism, scope};
 use burn::tensor::Device;
 use burn_blast::functions::is_host;
 
+/// Most items at once: each holds its own features and gradients. More threads than these are used inside products.
+const MOST: usize = 4;
+
 /// Items that [`in_threads`] should be given at once where the work of each is on a device.
 pub(crate) fn at_once(device: &Device) -> usize {
-    if is_host(device) { available_parallelism().map_or(1, NonZero::get) } else { 1 }
+    if is_host(device) { available_parallelism().map_or(1, NonZero::get).min(MOST) } else { 1 }
 }
 
 /// The results of items, in their order, each computed in a thread of its own.

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{BlockArgs, CorpusArgs, DeviceArgs, OutputArgs};
 
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
+}
+
 fn train() -> TrainConfig {
     TrainConfig::new(1000)
 }
@@ -258,12 +262,12 @@ pub struct FineTuneArgs {
             "structure", "score", "global", "lora",
         ]
     )]
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_pattern: bool,
 
     /// Train the MLPs alone: attention, norms and embeddings stay as they are
     #[arg(long, conflicts_with = "lora")]
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_mlps: bool,
 
     /// Train adapters of this rank beside the block-sparse MLP weights of MODEL; the model itself is frozen
@@ -331,7 +335,7 @@ pub struct FineTuneArgs {
         help_heading = "Distillation",
         requires = "teacher"
     )]
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub mlps: f64,
 }
 

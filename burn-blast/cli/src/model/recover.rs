@@ -27,11 +27,18 @@ pub fn recover(
     let dense = ModelFolder::open(&args.model)?;
     let device = args.device.backend.open()?;
     let precision = args.device.precision();
-    let model = dense.load(&device, precision)?;
+    let mut model = dense.load(&device, precision)?;
+    if model.mlp_blocks(0).is_some() {
+        return Err(Error::Sparse { path: args.model.clone() });
+    }
     let written = written_as(&dense, &args.device, &model)?;
     let sparsity = match args.bytes {
         Some(bytes) => sparsity(model.with_precision(written)?, args.block, bytes)?,
-        None => args.sparsity,
+        None => {
+            // It is loaded again, step by step.
+            drop(model);
+            args.sparsity
+        }
     };
     let blocks = Blocks::new(args.block).with_sparsity(sparsity);
     blocks.check()?;

@@ -238,6 +238,10 @@ fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
     assert!((64_000..=70_000).contains(&bytes), "{bytes}");
     let twice = words("twice").replace("more/text.txt", "text.txt");
     place.refused(&twice, &["--corpus text.txt is given twice"]);
+    place.refused(
+        &words("again").replace("dense again", "whole again"),
+        &["is block-sparse already"],
+    );
     // What no run has made is not touched.
     place.put("mine.recover/note.txt", "mine");
     place.refused(&words("mine"), &["\"note.txt\" is in it, which no run has made"]);

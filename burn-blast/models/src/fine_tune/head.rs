@@ -63,7 +63,8 @@ pub(crate) fn score(
     };
     for start in (0..rows).step_by(at_once) {
         let range = start..(start + at_once).min(rows);
-        let theirs = teacher.as_ref().map(|(teacher, hidden)| {
+        let teacher = teacher.as_ref().filter(|_| terms.divergence > 0.0);
+        let theirs = teacher.map(|(teacher, hidden)| {
             let theirs = teacher.logits(cut(hidden, range.clone())).cast(DType::F32);
             theirs.squeeze_dim::<2>(0)
         });
@@ -126,7 +127,6 @@ impl Terms {
     /// # Shapes
     /// - `ours` and `theirs`: `[rows, vocabulary]`, `targets`: `[rows]`
     fn part(self, ours: Tensor<2>, theirs: Option<Tensor<2>>, targets: Tensor<1, Int>) -> Part {
-        let theirs = theirs.filter(|_| self.divergence > 0.0);
         if is_host(&ours.device()) && (theirs.is_none() || self.temperature == 1.0) {
             return self.part_on_host(ours, theirs, targets);
         }

@@ -114,12 +114,14 @@ impl Job<'_> {
         if is_host(&model.device()) {
             objective.teacher = objective.teacher.map(Model::for_many_scores).transpose()?;
             if self.config.only_mlps {
-                let before = model.outside_mlps(0);
                 tied = model.untie_head()?;
                 packed = model.pack_dense()?;
                 if let Some(blast) = &mut blast {
-                    let names = model.outside_mlps(0).into_iter();
-                    blast.dense.extend(names.filter(|name| !before.contains(name)));
+                    // What was dense is not pruned.
+                    let head = tied.then(|| "lm_head".to_owned());
+                    let names = packed.iter().cloned().chain(head);
+                    let variant = model.variant();
+                    blast.dense.extend(names.map(|name| format!("{variant}.{name}")));
                 }
             }
         }

@@ -257,6 +257,43 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn layers_that_stay_dense_are_packed_for_speed_alone() {
+        let folder = tempdir().unwrap();
+        let out = folder.path().join("out");
+        let checkpoint = ModelFolder::new(config()).unwrap();
+        let mut model = checkpoint.config().init_normal(&Device::flex(), 1).unwrap();
+        model.pack_mlps(&Blocks { block: 8, sparsity: 0.5, dense_last: 1 }).unwrap();
+        let before = model.clone();
+        let config = settings().with_only_mlps(true);
+        let blast = blast().with_dense(model.outside_mlps(1));
+        let job = Job {
+            config: &config,
+            blast: Some(&blast),
+            settings: json!(1),
+            free: &[],
+            out: &out,
+            replace: false,
+            form: Form::Packed,
+            precision: Precision::File,
+            resume: false,
+        };
+        let go = &mut |_: &Progress| ControlFlow::Continue(());
+        assert!(job.run(&checkpoint, model, &corpus(), Objective::default(), go).unwrap());
+        let tuned = ModelFolder::open(&out).unwrap();
+        let mut tuned = tuned.load(&Device::flex(), Precision::File).unwrap();
+        let mut before = before;
+        for ((name, now), (_, old)) in tuned.linears_mut().into_iter().zip(before.linears_mut()) {
+            let first = name.starts_with("model.layers.0.mlp");
+            assert_eq!(now.block_size(), first.then_some(8), "{name}");
+            assert_eq!(now.sparsity(), if first { 0.5 } else { 0.0 }, "{name}");
+            let [now, old] = [now.to_dense(), old.to_dense()];
+            let zeros = now.clone().equal_elem(0.0).int().sum().into_scalar::<i32>();
+            assert!(first || zeros == 0, "{name}");
+            assert_eq!(now.into_data() == old.into_data(), !name.contains(".mlp."), "{name}");
+        }
+    }
+
+    #[test]
     fn an_output_that_exists_is_refused_before_training() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();

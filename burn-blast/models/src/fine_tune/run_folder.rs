@@ -77,7 +77,12 @@ impl RunFolder {
             (false, true) => Err(refuse("an unfinished run: resume it, or remove it".to_owned())),
             (true, false) => Err(refuse("no unfinished run to resume: start one".to_owned())),
             (false, false) => {
-                make_own(&path, &["lock", "ledger.jsonl"])?;
+                make_own(&path, |name| {
+                    let step = name.strip_prefix("step-");
+                    let is_step =
+                        step.is_some_and(|step| step.bytes().all(|one| one.is_ascii_digit()));
+                    is_step || ["lock", "ledger.jsonl"].contains(&name)
+                })?;
                 let log = Log { settings, fingerprint, ..Log::default() };
                 Ok(Self { _lock: lock(&path)?, path, log })
             }
@@ -166,14 +171,15 @@ impl RunFolder {
 ///
 /// # Errors
 /// If it is something else, or cannot be made.
-pub(crate) fn make_own(folder: &Path, left: &[&str]) -> Result<(), Error> {
+pub(crate) fn make_own(folder: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), Error> {
     if let Ok(entries) = fs::read_dir(folder) {
         for entry in entries {
             let name = entry.map_err(Error::file(folder))?.file_name();
             let name = name.to_string_lossy();
             // A write may have been cut short.
-            let is_ours = left.contains(&&*name) || name.starts_with("step-");
-            if !is_ours && !name.ends_with(".part") {
+            let is_cut = name.ends_with(".part")
+                && ["log.json.", "plan.json."].iter().any(|file| name.starts_with(file));
+            if !is_ours(&name) && !is_cut {
                 let reason = format!(
                     "\"{name}\" is in it, which no run has made: a run needs this folder for itself and removes it at the end, so \
                      move it away, or write to another output"

@@ -112,6 +112,18 @@ pub struct Tick {
     pub training: Option<Progress>,
 }
 
+/// What a step that trains recorded in its result, if there is one.
+fn finished(out: &Path) -> Option<Log> {
+    let text = fs::read_to_string(out.join("recover.json")).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Tokens that a step trains on.
+fn tokens(config: &TrainConfig) -> usize {
+    let Sequences { context, batch } = config.sequences;
+    config.steps * config.accumulate * context * batch
+}
+
 /// The job of a step that trains.
 fn job<'a>(config: &'a TrainConfig, step: Step, out: &'a Path) -> Job<'a> {
     Job {
@@ -263,6 +275,15 @@ impl Recovery<'_> {
             };
         }
         let all = config.steps;
+        if let Some(log) = finished(&out).filter(|log| log.steps == config.steps) {
+            // It was complete when the run was stopped, but not yet known to be.
+            let left = out.with_extension("run");
+            if left.exists() {
+                fs::remove_dir_all(&left).map_err(Error::file(&left))?;
+            }
+            workshop.finish(step, log.seconds, tokens(&config))?;
+            return Ok(true);
+        }
         let done = job(&config, step, &out).run(
             &folder,
             load()?,
@@ -273,13 +294,8 @@ impl Recovery<'_> {
             },
         )?;
         if done {
-            let file = out.join("recover.json");
-            let text = fs::read_to_string(&file).map_err(Error::file(&file))?;
-            let log: Log = serde_json::from_str(&text)
-                .map_err(|error| Error::unusable(&file, format!("{error}: start again")))?;
-            let Sequences { context, batch } = config.sequences;
-            let tokens = config.steps * config.accumulate * context * batch;
-            workshop.finish(step, log.seconds, tokens)?;
+            let seconds = finished(&out).map_or(0.0, |log| log.seconds);
+            workshop.finish(step, seconds, tokens(&config))?;
         }
         Ok(done)
     }

@@ -96,7 +96,7 @@ impl Workshop {
                 return Ok(Self { path, plan, _lock: lock });
             }
         }
-        make_own(&path, &["lock"])?;
+        make_own(&path, |name| name == "lock")?;
         let workshop = Self { _lock: lock(&path)?, path, plan: asked };
         workshop.write()?;
         Ok(workshop)
@@ -143,7 +143,11 @@ impl Workshop {
 
     /// Removes the folder of a run that is done.
     pub(super) fn remove(self) -> Result<(), Error> {
-        let path: &Path = &self.path;
+        // Renamed first: what is left if this is cut short is no run.
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".part");
+        let path: &Path = &self.path.with_file_name(name);
+        fs::rename(&self.path, path).map_err(Error::file(&self.path))?;
         fs::remove_dir_all(path).map_err(Error::file(path))
     }
 }
