@@ -260,8 +260,8 @@ fn at_once(pattern: &BlockPattern) -> usize {
 /// Bytes of the systems of the block columns that are solved at the same time. A larger one is solved alone, by all threads.
 const MEMORY: usize = 1 << 28;
 
-/// The least-squares problem of every column, on the host. Sums stay in f32: in f64 those of a large layer would take more
-/// memory than its weights.
+/// The least-squares problem of every column, on the host. Sums stay in f32: in f64 the sums of a large layer would take
+/// more memory than its weights.
 struct Systems {
     gram: Matrix,
     weight: Matrix,

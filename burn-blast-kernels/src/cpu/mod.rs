@@ -14,6 +14,7 @@
 mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod lanes;
 mod macro_kernel;
 mod microkernel;
 mod mlp;

@@ -3,10 +3,8 @@
 use macerator::{AutoArch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::lanes::{LANES, Lanes, largest};
 use crate::activation::exp;
-
-/// Sums that are kept apart, so that the loop over a row has no chain of additions.
-const LANES: usize = 16;
 
 /// The weights of the two losses of [`score_losses`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -109,27 +107,6 @@ impl WithSimd for RowLoop<'_> {
         ours[target] -= next_token;
         loss
     }
-}
-
-/// Sums that are kept apart.
-#[derive(Default)]
-struct Lanes([f32; LANES]);
-
-impl Lanes {
-    fn sum(&self) -> f64 {
-        self.0.iter().copied().map(f64::from).sum()
-    }
-}
-
-#[inline(always)]
-fn largest(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for part in row.chunks(LANES) {
-        for (lane, score) in lanes.iter_mut().zip(part) {
-            *lane = if *score > *lane { *score } else { *lane };
-        }
-    }
-    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use macerator::{AutoArch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::lanes::{LANES, Lanes};
 use super::tasks::threads_for;
 use crate::activation::exp;
 
@@ -17,9 +18,6 @@ const COST: usize = 16;
 /// Differences from the largest score below which a share is zero. `e^-80` is not small enough for products with it to
 /// be subnormal, which some machines are slow at.
 const VANISHING: f32 = -80.0;
-
-/// Lanes of sums that are kept apart.
-const LANES: usize = 16;
 
 /// `softmax(x + mask)` along rows of `width` numbers, written to `out`. The rows of the mask repeat.
 ///
@@ -107,16 +105,16 @@ impl WithSimd for Forward<'_> {
         let highest = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
         // SAFETY: every element was written.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [f32]) };
-        let mut sums = [0.0_f32; LANES];
+        let mut sums = Lanes::default();
         for part in out.chunks_mut(LANES) {
-            for (sum, score) in sums.iter_mut().zip(part) {
+            for (sum, score) in sums.0.iter_mut().zip(part) {
                 let below = *score - highest;
                 // In this order NaN is propagated.
                 *score = if below < VANISHING { 0.0 } else { exp(below) };
                 *sum += *score;
             }
         }
-        let share = (sums.into_iter().map(f64::from).sum::<f64>()).recip() as f32;
+        let share = sums.sum().recip() as f32;
         out.iter_mut().for_each(|weight| *weight *= share);
     }
 }
@@ -133,13 +131,13 @@ impl WithSimd for Backward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
         let Self { y, dy, out } = self;
-        let mut sums = [0.0_f32; LANES];
+        let mut sums = Lanes::default();
         for (y, dy) in y.chunks(LANES).zip(dy.chunks(LANES)) {
-            for (sum, (y, dy)) in sums.iter_mut().zip(y.iter().zip(dy)) {
+            for (sum, (y, dy)) in sums.0.iter_mut().zip(y.iter().zip(dy)) {
                 *sum += y * dy;
             }
         }
-        let mean = sums.into_iter().map(f64::from).sum::<f64>() as f32;
+        let mean = sums.sum() as f32;
         for (out, (y, dy)) in out.iter_mut().zip(y.iter().zip(dy)) {
             out.write(y * (dy - mean));
         }

@@ -165,7 +165,7 @@ mod tests {
     fn importance_is_the_squared_slope_of_the_loss() {
         let corpus = corpus();
         for model in models() {
-            // One token, so that its loss is that of the sequence.
+            // A single token: its loss is the sum over the sample.
             let batch = corpus.batch(Sequences { context: 1, batch: 1 }, 0, 0, &Device::flex());
             let found =
                 Importance::collect(&model, std::slice::from_ref(&batch), |_, _| {}).unwrap();

@@ -174,8 +174,8 @@ impl Model {
         }
     }
 
-    /// The gradient of the features that [`logits`](Self::logits) takes, from that of the scores of some rows. Without
-    /// autodiff.
+    /// The backward pass of [`logits`](Self::logits): the gradient of the features from the gradient of the scores. Not
+    /// tracked by autodiff.
     ///
     /// # Shapes
     /// - `gradient`: `[rows, vocabulary]`

@@ -15,7 +15,7 @@ use crate::corpus::Batch;
 use crate::generate::to_host;
 use crate::{Error, Model};
 
-/// Scores that are held at a time: 16 MiB in f32. In tests, those of 16 rows of bytes.
+/// Most scores that are held at a time: 16 MiB in f32. Tests hold 16 rows of 256 scores, so that texts are cut.
 const SCORES: usize = if cfg!(test) { 16 << 8 } else { 4 << 20 };
 
 /// What is asked of the scores.

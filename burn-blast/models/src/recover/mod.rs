@@ -152,7 +152,7 @@ pub struct Recovery<'a> {
     pub device: Device,
     /// Data type of weights and features.
     pub precision: Precision,
-    /// Data type of the result's files; `File` is that of the training.
+    /// Data type of the files of the result. `File` means the data type that was computed in.
     pub written: Precision,
     /// How the result is timed.
     pub timing: Timing,
