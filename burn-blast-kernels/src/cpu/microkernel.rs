@@ -1,95 +1,81 @@
 //! The microkernel of all host products, a tile of sums in registers, and its shape for each block size and vector width.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_mm256_stream_ps, _mm512_stream_ps};
-#[cfg(target_arch = "x86_64")]
-use std::mem::transmute_copy;
-
-use macerator::{Scalar, Simd, VMulAdd, Vector};
-use macerator::{vload_low, vload_unaligned, vstore_low, vstore_unaligned};
+use super::arithmetic::Arithmetic;
 
 /// Steps of the inner loop that are unrolled.
 const UNROLL: usize = 4;
 
-/// Compile-time strides of the operands. Element `(row, k)` of the left one is at `row * ROW + k * STEP`; row `k` of the
-/// right one is at `k * RIGHT`.
-pub(super) struct Strides<const ROW: usize, const STEP: usize, const RIGHT: usize>;
+/// Strides of the operands, in words: constants after inlining. Word `(row, k)` of the left one is at
+/// `row * self.row + k * self.step`; row `k` of the right one is at `k * self.right`.
+#[derive(Clone, Copy)]
+pub(super) struct Strides {
+    pub(super) row: usize,
+    pub(super) step: usize,
+    pub(super) right: usize,
+}
 
 /// `MR` rows by `NV` vectors of sums in registers. With `HALF`, only the lower half of each vector is read and written,
 /// for blocks of 8 on a machine with 16 lanes.
-pub(super) struct RegisterTile<S: Simd, const MR: usize, const NV: usize, const HALF: bool>(
-    [[Vector<S, f32>; NV]; MR],
+pub(super) struct RegisterTile<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>(
+    [[A::Vector; NV]; MR],
 );
 
 /// Elements that a tile uses of each vector.
 #[inline(always)]
-pub(super) fn used_lanes<S: Simd, const HALF: bool>() -> usize {
-    if HALF { f32::lanes::<S>() / 2 } else { f32::lanes::<S>() }
+pub(super) fn used_lanes<A: Arithmetic, const HALF: bool>() -> usize {
+    if HALF { A::lanes() / 2 } else { A::lanes() }
 }
 
-/// # Safety
-/// `used_lanes` elements must be readable at `ptr`.
-#[inline(always)]
-unsafe fn load<S: Simd, const HALF: bool>(ptr: *const f32) -> Vector<S, f32> {
-    // SAFETY: the caller's.
-    unsafe { if HALF { vload_low(ptr) } else { vload_unaligned(ptr) } }
-}
-
-/// # Safety
-/// `used_lanes` elements must be writable at `ptr`.
-#[inline(always)]
-unsafe fn store<S: Simd, const HALF: bool>(ptr: *mut f32, vector: Vector<S, f32>) {
-    // SAFETY: the caller's.
-    unsafe { if HALF { vstore_low(ptr, vector) } else { vstore_unaligned(ptr, vector) } }
-}
-
-impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S, MR, NV, HALF> {
+impl<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>
+    RegisterTile<A, MR, NV, HALF>
+{
     #[inline(always)]
     pub(super) fn zero() -> Self {
-        Self([[0.0_f32.splat::<S>(); NV]; MR])
+        Self([[A::splat(0.0); NV]; MR])
     }
 
     /// Adds `Σ_k left[row, k] · right[k, ..]` over `depth` steps.
     ///
     /// # Safety
-    /// `left` must hold `MR` rows of `depth` elements, `right` `depth` rows of `NV` vectors.
+    /// `left` must hold `MR` rows of `depth` words, `right` `depth` rows of `NV` vectors.
     #[inline(always)]
-    pub(super) unsafe fn accumulate<const ROW: usize, const STEP: usize, const RIGHT: usize>(
+    pub(super) unsafe fn accumulate(
         &mut self,
-        _: Strides<ROW, STEP, RIGHT>,
+        strides: Strides,
         left: *const f32,
         right: *const f32,
         depth: usize,
     ) {
         let whole = depth - depth % UNROLL;
         // Contiguous rows are followed by the rows of the next tile.
-        let next = left.wrapping_add(MR * ROW);
+        let next = left.wrapping_add(MR * strides.row);
         let mut k = 0;
         // SAFETY: within the caller's bounds.
         unsafe {
             while k < whole {
                 for step in k..k + UNROLL {
-                    if STEP == 1 {
+                    if strides.step == 1 {
                         prefetch(next.wrapping_add(step * MR));
                     }
-                    self.step::<ROW>(left.add(step * STEP), right.add(step * RIGHT));
+                    self.step(strides, left.add(step * strides.step), right.add(step * strides.right));
                 }
                 k += UNROLL;
             }
             while k < depth {
-                self.step::<ROW>(left.add(k * STEP), right.add(k * RIGHT));
+                self.step(strides, left.add(k * strides.step), right.add(k * strides.right));
                 k += 1;
             }
         }
     }
 
-    /// Like [`accumulate`](Self::accumulate) with rows of `B` elements; also copies what it reads of `right` to `copy`.
+    /// Like [`accumulate`](Self::accumulate); also copies what it reads of `right` to `copy`.
     ///
     /// # Safety
     /// As [`accumulate`](Self::accumulate); `copy` must have the length of `right`.
     #[inline(always)]
-    pub(super) unsafe fn accumulate_copying<const B: usize>(
+    pub(super) unsafe fn accumulate_copying(
         &mut self,
+        strides: Strides,
         left: *const f32,
         right: *const f32,
         copy: *mut f32,
@@ -98,10 +84,10 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
         for k in 0..depth {
             // SAFETY: the caller's.
             unsafe {
-                self.step::<B>(left.add(k), right.add(k * B));
+                self.step(strides, left.add(k * strides.step), right.add(k * strides.right));
                 for v in 0..NV {
-                    let at = k * B + v * used_lanes::<S, HALF>();
-                    store::<S, HALF>(copy.add(at), load::<S, HALF>(right.add(at)));
+                    let at = k * strides.right + v * used_lanes::<A, HALF>();
+                    A::store::<HALF>(copy.add(at), A::load::<HALF>(right.add(at)));
                 }
             }
         }
@@ -110,17 +96,18 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
     /// # Safety
     /// As [`accumulate`](Self::accumulate), for one step.
     #[inline(always)]
-    unsafe fn step<const ROW: usize>(&mut self, left: *const f32, right: *const f32) {
-        let mut vectors = [0.0_f32.splat::<S>(); NV];
+    unsafe fn step(&mut self, strides: Strides, left: *const f32, right: *const f32) {
+        let mut vectors = [A::splat(0.0); NV];
         for (v, vector) in vectors.iter_mut().enumerate() {
             // SAFETY: the caller's.
-            *vector = unsafe { load::<S, HALF>(right.add(v * used_lanes::<S, HALF>())) };
+            *vector =
+                unsafe { A::load::<HALF>(right.add(v * used_lanes::<A, HALF>())) };
         }
         for (m, sums) in self.0.iter_mut().enumerate() {
             // SAFETY: the caller's.
-            let scalar = unsafe { (*left.add(m * ROW)).splat::<S>() };
+            let word = unsafe { A::splat(*left.add(m * strides.row)) };
             for (sum, &vector) in sums.iter_mut().zip(&vectors) {
-                *sum = f32::vmul_add(scalar, vector, *sum);
+                *sum = A::multiply_add(word, vector, *sum);
             }
         }
     }
@@ -131,11 +118,11 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
     /// `out` must hold `MR` rows, `stride` apart, of `NV` vectors.
     #[inline(always)]
     pub(super) unsafe fn add(&mut self, out: *const f32, stride: usize) {
-        let lanes = used_lanes::<S, HALF>();
+        let lanes = used_lanes::<A, HALF>();
         for (m, sums) in self.0.iter_mut().enumerate() {
             for (v, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: within the caller's bounds.
-                *sum += unsafe { load::<S, HALF>(out.add(m * stride + v * lanes)) };
+                *sum = unsafe { A::add(*sum, A::load::<HALF>(out.add(m * stride + v * lanes))) };
             }
         }
     }
@@ -146,11 +133,11 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
     /// `out` must hold `MR` rows, `stride` apart, of `NV` vectors.
     #[inline(always)]
     pub(super) unsafe fn store(self, out: *mut f32, stride: usize) {
-        let lanes = used_lanes::<S, HALF>();
+        let lanes = used_lanes::<A, HALF>();
         for (m, sums) in self.0.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: within the caller's bounds.
-                unsafe { store::<S, HALF>(out.add(m * stride + v * lanes), sum) };
+                unsafe { A::store::<HALF>(out.add(m * stride + v * lanes), sum) };
             }
         }
     }
@@ -163,9 +150,9 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
     pub(super) unsafe fn add_bias(&mut self, bias: *const f32) {
         for v in 0..NV {
             // SAFETY: within the caller's bounds.
-            let vector = unsafe { load::<S, HALF>(bias.add(v * used_lanes::<S, HALF>())) };
+            let vector = unsafe { A::load::<HALF>(bias.add(v * used_lanes::<A, HALF>())) };
             for sums in &mut self.0 {
-                sums[v] += vector;
+                sums[v] = A::add(sums[v], vector);
             }
         }
     }
@@ -178,54 +165,44 @@ impl<S: Simd, const MR: usize, const NV: usize, const HALF: bool> RegisterTile<S
     /// before another thread reads.
     #[inline(always)]
     pub(super) unsafe fn stream(self, out: *mut f32, stride: usize) {
-        #[cfg(target_arch = "x86_64")]
-        if !HALF && f32::lanes::<S>() >= 8 {
-            let lanes = f32::lanes::<S>();
-            for (m, sums) in self.0.into_iter().enumerate() {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    // SAFETY: the caller's; a vector of this many lanes is this register.
-                    unsafe {
-                        let to = out.add(m * stride + v * lanes);
-                        if lanes == 16 {
-                            _mm512_stream_ps(to, transmute_copy(&sum));
-                        } else {
-                            _mm256_stream_ps(to, transmute_copy(&sum));
-                        }
-                    }
-                }
-            }
-            return;
+        if HALF {
+            // SAFETY: the caller's.
+            return unsafe { self.store(out, stride) };
         }
-        // SAFETY: the caller's.
-        unsafe { self.store(out, stride) };
+        for (m, sums) in self.0.into_iter().enumerate() {
+            for (v, sum) in sums.into_iter().enumerate() {
+                // SAFETY: within the caller's bounds.
+                unsafe { A::stream(out.add(m * stride + v * A::lanes()), sum) };
+            }
+        }
     }
 }
 
 /// Calls a function with the block size and tile shape for a number of lanes. A tile has enough independent sums to hide
 /// the latency of a multiply-add, and fits the registers: 32 with 16 lanes and on NEON, 16 elsewhere.
 macro_rules! with_tile_shape {
-    ($simd:ident, $b:expr, $function:ident $arguments:tt) => {
-        match (<f32 as macerator::Scalar>::lanes::<$simd>(), $b) {
-            (16, 8) => $function::<$simd, 8, 16, 1, true> $arguments,
-            (16, 16) => $function::<$simd, 16, 16, 1, false> $arguments,
-            (16, 32) => $function::<$simd, 32, 12, 2, false> $arguments,
-            (16, 64) => $function::<$simd, 64, 6, 4, false> $arguments,
-            (16, _) => $function::<$simd, 128, 6, 4, false> $arguments,
-            (8, 8) => $function::<$simd, 8, 8, 1, false> $arguments,
-            (8, 16) => $function::<$simd, 16, 6, 2, false> $arguments,
-            (8, 32) => $function::<$simd, 32, 6, 2, false> $arguments,
-            (8, 64) => $function::<$simd, 64, 6, 2, false> $arguments,
-            (8, _) => $function::<$simd, 128, 6, 2, false> $arguments,
-            (4, 8) => $function::<$simd, 8, 8, 2, false> $arguments,
-            (4, 16) => $function::<$simd, 16, 6, 4, false> $arguments,
-            (4, 32) => $function::<$simd, 32, 6, 4, false> $arguments,
-            (4, 64) => $function::<$simd, 64, 6, 4, false> $arguments,
-            (4, _) => $function::<$simd, 128, 6, 4, false> $arguments,
-            (_, 8) => $function::<$simd, 8, 2, 8, false> $arguments,
-            (_, 16) => $function::<$simd, 16, 2, 8, false> $arguments,
-            (_, 32) => $function::<$simd, 32, 2, 8, false> $arguments,
-            (_, 64) => $function::<$simd, 64, 2, 8, false> $arguments,
-            (_, _) => $function::<$simd, 128, 2, 8, false> $arguments,
+    ($arithmetic:ident, $b:expr, $function:ident $arguments:tt) => {
+        match ($arithmetic::lanes(), $b) {
+            (16, 8) => $function::<$arithmetic, 8, 16, 1, true> $arguments,
+            (16, 16) => $function::<$arithmetic, 16, 16, 1, false> $arguments,
+            (16, 32) => $function::<$arithmetic, 32, 12, 2, false> $arguments,
+            (16, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
+            (16, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
+            (8, 8) => $function::<$arithmetic, 8, 8, 1, false> $arguments,
+            (8, 16) => $function::<$arithmetic, 16, 6, 2, false> $arguments,
+            (8, 32) => $function::<$arithmetic, 32, 6, 2, false> $arguments,
+            (8, 64) => $function::<$arithmetic, 64, 6, 2, false> $arguments,
+            (8, _) => $function::<$arithmetic, 128, 6, 2, false> $arguments,
+            (4, 8) => $function::<$arithmetic, 8, 8, 2, false> $arguments,
+            (4, 16) => $function::<$arithmetic, 16, 6, 4, false> $arguments,
+            (4, 32) => $function::<$arithmetic, 32, 6, 4, false> $arguments,
+            (4, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
+            (4, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
+            (_, 8) => $function::<$arithmetic, 8, 2, 8, false> $arguments,
+            (_, 16) => $function::<$arithmetic, 16, 2, 8, false> $arguments,
+            (_, 32) => $function::<$arithmetic, 32, 2, 8, false> $arguments,
+            (_, 64) => $function::<$arithmetic, 64, 2, 8, false> $arguments,
+            (_, _) => $function::<$arithmetic, 128, 2, 8, false> $arguments,
         }
     };
 }

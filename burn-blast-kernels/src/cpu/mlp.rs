@@ -9,9 +9,13 @@ use std::ops::Range;
 use derive_new::new;
 
 use super::activation::Elements;
-use super::macro_kernel::{SparseOperand, Target, Term, macro_kernel};
+use super::arithmetic::Words;
+use super::features::{FeatureShape, Features};
+use super::macro_kernel::{Target, Term, macro_kernel};
+use super::operand::SparseOperand;
 use super::output::Output;
-use super::panels::{Panels, panels_len, write_all_panels};
+use super::pairs::words_for;
+use super::panels::Panels;
 use super::spmm::check_values;
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, scratch};
@@ -91,6 +95,12 @@ impl Mlp<'_> {
         self.down.pattern.shape().cols()
     }
 
+    /// The words in which features of type `T` are multiplied.
+    pub(super) fn words<T: 'static>(&self) -> Words {
+        let layers = [Some(self.gate), self.up, Some(self.down)];
+        words_for::<T>(layers.into_iter().flatten().map(|layer| layer.values))
+    }
+
     /// Kept values of all layers.
     pub(super) fn value_count(&self) -> usize {
         let up = self.up.map_or(0, |up| up.pattern.value_count());
@@ -111,62 +121,76 @@ pub fn mlp_into<T: HostFloat>(x: &[T], mlp: &Mlp<'_>, out: &mut [MaybeUninit<T>]
     let m = out.len() / mlp.d_output();
     assert_eq!(out.len(), m * mlp.d_output(), "out must be [m, d_output]");
     assert_eq!(x.len(), m * mlp.d_input(), "x must be [m, d_model]");
-    let x = T::widen(x);
-    T::store(out, |out| forward(&x, m, mlp, out));
-}
-
-fn forward(x: &[f32], m: usize, mlp: &Mlp<'_>, out: &mut [MaybeUninit<f32>]) {
     if out.is_empty() {
         return;
     }
+    let call = Call { mlp, x: T::values(x), words: mlp.words::<T>() };
     let output = Output::new(SharedOut::new(out), m, mlp.d_output(), mlp.down_bias);
     let threads = threads_for(m * mlp.value_count());
     match row_chunks(m, mlp.d_ff(), threads) {
-        Some(chunks) => run_tasks(chunks, threads, |rows| forward_rows(x, rows, mlp, &output, 1)),
-        None => forward_rows(x, 0..m, mlp, &output, threads),
+        Some(chunks) => run_tasks(chunks, threads, |rows| call.rows(rows, &output, 1)),
+        None => call.rows(0..m, &output, threads),
     }
 }
 
-/// The whole block for some rows.
-fn forward_rows(x: &[f32], rows: Range<usize>, mlp: &Mlp<'_>, output: &Output<'_>, threads: usize) {
-    let (b, d_input, count) = (mlp.b(), mlp.d_input(), rows.len());
-    let x_len = panels_len(count, d_input, b);
-    scratch::with(x_len + panels_len(count, mlp.d_ff(), b), |buffer| {
-        let (panels, hidden) = buffer.split_at_mut(x_len);
-        write_all_panels(x, d_input, rows.clone(), b, panels, threads);
-        let x = Panels::new(panels, count);
-        let to = SharedOut::initialised(hidden);
-        let tasks = equal_work(mlp.gate.pattern.col_ptr(), task_count(threads));
-        run_tasks(tasks, threads, |cols| hidden_columns(x, mlp, cols, to));
-        let term = Term::new(Panels::new(hidden, count), mlp.down.weight());
-        let tasks = equal_work(mlp.down.pattern.col_ptr(), task_count(threads));
-        run_tasks(tasks, threads, |cols| output.columns(&[term], rows.clone(), cols));
-    });
+/// A block and its input.
+struct Call<'a> {
+    mlp: &'a Mlp<'a>,
+    x: Values<'a>,
+    words: Words,
 }
 
-/// Writes the panels `cols` of the hidden features.
-fn hidden_columns(x: Panels, mlp: &Mlp<'_>, cols: Range<usize>, to: SharedOut) {
-    let gate = Term::new(x, mlp.gate.weight());
-    let up = mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
-    let convert = gate.weight.scratch_len().max(up.map_or(0, |up| up.weight.scratch_len()));
-    scratch::with(convert + x.rows() * mlp.b(), |buffer| {
-        let (convert, other) = buffer.split_at_mut(convert);
-        let len = x.rows() * mlp.b();
-        for col in cols {
-            // SAFETY: each panel belongs to one task.
-            let panel = unsafe { to.slice(col * len, len) };
-            // SAFETY: a panel has room for its rows of a whole block.
-            unsafe { macro_kernel(&[gate], col, Target::panel(panel, mlp.b()), convert) };
-            add_bias(panel, mlp.gate_bias, col, mlp.b());
-            let Some(up) = up else {
-                mlp.activation.apply(Elements::Plain(panel));
-                continue;
-            };
-            // SAFETY: as above.
-            unsafe { macro_kernel(&[up], col, Target::panel(other, mlp.b()), convert) };
-            mlp.activation.apply(Elements::Gated(panel, other));
-        }
-    });
+impl Call<'_> {
+    /// The whole block for some rows.
+    fn rows<T: HostFloat>(&self, rows: Range<usize>, output: &Output<'_, T>, threads: usize) {
+        let mlp = self.mlp;
+        let shape = |width| FeatureShape {
+            rows: rows.len(),
+            width,
+            b: mlp.b(),
+            words: self.words,
+            gradients: false,
+        };
+        let (input, hidden) = (shape(mlp.d_input()), shape(mlp.d_ff()));
+        scratch::with(input.len() + hidden.len(), |buffer| {
+            let (x, buffer) = Features::split(buffer, input);
+            let (hidden, _) = Features::split(buffer, hidden);
+            x.write_all(self.x, rows.clone(), threads);
+            let tasks = equal_work(mlp.gate.pattern.col_ptr(), task_count(threads));
+            run_tasks(tasks, threads, |cols| self.hidden_columns(x.for_product(), cols, hidden));
+            let term = Term::new(hidden.for_product(), mlp.down.weight());
+            let tasks = equal_work(mlp.down.pattern.col_ptr(), task_count(threads));
+            run_tasks(tasks, threads, |cols| output.columns(&[term], rows.clone(), cols));
+        });
+    }
+
+    /// Writes the panels `cols` of the hidden features.
+    fn hidden_columns(&self, x: Panels, cols: Range<usize>, to: Features) {
+        let mlp = self.mlp;
+        let gate = Term::new(x, mlp.gate.weight());
+        let up = mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
+        let convert = gate.weight.scratch_len().max(up.map_or(0, |up| up.weight.scratch_len()));
+        scratch::with(convert + 2 * to.panel_len(), |buffer| {
+            let (convert, buffer) = buffer.split_at_mut(convert);
+            let (room, other) = buffer.split_at_mut(to.panel_len());
+            for col in cols {
+                // SAFETY: each panel belongs to one task.
+                let panel = unsafe { to.panel(col, room) };
+                // SAFETY: a panel has room for its rows of a whole block.
+                unsafe { macro_kernel(&[gate], col, Target::panel(panel, mlp.b()), convert) };
+                add_bias(panel, mlp.gate_bias, col, mlp.b());
+                if let Some(up) = up {
+                    // SAFETY: as above.
+                    unsafe { macro_kernel(&[up], col, Target::panel(other, mlp.b()), convert) };
+                    mlp.activation.apply(Elements::Gated(panel, other));
+                } else {
+                    mlp.activation.apply(Elements::Plain(panel));
+                }
+                // SAFETY: each panel belongs to one task.
+                unsafe { to.keep(col, panel) };
+            }
+        });
+    }
 }
 
 /// Adds block column `col` of a bias to the rows of a panel.

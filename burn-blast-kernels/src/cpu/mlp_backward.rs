@@ -3,14 +3,16 @@
 use std::ops::Range;
 
 use super::activation::Elements;
+use super::arithmetic::Words;
+use super::features::{FeatureShape, Features};
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::mlp::{Mlp, MlpLayer, add_bias};
 use super::output::Output;
-use super::panels::{Panels, panels_len, write_all_panels};
+use super::panels::Panels;
 use super::sddmm::Operands;
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
-use super::{HostFloat, scratch};
+use super::{HostFloat, Values, scratch};
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
@@ -43,7 +45,6 @@ pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) ->
     mlp.check();
     assert_eq!(x.len(), m * mlp.d_input(), "x must be [m, d_model]");
     assert_eq!(dy.len(), m * mlp.d_output(), "dy must be [m, d_output]");
-    let (x, dy) = (T::widen(x), T::widen(dy));
     // Zeros are the result without rows. Otherwise the first chunk overwrites the sums and later ones add to them.
     let zeros = |layer: &MlpLayer<'_>| vec![0.0; layer.pattern.value_count()];
     let mut gate = zeros(&mlp.gate);
@@ -53,8 +54,9 @@ pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) ->
     let input = filled(x.len(), |out| {
         let backward = Backward {
             mlp,
-            x: &x,
-            dy: &dy,
+            words: mlp.words::<T>(),
+            x: T::values(x),
+            dy: T::values(dy),
             m,
             threads: threads_for(3 * m * mlp.value_count()),
             dx: SharedOut::new(out),
@@ -81,8 +83,9 @@ pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) ->
 
 struct Backward<'a> {
     mlp: &'a Mlp<'a>,
-    x: &'a [f32],
-    dy: &'a [f32],
+    words: Words,
+    x: Values<'a>,
+    dy: Values<'a>,
     m: usize,
     threads: usize,
     dx: SharedOut,
@@ -94,90 +97,42 @@ struct Backward<'a> {
 
 impl Backward<'_> {
     fn chunk(&self, rows: Range<usize>) {
-        let (mlp, count, b) = (self.mlp, rows.len(), self.mlp.b());
-        let x_len = panels_len(count, mlp.d_input(), b);
-        let dy_len = panels_len(count, mlp.d_output(), b);
-        let ff_len = panels_len(count, mlp.d_ff(), b);
-        let up_len = if mlp.up.is_some() { ff_len } else { 0 };
-        scratch::with(x_len + dy_len + 2 * ff_len + up_len, |buffer| {
-            let (x, buffer) = buffer.split_at_mut(x_len);
-            let (dy, buffer) = buffer.split_at_mut(dy_len);
-            let (gate, buffer) = buffer.split_at_mut(ff_len);
-            let (hidden, up) = buffer.split_at_mut(ff_len);
-            write_all_panels(self.x, mlp.d_input(), rows.clone(), b, x, self.threads);
-            write_all_panels(self.dy, mlp.d_output(), rows.clone(), b, dy, self.threads);
-            let (x, dy) = (Panels::new(x, count), Panels::new(dy, count));
-            let to = [
-                SharedOut::initialised(gate),
-                SharedOut::initialised(up),
-                SharedOut::initialised(hidden),
-            ];
+        let mlp = self.mlp;
+        let shape = |width| FeatureShape {
+            rows: rows.len(),
+            width,
+            b: mlp.b(),
+            words: self.words,
+            gradients: true,
+        };
+        let (input, output, hidden) =
+            (shape(mlp.d_input()), shape(mlp.d_output()), shape(mlp.d_ff()));
+        let up_len = if mlp.up.is_some() { hidden.len() } else { 0 };
+        let len = input.len() + output.len() + 2 * hidden.len() + up_len;
+        scratch::with(len, |buffer| {
+            let (x, buffer) = Features::split(buffer, input);
+            let (dy, buffer) = Features::split(buffer, output);
+            let (gate, buffer) = Features::split(buffer, hidden);
+            let (h, buffer) = Features::split(buffer, hidden);
+            let up = mlp.up.as_ref().map(|layer| (layer, Features::split(buffer, hidden).0));
+            x.write_all(self.x, rows.clone(), self.threads);
+            dy.write_all(self.dy, rows.clone(), self.threads);
+            let columns = HiddenColumns { backward: self, x, dy, gate, up: up.map(|(_, up)| up), h };
             let tasks = equal_work(mlp.gate.pattern.col_ptr(), self.tasks());
-            run_tasks(tasks, self.threads, |cols| {
-                self.hidden_columns(x, dy, cols, to);
-            });
-            let panels = |buffer: &[f32]| Panels::new(buffer, count);
-            let (gate, hidden) = (panels(gate), panels(hidden));
-            let up = mlp.up.as_ref().map(|layer| (layer, panels(up)));
+            run_tasks(tasks, self.threads, |cols| columns.write(cols));
             let add = rows.start > 0;
-            self.weight_gradient(x, gate, mlp.gate.pattern, self.gate, add);
+            let [x, dy, h] = [x, dy, h].map(Features::for_gradient);
+            self.weight_gradient(x, gate.for_gradient(), mlp.gate.pattern, self.gate, add);
             if let (Some((layer, up)), Some(out)) = (up, self.up) {
-                self.weight_gradient(x, up, layer.pattern, out, add);
+                self.weight_gradient(x, up.for_gradient(), layer.pattern, out, add);
             }
-            self.weight_gradient(hidden, dy, mlp.down.pattern, self.down, add);
+            self.weight_gradient(h, dy, mlp.down.pattern, self.down, add);
             self.input_gradient(rows, gate, up);
         });
     }
 
     fn tasks(&self) -> usize {
         task_count(self.threads)
-    }
-
-    /// Writes the panels `cols` of the gradients of `gate` and `up` and of the hidden features, in this order, to `to`.
-    fn hidden_columns(&self, x: Panels, dy: Panels, cols: Range<usize>, to: [SharedOut; 3]) {
-        let gate = Term::new(x, self.mlp.gate.weight());
-        let up = self.mlp.up.as_ref().map(|up| Term::new(x, up.weight()));
-        let back = self.mlp.down.transposed(dy);
-        let terms = [Some(gate), up, Some(back)].into_iter().flatten();
-        let len = terms.map(|term| term.weight.scratch_len()).max().unwrap_or(0);
-        scratch::with(len, |convert| {
-            for col in cols {
-                self.hidden_column(gate, up, back, col, to, convert);
-            }
-        });
-    }
-
-    fn hidden_column(
-        &self,
-        gate: Term<'_>,
-        up: Option<Term<'_>>,
-        back: Term<'_>,
-        col: usize,
-        to: [SharedOut; 3],
-        convert: &mut [f32],
-    ) {
-        let (mlp, b) = (self.mlp, self.mlp.b());
-        let len = gate.input.rows() * b;
-        let mut product = |term: Term<'_>, to: SharedOut| {
-            // SAFETY: each panel belongs to one task.
-            let panel = unsafe { to.slice(col * len, len) };
-            // SAFETY: a panel has room for its rows of a whole block.
-            unsafe { macro_kernel(&[term], col, Target::panel(panel, b), convert) };
-            panel
-        };
-        let (gate, dh) = (product(gate, to[0]), product(back, to[2]));
-        add_bias(gate, mlp.gate_bias, col, b);
-        mlp.activation.apply(match up {
-            Some(up) => Elements::GatedBackward(gate, product(up, to[1]), dh),
-            None => Elements::PlainBackward(gate, dh),
-        });
-        if let Some(bias) = self.bias {
-            // SAFETY: each column of the bias belongs to one task.
-            let sums = unsafe { bias.slice(col * b, b) };
-            for row in gate.chunks_exact(b) {
-                sums.iter_mut().zip(row).for_each(|(sum, gradient)| *sum += gradient);
-            }
-        }
     }
 
     fn weight_gradient(
@@ -206,12 +161,12 @@ impl Backward<'_> {
     fn input_gradient(
         &self,
         rows: Range<usize>,
-        gate: Panels,
-        up: Option<(&MlpLayer<'_>, Panels)>,
+        gate: Features,
+        up: Option<(&MlpLayer<'_>, Features)>,
     ) {
-        let gate = self.mlp.gate.transposed(gate);
+        let gate = self.mlp.gate.transposed(gate.for_product());
         let terms = match up {
-            Some((layer, up)) => &[gate, layer.transposed(up)][..],
+            Some((layer, up)) => &[gate, layer.transposed(up.for_product())][..],
             None => &[gate][..],
         };
         let output = Output::new(self.dx, self.m, self.mlp.d_input(), None);
@@ -219,5 +174,83 @@ impl Backward<'_> {
         run_tasks(equal_work(ptr, self.tasks()), self.threads, |cols| {
             output.columns(terms, rows.clone(), cols);
         });
+    }
+}
+
+/// The hidden features of some rows, and the gradients of what they are made of.
+struct HiddenColumns<'a> {
+    backward: &'a Backward<'a>,
+    x: Features,
+    dy: Features,
+    /// The gradient of `gate`.
+    gate: Features,
+    /// The gradient of `up`.
+    up: Option<Features>,
+    h: Features,
+}
+
+impl HiddenColumns<'_> {
+    /// Writes the panels `cols`.
+    fn write(&self, cols: Range<usize>) {
+        let mlp = self.backward.mlp;
+        let gate = Term::new(self.x.for_product(), mlp.gate.weight());
+        let up = mlp.up.as_ref().map(|up| Term::new(self.x.for_product(), up.weight()));
+        let back = mlp.down.transposed(self.dy.for_product());
+        let terms = [Some(gate), up, Some(back)].into_iter().flatten();
+        let convert = terms.map(|term| term.weight.scratch_len()).max().unwrap_or(0);
+        let len = self.h.panel_len();
+        scratch::with(convert + 3 * len, |buffer| {
+            let (convert, buffer) = buffer.split_at_mut(convert);
+            let (gate_room, buffer) = buffer.split_at_mut(len);
+            let (up_room, h_room) = buffer.split_at_mut(len);
+            for col in cols {
+                let gate_panel = product(gate, col, self.gate, gate_room, convert);
+                let dh = product(back, col, self.h, h_room, convert);
+                add_bias(gate_panel, mlp.gate_bias, col, mlp.b());
+                let mut up_panel = None;
+                mlp.activation.apply(match up.zip(self.up) {
+                    Some((up, to)) => {
+                        let panel = up_panel.insert(product(up, col, to, up_room, convert));
+                        Elements::GatedBackward(gate_panel, panel, dh)
+                    }
+                    None => Elements::PlainBackward(gate_panel, dh),
+                });
+                self.add_bias_gradient(gate_panel, col);
+                // SAFETY: each panel belongs to one task.
+                unsafe {
+                    self.gate.keep(col, gate_panel);
+                    self.h.keep(col, dh);
+                    if let (Some(up), Some(panel)) = (self.up, up_panel) {
+                        up.keep(col, panel);
+                    }
+                }
+            }
+        });
+    }
+
+    fn add_bias_gradient(&self, gate: &[f32], col: usize) {
+        let Some(bias) = self.backward.bias else { return };
+        let b = self.backward.mlp.b();
+        // SAFETY: each column of the bias belongs to one task.
+        let sums = unsafe { bias.slice(col * b, b) };
+        for row in gate.chunks_exact(b) {
+            sums.iter_mut().zip(row).for_each(|(sum, gradient)| *sum += gradient);
+        }
+    }
+}
+
+/// Computes panel `col` of `to` in `f32`.
+fn product<'a>(
+    term: Term<'_>,
+    col: usize,
+    to: Features,
+    room: &'a mut [f32],
+    convert: &mut [f32],
+) -> &'a mut [f32] {
+    // SAFETY: each panel belongs to one task, and has room for its rows of a whole block.
+    unsafe {
+        let panel = to.panel(col, room);
+        macro_kernel(&[term], col, Target::panel(panel, term.weight.b), convert);
+        panel
     }
 }

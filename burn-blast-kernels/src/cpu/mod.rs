@@ -14,13 +14,17 @@
 mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+mod arithmetic;
+mod features;
 mod lanes;
 mod macro_kernel;
 mod microkernel;
 mod mlp;
 mod mlp_backward;
 mod norm;
+mod operand;
 mod output;
+mod pairs;
 mod panels;
 mod scores;
 mod scratch;
@@ -35,6 +39,7 @@ mod values;
 pub use amx::assume_amx;
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
+pub use pairs::{allow_bf16, bf16_allowed, has_dot_products};
 pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use scores::{ScoreLosses, score_losses};
 pub use sddmm::{sddmm, sddmm_into};

@@ -6,6 +6,7 @@ use super::macro_kernel::{Target, Term, macro_kernel};
 use super::microkernel::stream_fence;
 use super::scratch::{self, CACHE_LINE_BYTES, CACHE_LINE_FLOATS};
 use super::tasks::SharedOut;
+use super::values::{HostFloat, as_f32};
 
 /// Smallest output that is written with non-temporal stores: about the share of a core in the last-level cache. The next
 /// operation reads a smaller one faster from there. Guess.
@@ -13,20 +14,21 @@ const STREAM_BYTES: usize = 4 << 20;
 
 /// The output `[m, outer]` of a product, shared by its tasks.
 #[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
-    out: SharedOut,
+pub(super) struct Output<'a, T> {
+    out: SharedOut<T>,
     outer: usize,
     bias: Option<&'a [f32]>,
     /// Use non-temporal stores. Needs a large output in which every row starts at a cache line.
     stream: bool,
 }
 
-impl<'a> Output<'a> {
+impl<'a, T: HostFloat> Output<'a, T> {
     /// An output of `m` rows of `outer` elements; `bias` is added to every row.
-    pub(super) fn new(out: SharedOut, m: usize, outer: usize, bias: Option<&'a [f32]>) -> Self {
+    pub(super) fn new(out: SharedOut<T>, m: usize, outer: usize, bias: Option<&'a [f32]>) -> Self {
         // SAFETY: the first element.
         let first = unsafe { out.at(0) };
-        let stream = m * outer * size_of::<f32>() >= STREAM_BYTES
+        let stream = as_f32(first).is_some()
+            && m * outer * size_of::<f32>() >= STREAM_BYTES
             && first.addr().is_multiple_of(CACHE_LINE_BYTES)
             && outer.is_multiple_of(CACHE_LINE_FLOATS);
         Self { out, outer, bias, stream }
@@ -39,10 +41,11 @@ impl<'a> Output<'a> {
         scratch::with(convert + rows.len() * b, |buffer| {
             let (convert, edge) = buffer.split_at_mut(convert);
             for col in cols {
-                if (col + 1) * b <= self.outer {
-                    self.whole(terms, rows.start, col, convert);
-                } else {
-                    self.ragged(terms, rows.start, col, convert, edge);
+                // SAFETY: rows and columns of this task are written by no other.
+                let to = unsafe { self.out.at(rows.start * self.outer + col * b) };
+                match as_f32(to) {
+                    Some(to) if (col + 1) * b <= self.outer => self.whole(terms, col, to, convert),
+                    _ => self.by_way_of(edge, terms, rows.start, col, convert),
                 }
             }
         });
@@ -51,42 +54,35 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Writes a block column that is inside the output.
-    fn whole(&self, terms: &[Term<'_>], first_row: usize, col: usize, convert: &mut [f32]) {
-        let Self { out, outer, bias, stream } = *self;
+    /// Writes a block column that is inside an output of `f32` to `to`.
+    fn whole(&self, terms: &[Term<'_>], col: usize, to: *mut f32, convert: &mut [f32]) {
         let b = terms[0].weight.b;
-        let first = col * b;
-        // SAFETY: rows and columns of this task are written by no other.
-        let ptr = unsafe { out.at(first_row * outer + first) };
-        let bias = bias.map(|bias| &bias[first..first + b]);
-        let target = Target { ptr, stride: outer, bias, stream };
+        let bias = self.bias.map(|bias| &bias[col * b..(col + 1) * b]);
+        let target = Target { ptr: to, stride: self.outer, bias, stream: self.stream };
         // SAFETY: the target has room for the rows of the panels, each of a whole block.
         unsafe { macro_kernel(terms, col, target, convert) };
     }
 
-    /// Writes a block column that exceeds the output, by way of `edge`.
-    fn ragged(
+    /// Writes a block column that exceeds the output, or whose sums are rounded, by way of `sums`.
+    fn by_way_of(
         &self,
+        sums: &mut [f32],
         terms: &[Term<'_>],
         first_row: usize,
         col: usize,
         convert: &mut [f32],
-        edge: &mut [f32],
     ) {
         let Self { out, outer, bias, .. } = *self;
         let b = terms[0].weight.b;
-        let first = col * b;
-        // SAFETY: the edge has room for the rows of the panels, each of a whole block.
-        unsafe { macro_kernel(terms, col, Target::panel(edge, b), convert) };
-        let bias = bias.map_or(&[][..], |bias| &bias[first..]);
-        for (row, sums) in edge.chunks_exact_mut(b).enumerate() {
-            let sums = &mut sums[..outer - first];
+        let (first, until) = (col * b, outer.min((col + 1) * b));
+        // SAFETY: the sums have room for the rows of the panels, each of a whole block.
+        unsafe { macro_kernel(terms, col, Target::panel(sums, b), convert) };
+        let bias = bias.map_or(&[][..], |bias| &bias[first..until]);
+        for (row, sums) in sums.chunks_exact_mut(b).enumerate() {
+            let sums = &mut sums[..until - first];
             sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
             // SAFETY: rows and columns of this task are written by no other.
-            unsafe {
-                let to = out.at((first_row + row) * outer + first);
-                sums.as_ptr().copy_to_nonoverlapping(to, sums.len());
-            }
+            T::write(sums, unsafe { out.uninit((first_row + row) * outer + first, sums.len()) });
         }
     }
 }

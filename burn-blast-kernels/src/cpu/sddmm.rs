@@ -2,17 +2,18 @@
 
 use std::mem::MaybeUninit;
 
-use macerator::{AutoArch, Simd, WithSimd};
-
+use super::arithmetic::{Arithmetic, TileLoop, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
-use super::panels::{Panels, panels_len, write_all_panels, write_panels};
+use super::pairs::words_for;
+use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
-use super::{HostFloat, scratch};
+use super::values::{HostFloat, as_f32};
+use super::scratch;
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
-/// Rows that all tiles of a block sum over before the next rows. Two panels of this height fit the first-level cache at a
+/// Rows of words that all tiles of a block sum over before the next rows. Two panels of this height fit the first-level cache at a
 /// block size of 32, and the second-level cache at any block size.
 const ROWS_PER_PASS: usize = 128;
 
@@ -47,16 +48,22 @@ pub fn sddmm_into<T: HostFloat>(
     let threads = threads_for(m * pattern.value_count());
     let area = pattern.block().area();
     let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
-    T::store(out, |out| {
-        let out = SharedOut::new(out);
-        for_each_column(x, dy, pattern, m, threads, |operands, col| {
-            let entries = ptr[col] as usize..ptr[col + 1] as usize;
-            for (entry, &row) in entries.clone().zip(&idx[entries]) {
-                // SAFETY: each block belongs to one column, each column to one task.
-                let block = unsafe { out.at(entry * area) };
-                operands.block(row as usize, block, false);
+    let out = SharedOut::new(out);
+    for_each_column(x, dy, pattern, m, threads, |operands, col| {
+        let entries = ptr[col] as usize..ptr[col + 1] as usize;
+        for (entry, &row) in entries.clone().zip(&idx[entries]) {
+            // SAFETY: each block belongs to one column, each column to one task.
+            let to = unsafe { out.at(entry * area) };
+            if let Some(to) = as_f32(to) {
+                operands.block(row as usize, to, false);
+                continue;
             }
-        });
+            scratch::with(area, |sums| {
+                operands.block(row as usize, sums.as_mut_ptr(), false);
+                // SAFETY: as above.
+                T::write(sums, unsafe { out.uninit(entry * area, area) });
+            });
+        }
     });
 }
 
@@ -72,16 +79,17 @@ pub(super) fn for_each_column<T: HostFloat>(
     let (shape, b) = (pattern.shape(), pattern.block().get());
     assert_eq!(x.len(), m * shape.rows(), "x must be [m, d_input]");
     assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
-    let (x, dy) = (T::widen(x), T::widen(dy));
-    scratch::with(panels_len(m, shape.rows(), b), |panels| {
-        write_all_panels(&x, shape.rows(), 0..m, b, panels, threads);
-        let left = Panels::new(panels, m);
+    let layout = Layout::for_gradient(words_for::<T>([T::values(x)]));
+    let (x, dy) = (T::values(x), T::values(dy));
+    scratch::with(layout.panels_len(m, shape.rows(), b), |panels| {
+        write_all_panels(x, shape.rows(), 0..m, b, layout, panels, threads);
+        let left = Panels::new(panels, m, layout);
         run_tasks(equal_work(pattern.col_ptr(), task_count(threads)), threads, |cols| {
-            scratch::with(m * b, |panel| {
+            scratch::with(layout.panel_len(m, b), |panel| {
                 for col in cols {
                     panel.fill(0.0);
-                    write_panels(&dy, shape.cols(), 0..m, col..col + 1, b, panel);
-                    work(Operands { left, right: Panels::new(panel, m), b }, col);
+                    write_panels(dy, shape.cols(), 0..m, col..col + 1, b, layout, panel);
+                    work(Operands { left, right: Panels::new(panel, m, layout), b }, col);
                 }
             });
         });
@@ -99,7 +107,8 @@ pub(super) struct Operands {
 impl Operands {
     /// Computes the `[b, b]` block of the product in block row `row`, and writes it to `out` or adds it there.
     pub(super) fn block(self, row: usize, out: *mut f32, add: bool) {
-        AutoArch::new().dispatch(BlockProduct { operands: self, row, out, add });
+        // SAFETY: both operands have one layout, and the caller gives room for a block.
+        unsafe { run(self.left.words(), BlockProduct { operands: self, row, out, add }) };
     }
 }
 
@@ -110,21 +119,19 @@ struct BlockProduct {
     add: bool,
 }
 
-impl WithSimd for BlockProduct {
-    type Output = ();
-
+impl TileLoop for BlockProduct {
     #[inline(always)]
-    fn with_simd<S: Simd>(self) {
-        with_tile_shape!(S, self.operands.b, block_product(&self));
+    unsafe fn run<A: Arithmetic>(self) {
+        with_tile_shape!(A, self.operands.b, block_product(&self));
     }
 }
 
 #[inline(always)]
-fn block_product<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+fn block_product<A: Arithmetic, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
     product: &BlockProduct,
 ) {
     let Operands { left, right, .. } = product.operands;
-    let rows = left.rows();
+    let rows = left.word_rows();
     let mut start = 0;
     loop {
         let depth = ROWS_PER_PASS.min(rows - start);
@@ -136,19 +143,19 @@ fn block_product<S: Simd, const B: usize, const MR: usize, const NV: usize, cons
         unsafe {
             // A remainder of eight is two tiles of four rather than six and two.
             while B - k >= MR && (MR == 8 || B - k != 8) {
-                pass.tiles::<S, B, MR, NV, HALF>(k);
+                pass.tiles::<A, B, MR, NV, HALF>(k);
                 k += MR;
             }
             while MR > 8 && B - k >= 8 {
-                pass.tiles::<S, B, 8, NV, HALF>(k);
+                pass.tiles::<A, B, 8, NV, HALF>(k);
                 k += 8;
             }
             while B - k >= 4 {
-                pass.tiles::<S, B, 4, NV, HALF>(k);
+                pass.tiles::<A, B, 4, NV, HALF>(k);
                 k += 4;
             }
             while B - k >= 2 {
-                pass.tiles::<S, B, 2, NV, HALF>(k);
+                pass.tiles::<A, B, 2, NV, HALF>(k);
                 k += 2;
             }
         }
@@ -174,19 +181,19 @@ impl Pass {
     /// # Safety
     /// `k + MR <= B`; the panels hold `depth` rows and `out` a block.
     #[inline(always)]
-    unsafe fn tiles<S: Simd, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+    unsafe fn tiles<A: Arithmetic, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
         &self,
         k: usize,
     ) {
-        for n in (0..B).step_by(NV * used_lanes::<S, HALF>()) {
-            let mut tile = RegisterTile::<S, MR, NV, HALF>::zero();
+        for n in (0..B).step_by(NV * used_lanes::<A, HALF>()) {
+            let mut tile = RegisterTile::<A, MR, NV, HALF>::zero();
             // SAFETY: the caller's.
             unsafe {
                 let to = self.out.add(k * B + n);
                 if self.add {
                     tile.add(to, B);
                 }
-                let strides = Strides::<1, B, B>;
+                let strides = Strides { row: 1, step: B, right: B };
                 tile.accumulate(strides, self.x.add(k), self.dy.add(n), self.depth);
                 tile.store(to, B);
             }

@@ -6,9 +6,11 @@
 
 use std::mem::MaybeUninit;
 
-use super::macro_kernel::{SparseOperand, Term};
+use super::macro_kernel::Term;
+use super::operand::SparseOperand;
 use super::output::Output;
-use super::panels::{Panels, panels_len, write_all_panels, write_panels};
+use super::pairs::words_for;
+use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, scratch};
 use crate::BlockPattern;
@@ -93,7 +95,7 @@ pub fn spmm_t_into<T: HostFloat>(
     product(dy, m, SparseOperand::transposed(values, pattern), None, out);
 }
 
-/// `out[m, outer] = x[m, inner] · weight + bias`, in the matrix unit where there is one.
+/// `out[m, outer] = x[m, inner] · weight + bias`, in the matrix unit or by dot products where there are.
 fn product<T: HostFloat>(
     x: &[T],
     m: usize,
@@ -105,36 +107,28 @@ fn product<T: HostFloat>(
     if super::amx::product(x, weight, bias, out) {
         return;
     }
-    let x = T::widen(x);
-    T::store(out, |out| product_f32(&x, m, weight, bias, out));
-}
-
-fn product_f32(
-    x: &[f32],
-    m: usize,
-    weight: SparseOperand<'_>,
-    bias: Option<&[f32]>,
-    out: &mut [MaybeUninit<f32>],
-) {
     if out.is_empty() {
         return;
     }
     let (b, inner) = (weight.b, weight.inner);
+    let layout = Layout::for_product(words_for::<T>([weight.values]));
+    let x = T::values(x);
     let output = Output::new(SharedOut::new(out), m, weight.outer, bias);
     let threads = threads_for(m * weight.value_count());
     if let Some(chunks) = row_chunks(m, inner, threads) {
         run_tasks(chunks, threads, |rows| {
-            scratch::with(panels_len(rows.len(), inner, b), |panels| {
-                write_panels(x, inner, rows.clone(), 0..inner.div_ceil(b), b, panels);
-                let term = Term::new(Panels::new(panels, rows.len()), weight);
+            scratch::with(layout.panels_len(rows.len(), inner, b), |panels| {
+                let cols = 0..inner.div_ceil(b);
+                write_panels(x, inner, rows.clone(), cols, b, layout, panels);
+                let term = Term::new(Panels::new(panels, rows.len(), layout), weight);
                 output.columns(&[term], rows, 0..weight.starts.len() - 1);
             });
         });
         return;
     }
-    scratch::with(panels_len(m, inner, b), |panels| {
-        write_all_panels(x, inner, 0..m, b, panels, threads_for(16 * x.len()));
-        let term = Term::new(Panels::new(panels, m), weight);
+    scratch::with(layout.panels_len(m, inner, b), |panels| {
+        write_all_panels(x, inner, 0..m, b, layout, panels, threads_for(16 * x.len()));
+        let term = Term::new(Panels::new(panels, m, layout), weight);
         run_tasks(equal_work(weight.starts, task_count(threads)), threads, |cols| {
             output.columns(&[term], 0..m, cols);
         });

@@ -82,6 +82,16 @@ impl<T> SharedOut<T> {
     }
 
     /// # Safety
+    /// The range must be inside the buffer, and used by this task only.
+    pub(super) unsafe fn uninit<'a>(self, at: usize, len: usize) -> &'a mut [MaybeUninit<T>]
+    where
+        T: 'a,
+    {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at).cast(), len) }
+    }
+
+    /// # Safety
     /// `at` must be inside the buffer the pointer was made from.
     pub(super) unsafe fn at(self, at: usize) -> *mut T {
         // SAFETY: the caller's.

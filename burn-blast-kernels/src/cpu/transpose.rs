@@ -3,24 +3,27 @@
 /// Side of the squares that are transposed at once: a row fills an AVX2 register.
 const SIDE: usize = 8;
 
-/// Writes the transposed block `from` to `to`, both `[b, b]`.
+/// Writes the transpose of `from [rows, cols]` to `to`.
 ///
 /// # Panics
 /// If a slice has another length.
-pub(super) fn transpose(from: &[f32], to: &mut [f32], b: usize) {
-    assert!(from.len() == b * b && to.len() == b * b && b.is_multiple_of(SIDE));
+pub(super) fn transpose(from: &[f32], to: &mut [f32], [rows, cols]: [usize; 2]) {
+    assert!(from.len() == rows * cols && to.len() == rows * cols);
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: AVX2 was detected, and the lengths were checked.
-        unsafe { avx2::transpose(from.as_ptr(), to.as_mut_ptr(), b) };
+    if rows.is_multiple_of(SIDE)
+        && cols.is_multiple_of(SIDE)
+        && std::arch::is_x86_feature_detected!("avx2")
+    {
+        // SAFETY: AVX2 was detected, and the sizes were checked.
+        unsafe { avx2::transpose(from.as_ptr(), to.as_mut_ptr(), [rows, cols]) };
         return;
     }
     // By squares, so that reads and writes stay within a few cache lines.
-    for row in (0..b).step_by(SIDE) {
-        for col in (0..b).step_by(SIDE) {
-            for r in row..row + SIDE {
-                for c in col..col + SIDE {
-                    to[c * b + r] = from[r * b + c];
+    for row in (0..rows).step_by(SIDE) {
+        for col in (0..cols).step_by(SIDE) {
+            for r in row..rows.min(row + SIDE) {
+                for c in col..cols.min(col + SIDE) {
+                    to[c * rows + r] = from[r * cols + c];
                 }
             }
         }
@@ -35,24 +38,24 @@ mod avx2 {
     use super::SIDE;
 
     /// # Safety
-    /// Both hold `b * b` floats, and `b` is a multiple of 8.
+    /// Both hold `rows * cols` floats, and both sides are multiples of 8.
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn transpose(from: *const f32, to: *mut f32, b: usize) {
+    pub(super) unsafe fn transpose(from: *const f32, to: *mut f32, [rows, cols]: [usize; 2]) {
         // In this order, rows of the result are completed one after the other.
-        for col in (0..b).step_by(SIDE) {
-            for row in (0..b).step_by(SIDE) {
+        for col in (0..cols).step_by(SIDE) {
+            for row in (0..rows).step_by(SIDE) {
                 // SAFETY: the squares are inside the block.
-                unsafe { square(from.add(row * b + col), to.add(col * b + row), b) };
+                unsafe { square(from.add(row * cols + col), to.add(col * rows + row), [cols, rows]) };
             }
         }
     }
 
-    /// Transposes a square of 8 x 8, with rows `stride` apart on both sides.
+    /// Transposes a square of 8 x 8, with rows `stride` and `to_stride` apart.
     ///
     /// # Safety
     /// Both hold eight rows of eight floats.
     #[target_feature(enable = "avx2")]
-    unsafe fn square(from: *const f32, to: *mut f32, stride: usize) {
+    unsafe fn square(from: *const f32, to: *mut f32, [stride, to_stride]: [usize; 2]) {
         // Loads halves of rows `r` and `r + 4` side by side, so that halves are exchanged by loads and not by shuffles.
         let halves = |r: usize, at: usize| {
             // SAFETY: the caller's.
@@ -76,7 +79,7 @@ mod avx2 {
             ];
             for (c, row) in transposed.into_iter().enumerate() {
                 // SAFETY: the caller's.
-                unsafe { _mm256_storeu_ps(to.add((at + c) * stride), row) };
+                unsafe { _mm256_storeu_ps(to.add((at + c) * to_stride), row) };
             }
         }
     }
@@ -88,13 +91,13 @@ mod tests {
 
     #[test]
     fn every_element_is_in_its_transposed_place() {
-        for b in [8, 16, 32, 64, 128] {
-            let block: Vec<f32> = (0..b * b).map(|at| at as f32).collect();
-            let mut transposed = vec![f32::NAN; b * b];
-            transpose(&block, &mut transposed, b);
-            for r in 0..b {
-                for c in 0..b {
-                    assert_eq!(transposed[c * b + r], block[r * b + c], "block {b}");
+        for (rows, cols) in [(8, 8), (8, 4), (16, 8), (32, 32), (64, 32), (128, 128)] {
+            let block: Vec<f32> = (0..rows * cols).map(|at| at as f32).collect();
+            let mut transposed = vec![f32::NAN; rows * cols];
+            transpose(&block, &mut transposed, [rows, cols]);
+            for r in 0..rows {
+                for c in 0..cols {
+                    assert_eq!(transposed[c * rows + r], block[r * cols + c], "{rows} x {cols}");
                 }
             }
         }

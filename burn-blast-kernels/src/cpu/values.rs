@@ -1,5 +1,6 @@
 //! Storage types of the host kernels, and their conversion to `f32`.
 
+use std::any::TypeId;
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
@@ -7,9 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 
-use super::scratch;
-
-/// Packed values `[nnz, b, b]` in their storage type; arithmetic is always `f32`.
+/// Packed values `[nnz, b, b]` in their storage type.
 #[derive(Debug, Clone, Copy)]
 pub enum Values<'a> {
     /// Single precision.
@@ -46,7 +45,18 @@ impl Values<'_> {
     /// Writes block `slot` to `to`, which has the length of a block.
     #[inline(always)]
     pub(super) fn widen(&self, slot: usize, to: &mut [f32]) {
-        let at = slot * to.len()..(slot + 1) * to.len();
+        let start = slot * to.len();
+        let Values::Int8 { values, scales } = self else { return self.widen_at(start, to) };
+        let scale = scales[slot];
+        for (to, &from) in to.iter_mut().zip(&values[start..]) {
+            *to = f32::from(from) * scale;
+        }
+    }
+
+    /// Writes the elements from `start` on to `to`, those of integers without their scale.
+    #[inline(always)]
+    pub(super) fn widen_at(&self, start: usize, to: &mut [f32]) {
+        let at = start..start + to.len();
         match self {
             Values::F32(values) => to.copy_from_slice(&values[at]),
             // By a conversion instruction, where the machine has one.
@@ -56,26 +66,39 @@ impl Values<'_> {
                     *to = f32::from_bits(u32::from(from.to_bits()) << 16);
                 }
             }
-            Values::Int8 { values, scales } => {
-                let scale = scales[slot];
+            Values::Int8 { values, .. } => {
                 for (to, &from) in to.iter_mut().zip(&values[at]) {
-                    *to = f32::from(from) * scale;
+                    *to = f32::from(from);
                 }
             }
         }
     }
 }
 
-/// A floating-point type that weights and inputs may be stored in. Arithmetic is always `f32`.
+/// Rounds to nearest, ties to even. It is free of branches, so that loops over it vectorise.
+#[inline(always)]
+pub(super) fn rounded(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { nearest } as u16)
+}
+
+/// A floating-point type that weights and inputs may be stored in. Sums are always `f32`.
 pub trait HostFloat: Copy + Default + Send + Sync + 'static {
     /// Converts a slice to `f32`; borrows it if it is `f32`.
     fn widen(slice: &[Self]) -> Cow<'_, [f32]>;
     /// Rounds a result to the storage type; returns it unchanged for `f32`.
     fn narrow(result: Vec<f32>) -> Vec<Self>;
-    /// Has `fill` write every element as `f32`, then rounds to the storage type.
-    fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>]));
+    /// Rounds sums to the storage type, one element each.
+    fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]);
     /// The slice as packed values.
     fn values(slice: &[Self]) -> Values<'_>;
+}
+
+/// `out` as memory for sums, if `T` is `f32`.
+pub(super) fn as_f32<T: 'static>(out: *mut T) -> Option<*mut f32> {
+    (TypeId::of::<T>() == TypeId::of::<f32>()).then_some(out.cast())
 }
 
 impl HostFloat for f32 {
@@ -87,8 +110,8 @@ impl HostFloat for f32 {
         result
     }
 
-    fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>])) {
-        fill(out);
+    fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
+        to.write_copy_of_slice(sums);
     }
 
     fn values(slice: &[Self]) -> Values<'_> {
@@ -96,34 +119,61 @@ impl HostFloat for f32 {
     }
 }
 
-macro_rules! half_float {
-    ($($float:ty => $values:ident),*) => {$(
-        impl HostFloat for $float {
-            fn widen(slice: &[Self]) -> Cow<'_, [f32]> {
-                Cow::Owned(slice.to_f32_vec())
-            }
+impl HostFloat for f16 {
+    fn widen(slice: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(slice.to_f32_vec())
+    }
 
-            fn narrow(result: Vec<f32>) -> Vec<Self> {
-                Vec::from_f32_slice(&result)
-            }
+    fn narrow(result: Vec<f32>) -> Vec<Self> {
+        Vec::from_f32_slice(&result)
+    }
 
-            fn store(out: &mut [MaybeUninit<Self>], fill: impl FnOnce(&mut [MaybeUninit<f32>])) {
-                scratch::with(out.len(), |wide| {
-                    // SAFETY: the same memory; `fill` writes every element.
-                    fill(unsafe {
-                        std::slice::from_raw_parts_mut(wide.as_mut_ptr().cast(), wide.len())
-                    });
-                    for (out, &wide) in out.iter_mut().zip(wide.iter()) {
-                        out.write(<$float>::from_f32(wide));
-                    }
-                });
-            }
-
-            fn values(slice: &[Self]) -> Values<'_> {
-                Values::$values(slice)
-            }
+    fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
+        // In pieces, so that a conversion instruction takes several at once.
+        let mut piece = [f16::ZERO; 64];
+        for (sums, to) in sums.chunks(piece.len()).zip(to.chunks_mut(piece.len())) {
+            piece[..sums.len()].convert_from_f32_slice(sums);
+            to.write_copy_of_slice(&piece[..sums.len()]);
         }
-    )*};
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::F16(slice)
+    }
 }
 
-half_float!(f16 => F16, bf16 => Bf16);
+impl HostFloat for bf16 {
+    fn widen(slice: &[Self]) -> Cow<'_, [f32]> {
+        Cow::Owned(slice.to_f32_vec())
+    }
+
+    fn narrow(result: Vec<f32>) -> Vec<Self> {
+        result.into_iter().map(rounded).collect()
+    }
+
+    fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
+        assert_eq!(sums.len(), to.len());
+        for (to, &sum) in to.iter_mut().zip(sums) {
+            to.write(rounded(sum));
+        }
+    }
+
+    fn values(slice: &[Self]) -> Values<'_> {
+        Values::Bf16(slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_equals_the_half_crate() {
+        for upper in 0..=u16::MAX {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(upper) << 16 | lower);
+                assert_eq!(rounded(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:?}");
+            }
+        }
+    }
+}

@@ -30,6 +30,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
 #[doc(hidden)]
 pub use burn_blast_kernels::cost;
+pub use burn_blast_kernels::cpu::{allow_bf16, bf16_allowed, has_dot_products};
 #[cfg(feature = "cube")]
 pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
 pub use burn_blast_kernels::{PathChoice, PathReason, ProductPath, Strategy};

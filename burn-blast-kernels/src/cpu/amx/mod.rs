@@ -20,9 +20,10 @@ use std::slice::{from_raw_parts, from_raw_parts_mut};
 use half::bf16;
 
 use self::tiles::{TILE, TILE_DEPTH, TILE_SIDE, Tiles, write_block_tiles, write_row_tiles};
-use super::macro_kernel::SparseOperand;
+use super::operand::SparseOperand;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
-use super::{Values, scratch};
+use super::values::{Values, rounded};
+use super::scratch;
 use crate::pattern::equal_work;
 
 #[cfg(feature = "testing")]
@@ -183,31 +184,8 @@ impl AmxColumn<'_> {
     }
 }
 
-/// Rounds to nearest, ties to even. It is free of branches, so that loops over it vectorise.
-fn rounded(x: f32) -> bf16 {
-    let bits = x.to_bits();
-    let nearest = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    let quiet = (bits >> 16) | 0x40;
-    bf16::from_bits(if x.is_nan() { quiet } else { nearest } as u16)
-}
-
 /// The same memory, as 16-bit elements.
 fn halves(buffer: &mut [f32]) -> &mut [u16] {
     // SAFETY: twice the number of elements at half the size, and all bits are valid.
     unsafe { from_raw_parts_mut(buffer.as_mut_ptr().cast(), 2 * buffer.len()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounding_equals_the_half_crate() {
-        for upper in 0..=u16::MAX {
-            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
-                let x = f32::from_bits(u32::from(upper) << 16 | lower);
-                assert_eq!(rounded(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:?}");
-            }
-        }
-    }
 }

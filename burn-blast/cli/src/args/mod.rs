@@ -7,6 +7,8 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
+use burn_blast::tuning::{allow_bf16, has_dot_products};
 use burn_blast_checkpoint::check_output;
 use burn_blast_models::{BackendKind, Blocks, Precision, Sequences};
 use clap::builder::styling::Styles;
@@ -194,9 +196,29 @@ pub struct DeviceArgs {
     #[arg(long, value_enum, help_heading = "Device")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Precision>,
+
+    /// Round the factors of products in f32 to bf16, where the processor multiplies those faster
+    #[arg(long, help_heading = "Device")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bf16_products: bool,
 }
 
 impl DeviceArgs {
+    /// Opens the device, and has it multiply as asked for.
+    ///
+    /// # Errors
+    /// If this build does not hold the backend.
+    pub fn open(&self) -> Result<Device, Error> {
+        let device = self.backend.open()?;
+        if self.bf16_products && !(self.backend == BackendKind::Flex && has_dot_products()) {
+            log::warn!(
+                "--bf16-products changes nothing here: it needs the flex backend and an AMD processor with AVX512-BF16"
+            );
+        }
+        allow_bf16(self.bf16_products);
+        Ok(device)
+    }
+
     /// The data type asked for, or the one that suits the backend: a CPU converts others for every product.
     pub fn precision(&self) -> Precision {
         let host = if self.backend.is_host() { Precision::F32 } else { Precision::File };

@@ -98,7 +98,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     if let Some(path) = &args.svg {
         check_output(None, false, path, args.force)?;
     }
-    let device = args.device.backend.open()?;
+    let device = args.device.open()?;
     let (mut models, mut stored) = (Vec::new(), Vec::new());
     let (mut losses, mut limits) = (Vec::new(), Vec::new());
     let texts = texts(&args.text.corpus, args.svg.as_deref(), progress)?;

@@ -24,7 +24,7 @@ fn open(
     args: &ModelArgs,
     is_packed: impl FnOnce(&Model) -> bool,
 ) -> Result<(ModelFolder, Model), Error> {
-    let device = args.device.backend.open()?;
+    let device = args.device.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let mut model = checkpoint.load(&device, args.device.precision())?;
     if args.compact {

@@ -25,7 +25,7 @@ pub fn recover(
 ) -> Result<(String, u8), Error> {
     args.out.check(Some(&args.model))?;
     let dense = ModelFolder::open(&args.model)?;
-    let device = args.device.backend.open()?;
+    let device = args.device.open()?;
     let precision = args.device.precision();
     let mut model = dense.load(&device, precision)?;
     if model.mlp_blocks(0).is_some() {

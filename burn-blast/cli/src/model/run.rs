@@ -99,7 +99,7 @@ impl fmt::Display for PerplexityReport {
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
     let output = &args.out.output;
     check_output(Some(&args.model), false, output, args.out.force)?;
-    let device = args.device.backend.open()?;
+    let device = args.device.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;
     let mut tokens =

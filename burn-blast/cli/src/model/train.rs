@@ -37,7 +37,7 @@ pub fn dense(
 ) -> Result<(String, u8), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
-    let device = args.train.device.backend.open()?;
+    let device = args.train.device.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let model = model.with_precision(args.train.device.precision())?;
     let (config, settings) = (args.train.config(), settings(args));
@@ -56,7 +56,7 @@ pub fn fine_tune(
     args.teacher.iter().try_for_each(|teacher| args.out.check(Some(teacher)))?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let device = &args.train.device;
-    let mut model = checkpoint.load(&device.backend.open()?, device.precision())?;
+    let mut model = checkpoint.load(&device.open()?, device.precision())?;
     model.check_unadapted()?;
     let mut objective = Objective {
         next_token: args.next_token,
@@ -202,7 +202,7 @@ pub fn one_shot(args: &OneShotArgs, progress: &Progress) -> Result<String, Error
     }
     args.out.check(Some(&args.model))?;
     let checkpoint = ModelFolder::open(&args.model)?;
-    let device = args.device.backend.open()?;
+    let device = args.device.open()?;
     let sample = match &args.corpus {
         Some(path) => {
             let texts = texts(path, Some(&args.out.output), progress)?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use burn_blast::tuning::bf16_allowed;
 use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +55,11 @@ impl Workshop {
         let asked = Plan {
             settings: recovery.config.clone(),
             compute: format!(
-                "{:?} on {:?}, written in {:?}",
-                recovery.precision, recovery.device, recovery.written
+                "{:?} on {:?}, written in {:?}, products rounded to bf16: {}",
+                recovery.precision,
+                recovery.device,
+                recovery.written,
+                bf16_allowed()
             ),
             model: recovery.dense.fingerprint()?,
             texts: corpus.fingerprint(),

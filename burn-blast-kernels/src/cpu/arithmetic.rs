@@ -1,0 +1,148 @@
+//! What a tile computes with: multiply-adds of `f32` on every instruction set, or dot products of pairs of `bf16` where a
+//! processor has them.
+//!
+//! Both work on 32-bit words. A word is an `f32`, or two `bf16` that are neighbours along the inner dimension of the
+//! product. So tiles, panels and blocks of the two differ in the number of words along that dimension only.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_mm256_stream_ps, _mm512_stream_ps};
+use std::marker::PhantomData;
+#[cfg(target_arch = "x86_64")]
+use std::mem::transmute_copy;
+
+use macerator::{AutoArch, Scalar, Simd, VMulAdd, Vector, WithSimd};
+use macerator::{vload_low, vload_unaligned, vstore_low, vstore_unaligned};
+
+/// The content of the words of an operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Words {
+    /// One `f32`.
+    Single,
+    /// Two `bf16`, the first in the lower half.
+    Pair,
+}
+
+impl Words {
+    /// Words of a row of `width` elements along the inner dimension.
+    #[inline(always)]
+    pub(super) fn of(self, width: usize) -> usize {
+        match self {
+            Words::Single => width,
+            Words::Pair => width.div_ceil(2),
+        }
+    }
+}
+
+/// The vectors of an instruction set, and one step of a sum of products of words.
+///
+/// The vectors exist only inside [`run`], which chooses an instruction set that this machine has. With `HALF`, only the
+/// lower half of a vector is read or written.
+pub(super) trait Arithmetic {
+    type Vector: Copy;
+    const WORDS: Words;
+
+    /// Words of a vector.
+    fn lanes() -> usize;
+    fn splat(word: f32) -> Self::Vector;
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `sum + left · right`, for each lane.
+    fn multiply_add(left: Self::Vector, right: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    /// # Safety
+    /// The words must be readable at `ptr`.
+    unsafe fn load<const HALF: bool>(ptr: *const f32) -> Self::Vector;
+    /// # Safety
+    /// The words must be writable at `ptr`.
+    unsafe fn store<const HALF: bool>(ptr: *mut f32, vector: Self::Vector);
+    /// Stores past the caches, where the machine can.
+    ///
+    /// # Safety
+    /// As [`store`](Self::store), with `ptr` at a multiple of a cache line, and a [fence](super::microkernel::stream_fence)
+    /// before another thread reads.
+    unsafe fn stream(ptr: *mut f32, vector: Self::Vector);
+}
+
+/// Multiply-adds of `f32`.
+pub(super) struct Singles<S>(PhantomData<S>);
+
+impl<S: Simd> Arithmetic for Singles<S> {
+    type Vector = Vector<S, f32>;
+    const WORDS: Words = Words::Single;
+
+    #[inline(always)]
+    fn lanes() -> usize {
+        f32::lanes::<S>()
+    }
+
+    #[inline(always)]
+    fn splat(word: f32) -> Self::Vector {
+        word.splat::<S>()
+    }
+
+    #[inline(always)]
+    fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector {
+        a + b
+    }
+
+    #[inline(always)]
+    fn multiply_add(left: Self::Vector, right: Self::Vector, sum: Self::Vector) -> Self::Vector {
+        f32::vmul_add(left, right, sum)
+    }
+
+    #[inline(always)]
+    unsafe fn load<const HALF: bool>(ptr: *const f32) -> Self::Vector {
+        // SAFETY: the caller's.
+        unsafe { if HALF { vload_low(ptr) } else { vload_unaligned(ptr) } }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const HALF: bool>(ptr: *mut f32, vector: Self::Vector) {
+        // SAFETY: the caller's.
+        unsafe { if HALF { vstore_low(ptr, vector) } else { vstore_unaligned(ptr, vector) } }
+    }
+
+    #[inline(always)]
+    unsafe fn stream(ptr: *mut f32, vector: Self::Vector) {
+        // SAFETY: the caller's; a vector of this many lanes is this register.
+        unsafe {
+            match Self::lanes() {
+                #[cfg(target_arch = "x86_64")]
+                16 => _mm512_stream_ps(ptr, transmute_copy(&vector)),
+                #[cfg(target_arch = "x86_64")]
+                8 => _mm256_stream_ps(ptr, transmute_copy(&vector)),
+                _ => vstore_unaligned(ptr, vector),
+            }
+        }
+    }
+}
+
+/// A loop over tiles.
+pub(super) trait TileLoop {
+    /// # Safety
+    /// As the loop says, and the words of its operands must be those of `A`.
+    unsafe fn run<A: Arithmetic>(self);
+}
+
+/// Runs a loop in the best instruction set of this machine.
+///
+/// # Safety
+/// As [`TileLoop::run`]. Operands of pairs exist only where this machine has dot products.
+#[inline]
+pub(super) unsafe fn run(words: Words, tiles: impl TileLoop) {
+    match words {
+        Words::Single => AutoArch::new().dispatch(InSingles(tiles)),
+        // SAFETY: the caller's.
+        Words::Pair => unsafe { super::pairs::run(tiles) },
+    }
+}
+
+struct InSingles<T>(T);
+
+impl<T: TileLoop> WithSimd for InSingles<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self) {
+        // SAFETY: the caller's of `run`.
+        unsafe { self.0.run::<Singles<S>>() };
+    }
+}

@@ -1,0 +1,116 @@
+//! Features of some rows inside a feed-forward block, in panels that its tasks write.
+
+use std::ops::Range;
+
+use super::Values;
+use super::arithmetic::Words;
+use super::panels::{Layout, Panels, write_all_panels, write_panels};
+use super::tasks::SharedOut;
+
+/// Size of features, and what they are read by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FeatureShape {
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) b: usize,
+    pub(super) words: Words,
+    /// Whether weight gradients read them too. In pairs that takes a second copy, in `f32` the panels of products serve.
+    pub(super) gradients: bool,
+}
+
+impl FeatureShape {
+    fn product_len(self) -> usize {
+        Layout::for_product(self.words).panels_len(self.rows, self.width, self.b)
+    }
+
+    /// The layout of the second copy, if there is one.
+    fn second(self) -> Option<Layout> {
+        (self.gradients && self.words == Words::Pair).then_some(Layout::for_gradient(self.words))
+    }
+
+    /// Words of all panels.
+    pub(super) fn len(self) -> usize {
+        let second = self.second().map(|layout| layout.panels_len(self.rows, self.width, self.b));
+        self.product_len() + second.unwrap_or(0)
+    }
+}
+
+/// Features in a buffer.
+#[derive(Clone, Copy)]
+pub(super) struct Features {
+    shape: FeatureShape,
+    product: SharedOut,
+    gradient: SharedOut,
+}
+
+impl Features {
+    /// In the first words of `buffer`. Also returns the rest of it.
+    pub(super) fn split(buffer: &mut [f32], shape: FeatureShape) -> (Self, &mut [f32]) {
+        let (panels, rest) = buffer.split_at_mut(shape.len());
+        let product = SharedOut::initialised(panels);
+        let second = shape.second().map(|_| SharedOut::initialised(&mut panels[shape.product_len()..]));
+        (Self { shape, product, gradient: second.unwrap_or(product) }, rest)
+    }
+
+    /// As the input of products, when they are written.
+    pub(super) fn for_product(self) -> Panels {
+        Panels::shared(self.product, self.shape.rows, Layout::for_product(self.shape.words))
+    }
+
+    /// As an operand of weight gradients, when they are written.
+    pub(super) fn for_gradient(self) -> Panels {
+        Panels::shared(self.gradient, self.shape.rows, Layout::for_gradient(self.shape.words))
+    }
+
+    /// Copies the rows `rows` of `x [m, width]`.
+    pub(super) fn write_all(self, x: Values<'_>, rows: Range<usize>, threads: usize) {
+        let FeatureShape { width, b, words, .. } = self.shape;
+        let write = |to: SharedOut, layout: Layout| {
+            // SAFETY: no task reads or writes yet.
+            let to = unsafe { to.slice(0, layout.panels_len(rows.len(), width, b)) };
+            write_all_panels(x, width, rows.clone(), b, layout, to, threads);
+        };
+        write(self.product, Layout::for_product(words));
+        if let Some(layout) = self.shape.second() {
+            write(self.gradient, layout);
+        }
+    }
+
+    /// Floats of a panel.
+    pub(super) fn panel_len(self) -> usize {
+        self.shape.rows * self.shape.b
+    }
+
+    /// Memory in which panel `col` is computed in `f32`: `room`, of the length of a panel, if it has to be rounded to pairs.
+    ///
+    /// # Safety
+    /// Each panel must belong to one task.
+    pub(super) unsafe fn panel(self, col: usize, room: &mut [f32]) -> &mut [f32] {
+        match self.shape.words {
+            // SAFETY: the caller's.
+            Words::Single => unsafe { self.product.slice(col * self.panel_len(), self.panel_len()) },
+            Words::Pair => room,
+        }
+    }
+
+    /// Keeps the [`panel`](Self::panel) that was computed.
+    ///
+    /// # Safety
+    /// Each panel must belong to one task.
+    pub(super) unsafe fn keep(self, col: usize, panel: &[f32]) {
+        let FeatureShape { rows, b, words, .. } = self.shape;
+        if words == Words::Single {
+            return;
+        }
+        let write = |to: SharedOut, layout: Layout| {
+            let len = layout.panel_len(rows, b);
+            // SAFETY: the caller's.
+            let to = unsafe { to.slice(col * len, len) };
+            write_panels(Values::F32(panel), b, 0..rows, 0..1, b, layout, to);
+        };
+        write(self.product, Layout::for_product(words));
+        if let Some(layout) = self.shape.second() {
+            write(self.gradient, layout);
+        }
+    }
+}
