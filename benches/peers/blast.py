@@ -38,10 +38,12 @@ def peers(ctx):
     y, dx, dw = lines((m, n)), lines((m, k)), lines(ctx.vals.shape)
     bf16 = (ctx.vals.view(np.uint32) >> 16).astype(np.uint16)
     x16, y16 = (ctx.x.view(np.uint32) >> 16).astype(np.uint16), np.empty((m, n), np.uint16)
+    dy16, dx16 = (ctx.dy.view(np.uint32) >> 16).astype(np.uint16), np.empty((m, k), np.uint16)
+    dw16 = np.empty(ctx.vals.shape, np.uint16)
     scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
     int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
     # Kept alive as long as the calls below.
-    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, x16, y16, y, dx, dw)
+    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, x16, y16, dy16, dx16, dw16, y, dx, dw)
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
     return [
@@ -53,5 +55,7 @@ def peers(ctx):
         ),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
         ("blast", "f32", "dx", call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx)), None),
+        ("blast-bf16", "bf16", "dx", call(lib.blast_spmm_t_bf16, ptr(dy16), ptr(bf16), ptr(dx16)), None),
         ("blast", "f32", "dw", call(lib.blast_sddmm_f32, x, ptr(ctx.dy), ptr(dw)), None),
+        ("blast-bf16", "bf16", "dw", call(lib.blast_sddmm_bf16, ptr(x16), ptr(dy16), ptr(dw16)), None),
     ]

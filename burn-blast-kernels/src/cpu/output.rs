@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use macerator::{AutoArch, Simd, WithSimd};
+
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::microkernel::stream_fence;
 use super::scratch::{self, CACHE_LINE_BYTES, CACHE_LINE_FLOATS};
@@ -72,17 +74,38 @@ impl<'a, T: HostFloat> Output<'a, T> {
         col: usize,
         convert: &mut [f32],
     ) {
-        let Self { out, outer, bias, .. } = *self;
+        let Self { outer, bias, .. } = *self;
         let b = terms[0].weight.b;
         let (first, until) = (col * b, outer.min((col + 1) * b));
         // SAFETY: the sums have room for the rows of the panels, each of a whole block.
         unsafe { macro_kernel(terms, col, Target::panel(sums, b), convert) };
         let bias = bias.map_or(&[][..], |bias| &bias[first..until]);
-        for (row, sums) in sums.chunks_exact_mut(b).enumerate() {
-            let sums = &mut sums[..until - first];
-            sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+        AutoArch::new().dispatch(Rows { sums, b, bias, first_row, first, output: self });
+    }
+}
+
+/// Rows of sums that are written to the columns from `first` on, with their bias.
+struct Rows<'a, T> {
+    sums: &'a mut [f32],
+    b: usize,
+    bias: &'a [f32],
+    first_row: usize,
+    first: usize,
+    output: &'a Output<'a, T>,
+}
+
+impl<T: HostFloat> WithSimd for Rows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self) {
+        let Output { out, outer, .. } = *self.output;
+        let width = self.b.min(outer - self.first);
+        for (row, sums) in self.sums.chunks_exact_mut(self.b).enumerate() {
+            let sums = &mut sums[..width];
+            sums.iter_mut().zip(self.bias).for_each(|(sum, bias)| *sum += bias);
             // SAFETY: rows and columns of this task are written by no other.
-            T::write(sums, unsafe { out.uninit((first_row + row) * outer + first, sums.len()) });
+            T::write(sums, unsafe { out.uninit((self.first_row + row) * outer + self.first, width) });
         }
     }
 }

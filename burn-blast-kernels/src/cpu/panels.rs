@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Values;
 use super::arithmetic::Words;
-use super::pairs::{write_pair_of_rows, write_row};
+use super::pairs::{write_pairs_of_rows, write_rows_of_pairs};
 use super::tasks::SharedOut;
 
 /// What the words of a panel hold, and which dimension the product sums over.
@@ -141,21 +141,22 @@ pub(super) fn write_panels(
     let [count, words] = layout.shape(rows.len(), b);
     // Panels of no rows have no length.
     for (panel, col) in panels.chunks_exact_mut((count * words).max(1)).zip(cols) {
-        let (from, until) = (col * b, width.min((col + 1) * b));
-        let at = |row: usize| row * width + from..row * width + until;
-        for (index, to) in panel.chunks_exact_mut(words).enumerate() {
-            let row = rows.start + index;
-            match layout {
-                Layout::Singles => x.widen_at(at(row).start, &mut to[..until - from]),
-                // SAFETY: pairs exist only where there are dot products.
-                Layout::RowsOfPairs => unsafe { write_row(x, at(row), to) },
-                Layout::PairsOfRows => {
-                    let row = row + index;
-                    let second = (row + 1 < rows.end).then(|| at(row + 1));
-                    // SAFETY: as above.
-                    unsafe { write_pair_of_rows(x, at(row), second, to) }
+        let cols = col * b..width.min((col + 1) * b);
+        let rows = rows.clone();
+        match layout {
+            Layout::Singles => {
+                for (row, to) in rows.zip(panel.chunks_exact_mut(b)) {
+                    x.widen_at(row * width + cols.start, &mut to[..cols.len()]);
                 }
             }
+            // SAFETY: pairs exist only where there are dot products.
+            Layout::RowsOfPairs => unsafe {
+                write_rows_of_pairs(x, width, rows, cols, words, panel);
+            },
+            // SAFETY: as above.
+            Layout::PairsOfRows => unsafe {
+                write_pairs_of_rows(x, width, rows, cols, words, panel);
+            },
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use macerator::{AutoArch, Simd, WithSimd};
+
 use super::arithmetic::{Arithmetic, TileLoop, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::pairs::words_for;
@@ -61,10 +63,26 @@ pub fn sddmm_into<T: HostFloat>(
             scratch::with(area, |sums| {
                 operands.block(row as usize, sums.as_mut_ptr(), false);
                 // SAFETY: as above.
-                T::write(sums, unsafe { out.uninit(entry * area, area) });
+                let to = unsafe { out.uninit(entry * area, area) };
+                AutoArch::new().dispatch(Written { sums, to });
             });
         }
     });
+}
+
+/// Sums that are rounded to the storage type.
+struct Written<'a, T> {
+    sums: &'a [f32],
+    to: &'a mut [MaybeUninit<T>],
+}
+
+impl<T: HostFloat> WithSimd for Written<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self) {
+        T::write(self.sums, self.to);
+    }
 }
 
 /// Runs `work` for every block column, with `x` and this column of `dy` in panels.

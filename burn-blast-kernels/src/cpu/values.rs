@@ -3,10 +3,13 @@
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
+use std::slice::from_raw_parts_mut;
 
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
+
+use super::pairs::{has_dot_products, round};
 
 /// Packed values `[nnz, b, b]` in their storage type.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +113,7 @@ impl HostFloat for f32 {
         result
     }
 
+    #[inline(always)]
     fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
         to.write_copy_of_slice(sums);
     }
@@ -128,6 +132,7 @@ impl HostFloat for f16 {
         Vec::from_f32_slice(&result)
     }
 
+    #[inline(always)]
     fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
         // In pieces, so that a conversion instruction takes several at once.
         let mut piece = [f16::ZERO; 64];
@@ -151,11 +156,17 @@ impl HostFloat for bf16 {
         result.into_iter().map(rounded).collect()
     }
 
+    #[inline(always)]
     fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
         assert_eq!(sums.len(), to.len());
-        for (to, &sum) in to.iter_mut().zip(sums) {
-            to.write(rounded(sum));
+        // SAFETY: only written to.
+        let to = unsafe { from_raw_parts_mut(to.as_mut_ptr().cast(), to.len()) };
+        if has_dot_products() {
+            // SAFETY: that was the question.
+            unsafe { round(sums, to) };
+            return;
         }
+        to.iter_mut().zip(sums).for_each(|(to, &sum)| *to = rounded(sum));
     }
 
     fn values(slice: &[Self]) -> Values<'_> {

@@ -99,7 +99,7 @@ forward!(
     blast_spmm_bf16w, f32, bf16, Values::Bf16
 );
 forward!(
-    /// `y = x · w` with everything in bf16, with AMX where the machine has it.
+    /// `y = x · w` with everything in bf16, by AMX or dot products where the machine has them.
     blast_spmm_bf16, bf16, bf16, Values::Bf16
 );
 
@@ -124,44 +124,53 @@ pub unsafe extern "C" fn blast_spmm_int8(
     }
 }
 
-/// `dx = dy · wᵀ`.
-///
-/// # Safety
-/// `dy` holds `m · n` floats, `values` the kept blocks, `dx` has room for `m · k`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blast_spmm_t_f32(
-    pattern: *const BlockPattern,
-    dy: *const f32,
-    values: *const f32,
-    dx: *mut f32,
-    m: usize,
-) {
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        let pattern = &*pattern;
-        let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
-        let values = Values::F32(from_raw_parts(values, pattern.value_count()));
-        cpu::spmm_t_into(from_raw_parts(dy, m * n), values, pattern, room(dx, m * k));
-    }
+/// Exports the gradients of a product in one data type.
+macro_rules! gradients {
+    ($float:ty, $values:path, $spmm_t:ident, $sddmm:ident) => {
+        /// `dx = dy · wᵀ`.
+        ///
+        /// # Safety
+        /// `dy` holds `m · n` elements, `values` the kept blocks, `dx` has room for `m · k`.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $spmm_t(
+            pattern: *const BlockPattern,
+            dy: *const $float,
+            values: *const $float,
+            dx: *mut $float,
+            m: usize,
+        ) {
+            // SAFETY: guaranteed by the caller.
+            unsafe {
+                let pattern = &*pattern;
+                let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
+                let values = $values(from_raw_parts(values, pattern.value_count()));
+                cpu::spmm_t_into(from_raw_parts(dy, m * n), values, pattern, room(dx, m * k));
+            }
+        }
+
+        /// `dw = xᵀ · dy` at the kept blocks.
+        ///
+        /// # Safety
+        /// `x` holds `m · k` elements, `dy` `m · n`, `dw` has room for the kept blocks.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $sddmm(
+            pattern: *const BlockPattern,
+            x: *const $float,
+            dy: *const $float,
+            dw: *mut $float,
+            m: usize,
+        ) {
+            // SAFETY: guaranteed by the caller.
+            unsafe {
+                let pattern = &*pattern;
+                let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
+                let dw = room(dw, pattern.value_count());
+                let (x, dy) = (from_raw_parts(x, m * k), from_raw_parts(dy, m * n));
+                cpu::sddmm_into(x, dy, pattern, m, dw);
+            }
+        }
+    };
 }
 
-/// `dw = xᵀ · dy` at the kept blocks.
-///
-/// # Safety
-/// `x` holds `m · k` floats, `dy` `m · n`, `dw` has room for the kept blocks.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blast_sddmm_f32(
-    pattern: *const BlockPattern,
-    x: *const f32,
-    dy: *const f32,
-    dw: *mut f32,
-    m: usize,
-) {
-    // SAFETY: guaranteed by the caller.
-    unsafe {
-        let pattern = &*pattern;
-        let (k, n) = (pattern.shape().rows(), pattern.shape().cols());
-        let dw = room(dw, pattern.value_count());
-        cpu::sddmm_into(from_raw_parts(x, m * k), from_raw_parts(dy, m * n), pattern, m, dw);
-    }
-}
+gradients!(f32, Values::F32, blast_spmm_t_f32, blast_sddmm_f32);
+gradients!(bf16, Values::Bf16, blast_spmm_t_bf16, blast_sddmm_bf16);

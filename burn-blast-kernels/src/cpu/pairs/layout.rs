@@ -3,55 +3,129 @@
 //! A *row of pairs* is a row in bf16; each word has the pair of two consecutive elements. A *pair of rows* is two rows in
 //! bf16, interleaved; each word has the pair of the two elements of a column.
 
-use std::arch::x86_64::{
-    __m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_loadu_ps,
-};
-use std::mem::transmute;
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
 use half::bf16;
-use half::slice::HalfFloatSliceExt;
 
+use super::element::{Element, LANES};
 use crate::cpu::transpose::transpose;
-use crate::cpu::values::{Values, rounded};
+use crate::cpu::values::Values;
 
-/// Largest side of a block.
-const MAX_SIDE: usize = 128;
+const WIDENED: &str = "features and widened blocks are f32 or bf16";
 
-/// Writes a row of pairs of the elements `at`, with zeros behind them.
+/// Writes the columns `cols` of the rows `rows` of `x [.., width]` as rows of pairs, with zeros behind each.
+///
+/// # Shapes
+/// - `to`: `[rows, words]`
 ///
 /// # Panics
-/// If `to` is too short.
+/// If a slice is too short.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(in crate::cpu) fn write_row(x: Values<'_>, at: Range<usize>, to: &mut [f32]) {
-    // SAFETY: twice the number of elements at half the size, and all bits are valid.
-    let to = unsafe { from_raw_parts_mut(to.as_mut_ptr().cast(), 2 * to.len()) };
-    halves(x, at, to);
-}
-
-/// Writes a pair of rows: the elements `first`, and those of a second row if there is one, with zeros behind both.
-///
-/// # Panics
-/// If `to` is too short, or longer than the side of a block.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(in crate::cpu) fn write_pair_of_rows(
+pub(in crate::cpu) fn write_rows_of_pairs(
     x: Values<'_>,
-    first: Range<usize>,
-    second: Option<Range<usize>>,
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    words: usize,
     to: &mut [f32],
 ) {
-    let (mut upper, mut lower) = ([0; MAX_SIDE], [0; MAX_SIDE]);
-    let (upper, lower) = (&mut upper[..to.len()], &mut lower[..to.len()]);
-    halves(x, first, upper);
-    halves(x, second.unwrap_or(0..0), lower);
-    for ((to, &upper), &lower) in to.iter_mut().zip(&*upper).zip(&*lower) {
-        *to = f32::from_bits(u32::from(upper) | u32::from(lower) << 16);
+    // SAFETY: twice the number of elements at half the size, and all bits are valid.
+    let to = unsafe { from_raw_parts_mut(to.as_mut_ptr().cast(), 2 * to.len()) };
+    match x {
+        Values::F32(x) => rows_of_pairs(x, width, rows, cols, 2 * words, to),
+        Values::Bf16(x) => rows_of_pairs(x, width, rows, cols, 2 * words, to),
+        _ => unreachable!("{WIDENED}"),
     }
 }
 
-/// Writes the first `depth` rows of block `slot` `[b, b]`, or of its transpose, as pairs of rows. An odd one has a row of
-/// zeros as its second.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn rows_of_pairs<E: Element>(
+    x: &[E],
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    halves: usize,
+    to: &mut [bf16],
+) {
+    for (row, to) in rows.zip(to.chunks_exact_mut(halves)) {
+        let (to, beyond) = to.split_at_mut(cols.len());
+        beyond.fill(bf16::ZERO);
+        round(&x[row * width + cols.start..row * width + cols.end], to);
+    }
+}
+
+/// Writes elements in bf16. Those of `f32` are rounded to nearest, ties to even, except that subnormal numbers may become
+/// zero.
+///
+/// # Panics
+/// If the lengths differ.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(in crate::cpu) fn round<E: Element>(from: &[E], to: &mut [bf16]) {
+    assert_eq!(from.len(), to.len());
+    let ((from, rest), (to, to_rest)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+    for (from, to) in from.iter().zip(to) {
+        // SAFETY: the features of this function.
+        unsafe { E::round_lanes(from, to) };
+    }
+    rest.iter().zip(to_rest).for_each(|(&from, to)| *to = from.rounded());
+}
+
+/// Writes the columns `cols` of the rows `rows` of `x [.., width]` as pairs of rows, with zeros behind each and after an odd
+/// row.
+///
+/// # Shapes
+/// - `to`: `[rows / 2, words]`
+///
+/// # Panics
+/// If a slice is too short.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(in crate::cpu) fn write_pairs_of_rows(
+    x: Values<'_>,
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    words: usize,
+    to: &mut [f32],
+) {
+    match x {
+        Values::F32(x) => pairs_of_rows(x, width, rows, cols, words, to),
+        Values::Bf16(x) => pairs_of_rows(x, width, rows, cols, words, to),
+        _ => unreachable!("{WIDENED}"),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pairs_of_rows<E: Element>(
+    x: &[E],
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    words: usize,
+    to: &mut [f32],
+) {
+    let row = |row: usize| &x[row * width + cols.start..row * width + cols.end];
+    for (at, to) in rows.clone().step_by(2).zip(to.chunks_exact_mut(words)) {
+        let (to, beyond) = to.split_at_mut(cols.len());
+        beyond.fill(0.0);
+        if at + 1 == rows.end {
+            to.iter_mut().zip(row(at)).for_each(|(to, x)| *to = word(x.rounded(), bf16::ZERO));
+            continue;
+        }
+        let (first, first_rest) = row(at).as_chunks::<LANES>();
+        let (second, second_rest) = row(at + 1).as_chunks::<LANES>();
+        let (to, to_rest) = to.as_chunks_mut::<LANES>();
+        for ((to, first), second) in to.iter_mut().zip(first).zip(second) {
+            // SAFETY: the features of this function.
+            unsafe { E::interleave_lanes(first, second, to) };
+        }
+        for ((to, first), second) in to_rest.iter_mut().zip(first_rest).zip(second_rest) {
+            *to = word(first.rounded(), second.rounded());
+        }
+    }
+}
+
+/// Writes the first `depth` rows of block `slot` `[b, b]`, or of its transpose, as pairs of rows.
 ///
 /// # Shapes
 /// - `to`: `[b / 2, b]` words, of which the rows up to `depth` are written
@@ -70,17 +144,18 @@ pub(in crate::cpu) fn write_block(
 ) {
     let area = b * b;
     let at = slot * area..(slot + 1) * area;
-    if let (Values::Bf16(values), true) = (values, transposed) {
-        transpose(words(&values[at], &mut room[..area / 2]), to, [b, b / 2]);
-        if depth % 2 == 1 {
-            for word in &mut to[depth / 2 * b..][..b] {
-                *word = f32::from_bits(word.to_bits() & 0xffff);
-            }
-        }
-        return;
-    }
     let (block, wide) = room.split_at_mut(area);
     let rows = match values {
+        // A row of pairs is a column of pairs of rows.
+        Values::Bf16(values) if transposed => {
+            transpose(words(&values[at], &mut block[..area / 2]), to, [b, b / 2]);
+            if depth % 2 == 1 {
+                for word in &mut to[depth / 2 * b..][..b] {
+                    *word = f32::from_bits(word.to_bits() & 0xffff);
+                }
+            }
+            return;
+        }
         Values::F32(values) if transposed => {
             transpose(&values[at], block, [b, b]);
             Values::F32(block)
@@ -97,34 +172,11 @@ pub(in crate::cpu) fn write_block(
             }
         }
     };
-    for (k, to) in (0..depth).step_by(2).zip(to.chunks_exact_mut(b)) {
-        let second = (k + 1 < depth).then_some((k + 1) * b..(k + 2) * b);
-        write_pair_of_rows(rows, k * b..(k + 1) * b, second, to);
-    }
+    write_pairs_of_rows(rows, b, 0..depth, 0..b, b, to);
 }
 
-/// Writes the elements `at` in bf16, and zeros behind them. Those of `f32` are rounded to nearest, ties to even, except
-/// that subnormal numbers may become zero.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn halves(x: Values<'_>, at: Range<usize>, to: &mut [u16]) {
-    let (to, beyond) = to.split_at_mut(at.len());
-    beyond.fill(0);
-    match x {
-        Values::Bf16(x) => to.copy_from_slice(x[at].reinterpret_cast()),
-        Values::F32(x) => {
-            let ((from, rest), (to, to_rest)) = (x[at].as_chunks::<16>(), to.as_chunks_mut::<16>());
-            for (from, to) in from.iter().zip(to) {
-                // SAFETY: both hold sixteen elements.
-                unsafe {
-                    let halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
-                    let halves = transmute::<__m256bh, __m256i>(halves);
-                    _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
-                }
-            }
-            rest.iter().zip(to_rest).for_each(|(from, to)| *to = rounded(*from).to_bits());
-        }
-        _ => unreachable!("features and widened blocks are f32 or bf16"),
-    }
+fn word(first: bf16, second: bf16) -> f32 {
+    f32::from_bits(u32::from(first.to_bits()) | u32::from(second.to_bits()) << 16)
 }
 
 /// A block of bf16 as words; in `room`, if its memory is not aligned as words are.
@@ -134,7 +186,7 @@ fn words<'a>(block: &'a [bf16], room: &'a mut [f32]) -> &'a [f32] {
         return words;
     }
     for (to, pair) in room.iter_mut().zip(block.as_chunks::<2>().0) {
-        *to = f32::from_bits(u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16);
+        *to = word(pair[0], pair[1]);
     }
     room
 }

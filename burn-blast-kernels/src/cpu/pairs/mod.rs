@@ -10,6 +10,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod element;
+#[cfg(target_arch = "x86_64")]
 mod layout;
 #[cfg(not(target_arch = "x86_64"))]
 mod nowhere;
@@ -20,10 +22,10 @@ use self::avx512::is_available;
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::avx512::run;
 #[cfg(target_arch = "x86_64")]
-pub(super) use self::layout::{write_block, write_pair_of_rows, write_row};
+pub(super) use self::layout::{round, write_block, write_pairs_of_rows, write_rows_of_pairs};
 #[cfg(not(target_arch = "x86_64"))]
 use self::nowhere::is_available;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) use self::nowhere::{run, write_block, write_pair_of_rows, write_row};
+pub(super) use self::nowhere::{run, round, write_block, write_pairs_of_rows, write_rows_of_pairs};
 pub(super) use self::switch::words_for;
 pub use self::switch::{allow_bf16, bf16_allowed, has_dot_products};

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::cpu::Values;
 use crate::cpu::arithmetic::TileLoop;
 
@@ -15,14 +17,27 @@ pub(in crate::cpu) unsafe fn run(_: impl TileLoop) {
     unreachable!("{NOWHERE}");
 }
 
-pub(in crate::cpu) unsafe fn write_row(_: Values<'_>, _: Range<usize>, _: &mut [f32]) {
+pub(in crate::cpu) unsafe fn round(_: &[f32], _: &mut [bf16]) {
     unreachable!("{NOWHERE}");
 }
 
-pub(in crate::cpu) unsafe fn write_pair_of_rows(
+pub(in crate::cpu) unsafe fn write_rows_of_pairs(
     _: Values<'_>,
+    _: usize,
     _: Range<usize>,
-    _: Option<Range<usize>>,
+    _: Range<usize>,
+    _: usize,
+    _: &mut [f32],
+) {
+    unreachable!("{NOWHERE}");
+}
+
+pub(in crate::cpu) unsafe fn write_pairs_of_rows(
+    _: Values<'_>,
+    _: usize,
+    _: Range<usize>,
+    _: Range<usize>,
+    _: usize,
     _: &mut [f32],
 ) {
     unreachable!("{NOWHERE}");
