@@ -22,11 +22,12 @@ use crate::{Error, LayerSizes, Model, ModelConfig, Tokenizer};
 const BUFFERS: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
 /// Files that are not copied: `config.json` is written, the others describe an earlier training run.
-const NOT_COPIED: [&str; 7] = [
+const NOT_COPIED: [&str; 8] = [
     "config.json",
     "recover.json",
     "ledger.jsonl",
     "loss.svg",
+    "training.svg",
     "kept.svg",
     "report.html",
     "report.json",

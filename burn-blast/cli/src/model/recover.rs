@@ -139,14 +139,15 @@ fn said(step: Step) -> &'static str {
 fn show(tick: &Tick, progress: &Progress) {
     progress.set(tick.done);
     let Some(training) = tick.training else { return };
-    let loss = training.loss.map(|loss| format!("loss {loss:.4}")).unwrap_or_default();
+    let parts = [
+        training.loss.map(|loss| format!("loss {loss:.4}")),
+        training.held_out.map(|held_out| format!("held out {held_out:.4}")),
+    ];
+    let line = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     match training.held_out {
-        Some(held_out) => progress.line(&format!(
-            "{} {}: {loss}, held out {held_out:.4}",
-            said(tick.step),
-            tick.done
-        )),
-        None => progress.message(loss),
+        Some(_) => progress.line(&format!("{} {}: {line}", said(tick.step), tick.done)),
+        None if line.is_empty() => {}
+        None => progress.message(line),
     }
 }
 

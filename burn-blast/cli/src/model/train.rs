@@ -174,13 +174,16 @@ impl Run<'_> {
 
 fn report(run: &RunProgress, progress: &Progress) {
     progress.set(run.step);
-    let loss = run.loss.unwrap_or(f64::NAN);
-    let sparsity = run.sparsity.map(|share| format!(", {:.1} % sparse", 100.0 * share));
-    let line = format!("loss {loss:.4}{}", sparsity.unwrap_or_default());
+    // The loss is not known before the first steps have been summed up.
+    let parts = [
+        run.loss.map(|loss| format!("loss {loss:.4}")),
+        run.sparsity.map(|share| format!("{:.1} % sparse", 100.0 * share)),
+        run.held_out.map(|held_out| format!("held out {held_out:.4}")),
+    ];
+    let line = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     match run.held_out {
-        Some(held_out) => {
-            progress.line(&format!("step {}: {line}, held out {held_out:.4}", run.step))
-        }
+        Some(_) => progress.line(&format!("step {}: {line}", run.step)),
+        None if line.is_empty() => {}
         None => progress.message(line),
     }
 }

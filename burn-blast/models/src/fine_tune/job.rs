@@ -69,7 +69,7 @@ impl Job<'_> {
         if done {
             let mut model = trainee.model.valid().with_precision(self.precision)?;
             model.unpack(&packed, tied);
-            let record = |staged: &Path| folder.record(staged);
+            let record = |staged: &Path| folder.record(staged, &session.objective);
             checkpoint.save_with(&model, self.out, self.form, self.replace, record)?;
             folder.remove()?;
         }

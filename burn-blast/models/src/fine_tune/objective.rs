@@ -82,6 +82,11 @@ impl Objective {
         Error::in_range("next-token", self.next_token, counts, "above 0 without a teacher")
     }
 
+    /// Whether it is the loss of the next token and nothing else.
+    pub fn is_next_token(&self) -> bool {
+        self.divergence == 0.0 && self.hidden_states == 0.0 && self.mlps == 0.0
+    }
+
     fn check_weights(&self) -> Result<(), Error> {
         let weights = [self.next_token, self.divergence, self.hidden_states, self.mlps];
         let names = ["next-token", "divergence", "hidden-states", "mlps"];

@@ -8,6 +8,7 @@ use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Objective;
 use crate::Error;
 
 /// Exit code of a process that was asked to stop.
@@ -139,21 +140,26 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes what is worth keeping of the run into a folder.
+    /// Writes what is worth keeping of the run into a folder. What was minimised has a chart of its own, unless it is the
+    /// loss that is measured on held-out text.
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn record(&self, into: &Path) -> Result<(), Error> {
+    pub fn record(&self, into: &Path, objective: &Objective) -> Result<(), Error> {
         let log = Log { checkpoint: None, ..self.log.clone() };
         let file = into.join("recover.json");
         fs::write(&file, log.json()).map_err(Error::file(&file))?;
         if self.ledger().exists() {
             fs::copy(self.ledger(), into.join("ledger.jsonl")).map_err(Error::file(into))?;
         }
-        let curves = [
-            Series::over_steps("training", &log.losses),
-            Series::over_steps("held out", &log.validation),
-        ];
+        let training = Series::over_steps("training", &log.losses);
+        let mut curves = vec![Series::over_steps("held out", &log.validation)];
+        if objective.is_next_token() {
+            curves.insert(0, training);
+        } else {
+            let path = into.join("training.svg");
+            line_chart(&path, "Training objective", "step", "objective", &[training])?;
+        }
         Ok(line_chart(&into.join("loss.svg"), "Loss", "step", "nats per token", &curves)?)
     }
 
@@ -306,7 +312,7 @@ mod tests {
         let checkpoint = ModelFolder::new(tests::config()).unwrap();
         let model = tests::model(DType::F32);
         let disk_full = checkpoint.save_with(&model, &out, Form::Packed, false, |staged| {
-            run.record(staged)?;
+            run.record(staged, &Objective::default())?;
             Err(Error::setting("disk", "full", "free"))
         });
         assert!(disk_full.unwrap_err().to_string().contains("disk is full"));
@@ -323,7 +329,7 @@ mod tests {
         assert_eq!(names().len(), 2, "no temporary folder is left");
         fs::remove_dir_all(&out).unwrap();
         checkpoint
-            .save_with(&model, &out, Form::Packed, false, |staged| run.record(staged))
+            .save_with(&model, &out, Form::Packed, false, |staged| run.record(staged, &Objective::default()))
             .unwrap();
         run.remove().unwrap();
         assert_eq!(names(), ["out"]);

@@ -340,7 +340,7 @@ impl Recovery<'_> {
         let folder = ModelFolder::open(last)?;
         let model = folder.load(&self.device, Precision::File)?.with_precision(self.written)?;
         self.dense.save_with(&model, self.out, Form::Packed, self.replace, |staged| {
-            for name in ["recover.json", "loss.svg"] {
+            for name in ["recover.json", "loss.svg", "training.svg"] {
                 fs::copy(last.join(name), staged.join(name)).map_err(Error::file(last))?;
             }
             report.write(staged)

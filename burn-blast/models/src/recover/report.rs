@@ -29,10 +29,10 @@ pub struct Row {
     pub sparsity: f64,
     /// Of all parameters, with indices, in the data type of the files.
     pub bytes: usize,
-    /// Tokens per second.
-    pub prefill: Quartiles,
-    /// Tokens per second.
-    pub decode: Quartiles,
+    /// Tokens per second. Only of the dense model and the last one, since all sparse ones have the same layers.
+    pub prefill: Option<Quartiles>,
+    /// Likewise.
+    pub decode: Option<Quartiles>,
     /// That its step took.
     pub seconds: f64,
     /// That its step was trained on.
@@ -61,7 +61,7 @@ pub(super) fn measure(
     steps: &[(Step, PathBuf)],
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<Report>, Error> {
-    let (mut models, mut rows, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut timed, mut rows, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let all = steps.len() + 2;
     if progress(0, all).is_break() {
         return Ok(None);
@@ -70,8 +70,10 @@ pub(super) fn measure(
         steps.iter().map(|(step, path)| ModelFolder::open(path).map(|one| (Some(*step), one)));
     for folder in std::iter::once(Ok((None, recovery.dense.clone()))).chain(folders) {
         let (step, folder): (Option<Step>, ModelFolder) = folder?;
-        let stored = folder.load(&recovery.device, Precision::File)?;
-        let bytes = stored.with_precision(recovery.written)?.bytes();
+        let bytes = {
+            let stored = folder.load(&recovery.device, Precision::File)?;
+            stored.with_precision(recovery.written)?.bytes()
+        };
         let mut model = folder.load(&recovery.device, recovery.precision)?;
         let sparsity = model.mlp_sparsity(0);
         kept = kept_by_layer(&mut model);
@@ -84,20 +86,26 @@ pub(super) fn measure(
             nats: nats(recovery, &model)?,
             sparsity,
             bytes,
-            prefill: Quartiles::of(vec![f64::NAN]),
-            decode: Quartiles::of(vec![f64::NAN]),
+            prefill: None,
+            decode: None,
             seconds: done.map_or(0.0, |done| done.seconds),
             tokens: done.map_or(0, |done| done.tokens),
         });
-        models.push(model);
-        if progress(models.len(), all).is_break() {
+        // No more than two models are in memory at once.
+        if rows.len() == 1 || rows.len() == all - 1 {
+            timed.push(model);
+        }
+        if progress(rows.len(), all).is_break() {
             return Ok(None);
         }
     }
     let limit = recovery.dense.config().context();
-    let timed: Vec<(&Model, usize)> = models.iter().map(|model| (model, limit)).collect();
-    for (row, rounds) in rows.iter_mut().zip(recovery.timing.run(&timed)?) {
-        (row.prefill, row.decode) = recovery.timing.rates(&rounds);
+    let models: Vec<(&Model, usize)> = timed.iter().map(|model| (model, limit)).collect();
+    let rounds = recovery.timing.run(&models)?;
+    let last = rows.len() - 1;
+    for (at, rounds) in [0, last].into_iter().zip(&rounds) {
+        let (prefill, decode) = recovery.timing.rates(rounds);
+        (rows[at].prefill, rows[at].decode) = (Some(prefill), Some(decode));
     }
     if progress(all, all).is_break() {
         return Ok(None);
@@ -180,8 +188,11 @@ impl Report {
             line.extend(row.nats.iter().zip(&self.rows[0].nats).map(gap));
             line.push(format!("{:.1} %", 100.0 * row.sparsity));
             line.push(format!("{:.1}", row.bytes as f64 / 1e6));
-            line.extend([row.prefill, row.decode].map(|rate| {
-                format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower, rate.upper)
+            line.extend([row.prefill, row.decode].map(|rate| match rate {
+                Some(rate) => {
+                    format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower, rate.upper)
+                }
+                None => "as the last".to_owned(),
             }));
             line.push(format!("{:.1}", row.seconds / 60.0));
             line.push(row.tokens.to_string());
@@ -216,7 +227,8 @@ impl Report {
         );
         page.push_str(
             "<p>Nats per token on held-out text, in brackets the gap to the dense model. Medians and quartiles \
-             of tokens per second at batch 1.</p><p><img src=\"loss.svg\" alt=\"Loss of the distillation\"></p>\
+             of tokens per second at batch 1.</p><p><img src=\"loss.svg\" alt=\"Loss on held-out text\"></p>\
+             <p><img src=\"training.svg\" alt=\"Divergence in distillation\"></p>\
              <p><img src=\"kept.svg\" alt=\"Kept blocks by layer\"></p>\n",
         );
         page

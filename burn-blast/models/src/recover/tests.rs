@@ -70,7 +70,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let named = entries.map(|entry| {
         (entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path()).unwrap())
     });
-    let others = ["report.json", "report.html", "recover.json", "loss.svg"];
+    let others = ["report.json", "report.html", "recover.json", "loss.svg", "training.svg"];
     named.filter(|(name, _)| !others.contains(&name.as_str())).collect()
 }
 
@@ -127,7 +127,7 @@ fn the_report_has_every_step_and_training_brings_the_model_back() {
     assert_eq!(report.kept.iter().sum::<f64>() / report.kept.len() as f64, 0.5);
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("<td>distil</td>") && page.contains("nats, dogs"), "{page}");
-    for name in ["report.json", "kept.svg", "loss.svg", "recover.json"] {
+    for name in ["report.json", "kept.svg", "loss.svg", "training.svg", "recover.json"] {
         assert!(out.join(name).exists(), "{name}");
     }
     // What was dense and is not trained is as it was.
