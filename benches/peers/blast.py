@@ -46,6 +46,17 @@ def peers(ctx):
     ctx.blast = (col_ptr, row_idx, bf16, scales, int8, x16, y16, dy16, dx16, dw16, y, dx, dw)
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
+
+    def rounded(product):
+        """The input is rounded to int8 too."""
+
+        def both():
+            lib.blast_allow_int8(C.c_bool(True))
+            product()
+            lib.blast_allow_int8(C.c_bool(False))
+
+        return both
+
     return [
         ("blast", "f32", "fwd", call(lib.blast_spmm_f32, x, values, ptr(y)), lambda: y),
         ("blast-bf16w", "bf16", "fwd", call(lib.blast_spmm_bf16w, x, ptr(bf16), ptr(y)), lambda: y),
@@ -53,6 +64,7 @@ def peers(ctx):
             "blast-bf16", "bf16", "fwd", call(lib.blast_spmm_bf16, ptr(x16), ptr(bf16), ptr(y16)),
             lambda: (y16.astype(np.uint32) << 16).view(np.float32),
         ),
+        ("blast-int8", "int8", "fwd", rounded(call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y))), lambda: y),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
         ("blast", "f32", "dx", call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx)), None),
         ("blast-bf16", "bf16", "dx", call(lib.blast_spmm_t_bf16, ptr(dy16), ptr(bf16), ptr(dx16)), None),

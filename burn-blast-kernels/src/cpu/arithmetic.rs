@@ -1,8 +1,9 @@
-//! What a tile computes with: multiply-adds of `f32` on every instruction set, or dot products of pairs of `bf16` where a
-//! processor has them.
+//! What a tile computes with: multiply-adds of `f32` on every instruction set, or dot products of pairs of `bf16` and of
+//! four 8-bit integers where a processor has them.
 //!
-//! Both work on 32-bit words. A word is an `f32`, or two `bf16` that are neighbours along the inner dimension of the
-//! product. So tiles, panels and blocks of the two differ in the number of words along that dimension only.
+//! All work on 32-bit words. A word is an `f32`, or has several smaller elements that are neighbours along the inner
+//! dimension of the product. So tiles, panels and blocks differ in the number of words along that dimension, and integers
+//! have scales besides.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_mm256_stream_ps, _mm512_stream_ps};
@@ -20,6 +21,8 @@ pub(super) enum Words {
     Single,
     /// Two `bf16`, the first in the lower half.
     Pair,
+    /// Four 8-bit integers, the first in the lowest byte: of the weight with their sign, of the input with 128 added.
+    Quad,
 }
 
 impl Words {
@@ -29,7 +32,20 @@ impl Words {
         match self {
             Words::Single => width,
             Words::Pair => width.div_ceil(2),
+            Words::Quad => width.div_ceil(4),
         }
+    }
+
+    /// Words of a row of a panel. Behind integers is their scale.
+    #[inline(always)]
+    pub(super) fn row_len(self, b: usize) -> usize {
+        self.of(b) + usize::from(self == Words::Quad)
+    }
+
+    /// Words of a block. Behind integers is what the 128 in the input add to each column, negative.
+    #[inline(always)]
+    pub(super) fn block_len(self, b: usize) -> usize {
+        self.of(b * b) + if self == Words::Quad { b } else { 0 }
     }
 }
 
@@ -47,6 +63,8 @@ pub(super) trait Arithmetic {
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `sum + left · right`, for each lane.
     fn multiply_add(left: Self::Vector, right: Self::Vector, sum: Self::Vector) -> Self::Vector;
+    /// `sum + scale · integers`, where `integers` are what [`multiply_add`](Self::multiply_add) sums.
+    fn add_scaled(integers: Self::Vector, scale: Self::Vector, sum: Self::Vector) -> Self::Vector;
     /// # Safety
     /// The words must be readable at `ptr`.
     unsafe fn load<const HALF: bool>(ptr: *const f32) -> Self::Vector;
@@ -89,6 +107,11 @@ impl<S: Simd> Arithmetic for Singles<S> {
     }
 
     #[inline(always)]
+    fn add_scaled(_: Self::Vector, _: Self::Vector, _: Self::Vector) -> Self::Vector {
+        unreachable!("sums are no integers")
+    }
+
+    #[inline(always)]
     unsafe fn load<const HALF: bool>(ptr: *const f32) -> Self::Vector {
         // SAFETY: the caller's.
         unsafe { if HALF { vload_low(ptr) } else { vload_unaligned(ptr) } }
@@ -125,13 +148,15 @@ pub(super) trait TileLoop {
 /// Runs a loop in the best instruction set of this machine.
 ///
 /// # Safety
-/// As [`TileLoop::run`]. Operands of pairs exist only where this machine has dot products.
+/// As [`TileLoop::run`]. Operands of pairs and quads exist only where this machine has their dot products.
 #[inline]
 pub(super) unsafe fn run(words: Words, tiles: impl TileLoop) {
     match words {
         Words::Single => AutoArch::new().dispatch(InSingles(tiles)),
         // SAFETY: the caller's.
-        Words::Pair => unsafe { super::pairs::run(tiles) },
+        Words::Pair => unsafe { super::dot::run_pairs(tiles) },
+        // SAFETY: the caller's.
+        Words::Quad => unsafe { super::dot::run_quads(tiles) },
     }
 }
 

@@ -89,7 +89,7 @@ impl Features {
         match self.shape.words {
             // SAFETY: the caller's.
             Words::Single => unsafe { self.product.slice(col * self.panel_len(), self.panel_len()) },
-            Words::Pair => room,
+            Words::Pair | Words::Quad => room,
         }
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
 use derive_new::new;
-use super::arithmetic::{Arithmetic, TileLoop, run};
+use super::arithmetic::{Arithmetic, TileLoop, Words, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::operand::{BlockSource, SparseOperand};
 use super::panels::Panels;
@@ -185,7 +185,7 @@ impl Group<'_> {
         row: usize,
     ) {
         let SparseOperand { inner_blocks, inner, .. } = self.term.weight;
-        let strides = Strides { row: A::WORDS.of(B), step: 1, right: B };
+        let strides = Strides { row: A::WORDS.row_len(B), step: 1, right: B };
         let mut tile = RegisterTile::<A, MR, NV, HALF>::zero();
         // SAFETY: the indices come from a checked pattern, and the caller guarantees the target.
         unsafe {
@@ -198,7 +198,7 @@ impl Group<'_> {
                 // The last inner block may be ragged; nothing beyond it is read.
                 let depth = A::WORDS.of(B.min(inner - block * B));
                 let left = self.term.input.at(block, row, strides.row);
-                let offset = at * A::WORDS.of(B * B) + self.first_col;
+                let offset = at * A::WORDS.block_len(B) + self.first_col;
                 let right = match self.blocks {
                     BlockSource::Unaligned { from, copy } if FIRST => {
                         let (from, copy) = (from.add(offset), copy.add(offset));
@@ -209,12 +209,20 @@ impl Group<'_> {
                         from.add(offset)
                     }
                     BlockSource::Convert(room) => {
-                        let to = from_raw_parts_mut(room, A::WORDS.of(B * B));
+                        let to = from_raw_parts_mut(room, A::WORDS.block_len(B));
                         let more = from_raw_parts_mut(room.add(B * B), 2 * B * B);
                         self.term.weight.write(entry, A::WORDS, to, more);
                         room.cast_const().add(self.first_col)
                     }
                 };
+                if A::WORDS == Words::Quad {
+                    // Integers become f32 by block, since each block and row has a scale.
+                    let mut sums = RegisterTile::<A, MR, NV, HALF>::rows(right.add(B * B / 4));
+                    sums.accumulate(strides, left, right, depth);
+                    let (scale, rows) = (self.term.weight.scale(entry), left.add(B / 4));
+                    tile.add_scaled(&sums, scale, rows, strides.row);
+                    continue;
+                }
                 tile.accumulate(strides, left, right, depth);
             }
             if let (true, Some(bias)) = (self.last, self.to.bias) {

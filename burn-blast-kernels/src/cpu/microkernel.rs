@@ -34,6 +34,41 @@ impl<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>
         Self([[A::splat(0.0); NV]; MR])
     }
 
+    /// Every row as at `row`.
+    ///
+    /// # Safety
+    /// `row` must hold `NV` vectors.
+    #[inline(always)]
+    pub(super) unsafe fn rows(row: *const f32) -> Self {
+        let mut vectors = [A::splat(0.0); NV];
+        for (v, vector) in vectors.iter_mut().enumerate() {
+            // SAFETY: the caller's.
+            *vector = unsafe { A::load::<HALF>(row.add(v * used_lanes::<A, HALF>())) };
+        }
+        Self([vectors; MR])
+    }
+
+    /// Adds sums of integers, times `scale` and the scale of each row.
+    ///
+    /// # Safety
+    /// `rows` must hold `MR` scales, `stride` apart.
+    #[inline(always)]
+    pub(super) unsafe fn add_scaled(
+        &mut self,
+        integers: &Self,
+        scale: f32,
+        rows: *const f32,
+        stride: usize,
+    ) {
+        for (m, (sums, integers)) in self.0.iter_mut().zip(&integers.0).enumerate() {
+            // SAFETY: the caller's.
+            let scale = A::splat(scale * unsafe { *rows.add(m * stride) });
+            for (sum, &integer) in sums.iter_mut().zip(integers) {
+                *sum = A::add_scaled(integer, scale, *sum);
+            }
+        }
+    }
+
     /// Adds `Σ_k left[row, k] · right[k, ..]` over `depth` steps.
     ///
     /// # Safety
@@ -179,30 +214,36 @@ impl<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>
 }
 
 /// Calls a function with the block size and tile shape for a number of lanes. A tile has enough independent sums to hide
-/// the latency of a multiply-add, and fits the registers: 32 with 16 lanes and on NEON, 16 elsewhere.
+/// the latency of a multiply-add, and fits the registers: 32 with 16 lanes and on NEON, 16 elsewhere. Integers need twice
+/// the sums, of a block and of all blocks.
 macro_rules! with_tile_shape {
     ($arithmetic:ident, $b:expr, $function:ident $arguments:tt) => {
-        match ($arithmetic::lanes(), $b) {
-            (16, 8) => $function::<$arithmetic, 8, 16, 1, true> $arguments,
-            (16, 16) => $function::<$arithmetic, 16, 16, 1, false> $arguments,
-            (16, 32) => $function::<$arithmetic, 32, 12, 2, false> $arguments,
-            (16, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
-            (16, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
-            (8, 8) => $function::<$arithmetic, 8, 8, 1, false> $arguments,
-            (8, 16) => $function::<$arithmetic, 16, 6, 2, false> $arguments,
-            (8, 32) => $function::<$arithmetic, 32, 6, 2, false> $arguments,
-            (8, 64) => $function::<$arithmetic, 64, 6, 2, false> $arguments,
-            (8, _) => $function::<$arithmetic, 128, 6, 2, false> $arguments,
-            (4, 8) => $function::<$arithmetic, 8, 8, 2, false> $arguments,
-            (4, 16) => $function::<$arithmetic, 16, 6, 4, false> $arguments,
-            (4, 32) => $function::<$arithmetic, 32, 6, 4, false> $arguments,
-            (4, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
-            (4, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
-            (_, 8) => $function::<$arithmetic, 8, 2, 8, false> $arguments,
-            (_, 16) => $function::<$arithmetic, 16, 2, 8, false> $arguments,
-            (_, 32) => $function::<$arithmetic, 32, 2, 8, false> $arguments,
-            (_, 64) => $function::<$arithmetic, 64, 2, 8, false> $arguments,
-            (_, _) => $function::<$arithmetic, 128, 2, 8, false> $arguments,
+        match ($arithmetic::WORDS, $arithmetic::lanes(), $b) {
+            (Words::Quad, 16, 8) => $function::<$arithmetic, 8, 8, 1, true> $arguments,
+            (Words::Quad, 16, 16) => $function::<$arithmetic, 16, 8, 1, false> $arguments,
+            (Words::Quad, 16, 32) => $function::<$arithmetic, 32, 6, 2, false> $arguments,
+            (Words::Quad, 16, 64) => $function::<$arithmetic, 64, 3, 4, false> $arguments,
+            (Words::Quad, 16, _) => $function::<$arithmetic, 128, 3, 4, false> $arguments,
+            (_, 16, 8) => $function::<$arithmetic, 8, 16, 1, true> $arguments,
+            (_, 16, 16) => $function::<$arithmetic, 16, 16, 1, false> $arguments,
+            (_, 16, 32) => $function::<$arithmetic, 32, 12, 2, false> $arguments,
+            (_, 16, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
+            (_, 16, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
+            (_, 8, 8) => $function::<$arithmetic, 8, 8, 1, false> $arguments,
+            (_, 8, 16) => $function::<$arithmetic, 16, 6, 2, false> $arguments,
+            (_, 8, 32) => $function::<$arithmetic, 32, 6, 2, false> $arguments,
+            (_, 8, 64) => $function::<$arithmetic, 64, 6, 2, false> $arguments,
+            (_, 8, _) => $function::<$arithmetic, 128, 6, 2, false> $arguments,
+            (_, 4, 8) => $function::<$arithmetic, 8, 8, 2, false> $arguments,
+            (_, 4, 16) => $function::<$arithmetic, 16, 6, 4, false> $arguments,
+            (_, 4, 32) => $function::<$arithmetic, 32, 6, 4, false> $arguments,
+            (_, 4, 64) => $function::<$arithmetic, 64, 6, 4, false> $arguments,
+            (_, 4, _) => $function::<$arithmetic, 128, 6, 4, false> $arguments,
+            (_, _, 8) => $function::<$arithmetic, 8, 2, 8, false> $arguments,
+            (_, _, 16) => $function::<$arithmetic, 16, 2, 8, false> $arguments,
+            (_, _, 32) => $function::<$arithmetic, 32, 2, 8, false> $arguments,
+            (_, _, 64) => $function::<$arithmetic, 64, 2, 8, false> $arguments,
+            (_, _, _) => $function::<$arithmetic, 128, 2, 8, false> $arguments,
         }
     };
 }

@@ -24,7 +24,7 @@ mod mlp_backward;
 mod norm;
 mod operand;
 mod output;
-mod pairs;
+mod dot;
 mod panels;
 mod scores;
 mod scratch;
@@ -39,7 +39,9 @@ mod values;
 pub use amx::assume_amx;
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
-pub use pairs::{allow_bf16, bf16_allowed, has_dot_products};
+pub use dot::{
+    allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
+};
 pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use scores::{ScoreLosses, score_losses};
 pub use sddmm::{sddmm, sddmm_into};

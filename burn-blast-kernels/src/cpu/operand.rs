@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
 use super::arithmetic::Words;
-use super::pairs::write_block;
+use super::dot::{write_pair_block, write_quad_block};
 use super::scratch::CACHE_LINE_BYTES;
 use super::transpose::transpose;
 use super::values::Values;
@@ -111,10 +111,18 @@ impl<'a> SparseOperand<'a> {
         (self.inner_blocks[entry] as usize, slot)
     }
 
-    /// Whether value blocks are used transposed.
-    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
-    pub(super) fn is_transposed(&self) -> bool {
-        matches!(self.direction, Direction::Transposed { .. })
+    /// Whether value blocks are used as they are, not transposed.
+    pub(super) fn is_forward(&self) -> bool {
+        matches!(self.direction, Direction::Forward)
+    }
+
+    /// What the integers of the block of an entry are multiplied by.
+    #[inline(always)]
+    pub(super) fn scale(&self, entry: usize) -> f32 {
+        match self.values {
+            Values::Int8 { scales, .. } => scales[entry],
+            _ => 1.0,
+        }
     }
 
     /// Makes the blocks of `entries` available in `words`. `reused` says whether they are read more than once.
@@ -130,7 +138,7 @@ impl<'a> SparseOperand<'a> {
         scratch: *mut f32,
     ) -> BlockSource {
         let area = self.b * self.b;
-        let len = words.of(area);
+        let len = words.block_len(self.b);
         if let (Words::Single, Values::F32(values), Direction::Forward) =
             (words, self.values, self.direction)
         {
@@ -141,7 +149,7 @@ impl<'a> SparseOperand<'a> {
                 BlockSource::Ready(from)
             };
         }
-        if !reused && matches!(self.direction, Direction::Forward) {
+        if !reused && self.is_forward() {
             return BlockSource::Convert(scratch);
         }
         // SAFETY: the caller's: no group is longer, and there is room for two blocks more.
@@ -160,13 +168,19 @@ impl<'a> SparseOperand<'a> {
     pub(super) fn write(&self, entry: usize, words: Words, to: &mut [f32], room: &mut [f32]) {
         let (block, slot) = self.entry(entry);
         let (b, area) = (self.b, self.b * self.b);
-        let transposed = matches!(self.direction, Direction::Transposed { .. });
+        let transposed = !self.is_forward();
+        // The last inner block may be ragged; nothing beyond it is read.
+        let depth = b.min(self.inner - block * b);
         match (words, self.values) {
+            (Words::Quad, Values::Int8 { values, .. }) => {
+                let values = &values[slot * area..(slot + 1) * area];
+                // SAFETY: quads exist only where there are their dot products.
+                unsafe { write_quad_block(values, b, depth, to) };
+            }
+            (Words::Quad, _) => unreachable!("quads are of integers"),
             (Words::Pair, values) => {
-                // The last inner block may be ragged; nothing beyond it is read.
-                let depth = b.min(self.inner - block * b);
                 // SAFETY: pairs exist only where there are dot products.
-                unsafe { write_block(values, slot, transposed, [b, depth], to, room) };
+                unsafe { write_pair_block(values, slot, transposed, [b, depth], to, room) };
             }
             (Words::Single, Values::F32(values)) if transposed => {
                 transpose(&values[slot * area..(slot + 1) * area], to, [b, b]);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::Values;
 use super::arithmetic::Words;
-use super::pairs::{write_pairs_of_rows, write_rows_of_pairs};
+use super::dot::{write_pairs_of_rows, write_rows_of_pairs, write_rows_of_quads};
 use super::tasks::SharedOut;
 
 /// What the words of a panel hold, and which dimension the product sums over.
@@ -18,6 +18,8 @@ pub(super) enum Layout {
     RowsOfPairs,
     /// `[rows / 2, b]` pairs of neighbours in a column, for sums over the rows.
     PairsOfRows,
+    /// `[rows, b / 4]` quads of neighbours in a row and the scale of the row, for sums over the columns.
+    RowsOfQuads,
 }
 
 impl Layout {
@@ -26,6 +28,7 @@ impl Layout {
         match words {
             Words::Single => Layout::Singles,
             Words::Pair => Layout::RowsOfPairs,
+            Words::Quad => Layout::RowsOfQuads,
         }
     }
 
@@ -34,20 +37,24 @@ impl Layout {
         match words {
             Words::Single => Layout::Singles,
             Words::Pair => Layout::PairsOfRows,
+            Words::Quad => unreachable!("gradients are of floating-point numbers"),
         }
     }
 
     pub(super) fn words(self) -> Words {
-        if self == Layout::Singles { Words::Single } else { Words::Pair }
+        match self {
+            Layout::Singles => Words::Single,
+            Layout::RowsOfPairs | Layout::PairsOfRows => Words::Pair,
+            Layout::RowsOfQuads => Words::Quad,
+        }
     }
 
     /// Rows of words of a panel of `rows` rows, and words of such a row.
     #[inline(always)]
     fn shape(self, rows: usize, b: usize) -> [usize; 2] {
         match self {
-            Layout::Singles => [rows, b],
-            Layout::RowsOfPairs => [rows, b / 2],
             Layout::PairsOfRows => [rows.div_ceil(2), b],
+            _ => [rows, self.words().row_len(b)],
         }
     }
 
@@ -156,6 +163,10 @@ pub(super) fn write_panels(
             // SAFETY: as above.
             Layout::PairsOfRows => unsafe {
                 write_pairs_of_rows(x, width, rows, cols, words, panel);
+            },
+            // SAFETY: quads exist only where there are their dot products.
+            Layout::RowsOfQuads => unsafe {
+                write_rows_of_quads(x, width, rows, cols, b, panel);
             },
         }
     }

@@ -4,9 +4,9 @@ use std::mem::MaybeUninit;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
-use super::arithmetic::{Arithmetic, TileLoop, run};
+use super::arithmetic::{Arithmetic, TileLoop, Words, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
-use super::pairs::words_for;
+use super::dot::words_for;
 use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};

@@ -6,10 +6,11 @@
 
 use std::mem::MaybeUninit;
 
+use super::arithmetic::Words;
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
-use super::pairs::words_for;
+use super::dot::{rounds_to_integers, words_for};
 use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, scratch};
@@ -111,7 +112,11 @@ fn product<T: HostFloat>(
         return;
     }
     let (b, inner) = (weight.b, weight.inner);
-    let layout = Layout::for_product(words_for::<T>([weight.values]));
+    let words = match rounds_to_integers(weight.values) && weight.is_forward() {
+        true => Words::Quad,
+        false => words_for::<T>([weight.values]),
+    };
+    let layout = Layout::for_product(words);
     let x = T::values(x);
     let output = Output::new(SharedOut::new(out), m, weight.outer, bias);
     let threads = threads_for(m * weight.value_count());

@@ -9,7 +9,7 @@ use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 
-use super::pairs::{has_dot_products, round};
+use super::dot::{has_dot_products, round};
 
 /// Packed values `[nnz, b, b]` in their storage type.
 #[derive(Debug, Clone, Copy)]

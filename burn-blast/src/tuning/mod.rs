@@ -30,7 +30,9 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
 #[doc(hidden)]
 pub use burn_blast_kernels::cost;
-pub use burn_blast_kernels::cpu::{allow_bf16, bf16_allowed, has_dot_products};
+pub use burn_blast_kernels::cpu::{
+    allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
+};
 #[cfg(feature = "cube")]
 pub use burn_blast_kernels::cube::{allow_tf32, tf32_allowed};
 pub use burn_blast_kernels::{PathChoice, PathReason, ProductPath, Strategy};

@@ -103,6 +103,12 @@ forward!(
     blast_spmm_bf16, bf16, bf16, Values::Bf16
 );
 
+/// Allows products with int8 weights to round their input to int8, or forbids it.
+#[unsafe(no_mangle)]
+pub extern "C" fn blast_allow_int8(allow: bool) {
+    cpu::allow_int8(allow);
+}
+
 /// `y = x · w` with weights in int8, one scale per block.
 ///
 /// # Safety

@@ -115,7 +115,7 @@ impl AmxProduct<'_> {
                 for (entry, to) in self.weight.entries(col).zip(blocks.chunks_exact_mut(area)) {
                     let (_, slot) = self.weight.entry(entry);
                     let block = &self.values[slot * area..(slot + 1) * area];
-                    write_block_tiles(block, self.weight.b, self.weight.is_transposed(), to);
+                    write_block_tiles(block, self.weight.b, !self.weight.is_forward(), to);
                 }
                 let column = AmxColumn { product: self, panels, rows: rows.clone(), col, blocks };
                 column.write(&mut tiles, sums);

@@ -134,7 +134,7 @@ fn pairs_of_rows<E: Element>(
 /// # Panics
 /// If a slice is too short.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(in crate::cpu) fn write_block(
+pub(in crate::cpu) fn write_pair_block(
     values: Values<'_>,
     slot: usize,
     transposed: bool,

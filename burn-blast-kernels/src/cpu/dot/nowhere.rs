@@ -1,4 +1,4 @@
-//! Stands in for dot products where there are none. Nothing here is called, since `words_for` answers `Single` there.
+//! Stands in for dot products where there are none. Nothing here is called, since there are no operands of such words.
 
 use std::ops::Range;
 
@@ -9,11 +9,34 @@ use crate::cpu::arithmetic::TileLoop;
 
 const NOWHERE: &str = "this processor has no dot products";
 
-pub(super) fn is_available() -> bool {
+pub(super) fn has_pairs() -> bool {
     false
 }
 
-pub(in crate::cpu) unsafe fn run(_: impl TileLoop) {
+pub(super) fn has_quads() -> bool {
+    false
+}
+
+pub(in crate::cpu) unsafe fn run_pairs(_: impl TileLoop) {
+    unreachable!("{NOWHERE}");
+}
+
+pub(in crate::cpu) unsafe fn run_quads(_: impl TileLoop) {
+    unreachable!("{NOWHERE}");
+}
+
+pub(in crate::cpu) unsafe fn write_rows_of_quads(
+    _: Values<'_>,
+    _: usize,
+    _: Range<usize>,
+    _: Range<usize>,
+    _: usize,
+    _: &mut [f32],
+) {
+    unreachable!("{NOWHERE}");
+}
+
+pub(in crate::cpu) unsafe fn write_quad_block(_: &[i8], _: usize, _: usize, _: &mut [f32]) {
     unreachable!("{NOWHERE}");
 }
 
@@ -43,7 +66,7 @@ pub(in crate::cpu) unsafe fn write_pairs_of_rows(
     unreachable!("{NOWHERE}");
 }
 
-pub(in crate::cpu) unsafe fn write_block(
+pub(in crate::cpu) unsafe fn write_pair_block(
     _: Values<'_>,
     _: usize,
     _: bool,

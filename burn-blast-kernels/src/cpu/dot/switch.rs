@@ -1,0 +1,78 @@
+//! When factors of products are rounded, and which words that makes them.
+
+use std::any::TypeId;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use half::bf16;
+
+use crate::cpu::Values;
+use crate::cpu::arithmetic::Words;
+
+static BF16: AtomicBool = AtomicBool::new(false);
+static INT8: AtomicBool = AtomicBool::new(false);
+
+/// Allows products in f32 on the host to round their factors to bf16, or forbids it. Off by default; one switch for the
+/// process, read at each call.
+///
+/// Where it is on and the processor [`has_dot_products`], products, gradients and the hidden features inside a
+/// feed-forward block are rounded to the 8 significant bits of bf16, to nearest: a relative error of 2⁻⁹ for each factor,
+/// over the range of f32. Sums, biases, activations and stored tensors stay f32, so that a weight in training keeps small
+/// changes (mixed precision with f32 master weights, Micikevicius et al. 2018). Elsewhere it changes nothing.
+///
+/// PyTorch calls this `torch.set_float32_matmul_precision("medium")`.
+pub fn allow_bf16(allow: bool) {
+    BF16.store(allow, Ordering::Relaxed);
+}
+
+/// Whether [`allow_bf16`] has allowed it.
+pub fn bf16_allowed() -> bool {
+    BF16.load(Ordering::Relaxed)
+}
+
+/// Allows products with int8 weights on the host to round their input to 8-bit integers, or forbids it. Off by default; one
+/// switch for the process, read at each call.
+///
+/// Where it is on and the processor [`has_integer_dot_products`], each row of the input has, in each block column, the
+/// scale of its largest magnitude divided by 127. An input differs from its rounded value by half a scale at most, so that
+/// an output differs by at most `Σ scale / 2 · |w|` from the product without rounding. Products are exact, sums of a
+/// block too; sums over blocks are f32. This is dynamic, symmetric quantization, as `torch.ao.quantization.quantize_dynamic`
+/// has it for whole tensors and llama.cpp's Q8_0 for 32 elements. Elsewhere it changes nothing.
+pub fn allow_int8(allow: bool) {
+    INT8.store(allow, Ordering::Relaxed);
+}
+
+/// Whether [`allow_int8`] has allowed it.
+pub fn int8_allowed() -> bool {
+    INT8.load(Ordering::Relaxed)
+}
+
+/// Whether this processor multiplies pairs of bf16 faster than f32: AVX512-BF16 on AMD's, from Zen 4 on. Then products of
+/// bf16 by bf16 use that.
+pub fn has_dot_products() -> bool {
+    static AVAILABLE: LazyLock<bool> = LazyLock::new(super::has_pairs);
+    *AVAILABLE
+}
+
+/// Whether this processor multiplies 8-bit integers faster than f32: AVX512-VNNI and AVX512-VBMI, which Intel has from Ice
+/// Lake on and AMD from Zen 4 on.
+pub fn has_integer_dot_products() -> bool {
+    static AVAILABLE: LazyLock<bool> = LazyLock::new(super::has_quads);
+    *AVAILABLE
+}
+
+/// The floating-point words in which features of type `T` and all of `weights` are multiplied.
+pub(in crate::cpu) fn words_for<'a, T: 'static>(
+    weights: impl IntoIterator<Item = Values<'a>>,
+) -> Words {
+    let features = TypeId::of::<T>();
+    let exact = features == TypeId::of::<bf16>()
+        && weights.into_iter().all(|values| matches!(values, Values::Bf16(_)));
+    let rounded = features == TypeId::of::<f32>() && bf16_allowed();
+    if (exact || rounded) && has_dot_products() { Words::Pair } else { Words::Single }
+}
+
+/// Whether the input of a product with `weight` is rounded to integers.
+pub(in crate::cpu) fn rounds_to_integers(weight: Values<'_>) -> bool {
+    matches!(weight, Values::Int8 { .. }) && int8_allowed() && has_integer_dot_products()
+}
