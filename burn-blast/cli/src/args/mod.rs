@@ -243,6 +243,10 @@ pub struct ModelArgs {
     /// of block-sparse ones alone
     #[arg(long)]
     pub int8: bool,
+
+    /// Round the features that --int8 weights multiply to 8-bit integers too, where the processor multiplies those faster
+    #[arg(long, requires = "int8")]
+    pub int8_products: bool,
 }
 
 /// A text to train on, and how it is cut.
