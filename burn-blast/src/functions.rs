@@ -5,7 +5,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
 pub use crate::backends::is_host;
-pub use crate::feed_forward::{GatedPatterns, MlpPatterns};
+pub use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 pub use crate::ops::BlastOps;
 use crate::quantize::is_int8;
 
@@ -169,6 +169,21 @@ pub fn masked_softmax(x: Tensor<2>, mask: Tensor<2>) -> Tensor<2> {
     }
     let (x, mask) = (plain(x).into_dispatch(), plain(mask).into_dispatch());
     Tensor::from_dispatch(Dispatch::masked_softmax(x, mask))
+}
+
+/// `activation(gate) · up`, element by element. On a GPU, operations of Burn are fused better.
+///
+/// # Panics
+/// If shapes or data types differ.
+pub fn gated_activation<const D: usize>(
+    gate: Tensor<D>,
+    up: Tensor<D>,
+    activation: MlpActivation,
+) -> Tensor<D> {
+    assert!(gate.dims() == up.dims(), "gate {:?} and up {:?} differ", gate.dims(), up.dims());
+    check_dtypes(gate.dtype(), up.dtype());
+    let (gate, up) = (plain(gate).into_dispatch(), plain(up).into_dispatch());
+    Tensor::from_dispatch(Dispatch::gated_activation(gate, up, activation))
 }
 
 /// `dx = dy · wᵀ`, the input gradient of [`spmm`]. Not differentiable itself.

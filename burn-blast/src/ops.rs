@@ -7,7 +7,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
-use crate::feed_forward::{GatedPatterns, MlpPatterns, activate, activate_backward};
+use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns, activate, activate_backward};
 
 /// Multiplication by a block-sparse weight, its gradients, and the norms that pruning ranks blocks by.
 ///
@@ -123,6 +123,16 @@ pub trait BlastOps: Backend {
     fn softmax_backward(y: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
         let mean = Self::float_sum_dim(Self::float_mul(y.clone(), dy.clone()), 1);
         Self::float_mul(y, Self::float_sub(dy, mean))
+    }
+
+    /// `activation(gate) · up`, element by element. Shapes: all the same.
+    #[fusion(dtype = gate, shape = gate.clone())]
+    fn gated_activation(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        activation: MlpActivation,
+    ) -> FloatTensor<Self> {
+        Self::float_mul(activate::<Self>(gate, activation), up)
     }
 
     /// `down(activation(gate(x)) · up(x))`, without saving hidden features. Shapes: `x [m, d_model]`, result

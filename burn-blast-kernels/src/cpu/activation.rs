@@ -1,8 +1,47 @@
 //! Loops over elements that apply an activation, compiled for every instruction set.
 
-use macerator::{AutoArch, Simd, WithSimd};
+use std::mem::MaybeUninit;
 
+use macerator::{AutoArch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::tasks::threads_for;
+use super::{HostFloat, scratch};
 use crate::Activation;
+
+/// Elements that are converted to `f32` at once.
+const PIECE: usize = 4096;
+
+/// Multiply-adds in the time of one activation, to decide on the number of threads. Guess.
+const WORK: usize = 16;
+
+/// `f(gate) · up`, element by element.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gated_activation_into<T: HostFloat>(
+    f: Activation,
+    gate: &[T],
+    up: &[T],
+    out: &mut [MaybeUninit<T>],
+) {
+    assert!(gate.len() == out.len() && up.len() == out.len(), "gate, up and out differ in length");
+    let write = |((gate, up), out): ((&[T], &[T]), &mut [MaybeUninit<T>])| {
+        scratch::with(2 * out.len(), |buffer| {
+            let (wide_gate, wide_up) = buffer.split_at_mut(out.len());
+            T::values(gate).widen_at(0, wide_gate);
+            T::values(up).widen_at(0, wide_up);
+            f.apply(Elements::Gated(wide_gate, wide_up));
+            T::write(wide_gate, out);
+        });
+    };
+    if threads_for(WORK * out.len()) == 1 {
+        gate.chunks(PIECE).zip(up.chunks(PIECE)).zip(out.chunks_mut(PIECE)).for_each(write);
+    } else {
+        let operands = gate.par_chunks(PIECE).zip(up.par_chunks(PIECE));
+        operands.zip(out.par_chunks_mut(PIECE)).for_each(write);
+    }
+}
 
 /// What an activation is applied to, in place.
 pub(super) enum Elements<'a> {
@@ -68,6 +107,35 @@ impl Elements<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_activated_in_their_storage_type() {
+        use half::{bf16, f16};
+        fn check<T: HostFloat>(len: usize, error: f32) {
+            let numbers = |seed: usize| {
+                let number = |at: usize| ((at * 37 + seed) % 101) as f32 / 25.0 - 2.0;
+                T::narrow((0..len).map(number).collect())
+            };
+            let (gate, up) = (numbers(1), numbers(50));
+            let mut out = vec![MaybeUninit::new(T::narrow(vec![f32::NAN])[0]); len];
+            gated_activation_into(Activation::Silu, &gate, &up, &mut out);
+            // SAFETY: it was initialised with NaN.
+            let out: Vec<T> = out.into_iter().map(|y| unsafe { y.assume_init() }).collect();
+            let exact = T::widen(&gate)
+                .iter()
+                .zip(&*T::widen(&up))
+                .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                .collect::<Vec<_>>();
+            for (got, want) in T::widen(&out).iter().zip(exact) {
+                assert!((got - want).abs() <= error * want.abs().max(1.0), "{got} for {want}");
+            }
+        }
+        for len in [0, 1, 17, PIECE, 3 * PIECE + 5, 200_000] {
+            check::<f32>(len, 1e-6);
+            check::<f16>(len, 1e-3);
+            check::<bf16>(len, 8e-3);
+        }
+    }
 
     #[test]
     fn a_gate_and_its_gradients_follow_the_chain_rule() {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Values;
 use super::arithmetic::Words;
-use super::panels::{Layout, Panels, write_all_panels, write_panels};
+use super::panels::{Layout, Panels, write_all_panels, write_panel};
 use super::tasks::SharedOut;
 
 /// Size of features, and what they are read by.
@@ -47,9 +47,10 @@ impl Features {
     /// In the first words of `buffer`. Also returns the rest of it.
     pub(super) fn split(buffer: &mut [f32], shape: FeatureShape) -> (Self, &mut [f32]) {
         let (panels, rest) = buffer.split_at_mut(shape.len());
-        let product = SharedOut::initialised(panels);
-        let second = shape.second().map(|_| SharedOut::initialised(&mut panels[shape.product_len()..]));
-        (Self { shape, product, gradient: second.unwrap_or(product) }, rest)
+        let (first, second) = panels.split_at_mut(shape.product_len());
+        let product = SharedOut::initialised(first);
+        let gradient = shape.second().map(|_| SharedOut::initialised(second));
+        (Self { shape, product, gradient: gradient.unwrap_or(product) }, rest)
     }
 
     /// As the input of products, when they are written.
@@ -88,7 +89,9 @@ impl Features {
     pub(super) unsafe fn panel(self, col: usize, room: &mut [f32]) -> &mut [f32] {
         match self.shape.words {
             // SAFETY: the caller's.
-            Words::Single => unsafe { self.product.slice(col * self.panel_len(), self.panel_len()) },
+            Words::Single => unsafe {
+                self.product.slice(col * self.panel_len(), self.panel_len())
+            },
             Words::Pair | Words::Quad => room,
         }
     }
@@ -98,15 +101,17 @@ impl Features {
     /// # Safety
     /// Each panel must belong to one task.
     pub(super) unsafe fn keep(self, col: usize, panel: &[f32]) {
-        let FeatureShape { rows, b, words, .. } = self.shape;
+        let FeatureShape { rows, width, b, words, .. } = self.shape;
         if words == Words::Single {
             return;
         }
+        // What a panel has beyond the width is no feature.
+        let inside = b.min(width - col * b);
         let write = |to: SharedOut, layout: Layout| {
             let len = layout.panel_len(rows, b);
             // SAFETY: the caller's.
             let to = unsafe { to.slice(col * len, len) };
-            write_panels(Values::F32(panel), b, 0..rows, 0..1, b, layout, to);
+            write_panel(Values::F32(panel), b, 0..rows, 0..inside, b, layout, to);
         };
         write(self.product, Layout::for_product(words));
         if let Some(layout) = self.shape.second() {

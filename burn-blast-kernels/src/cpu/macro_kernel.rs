@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
-use derive_new::new;
 use super::arithmetic::{Arithmetic, TileLoop, Words, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::operand::{BlockSource, SparseOperand};
 use super::panels::Panels;
+use derive_new::new;
 
 /// One product in a sum of products that are written to the same output.
 #[derive(Clone, Copy, new)]
@@ -86,7 +86,8 @@ unsafe fn all_groups<
     let rows = terms[0].input.rows();
     let width = NV * used_lanes::<A, HALF>();
     for (at, term) in terms.iter().enumerate() {
-        let reused = rows > MR || B > width;
+        let one_tile = rows == MR || rows < MR && rows <= 8 && rows.is_power_of_two();
+        let reused = !one_tile || B > width;
         for group in 0..term.weight.groups(col) {
             let entries = term.weight.group(col, group);
             let last = at + 1 == terms.len() && group + 1 == term.weight.groups(col);

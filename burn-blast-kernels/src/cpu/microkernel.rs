@@ -92,7 +92,11 @@ impl<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>
                     if strides.step == 1 {
                         prefetch(next.wrapping_add(step * MR));
                     }
-                    self.step(strides, left.add(step * strides.step), right.add(step * strides.right));
+                    self.step(
+                        strides,
+                        left.add(step * strides.step),
+                        right.add(step * strides.right),
+                    );
                 }
                 k += UNROLL;
             }
@@ -135,8 +139,7 @@ impl<A: Arithmetic, const MR: usize, const NV: usize, const HALF: bool>
         let mut vectors = [A::splat(0.0); NV];
         for (v, vector) in vectors.iter_mut().enumerate() {
             // SAFETY: the caller's.
-            *vector =
-                unsafe { A::load::<HALF>(right.add(v * used_lanes::<A, HALF>())) };
+            *vector = unsafe { A::load::<HALF>(right.add(v * used_lanes::<A, HALF>())) };
         }
         for (m, sums) in self.0.iter_mut().enumerate() {
             // SAFETY: the caller's.

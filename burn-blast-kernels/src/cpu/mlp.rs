@@ -10,11 +10,11 @@ use derive_new::new;
 
 use super::activation::Elements;
 use super::arithmetic::Words;
+use super::dot::words_for;
 use super::features::{FeatureShape, Features};
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::operand::SparseOperand;
 use super::output::Output;
-use super::dot::words_for;
 use super::panels::Panels;
 use super::spmm::check_values;
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};

@@ -117,7 +117,8 @@ impl Backward<'_> {
             let up = mlp.up.as_ref().map(|layer| (layer, Features::split(buffer, hidden).0));
             x.write_all(self.x, rows.clone(), self.threads);
             dy.write_all(self.dy, rows.clone(), self.threads);
-            let columns = HiddenColumns { backward: self, x, dy, gate, up: up.map(|(_, up)| up), h };
+            let columns =
+                HiddenColumns { backward: self, x, dy, gate, up: up.map(|(_, up)| up), h };
             let tasks = equal_work(mlp.gate.pattern.col_ptr(), self.tasks());
             run_tasks(tasks, self.threads, |cols| columns.write(cols));
             let add = rows.start > 0;

@@ -2,7 +2,8 @@
 //! by rayon.
 //!
 //! Supported are block sizes of 8 to 128, weights of any size, any number of rows, and storage in `f32`, `f16` and
-//! `bf16`, for weights also in `int8`. Arithmetic is `f32`. The only error is a slice of the wrong length, which panics.
+//! `bf16`, for weights also in `int8`. Sums are `f32`; factors are too, except where dot products of smaller numbers are used:
+//! see [`has_dot_products`], [`allow_bf16`] and [`allow_int8`]. The only error is a slice of the wrong length, which panics.
 //! The `_into` form of a function writes to memory of the caller.
 //!
 //! Results do not depend on the number of threads, because every output element is one sum in a fixed order. Loop order
@@ -15,6 +16,7 @@ mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod arithmetic;
+mod dot;
 mod features;
 mod lanes;
 mod macro_kernel;
@@ -24,7 +26,6 @@ mod mlp_backward;
 mod norm;
 mod operand;
 mod output;
-mod dot;
 mod panels;
 mod scores;
 mod scratch;
@@ -35,13 +36,16 @@ mod tasks;
 mod transpose;
 mod values;
 
+pub use activation::gated_activation_into;
 #[cfg(all(feature = "amx", feature = "testing", target_arch = "x86_64", target_os = "linux"))]
 pub use amx::assume_amx;
-pub use mlp::{Mlp, MlpLayer, mlp_into};
-pub use mlp_backward::{MlpGradients, mlp_backward};
+#[cfg(feature = "testing")]
+pub use dot::prefer_dot_products;
 pub use dot::{
     allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
 };
+pub use mlp::{Mlp, MlpLayer, mlp_into};
+pub use mlp_backward::{MlpGradients, mlp_backward};
 pub use norm::{block_norm, block_norms, grad_block_norms};
 pub use scores::{ScoreLosses, score_losses};
 pub use sddmm::{sddmm, sddmm_into};

@@ -120,7 +120,7 @@ impl<'a> SparseOperand<'a> {
     #[inline(always)]
     pub(super) fn scale(&self, entry: usize) -> f32 {
         match self.values {
-            Values::Int8 { scales, .. } => scales[entry],
+            Values::Int8 { scales, .. } => scales[self.entry(entry).1],
             _ => 1.0,
         }
     }

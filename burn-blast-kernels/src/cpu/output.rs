@@ -105,7 +105,9 @@ impl<T: HostFloat> WithSimd for Rows<'_, T> {
             let sums = &mut sums[..width];
             sums.iter_mut().zip(self.bias).for_each(|(sum, bias)| *sum += bias);
             // SAFETY: rows and columns of this task are written by no other.
-            T::write(sums, unsafe { out.uninit((self.first_row + row) * outer + self.first, width) });
+            T::write(sums, unsafe {
+                out.uninit((self.first_row + row) * outer + self.first, width)
+            });
         }
     }
 }

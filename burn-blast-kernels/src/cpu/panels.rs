@@ -145,30 +145,37 @@ pub(super) fn write_panels(
     layout: Layout,
     panels: &mut [f32],
 ) {
-    let [count, words] = layout.shape(rows.len(), b);
     // Panels of no rows have no length.
-    for (panel, col) in panels.chunks_exact_mut((count * words).max(1)).zip(cols) {
-        let cols = col * b..width.min((col + 1) * b);
-        let rows = rows.clone();
-        match layout {
-            Layout::Singles => {
-                for (row, to) in rows.zip(panel.chunks_exact_mut(b)) {
-                    x.widen_at(row * width + cols.start, &mut to[..cols.len()]);
-                }
+    let len = layout.panel_len(rows.len(), b).max(1);
+    for (panel, col) in panels.chunks_exact_mut(len).zip(cols) {
+        write_panel(x, width, rows.clone(), col * b..width.min((col + 1) * b), b, layout, panel);
+    }
+}
+
+/// Copies the columns `cols` of the rows `rows` of `x [m, width]` to a panel.
+#[inline(always)]
+pub(super) fn write_panel(
+    x: Values<'_>,
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    b: usize,
+    layout: Layout,
+    panel: &mut [f32],
+) {
+    let words = layout.shape(rows.len(), b)[1];
+    match layout {
+        Layout::Singles => {
+            for (row, to) in rows.zip(panel.chunks_exact_mut(b)) {
+                x.widen_at(row * width + cols.start, &mut to[..cols.len()]);
             }
-            // SAFETY: pairs exist only where there are dot products.
-            Layout::RowsOfPairs => unsafe {
-                write_rows_of_pairs(x, width, rows, cols, words, panel);
-            },
-            // SAFETY: as above.
-            Layout::PairsOfRows => unsafe {
-                write_pairs_of_rows(x, width, rows, cols, words, panel);
-            },
-            // SAFETY: quads exist only where there are their dot products.
-            Layout::RowsOfQuads => unsafe {
-                write_rows_of_quads(x, width, rows, cols, b, panel);
-            },
         }
+        // SAFETY: pairs exist only where there are dot products.
+        Layout::RowsOfPairs => unsafe { write_rows_of_pairs(x, width, rows, cols, words, panel) },
+        // SAFETY: as above.
+        Layout::PairsOfRows => unsafe { write_pairs_of_rows(x, width, rows, cols, words, panel) },
+        // SAFETY: quads exist only where there are their dot products.
+        Layout::RowsOfQuads => unsafe { write_rows_of_quads(x, width, rows, cols, b, panel) },
     }
 }
 

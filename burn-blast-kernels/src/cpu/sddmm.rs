@@ -5,13 +5,13 @@ use std::mem::MaybeUninit;
 use macerator::{AutoArch, Simd, WithSimd};
 
 use super::arithmetic::{Arithmetic, TileLoop, Words, run};
-use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::dot::words_for;
+use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::panels::{Layout, Panels, write_all_panels, write_panels};
+use super::scratch;
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
 use super::values::{HostFloat, as_f32};
-use super::scratch;
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
@@ -145,7 +145,13 @@ impl TileLoop for BlockProduct {
 }
 
 #[inline(always)]
-fn block_product<A: Arithmetic, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+fn block_product<
+    A: Arithmetic,
+    const B: usize,
+    const MR: usize,
+    const NV: usize,
+    const HALF: bool,
+>(
     product: &BlockProduct,
 ) {
     let Operands { left, right, .. } = product.operands;
@@ -199,7 +205,13 @@ impl Pass {
     /// # Safety
     /// `k + MR <= B`; the panels hold `depth` rows and `out` a block.
     #[inline(always)]
-    unsafe fn tiles<A: Arithmetic, const B: usize, const MR: usize, const NV: usize, const HALF: bool>(
+    unsafe fn tiles<
+        A: Arithmetic,
+        const B: usize,
+        const MR: usize,
+        const NV: usize,
+        const HALF: bool,
+    >(
         &self,
         k: usize,
     ) {

@@ -7,10 +7,10 @@
 use std::mem::MaybeUninit;
 
 use super::arithmetic::Words;
+use super::dot::{rounds_to_integers, words_for};
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
-use super::dot::{rounds_to_integers, words_for};
 use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, scratch};

@@ -45,7 +45,9 @@ mod avx2 {
         for col in (0..cols).step_by(SIDE) {
             for row in (0..rows).step_by(SIDE) {
                 // SAFETY: the squares are inside the block.
-                unsafe { square(from.add(row * cols + col), to.add(col * rows + row), [cols, rows]) };
+                unsafe {
+                    square(from.add(row * cols + col), to.add(col * rows + row), [cols, rows])
+                };
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
-use std::slice::from_raw_parts_mut;
 
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfFloatVecExt;
@@ -93,7 +92,7 @@ pub trait HostFloat: Copy + Default + Send + Sync + 'static {
     fn widen(slice: &[Self]) -> Cow<'_, [f32]>;
     /// Rounds a result to the storage type; returns it unchanged for `f32`.
     fn narrow(result: Vec<f32>) -> Vec<Self>;
-    /// Rounds sums to the storage type, one element each.
+    /// Rounds sums to the storage type, one element each. Subnormal sums may become zero.
     fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]);
     /// The slice as packed values.
     fn values(slice: &[Self]) -> Values<'_>;
@@ -159,14 +158,14 @@ impl HostFloat for bf16 {
     #[inline(always)]
     fn write(sums: &[f32], to: &mut [MaybeUninit<Self>]) {
         assert_eq!(sums.len(), to.len());
-        // SAFETY: only written to.
-        let to = unsafe { from_raw_parts_mut(to.as_mut_ptr().cast(), to.len()) };
         if has_dot_products() {
             // SAFETY: that was the question.
             unsafe { round(sums, to) };
             return;
         }
-        to.iter_mut().zip(sums).for_each(|(to, &sum)| *to = rounded(sum));
+        for (to, &sum) in to.iter_mut().zip(sums) {
+            to.write(rounded(sum));
+        }
     }
 
     fn values(slice: &[Self]) -> Values<'_> {

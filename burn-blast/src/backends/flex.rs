@@ -8,7 +8,7 @@ use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexQTensor, FlexTensor, Layout};
 
 use super::aligned;
-use crate::feed_forward::{GatedPatterns, MlpPatterns};
+use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 use crate::ops::{BlastOps, packed};
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
@@ -112,6 +112,15 @@ impl BlastOps for Flex {
         let width = shape[1];
         aligned::tensor(shape, |out| {
             cpu::softmax_backward_into(slice(&y), slice(&dy), width, out);
+        })
+    }
+
+    fn gated_activation(gate: FlexTensor, up: FlexTensor, activation: MlpActivation) -> FlexTensor {
+        let (gate, up, shape) = (gate.to_contiguous(), up.to_contiguous(), gate.shape());
+        by_dtype!(gate, T => {
+            aligned::tensor(shape, |out| {
+                cpu::gated_activation_into(activation.into(), slice::<T>(&gate), slice(&up), out);
+            })
         })
     }
 

@@ -8,7 +8,7 @@ use super::any_linear::{live_features, whole_blocks};
 use super::linear::fuses_products;
 use super::{AnyLinear, BlockSparseLinear, BlockSparseLinearConfig, LayerError, MlpActivation};
 use crate::backends::is_host;
-use crate::functions::{GatedPatterns, MlpPatterns, by_rows, gated_mlp, mlp};
+use crate::functions::{GatedPatterns, MlpPatterns, by_rows, gated_activation, gated_mlp, mlp};
 
 /// Configuration of a [`BlockSparseGatedMlp`].
 #[derive(Config, Debug)]
@@ -110,8 +110,12 @@ impl BlockSparseGatedMlp {
     /// If the last axis of `input` is not `d_model`.
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
         if !self.fuses(&input) {
-            let gate = self.activation.forward(self.gate.forward(input.clone()));
-            return self.down.forward(gate * self.up.forward(input));
+            let (gate, up) = (self.gate.forward(input.clone()), self.up.forward(input));
+            let hidden = match is_host(&gate.device()) {
+                true => gated_activation(gate, up, self.activation),
+                false => self.activation.forward(gate) * up,
+            };
+            return self.down.forward(hidden);
         }
         let patterns = GatedPatterns {
             gate: self.gate.pattern().clone(),

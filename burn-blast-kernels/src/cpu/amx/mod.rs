@@ -21,9 +21,9 @@ use half::bf16;
 
 use self::tiles::{TILE, TILE_DEPTH, TILE_SIDE, Tiles, write_block_tiles, write_row_tiles};
 use super::operand::SparseOperand;
+use super::scratch;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
 use super::values::{Values, rounded};
-use super::scratch;
 use crate::pattern::equal_work;
 
 #[cfg(feature = "testing")]

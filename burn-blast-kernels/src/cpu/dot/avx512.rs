@@ -3,7 +3,7 @@
 use std::arch::x86_64::{
     __cpuid, __m512, __m512bh, _mm256_storeu_ps, _mm512_add_ps, _mm512_castps_si512,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbf16_ps,
-    _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_fmadd_ps, _mm512_set1_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps,
     _mm512_storeu_ps, _mm512_stream_ps,
 };
 use std::mem::transmute;
@@ -109,14 +109,17 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("fma")
 }
 
-/// Whether pairs are faster than `f32`.
 pub(super) fn has_pairs() -> bool {
-    let vendor = __cpuid(0);
-    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
-    name == b"AuthenticAMD" && is_x86_feature_detected!("avx512bf16") && has_avx512()
+    is_x86_feature_detected!("avx512bf16") && has_avx512()
 }
 
-/// Whether quads are faster than `f32`.
+/// Whether pairs are faster than `f32`.
+pub(super) fn pairs_are_fast() -> bool {
+    let vendor = __cpuid(0);
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat();
+    name == b"AuthenticAMD"
+}
+
 pub(super) fn has_quads() -> bool {
     is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vbmi") && has_avx512()
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm512_castsi256_si512, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_inserti64x4,
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_storeu_si512,
 };
-use std::mem::transmute;
+use std::mem::{MaybeUninit, transmute};
 
 use half::bf16;
 
@@ -20,7 +20,7 @@ pub(in crate::cpu) trait Element: Copy {
 
     /// # Safety
     /// The processor must have AVX512-BF16.
-    unsafe fn round_lanes(from: &[Self; LANES], to: &mut [bf16; LANES]);
+    unsafe fn round_lanes(from: &[Self; LANES], to: &mut [MaybeUninit<bf16>; LANES]);
 
     /// Writes the words of elements of two rows.
     ///
@@ -40,8 +40,8 @@ impl Element for bf16 {
     }
 
     #[inline(always)]
-    unsafe fn round_lanes(from: &[bf16; LANES], to: &mut [bf16; LANES]) {
-        *to = *from;
+    unsafe fn round_lanes(from: &[bf16; LANES], to: &mut [MaybeUninit<bf16>; LANES]) {
+        *to = from.map(MaybeUninit::new);
     }
 
     #[inline(always)]
@@ -66,7 +66,7 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    unsafe fn round_lanes(from: &[f32; LANES], to: &mut [bf16; LANES]) {
+    unsafe fn round_lanes(from: &[f32; LANES], to: &mut [MaybeUninit<bf16>; LANES]) {
         // SAFETY: the arrays have the size of the registers; the rest is the caller's.
         unsafe {
             let halves = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
@@ -76,11 +76,7 @@ impl Element for f32 {
     }
 
     #[inline(always)]
-    unsafe fn interleave_lanes(
-        first: &[f32; LANES],
-        second: &[f32; LANES],
-        to: &mut [f32; LANES],
-    ) {
+    unsafe fn interleave_lanes(first: &[f32; LANES], second: &[f32; LANES], to: &mut [f32; LANES]) {
         // SAFETY: the arrays have the size of the registers; the rest is the caller's.
         unsafe {
             let [first, second] = [first, second].map(|row| _mm512_loadu_ps(row.as_ptr()));

@@ -25,11 +25,11 @@ mod quads;
 mod switch;
 
 #[cfg(target_arch = "x86_64")]
-use self::avx512::{has_pairs, has_quads};
+use self::avx512::{has_pairs, has_quads, pairs_are_fast};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::avx512::{run_pairs, run_quads};
 #[cfg(not(target_arch = "x86_64"))]
-use self::nowhere::{has_pairs, has_quads};
+use self::nowhere::{has_pairs, has_quads, pairs_are_fast};
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use self::nowhere::{
     round, run_pairs, run_quads, write_pair_block, write_pairs_of_rows, write_quad_block,
@@ -39,7 +39,9 @@ pub(super) use self::nowhere::{
 pub(super) use self::pairs::{round, write_pair_block, write_pairs_of_rows, write_rows_of_pairs};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::quads::{write_quad_block, write_rows_of_quads};
-pub(super) use self::switch::{rounds_to_integers, words_for};
+#[cfg(feature = "testing")]
+pub use self::switch::prefer_dot_products;
 pub use self::switch::{
     allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
 };
+pub(super) use self::switch::{rounds_to_integers, words_for};

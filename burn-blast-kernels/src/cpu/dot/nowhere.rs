@@ -1,5 +1,6 @@
 //! Stands in for dot products where there are none. Nothing here is called, since there are no operands of such words.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use half::bf16;
@@ -10,6 +11,10 @@ use crate::cpu::arithmetic::TileLoop;
 const NOWHERE: &str = "this processor has no dot products";
 
 pub(super) fn has_pairs() -> bool {
+    false
+}
+
+pub(super) fn pairs_are_fast() -> bool {
     false
 }
 
@@ -40,7 +45,7 @@ pub(in crate::cpu) unsafe fn write_quad_block(_: &[i8], _: usize, _: usize, _: &
     unreachable!("{NOWHERE}");
 }
 
-pub(in crate::cpu) unsafe fn round(_: &[f32], _: &mut [bf16]) {
+pub(in crate::cpu) unsafe fn round(_: &[f32], _: &mut [MaybeUninit<bf16>]) {
     unreachable!("{NOWHERE}");
 }
 

@@ -3,6 +3,7 @@
 //! A *row of pairs* is a row in bf16; each word has the pair of two consecutive elements. A *pair of rows* is two rows in
 //! bf16, interleaved; each word has the pair of the two elements of a column.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
@@ -46,11 +47,11 @@ fn rows_of_pairs<E: Element>(
     rows: Range<usize>,
     cols: Range<usize>,
     halves: usize,
-    to: &mut [bf16],
+    to: &mut [MaybeUninit<bf16>],
 ) {
     for (row, to) in rows.zip(to.chunks_exact_mut(halves)) {
         let (to, beyond) = to.split_at_mut(cols.len());
-        beyond.fill(bf16::ZERO);
+        beyond.fill(MaybeUninit::new(bf16::ZERO));
         round(&x[row * width + cols.start..row * width + cols.end], to);
     }
 }
@@ -61,14 +62,16 @@ fn rows_of_pairs<E: Element>(
 /// # Panics
 /// If the lengths differ.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(in crate::cpu) fn round<E: Element>(from: &[E], to: &mut [bf16]) {
+pub(in crate::cpu) fn round<E: Element>(from: &[E], to: &mut [MaybeUninit<bf16>]) {
     assert_eq!(from.len(), to.len());
     let ((from, rest), (to, to_rest)) = (from.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
     for (from, to) in from.iter().zip(to) {
         // SAFETY: the features of this function.
         unsafe { E::round_lanes(from, to) };
     }
-    rest.iter().zip(to_rest).for_each(|(&from, to)| *to = from.rounded());
+    for (&from, to) in rest.iter().zip(to_rest) {
+        to.write(from.rounded());
+    }
 }
 
 /// Writes the columns `cols` of the rows `rows` of `x [.., width]` as pairs of rows, with zeros behind each and after an odd

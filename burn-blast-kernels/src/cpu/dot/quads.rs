@@ -3,10 +3,9 @@
 use std::arch::x86_64::{
     __m512i, _mm_loadu_si128, _mm_storeu_si128, _mm512_abs_ps, _mm512_add_epi32,
     _mm512_castps_si512, _mm512_castsi128_si512, _mm512_cvtepi32_epi8, _mm512_cvtps_epi32,
-    _mm512_dpbusd_epi32, _mm512_inserti32x4, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_epu32, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_permutexvar_epi8,
-    _mm512_reduce_max_epu32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_dpbusd_epi32, _mm512_inserti32x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epu32,
+    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_permutexvar_epi8, _mm512_reduce_max_epu32,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;

@@ -11,13 +11,14 @@ use crate::cpu::arithmetic::Words;
 
 static BF16: AtomicBool = AtomicBool::new(false);
 static INT8: AtomicBool = AtomicBool::new(false);
+static PREFERRED: AtomicBool = AtomicBool::new(false);
 
 /// Allows products in f32 on the host to round their factors to bf16, or forbids it. Off by default; one switch for the
 /// process, read at each call.
 ///
 /// Where it is on and the processor [`has_dot_products`], products, gradients and the hidden features inside a
-/// feed-forward block are rounded to the 8 significant bits of bf16, to nearest: a relative error of 2⁻⁹ for each factor,
-/// over the range of f32. Sums, biases, activations and stored tensors stay f32, so that a weight in training keeps small
+/// feed-forward block are rounded to the 8 significant bits of bf16, to nearest: a relative error of at most 2⁻⁸ for
+/// each factor, over the range of f32. Sums, biases, activations and stored tensors stay f32, so that a weight in training keeps small
 /// changes (mixed precision with f32 master weights, Micikevicius et al. 2018). Elsewhere it changes nothing.
 ///
 /// PyTorch calls this `torch.set_float32_matmul_precision("medium")`.
@@ -30,13 +31,13 @@ pub fn bf16_allowed() -> bool {
     BF16.load(Ordering::Relaxed)
 }
 
-/// Allows products with int8 weights on the host to round their input to 8-bit integers, or forbids it. Off by default; one
-/// switch for the process, read at each call.
+/// Allows forward products with int8 weights on the host (`spmm`) to round their input to 8-bit integers, or forbids it. Off
+/// by default; one switch for the process, read at each call.
 ///
 /// Where it is on and the processor [`has_integer_dot_products`], each row of the input has, in each block column, the
 /// scale of its largest magnitude divided by 127. An input differs from its rounded value by half a scale at most, so that
-/// an output differs by at most `Σ scale / 2 · |w|` from the product without rounding. Products are exact, sums of a
-/// block too; sums over blocks are f32. This is dynamic, symmetric quantization, as `torch.ao.quantization.quantize_dynamic`
+/// an output differs by at most `Σ scale / 2 · |w|` from the product without rounding, and by what f32 rounds in the sum
+/// over blocks; products and sums inside a block are exact. Where all magnitudes are below 10⁻³⁶, they count as zero. This is dynamic, symmetric quantization, as `torch.ao.quantization.quantize_dynamic`
 /// has it for whole tensors and llama.cpp's Q8_0 for 32 elements. Elsewhere it changes nothing.
 pub fn allow_int8(allow: bool) {
     INT8.store(allow, Ordering::Relaxed);
@@ -47,11 +48,19 @@ pub fn int8_allowed() -> bool {
     INT8.load(Ordering::Relaxed)
 }
 
-/// Whether this processor multiplies pairs of bf16 faster than f32: AVX512-BF16 on AMD's, from Zen 4 on. Then products of
-/// bf16 by bf16 use that.
+/// Whether products of bf16 by bf16 use dot products of pairs: where this processor has AVX512-BF16 and is AMD's, from Zen 4
+/// on. They are exact, but the hidden features inside a feed-forward block of bf16 and their gradients are rounded to bf16
+/// for the next product, as between separate layers.
 pub fn has_dot_products() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(super::has_pairs);
-    *AVAILABLE
+    static FASTER: LazyLock<bool> = LazyLock::new(|| super::has_pairs() && super::pairs_are_fast());
+    *FASTER || PREFERRED.load(Ordering::Relaxed)
+}
+
+/// Uses dot products of pairs from now on, also where they are no faster. Returns whether this processor has them.
+#[cfg(feature = "testing")]
+pub fn prefer_dot_products() -> bool {
+    PREFERRED.store(super::has_pairs(), Ordering::Relaxed);
+    super::has_pairs()
 }
 
 /// Whether this processor multiplies 8-bit integers faster than f32: AVX512-VNNI and AVX512-VBMI, which Intel has from Ice
@@ -66,10 +75,10 @@ pub(in crate::cpu) fn words_for<'a, T: 'static>(
     weights: impl IntoIterator<Item = Values<'a>>,
 ) -> Words {
     let features = TypeId::of::<T>();
-    let exact = features == TypeId::of::<bf16>()
+    let stored = features == TypeId::of::<bf16>()
         && weights.into_iter().all(|values| matches!(values, Values::Bf16(_)));
     let rounded = features == TypeId::of::<f32>() && bf16_allowed();
-    if (exact || rounded) && has_dot_products() { Words::Pair } else { Words::Single }
+    if (stored || rounded) && has_dot_products() { Words::Pair } else { Words::Single }
 }
 
 /// Whether the input of a product with `weight` is rounded to integers.

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
+/// Target of warnings, which the crates of this project have by their names.
+pub const WARNINGS: &str = "burn_blast_cli";
+
 pub use files::{DensifyArgs, DiffArgs, InspectArgs, SparsifyArgs, VerifyArgs};
 pub use models::{
     ActivationsArgs, BenchArgs, CompactArgs, GenerateArgs, MeasureArgs, PerplexityArgs,
@@ -210,9 +213,15 @@ impl DeviceArgs {
     /// If this build does not hold the backend.
     pub fn open(&self) -> Result<Device, Error> {
         let device = self.backend.open()?;
-        if self.bf16_products && !(self.backend == BackendKind::Flex && has_dot_products()) {
+        if self.bf16_products && !(self.backend.is_host() && has_dot_products()) {
             log::warn!(
-                "--bf16-products changes nothing here: it needs the flex backend and an AMD processor with AVX512-BF16"
+                target: WARNINGS,
+                "--bf16-products changes nothing here: it is for the CPU, and needs one of AMD with AVX512-BF16"
+            );
+        } else if self.bf16_products && self.precision() != Precision::F32 {
+            log::warn!(
+                target: WARNINGS,
+                "--bf16-products changes nothing in another data type than f32"
             );
         }
         allow_bf16(self.bf16_products);

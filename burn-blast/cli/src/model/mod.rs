@@ -11,7 +11,7 @@ use burn_blast::tuning::{allow_int8, has_integer_dot_products};
 use burn_blast_checkpoint::check_apart;
 use burn_blast_models::{BackendKind, Model, ModelFolder, Quartiles, Texts};
 
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, WARNINGS};
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -37,9 +37,12 @@ fn open(
     if args.int8 {
         model = burn_blast::module::quantize(model)?;
     }
-    if args.int8_products && !(args.device.backend == BackendKind::Flex && has_integer_dot_products()) {
+    if args.int8_products
+        && !(args.device.backend == BackendKind::Flex && has_integer_dot_products())
+    {
         log::warn!(
-            "--int8-products changes nothing here: it needs the flex backend and a processor with AVX512-VNNI and VBMI"
+            target: WARNINGS,
+            "--int8-products changes nothing here: it needs the flex backend, and a processor with AVX512-VNNI and VBMI"
         );
     }
     allow_int8(args.int8_products);

@@ -329,7 +329,9 @@ mod tests {
         assert_eq!(names().len(), 2, "no temporary folder is left");
         fs::remove_dir_all(&out).unwrap();
         checkpoint
-            .save_with(&model, &out, Form::Packed, false, |staged| run.record(staged, &Objective::default()))
+            .save_with(&model, &out, Form::Packed, false, |staged| {
+                run.record(staged, &Objective::default())
+            })
             .unwrap();
         run.remove().unwrap();
         assert_eq!(names(), ["out"]);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use burn_blast::tuning::bf16_allowed;
+use burn_blast::tuning::{bf16_allowed, has_dot_products};
 use burn_blast_checkpoint::atomic::replace_file;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,9 @@ struct Plan {
     settings: Recover,
     /// Data type and device, by their names.
     compute: String,
+    /// Whether products round to bf16.
+    #[serde(default)]
+    bf16_products: bool,
     /// Of the dense model.
     model: u64,
     /// Of the texts.
@@ -55,12 +58,10 @@ impl Workshop {
         let asked = Plan {
             settings: recovery.config.clone(),
             compute: format!(
-                "{:?} on {:?}, written in {:?}, products rounded to bf16: {}",
-                recovery.precision,
-                recovery.device,
-                recovery.written,
-                bf16_allowed()
+                "{:?} on {:?}, written in {:?}",
+                recovery.precision, recovery.device, recovery.written
             ),
+            bf16_products: bf16_allowed() && has_dot_products(),
             model: recovery.dense.fingerprint()?,
             texts: corpus.fingerprint(),
             steps: None,
@@ -91,9 +92,11 @@ impl Workshop {
                     ("of another model", plan.model != asked.model),
                     ("on other texts", plan.texts != asked.texts),
                     ("with another data type or device", plan.compute != asked.compute),
+                    ("with products in f32", asked.bf16_products && !plan.bf16_products),
+                    ("with products in bf16", plan.bf16_products && !asked.bf16_products),
                 ] {
                     if differs {
-                        return Err(refuse(&format!("a run {what}: resume it with the same one")));
+                        return Err(refuse(&format!("a run {what}: resume it as it was started")));
                     }
                 }
                 let plan = Plan { steps, done, ..asked };
