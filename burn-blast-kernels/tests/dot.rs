@@ -109,7 +109,7 @@ fn check(case: &str, pattern: &BlockPattern, m: usize) {
     let shape = pattern.shape();
     let (x, x_exact) = halves(numbers(m * shape.rows(), 3));
     let (dy, dy_exact) = halves(numbers(m * shape.cols(), 4));
-    let (w, w_exact) = halves(values(pattern, 5));
+    let w_exact = halves(values(pattern, 5)).1;
     let (bias, bias_exact) = halves(numbers(shape.cols(), 6));
     let poisoned = poisoned(&w_exact, pattern);
     let w = bf16::narrow(poisoned.clone());

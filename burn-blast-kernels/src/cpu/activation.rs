@@ -26,7 +26,9 @@ pub fn gated_activation_into<T: HostFloat>(
     out: &mut [MaybeUninit<T>],
 ) {
     assert!(gate.len() == out.len() && up.len() == out.len(), "gate, up and out differ in length");
-    let write = |((gate, up), out): ((&[T], &[T]), &mut [MaybeUninit<T>])| {
+    let pieces = (gate.par_chunks(PIECE), up.par_chunks(PIECE), out.par_chunks_mut(PIECE));
+    let at_once = if threads_for(WORK * gate.len()) == 1 { usize::MAX } else { 1 };
+    pieces.into_par_iter().with_min_len(at_once).for_each(|(gate, up, out)| {
         scratch::with(2 * out.len(), |buffer| {
             let (wide_gate, wide_up) = buffer.split_at_mut(out.len());
             T::values(gate).widen_at(0, wide_gate);
@@ -34,13 +36,7 @@ pub fn gated_activation_into<T: HostFloat>(
             f.apply(Elements::Gated(wide_gate, wide_up));
             T::write(wide_gate, out);
         });
-    };
-    if threads_for(WORK * out.len()) == 1 {
-        gate.chunks(PIECE).zip(up.chunks(PIECE)).zip(out.chunks_mut(PIECE)).for_each(write);
-    } else {
-        let operands = gate.par_chunks(PIECE).zip(up.par_chunks(PIECE));
-        operands.zip(out.par_chunks_mut(PIECE)).for_each(write);
-    }
+    });
 }
 
 /// What an activation is applied to, in place.

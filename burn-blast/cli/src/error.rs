@@ -42,6 +42,9 @@ pub enum Error {
     /// An option has no effect without another.
     #[error("{option} is only used with {needs}: add that, or leave {option} out")]
     Unused { option: &'static str, needs: &'static str },
+    /// An option has no effect on a command.
+    #[error("{option} is for {needs}: leave it out")]
+    WithoutEffect { option: &'static str, needs: &'static str },
     /// A weight has a data type without arithmetic here.
     #[error(
         "weight \"{name}\" holds {dtype}: only F32, F16 and BF16 can be pruned, so convert it, or leave it out with --exclude"

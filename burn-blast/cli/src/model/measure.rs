@@ -26,6 +26,10 @@ pub struct BenchReport {
     #[serde(flatten)]
     storage: LinearStorage,
     dtype: String,
+    /// Whether the factors of products in f32 may be rounded to bf16.
+    bf16_products: bool,
+    /// Whether features may be rounded to 8-bit integers.
+    int8_products: bool,
     /// Tokens of the prompt, and tokens per second.
     prefill: (usize, Quartiles),
     /// Tokens after it, and tokens per second.
@@ -41,6 +45,8 @@ pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
     Ok(BenchReport {
         storage: model.storage(),
         dtype: format!("{:?}", model.dtype()),
+        bf16_products: args.model.device.bf16_products,
+        int8_products: args.model.int8_products,
         decode: (timing.decode, Quartiles::of(decode.collect())),
         prefill: (timing.prefill, timing.rates(&rounds).0),
     })
@@ -51,13 +57,15 @@ impl fmt::Display for BenchReport {
         let storage = self.storage;
         writeln!(
             f,
-            "{} of {} linear layers block-sparse, {} of their weights removed, {:.1} MiB in {}{}",
+            "{} of {} linear layers block-sparse, {} of their weights removed, {:.1} MiB in {}{}{}{}",
             storage.sparse,
             storage.linears,
             percent(storage.sparsity),
             storage.bytes as f64 / f64::from(1 << 20),
             self.dtype,
             if storage.quantized { " and 8-bit integers" } else { "" },
+            if self.bf16_products { ", products in bf16" } else { "" },
+            if self.int8_products { ", products in 8-bit integers" } else { "" },
         )?;
         let mut table = grid(&["batch 1", "tokens/s", "ms per token"]);
         for (name, (tokens, seconds)) in [("prefill", self.prefill), ("decode", self.decode)] {

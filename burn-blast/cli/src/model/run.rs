@@ -99,6 +99,7 @@ impl fmt::Display for PerplexityReport {
 pub fn activations(args: &ActivationsArgs, progress: &Progress) -> Result<String, Error> {
     let output = &args.out.output;
     check_output(Some(&args.model), false, output, args.out.force)?;
+    args.device.check_dense()?;
     let device = args.device.open()?;
     let checkpoint = ModelFolder::open(&args.model)?;
     let model = checkpoint.load(&device, args.device.precision())?;

@@ -37,6 +37,7 @@ pub fn dense(
 ) -> Result<(String, u8), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
+    args.train.device.check_dense()?;
     let device = args.train.device.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let model = model.with_precision(args.train.device.precision())?;

@@ -227,7 +227,11 @@ pub(crate) fn difference(name: &str, before: &Value, now: &Value, free: &[&str])
             difference(&format!("{name}{dot}{leaf}"), &part(before, leaf), &part(now, leaf), free)
         });
     }
-    (before != now).then(|| format!("{name} {before} instead of {now}"))
+    let said = |value: &Value| match value {
+        Value::Null => "nothing".to_owned(),
+        value => value.to_string(),
+    };
+    (before != now).then(|| format!("{name} {} instead of {}", said(before), said(now)))
 }
 
 #[cfg(test)]

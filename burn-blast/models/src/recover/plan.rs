@@ -120,6 +120,11 @@ impl Workshop {
         self.path.join(step.name())
     }
 
+    /// Whether products round to bf16.
+    pub(super) fn bf16_products(&self) -> bool {
+        self.plan.bf16_products
+    }
+
     pub(super) fn is_done(&self, step: Step) -> bool {
         self.plan.done.iter().any(|done| done.step == step)
     }

@@ -46,6 +46,8 @@ pub struct Report {
     pub model: String,
     /// What was asked for.
     pub settings: Recover,
+    /// Whether products rounded their factors to bf16.
+    pub bf16_products: bool,
     /// Names of the texts.
     pub texts: Vec<String>,
     /// The dense model, then the results of the steps.
@@ -113,7 +115,8 @@ pub(super) fn measure(
     let texts = recovery.texts.iter().map(|(name, _)| name.clone()).collect();
     let settings = recovery.config.clone();
     let model = format!("{:016x}", recovery.dense.fingerprint()?);
-    Ok(Some(Report { model, settings, texts, rows, kept }))
+    let bf16_products = workshop.bf16_products();
+    Ok(Some(Report { model, settings, bf16_products, texts, rows, kept }))
 }
 
 /// On the held-out part of each text.
@@ -160,9 +163,12 @@ impl Report {
             );
         }
         let sum = |row: &Row| row.nats.iter().sum::<f64>();
-        if sum(last) > sum(before) {
+        if sum(last) > sum(before) + 0.01 * self.texts.len() as f64 {
             log::warn!(
-                "distillation made the model worse: use a lower learning rate than {}, or more time",
+                "distillation made the model worse, from {:.3} to {:.3} nats on average: use a lower learning rate than {}, or \
+                 more time",
+                sum(before) / self.texts.len() as f64,
+                sum(last) / self.texts.len() as f64,
                 self.settings.lr
             );
         }
@@ -192,7 +198,7 @@ impl Report {
                 Some(rate) => {
                     format!("{:.0} ({:.0} to {:.0})", rate.median, rate.lower, rate.upper)
                 }
-                None => "as the last".to_owned(),
+                None => "not timed".to_owned(),
             }));
             line.push(format!("{:.1}", row.seconds / 60.0));
             line.push(row.tokens.to_string());
@@ -221,13 +227,14 @@ impl Report {
         let _ = write!(
             page,
             "</table><p>Asked for: {:.1} % of the MLPs, blocks of {}; sequences of {context} tokens; {reconstruct_steps} steps of \
-             reconstruction with a learning rate of {reconstruct_lr}, distillation with {lr}; seed {seed}.</p>",
+             reconstruction with a learning rate of {reconstruct_lr}, distillation with {lr}; seed {seed}{}.</p>",
             100.0 * blocks.sparsity,
             blocks.block,
+            if self.bf16_products { "; products rounded to bf16" } else { "" },
         );
         page.push_str(
             "<p>Nats per token on held-out text, in brackets the gap to the dense model. Medians and quartiles \
-             of tokens per second at batch 1.</p><p><img src=\"loss.svg\" alt=\"Loss on held-out text\"></p>\
+             of tokens per second at batch 1; all sparse models have the same layers, so one is timed.</p><p><img src=\"loss.svg\" alt=\"Loss on held-out text\"></p>\
              <p><img src=\"training.svg\" alt=\"Divergence in distillation\"></p>\
              <p><img src=\"kept.svg\" alt=\"Kept blocks by layer\"></p>\n",
         );
