@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn fresh_adapters_change_nothing_and_merged_ones_what_they_did() {
         let (start, config) = (model(DType::F32), LoraLinearConfig::new(4));
-        assert_eq!(scores(&adapted(start.clone(), &config, |b| b)), scores(&start));
+        assert!(scores(&adapted(start.clone(), &config, |b| b)) == scores(&start));
         let adapted = changed(start.clone(), &config);
         let want = scores(&adapted);
         assert!(apart(&want, &scores(&start)) > 1e-3);

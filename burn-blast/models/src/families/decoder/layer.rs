@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
-use burn_blast::module::{AnyLinear, BlockSparseGatedMlp};
+use burn_blast::functions::{gated_activation, is_host};
+use burn_blast::module::{AnyLinear, BlockSparseGatedMlp, MlpActivation};
 
 use super::DecoderConfig;
 use super::design::{GateActivation, LayerDesign};
@@ -50,10 +51,14 @@ pub(super) struct Mlp {
 }
 
 impl GateActivation {
-    fn forward(self, x: Tensor<3>) -> Tensor<3> {
+    /// `activation(gate) · up`.
+    fn apply(self, gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
         match self {
-            Self::Silu => silu(x),
-            Self::GeluTanh => wide_gelu(x),
+            Self::Silu if is_host(&gate.device()) => {
+                gated_activation(gate, up, MlpActivation::Silu)
+            }
+            Self::Silu => silu(gate) * up,
+            Self::GeluTanh => wide_gelu(gate) * up,
         }
     }
 }
@@ -212,7 +217,7 @@ impl Mlp {
     }
 
     fn hidden(&self, to_gate: Tensor<3>, to_up: Tensor<3>) -> Tensor<3> {
-        self.activation.forward(self.gate_proj.forward(to_gate)) * self.up_proj.forward(to_up)
+        self.activation.apply(self.gate_proj.forward(to_gate), self.up_proj.forward(to_up))
     }
 
     /// The three layers as one, whose products a CPU computes in one pass, if all are block-sparse and the
