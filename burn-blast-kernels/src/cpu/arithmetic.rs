@@ -141,7 +141,8 @@ impl<S: Simd> Arithmetic for Singles<S> {
 /// A loop over tiles.
 pub(super) trait TileLoop {
     /// # Safety
-    /// As the loop says, and the words of its operands must be those of `A`.
+    /// - what the loop itself asks for
+    /// - the words of its operands are those of `A`
     unsafe fn run<A: Arithmetic>(self);
 }
 

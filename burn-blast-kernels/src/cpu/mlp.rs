@@ -101,6 +101,17 @@ impl Mlp<'_> {
         words_for::<T>(layers.into_iter().flatten().map(|layer| layer.values))
     }
 
+    /// Features of `width`, of some rows. `gradients` says whether weight gradients read them.
+    pub(super) fn features(
+        &self,
+        rows: usize,
+        width: usize,
+        words: Words,
+        gradients: bool,
+    ) -> FeatureShape {
+        FeatureShape { rows, width, b: self.b(), words, gradients }
+    }
+
     /// Kept values of all layers.
     pub(super) fn value_count(&self) -> usize {
         let up = self.up.map_or(0, |up| up.pattern.value_count());
@@ -144,13 +155,7 @@ impl Call<'_> {
     /// The whole block for some rows.
     fn rows<T: HostFloat>(&self, rows: Range<usize>, output: &Output<'_, T>, threads: usize) {
         let mlp = self.mlp;
-        let shape = |width| FeatureShape {
-            rows: rows.len(),
-            width,
-            b: mlp.b(),
-            words: self.words,
-            gradients: false,
-        };
+        let shape = |width| mlp.features(rows.len(), width, self.words, false);
         let (input, hidden) = (shape(mlp.d_input()), shape(mlp.d_ff()));
         scratch::with(input.len() + hidden.len(), |buffer| {
             let (x, buffer) = Features::split(buffer, input);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::activation::Elements;
 use super::arithmetic::Words;
-use super::features::{FeatureShape, Features};
+use super::features::Features;
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::mlp::{Mlp, MlpLayer, add_bias};
 use super::output::Output;
@@ -98,13 +98,7 @@ struct Backward<'a> {
 impl Backward<'_> {
     fn chunk(&self, rows: Range<usize>) {
         let mlp = self.mlp;
-        let shape = |width| FeatureShape {
-            rows: rows.len(),
-            width,
-            b: mlp.b(),
-            words: self.words,
-            gradients: true,
-        };
+        let shape = |width| mlp.features(rows.len(), width, self.words, true);
         let (input, output, hidden) =
             (shape(mlp.d_input()), shape(mlp.d_output()), shape(mlp.d_ff()));
         let up_len = if mlp.up.is_some() { hidden.len() } else { 0 };

@@ -55,7 +55,7 @@ impl Values<'_> {
         }
     }
 
-    /// Writes the elements from `start` on to `to`, those of integers without their scale.
+    /// Fills `to` with the elements from `start` on. Integers are not multiplied by their scale.
     #[inline(always)]
     pub(super) fn widen_at(&self, start: usize, to: &mut [f32]) {
         let at = start..start + to.len();

@@ -9,7 +9,7 @@
 //! One factor has no sign, so 128 is added to the input, and what that adds to the sums is subtracted from their start.
 //! The sums of a block become f32 when it is done, times the scales of the block and of the input.
 //!
-//! Both instructions are described in Intel's Software Developer's Manual, volume 2. Those of Arm (`bfdot`, `sdot`) and
+//! Intel's Software Developer's Manual, volume 2, describes both instructions. Dot products of Arm (`bfdot`, `sdot`) and of
 //! AVX-VNNI are not used.
 
 #[cfg(target_arch = "x86_64")]

@@ -30,44 +30,28 @@ pub(in crate::cpu) unsafe fn run_quads(_: impl TileLoop) {
     unreachable!("{NOWHERE}");
 }
 
-pub(in crate::cpu) unsafe fn write_rows_of_quads(
-    _: Values<'_>,
-    _: usize,
-    _: Range<usize>,
-    _: Range<usize>,
-    _: usize,
-    _: &mut [f32],
-) {
-    unreachable!("{NOWHERE}");
+macro_rules! writers_of_rows {
+    ($($name:ident),*) => {$(
+        pub(in crate::cpu) unsafe fn $name(
+            _: Values<'_>,
+            _: usize,
+            _: Range<usize>,
+            _: Range<usize>,
+            _: usize,
+            _: &mut [f32],
+        ) {
+            unreachable!("{NOWHERE}");
+        }
+    )*};
 }
+
+writers_of_rows!(write_rows_of_pairs, write_pairs_of_rows, write_rows_of_quads);
 
 pub(in crate::cpu) unsafe fn write_quad_block(_: &[i8], _: usize, _: usize, _: &mut [f32]) {
     unreachable!("{NOWHERE}");
 }
 
 pub(in crate::cpu) unsafe fn round(_: &[f32], _: &mut [MaybeUninit<bf16>]) {
-    unreachable!("{NOWHERE}");
-}
-
-pub(in crate::cpu) unsafe fn write_rows_of_pairs(
-    _: Values<'_>,
-    _: usize,
-    _: Range<usize>,
-    _: Range<usize>,
-    _: usize,
-    _: &mut [f32],
-) {
-    unreachable!("{NOWHERE}");
-}
-
-pub(in crate::cpu) unsafe fn write_pairs_of_rows(
-    _: Values<'_>,
-    _: usize,
-    _: Range<usize>,
-    _: Range<usize>,
-    _: usize,
-    _: &mut [f32],
-) {
     unreachable!("{NOWHERE}");
 }
 

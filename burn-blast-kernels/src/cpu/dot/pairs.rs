@@ -56,8 +56,7 @@ fn rows_of_pairs<E: Element>(
     }
 }
 
-/// Writes elements in bf16. Those of `f32` are rounded to nearest, ties to even, except that subnormal numbers may become
-/// zero.
+/// Writes elements in bf16. `f32` is rounded to nearest, ties to even. Subnormal numbers may become zero.
 ///
 /// # Panics
 /// If the lengths differ.
