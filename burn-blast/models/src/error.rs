@@ -126,6 +126,9 @@ pub enum Error {
     /// A layer that is to start sparse is sparse, or has an adapter.
     #[error("{0} is not dense: only a dense model can start sparse")]
     NotDense(String),
+    /// An output layer of its own is to lose blocks, but the model has none.
+    #[error("the output layer is the embedding, which keeps its blocks: leave the role head out")]
+    TiedHead,
     /// The model has adapters where it must have none, or none to merge, or nothing to put one beside.
     #[error("{0}")]
     Adapters(&'static str),

@@ -1,9 +1,12 @@
 //! Models in the form that a processor runs fastest.
 
+use burn::module::Module;
 use burn::tensor::DType;
+use burn_blast::functions::is_host;
 use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 
+use crate::fine_tune::TrainConfig;
 use crate::{Error, Model};
 
 /// Side of the blocks of layers that keep all of them.
@@ -44,12 +47,17 @@ impl Model {
         Ok(true)
     }
 
-    /// Packs the dense layers with all their blocks, and returns their names.
+    /// Packs the dense layers with all their blocks, and returns their names. What is frozen stays frozen.
     pub(crate) fn pack_dense(&mut self) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for (name, linear) in self.linears_mut() {
             if let AnyLinear::Dense(dense) = linear {
-                let weight = pack(dense.weight.val())?;
+                let weight = dense.weight.val();
+                let frozen = weight.device().is_autodiff() && !weight.is_require_grad();
+                let mut weight = pack(weight)?;
+                if frozen {
+                    weight = weight.set_require_grad(false);
+                }
                 let layer = BlockSparseLinear::new(weight, dense.bias.clone());
                 *linear = AnyLinear::Sparse(layer);
                 names.push(name);
@@ -57,13 +65,41 @@ impl Model {
         }
         Ok(names)
     }
+}
 
-    /// Makes layers of these names dense again, and the output layer the embedding if it was `tied`.
-    pub(crate) fn unpack(&mut self, names: &[String], tied: bool) {
-        if tied {
-            self.family_mut().set_head(None);
+/// The layers of a model that are packed only while it is trained, since a processor trains them faster so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Packed {
+    /// Names of layers that are dense in files.
+    layers: Vec<String>,
+    /// Whether the output layer is the embedding in files.
+    tied: bool,
+}
+
+impl Packed {
+    /// Packs what the device trains faster so: the dense layers, and a tied output layer if the MLPs alone are trained.
+    pub(crate) fn pack(model: &mut Model, config: &TrainConfig) -> Result<Self, Error> {
+        if !is_host(&model.device()) || !config.pack_dense {
+            return Ok(Self::default());
         }
-        for (_, linear) in self.linears_mut().into_iter().filter(|(name, _)| names.contains(name)) {
+        let tied = config.only_mlps && model.untie_head()?;
+        Ok(Self { layers: model.pack_dense()?, tied })
+    }
+
+    /// Paths in the module of the packed layers of a model, which are not to be pruned.
+    pub(crate) fn paths(&self, model: &Model) -> Vec<String> {
+        let head = self.tied.then_some("lm_head");
+        let names = self.layers.iter().map(String::as_str).chain(head);
+        names.map(|name| format!("{}.{name}", model.variant())).collect()
+    }
+
+    /// Makes them dense again.
+    pub(crate) fn unpack(&self, model: &mut Model) {
+        if self.tied {
+            model.family_mut().set_head(None);
+        }
+        let packed = |(name, _): &(String, &mut AnyLinear)| self.layers.contains(name);
+        for (_, linear) in model.linears_mut().into_iter().filter(packed) {
             if let AnyLinear::Sparse(layer) = linear {
                 *linear = AnyLinear::Dense(layer.clone().into_linear());
             }

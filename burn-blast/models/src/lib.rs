@@ -23,6 +23,7 @@
 mod activations;
 mod adapters;
 mod attention;
+mod blocks;
 mod builder;
 #[cfg(feature = "chat")]
 mod chat;
@@ -56,6 +57,7 @@ mod warnings;
 
 pub use activations::Activations;
 pub use attention::Cache;
+pub use blocks::{Blocks, Role};
 #[cfg(feature = "chat")]
 pub use chat::{ChatMessage, ChatTemplate};
 pub use compact::LayerSizes;
@@ -71,7 +73,6 @@ pub use generate::{Generation, generate, next_scores};
 pub use importance::Importance;
 pub use measure::{LinearStorage, Quartiles, Round, Timing};
 pub use memory::keep_memory;
-pub use model::Blocks;
 pub use model_folder::{Form, ModelFolder, Precision};
 pub use perplexity::{TextScore, Windows, perplexity};
 pub use rope::{Rope, RopeScaling, Rotary};

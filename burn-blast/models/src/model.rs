@@ -3,10 +3,7 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burn_blast::functions;
-use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
-use burn_blast::prune::{BlastConfig, Coupling, Structure};
-use burn_blast::{BlockPattern, BlockSize, MatrixShape};
-use burn_blast_kernels::budget::kept_blocks;
+use burn_blast::module::AnyLinear;
 
 use crate::attention::Pass;
 use crate::{Cache, Error, Model, Precision};
@@ -17,30 +14,6 @@ struct Cast(DType);
 impl ModuleMapper for Cast {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|tensor| tensor.cast(self.0))
-    }
-}
-
-/// Which blocks of the MLPs are removed.
-#[derive(burn::config::Config, Debug, PartialEq)]
-pub struct Blocks {
-    /// Side of a block.
-    pub block: usize,
-    /// Share of blocks that is removed.
-    #[config(default = 0.9)]
-    pub sparsity: f64,
-    /// Last layers, whose MLPs are left dense.
-    #[config(default = 0)]
-    pub dense_last: usize,
-}
-
-impl Blocks {
-    /// Checks the sparsity.
-    ///
-    /// # Errors
-    /// If it is not at least 0 and below 1.
-    pub fn check(&self) -> Result<(), Error> {
-        let fits = (0.0..1.0).contains(&self.sparsity);
-        Error::in_range("sparsity", self.sparsity, fits, "at least 0 and below 1")
     }
 }
 
@@ -223,127 +196,6 @@ impl Model {
     /// Layers, without embedding and output.
     pub fn layers(&self) -> usize {
         self.family().layers()
-    }
-
-    /// Every linear layer with its name in the checkpoint, to read or to replace.
-    pub fn linears_mut(&mut self) -> Vec<(String, &mut AnyLinear)> {
-        self.family_mut().linears_mut()
-    }
-
-    /// The linear layers of the MLPs, without the last `dense_last` layers of the model.
-    pub fn mlps_mut(&mut self, dense_last: usize) -> Vec<(String, &mut AnyLinear)> {
-        let mut all = self.inner_mut(dense_last);
-        all.retain(|(name, _)| name.contains(".mlp."));
-        all
-    }
-
-    /// The linear layers of attention and MLPs, without the last `dense_last` layers of the model.
-    pub fn inner_mut(&mut self, dense_last: usize) -> Vec<(String, &mut AnyLinear)> {
-        let layers = self.layers().saturating_sub(dense_last);
-        let mut all = self.linears_mut();
-        all.retain(|(name, _)| {
-            let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
-            layer.is_some_and(|layer| layer < layers)
-        });
-        all
-    }
-
-    /// Starts attention and MLPs sparse, without the last layers: each layer keeps its share of random blocks, at least
-    /// one, spread evenly. Their values are scaled so that outputs keep their scale with fewer inputs.
-    ///
-    /// # Errors
-    /// If a layer is not dense, or the block size is not supported.
-    pub fn start_sparse(&mut self, blocks: &Blocks, seed: u64) -> Result<(), Error> {
-        let block = BlockSize::new(blocks.block)?;
-        let layers = self.inner_mut(blocks.dense_last);
-        let is_dense = |layer: &AnyLinear| matches!(layer, AnyLinear::Dense(_));
-        if let Some((name, _)) = layers.iter().find(|(_, layer)| !is_dense(layer)) {
-            return Err(Error::NotDense(name.clone()));
-        }
-        for (at, (_, linear)) in layers.into_iter().enumerate() {
-            let AnyLinear::Dense(dense) = linear else { continue };
-            let weight = dense.weight.val();
-            let [rows, cols] = weight.dims();
-            let shape = MatrixShape::new(rows, cols)?;
-            let grid = shape.block_rows(block) * shape.block_cols(block);
-            let density = kept_blocks(blocks.sparsity, grid) as f64 / grid as f64;
-            let seed = seed.wrapping_add(at as u64);
-            let pattern = BlockPattern::random_balanced(shape, block, density, seed);
-            let scale = pattern.density().sqrt().recip();
-            let weight = BlockSparseWeight::from_dense(weight.mul_scalar(scale), pattern);
-            *linear = AnyLinear::Sparse(BlockSparseLinear::new(weight, dense.bias.clone()));
-        }
-        Ok(())
-    }
-
-    /// Names of the weights of the MLPs, without the last `dense_last` layers.
-    ///
-    /// # Errors
-    /// If there are none.
-    pub fn mlp_names(&mut self, dense_last: usize) -> Result<Vec<String>, Error> {
-        let layers = self.layers();
-        if dense_last >= layers {
-            let expected = format!("below the number of layers, {layers}");
-            return Err(Error::setting("dense-last", dense_last, &expected));
-        }
-        Ok(self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect())
-    }
-
-    /// Which blocks of the MLPs are removed so far, if some of them are block-sparse.
-    pub fn mlp_blocks(&mut self, dense_last: usize) -> Option<Blocks> {
-        let block = self.mlps_mut(dense_last).iter().find_map(|(_, linear)| linear.block_size())?;
-        Some(Blocks { block, sparsity: self.mlp_sparsity(dense_last), dense_last })
-    }
-
-    /// Makes the MLPs block-sparse, without the last layers. All blocks that hold anything are kept; pruning removes
-    /// them later.
-    ///
-    /// # Errors
-    /// If there are none, one has blocks of another size already, or the block size is not supported.
-    pub fn pack_mlps(&mut self, blocks: &Blocks) -> Result<(), Error> {
-        self.mlp_names(blocks.dense_last)?;
-        for (name, linear) in self.mlps_mut(blocks.dense_last) {
-            let found = linear.block_size().unwrap_or(blocks.block);
-            if found != blocks.block {
-                return Err(Error::OtherBlocks { name, found, asked: blocks.block });
-            }
-            linear.pack(blocks.block)?;
-        }
-        Ok(())
-    }
-
-    /// The model with everything frozen but the linear layers of the MLPs.
-    pub(crate) fn only_mlps_trained(self) -> Self {
-        let mut model = self.set_require_grad(false);
-        for (_, linear) in model.mlps_mut(0) {
-            *linear = linear.clone().set_require_grad(true);
-        }
-        model
-    }
-
-    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `dense_last` layers. Given
-    /// to [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
-    pub fn outside_mlps(&mut self, dense_last: usize) -> Vec<String> {
-        let variant = self.variant();
-        let mlps: Vec<String> =
-            self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect();
-        let sparse =
-            self.linears_mut().into_iter().filter(|(_, linear)| linear.block_size().is_some());
-        let others = sparse.filter(|(name, _)| !mlps.contains(name));
-        others.map(|(name, _)| format!("{variant}.{name}")).collect()
-    }
-
-    /// Has the layers of each MLP select their blocks by a structure, which couples the layers that share hidden
-    /// features.
-    pub fn couple(&self, blast: BlastConfig, structure: Structure) -> BlastConfig {
-        if structure == Structure::Blocks {
-            return blast;
-        }
-        let (into, out) = self.family().mlp_layers();
-        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
-        let (path, into, out) = (String::new(), names(into), names(&[out]));
-        let coupling = Coupling { path, into, out, groups: None };
-        blast.with_structure(structure).with_couplings(vec![coupling])
     }
 
     /// Tokens of the vocabulary.

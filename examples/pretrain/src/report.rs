@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::say::say;
 use crate::store::{Phase, State, Store};
 use crate::table;
-use crate::timing::{self, Timing};
+use crate::timing::{self, Steps, Timing};
 use crate::training::Experiment;
 
 /// Bytes of a weight.
@@ -132,6 +132,8 @@ pub struct Report {
     pub mlp_rows: usize,
     /// Forward, backward and optimizer.
     pub training_step: Runs<Timing>,
+    /// The same of the dense model with Burn's dense products, where the runs have others.
+    pub dense_step_by_burn: Option<Timing>,
     /// Time of the training runs in seconds.
     pub training_seconds: Runs<f64>,
     /// Peak memory of the process in each run, where the system reports it.
@@ -165,7 +167,7 @@ impl Report {
         };
         let (dense, narrow) = (models.dense.num_params(), models.narrow.num_params());
         drop(models);
-        let training_step = timing::training_step(experiment)?;
+        let Steps { runs: training_step, dense_by_burn } = timing::training_step(experiment)?;
 
         let sparse = dense - (bytes.dense - bytes.sparse) / FLOAT_BYTES;
         let parameters = Runs { dense, narrow, sparse };
@@ -195,6 +197,7 @@ impl Report {
             mlp_forward,
             mlp_rows: config.tokens_per_step(),
             training_step,
+            dense_step_by_burn: dense_by_burn,
             training_seconds: Runs {
                 dense: logs.dense.seconds,
                 narrow: logs.narrow.seconds,
@@ -293,12 +296,18 @@ fn plot_patterns(experiment: &Experiment) -> Result<()> {
     fs::create_dir_all(&folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     for layer in summary(&experiment.trained(Phase::Sparse)?).layers {
-        // `Decoder.model.layers.0.mlp.gate_proj.Sparse` is `layer-0-gate`.
+        // `Decoder.model.layers.0.mlp.gate_proj.Sparse` is `layer-0-gate`, `Decoder.lm_head.Sparse` is `head`.
         let parts: Vec<&str> = layer.name.split('.').collect();
-        let (index, name) = (parts[3], parts[5].trim_end_matches("_proj"));
+        let (file, name) = match parts[..] {
+            [_, _, _, index, _, name, _] => {
+                let name = name.trim_end_matches("_proj");
+                (format!("layer-{index}-{name}"), format!("Layer {index}, {name}"))
+            }
+            _ => ("head".to_owned(), "Output layer".to_owned()),
+        };
         let removed = 100.0 * (1.0 - layer.pattern.density());
-        let title = format!("Layer {index}, {name}: {removed:.1} % removed");
-        pattern_map(&folder.join(format!("layer-{index}-{name}.svg")), &title, &layer.pattern)?;
+        let title = format!("{name}: {removed:.1} % removed");
+        pattern_map(&folder.join(format!("{file}.svg")), &title, &layer.pattern)?;
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use burn::module::Module;
+use burn::tensor::Device;
 use burn_blast::io;
+use burn_blast::tuning::{allow_bf16, has_dot_products};
 use burn_blast_models::BackendKind;
 use burn_blast_models::fine_tune::INTERRUPTED;
 
@@ -13,7 +15,7 @@ use crate::args::Args;
 use crate::config::Config;
 use crate::corpus::Text;
 use crate::report::{Report, Runs, final_validation};
-use crate::say::say;
+use crate::say::{say, warn};
 use crate::store::{Phase, State, Store};
 use crate::training::{Experiment, Outcome};
 use crate::{model, table};
@@ -24,7 +26,7 @@ const SAME_LOSS: f64 = 1e-4;
 /// Runs, or goes on with, the experiment. `stop` is asked before each step.
 pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     let Args { config, out, resume, force, .. } = args;
-    let device = config.backend.open()?;
+    let device = open(&config)?;
     let text = Text::load(config.corpus.as_deref(), config.context)?;
     let store = Store::new(&out);
     let mut state = if resume {
@@ -70,6 +72,17 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     say(format!("\nText by the reloaded sparse model:\n{sample}\n"));
     say(format!("Report, plots and the packed model are in {}", out.display()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the device, and has it multiply as asked for.
+pub fn open(config: &Config) -> Result<Device> {
+    if config.bf16_products && !(config.backend.is_host() && has_dot_products()) {
+        warn(
+            "--bf16-products changes nothing here: it is for the CPU, and needs one of AMD with AVX512-BF16",
+        );
+    }
+    allow_bf16(config.bf16_products);
+    Ok(config.backend.open()?)
 }
 
 fn fresh_state(store: &Store, config: &Config, text: &Text, force: bool) -> Result<State> {
@@ -142,6 +155,7 @@ mod tests {
     use std::fs;
 
     use burn_blast::prune::Structure;
+    use burn_blast_models::Role;
 
     use super::*;
 
@@ -224,6 +238,25 @@ mod tests {
         let ratio = count("narrow") / count("sparse");
         assert!((ratio - 1.0).abs() < 0.15, "{ratio}");
         assert!(out.join("patterns/layer-0-q.svg").exists());
+    }
+
+    #[test]
+    fn attention_and_output_layer_lose_blocks_too_if_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut args = args(folder.path(), "out");
+        let sparse = Some(vec![Role::Attention, Role::Mlp, Role::Head]);
+        args.config = Config { sparse, dense_last: 0, bf16_products: true, ..args.config };
+        let out = args.out.clone();
+        run(args, &|| false).unwrap();
+        let report = fs::read_to_string(out.join("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["sparsity"].as_f64(), Some(0.75));
+        let count = |run: &str| report["parameters"][run].as_f64().unwrap();
+        let ratio = count("narrow") / count("sparse");
+        assert!((ratio - 1.0).abs() < 0.15, "{ratio}");
+        for name in ["head", "layer-1-o", "layer-1-down"] {
+            assert!(out.join(format!("patterns/{name}.svg")).exists(), "no {name}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::report::Runs;
 
 /// Layout of `state.json`; another number is refused.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// What a finished run leaves.
 const WRITTEN: [&str; 13] = [

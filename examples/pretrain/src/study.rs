@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::corpus::Text;
 use crate::plan::{Plan, Run};
 use crate::report::final_validation;
+use crate::run::open;
 use crate::say::say;
 use crate::store::{Phase, State, Store};
 use crate::training::{Experiment, Outcome};
@@ -116,7 +117,7 @@ fn make(
         );
     }
     store.write_state(&state)?;
-    let device = config.backend.open()?;
+    let device = open(config)?;
     let experiment = Experiment::new(config, &text.corpus, &store, &device);
     if let Outcome::Interrupted(_) = experiment.train(&mut state, run.model, stop)? {
         return Ok(None);

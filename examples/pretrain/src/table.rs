@@ -1,5 +1,6 @@
 //! The report as text: a table on the screen, and `report.md`.
 
+use burn_blast_models::Role;
 use comfy_table::{CellAlignment, Table};
 
 use crate::report::{Kept, Report, Runs, Widths};
@@ -41,7 +42,7 @@ pub fn markdown(report: &Report) -> String {
         "# Dense, narrow dense and block-sparse\n\n\
          {layers} layers, width {d_model}, MLP width {d_ff}, context {context}, batch {batch}, {steps} steps, seed \
          {seed}, backend {backend}. Highest learning rate: {dense_lr} dense, {narrow_lr} narrow, {sparse_lr} sparse, where \
-         a block-sparse weight has it divided by its density to the power {exponent}.\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
+         a block-sparse weight has it divided by its density to the power {exponent}.{products}\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
          {layers} layers. {narrow} {kept}\n\n{table}\n\n\
          ![Loss](loss.svg)\n\n![Loss over time](time.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
          Kept blocks of each weight: `patterns/`.\n",
@@ -57,13 +58,30 @@ pub fn markdown(report: &Report) -> String {
         narrow_lr = config.train(Phase::Narrow).lr,
         sparse_lr = config.train(Phase::Sparse).lr,
         exponent = config.blast().lr_exponent,
+        products =
+            if config.bf16_products { " Factors of products are rounded to bf16." } else { "" },
         block = config.block,
         sparsity = percent(report.sparsity),
-        what = if config.start_sparse { "attention and MLPs" } else { "the MLPs" },
+        what = what(&config.roles()),
         pruned = config.sparse_layers(),
         narrow = narrow(report),
         kept = kept(report),
     )
+}
+
+/// The layers that lose blocks, in words.
+fn what(roles: &[Role]) -> String {
+    let names = roles.iter().map(|role| match role {
+        Role::Attention => "attention",
+        Role::Mlp => "the MLPs",
+        Role::Head => "the output layer",
+    });
+    let names: Vec<&str> = names.collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => "no layer".to_owned(),
+    }
 }
 
 fn table(report: &Report) -> Table {
@@ -87,7 +105,7 @@ fn rows(report: &Report) -> Vec<[String; 5]> {
         let medians = timing.map(|timing| timing.median_ms);
         row(name, timing.map(milliseconds), faster(medians))
     };
-    vec![
+    let mut rows = vec![
         row(
             "validation loss, nats/byte",
             loss.map(|loss| format!("{loss:.4}")),
@@ -112,13 +130,19 @@ fn rows(report: &Report) -> Vec<[String; 5]> {
         ),
         timed(&format!("one MLP forward, {} rows", report.mlp_rows), report.mlp_forward),
         timed("training step", report.training_step),
-        row(
-            "whole training, pruning included",
-            seconds.map(|seconds| format!("{seconds:.0} s")),
-            faster(seconds),
-        ),
-        row("peak memory of the process", report.peak_bytes.map(bytes), String::new()),
-    ]
+    ];
+    if let Some(step) = report.dense_step_by_burn {
+        let medians = Runs { dense: step, ..report.training_step }.map(|one| one.median_ms);
+        let runs = Runs { dense: milliseconds(step), narrow: String::new(), sparse: String::new() };
+        rows.push(row("training step with Burn's dense products", runs, faster(medians)));
+    }
+    rows.push(row(
+        "whole training, pruning included",
+        seconds.map(|seconds| format!("{seconds:.0} s")),
+        faster(seconds),
+    ));
+    rows.push(row("peak memory of the process", report.peak_bytes.map(bytes), String::new()));
+    rows
 }
 
 fn row(name: &str, runs: Runs<String>, relation: String) -> [String; 5] {
@@ -178,6 +202,7 @@ mod tests {
             mlp_forward: timings,
             mlp_rows: 1024,
             training_step: timings,
+            dense_step_by_burn: Some(timing(16.0)),
             training_seconds: Runs { dense: 100.0, narrow: 40.0, sparse: 50.0 },
             peak_bytes: Runs { dense: Some(1 << 20), narrow: None, sparse: None },
         }
@@ -197,6 +222,8 @@ mod tests {
             "25.0 %",
             "12.5 %",
             "4.00 × as fast",
+            "16.00 ms (1",
+            "8.00 × as fast",
             "8.00 ms (1.00 to 9.00)",
             "n/a",
         ] {
@@ -209,5 +236,7 @@ mod tests {
         let text = markdown(&report());
         assert!(text.contains("| validation loss, nats/byte"), "{text}");
         assert!(text.contains("the MLPs of 3 of 4 layers"), "{text}");
+        let all = what(&[Role::Attention, Role::Mlp, Role::Head]);
+        assert_eq!(all, "attention, the MLPs and the output layer");
     }
 }

@@ -41,22 +41,34 @@ pub fn mlp_forward(models: &Runs<Model>, config: &Config, device: &Device) -> Re
         Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device)
     });
     let forward = |run: usize| finish(device, models[run].mlp(0, inputs[run].clone()));
-    interleave(MLP_ROUNDS, forward)
+    let [dense, narrow, sparse] = interleave(MLP_ROUNDS, forward)?;
+    Ok(Runs { dense, narrow, sparse })
 }
 
-/// Times whole training steps of the trained models: forward, backward and optimizer.
-pub fn training_step(experiment: &Experiment) -> Result<Runs<Timing>> {
-    let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?).map(Some);
+/// Whole training steps: forward, backward and optimizer.
+pub struct Steps {
+    /// Of the runs.
+    pub runs: Runs<Timing>,
+    /// Of the dense model with Burn's dense products, where the runs have others.
+    pub dense_by_burn: Option<Timing>,
+}
+
+/// Times training steps of the trained models, and of a fresh dense one with Burn's products.
+pub fn training_step(experiment: &Experiment) -> Result<Steps> {
+    let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?);
     let Runs { dense, narrow, sparse } = Runs::try_of(trainee)?;
-    let mut slots = [dense, narrow, sparse];
-    let phases = [Phase::Dense, Phase::Narrow, Phase::Sparse];
-    interleave(STEP_ROUNDS, |run| {
+    let by_burn = experiment.dense_by_burn()?;
+    let phases = [Phase::Dense, Phase::Narrow, Phase::Sparse, Phase::Dense];
+    let mut slots = [dense, narrow, sparse, by_burn].map(Some);
+    let [dense, narrow, sparse, by_burn] = interleave(STEP_ROUNDS, |run| {
         let trainee = slots[run].take().expect("each step puts the trainee back");
         let session = experiment.session(phases[run]);
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
         slots[run] = Some(trained);
         finish(&experiment.device, loss)
-    })
+    })?;
+    let dense_by_burn = experiment.config.backend.is_host().then_some(by_burn);
+    Ok(Steps { runs: Runs { dense, narrow, sparse }, dense_by_burn })
 }
 
 /// Waits until the device is done with everything behind `output`.
@@ -68,9 +80,12 @@ fn finish<const D: usize>(device: &Device, output: Tensor<D>) -> Result<()> {
     Ok(())
 }
 
-/// Does the work of runs 0 to 2 by turns, so a change of the machine's speed affects all.
-fn interleave(rounds: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<Runs<Timing>> {
-    let mut milliseconds = [Vec::new(), Vec::new(), Vec::new()];
+/// Does the work of several runs by turns, so a change of the machine's speed affects all.
+fn interleave<const N: usize>(
+    rounds: usize,
+    mut work: impl FnMut(usize) -> Result<()>,
+) -> Result<[Timing; N]> {
+    let mut milliseconds = [const { Vec::new() }; N];
     for round in 0..WARM_UP_ROUNDS + rounds {
         for (run, milliseconds) in milliseconds.iter_mut().enumerate() {
             let clock = Instant::now();
@@ -80,8 +95,7 @@ fn interleave(rounds: usize, mut work: impl FnMut(usize) -> Result<()>) -> Resul
             }
         }
     }
-    let [dense, narrow, sparse] = milliseconds.map(quartiles);
-    Ok(Runs { dense, narrow, sparse })
+    Ok(milliseconds.map(quartiles))
 }
 
 fn quartiles(milliseconds: Vec<f64>) -> Timing {
@@ -100,7 +114,7 @@ mod tests {
             counts[run] += 1;
             Ok(())
         };
-        interleave(5, count).unwrap();
+        let _: [Timing; 3] = interleave(5, count).unwrap();
         assert_eq!(counts, [5 + WARM_UP_ROUNDS; 3]);
     }
 }

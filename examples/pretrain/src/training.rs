@@ -76,7 +76,7 @@ impl<'a> Experiment<'a> {
             let blocks = self.config.blocks();
             match self.config.start_sparse {
                 true => model.start_sparse(&blocks, seed)?,
-                false => model.pack_mlps(&blocks)?,
+                false => model.pack(&blocks)?,
             }
         }
         Ok(model)
@@ -92,12 +92,19 @@ impl<'a> Experiment<'a> {
         let model = self.fresh_model(phase, self.config.seed)?;
         let blast = (phase == Phase::Sparse)
             .then(|| model.couple(self.config.blast(), self.config.structure));
-        Ok(Trainee::new(model, self.train.get(phase), blast.as_ref(), folder)?)
+        Ok(Trainee::new(model, self.train.get(phase), blast.as_ref(), Some(folder))?)
     }
 
-    /// The trained model of a run.
+    /// A dense model before its first step that multiplies by Burn's products.
+    pub fn dense_by_burn(&self) -> Result<Trainee> {
+        let config = self.train.dense.clone().with_pack_dense(false);
+        let model = self.fresh_model(Phase::Dense, self.config.seed)?;
+        Ok(Trainee::new(model, &config, None, None)?)
+    }
+
+    /// The trained model of a run, without autodiff.
     pub fn trained(&self, phase: Phase) -> Result<Model> {
-        Ok(self.trainee(phase, &self.folder(phase)?)?.model)
+        Ok(self.trainee(phase, &self.folder(phase)?)?.into_model())
     }
 
     /// Trains one of the runs to its end, or until `stop`, asked after each step, says so.

@@ -161,10 +161,10 @@ pub struct BlockArgs {
 impl BlockArgs {
     /// As the models take them. What is not asked for is as in a block-sparse model, if there is one.
     pub fn blocks(&self, model: Option<Blocks>) -> Blocks {
-        let dense_last = self.dense_last;
-        let default = model.unwrap_or(Blocks { block: BLOCK, sparsity: SPARSITY, dense_last });
-        let sparsity = self.sparsity.unwrap_or(default.sparsity);
-        Blocks { block: self.block.unwrap_or(default.block), sparsity, dense_last }
+        let default = model.unwrap_or(Blocks::new(BLOCK).with_sparsity(SPARSITY));
+        Blocks::new(self.block.unwrap_or(default.block))
+            .with_sparsity(self.sparsity.unwrap_or(default.sparsity))
+            .with_dense_last(self.dense_last)
     }
 }
 

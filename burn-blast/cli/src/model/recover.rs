@@ -104,7 +104,7 @@ fn sparsity(mut model: Model, block: usize, bytes: f64) -> Result<f64, Error> {
     let dense = model.bytes();
     let mlps: usize = model.mlps_mut(0).iter().map(|(_, linear)| linear.bytes()).sum();
     let least = (dense - mlps) as f64;
-    model.pack_mlps(&Blocks::new(block))?;
+    model.pack(&Blocks::new(block))?;
     let packed = model.bytes() as f64;
     let groups: usize = model.sizes().iter().map(|layer| layer.hidden.div_ceil(block)).sum();
     // What is not in blocks has its bytes with none kept as well.

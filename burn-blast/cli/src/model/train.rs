@@ -37,7 +37,6 @@ pub fn dense(
 ) -> Result<(String, u8), Error> {
     args.out.check(None)?;
     let checkpoint = ModelFolder::new(args.sizes().to_json())?;
-    args.train.device.check_dense()?;
     let device = args.train.device.open()?;
     let model = checkpoint.config().init_normal(&device, args.train.seed)?;
     let model = model.with_precision(args.train.device.precision())?;
@@ -90,7 +89,7 @@ pub fn fine_tune(
         return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
     }
     let blocks = args.blocks.blocks(model.mlp_blocks(args.blocks.dense_last));
-    model.pack_mlps(&blocks)?;
+    model.pack(&blocks)?;
     if let Some(least) = args.global
         && !(0.0..=1.0 - blocks.sparsity).contains(&least)
     {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::trainer::read;
 use super::{Objective, Progress, RunFolder, Session, TrainConfig, Trainee};
 use crate::corpus::Corpus;
+use crate::host::Packed;
 use crate::parallel::at_once;
 use crate::{Error, Form, Model, ModelFolder, Precision};
 
@@ -62,13 +63,12 @@ impl Job<'_> {
         check_output(None, true, self.out, self.replace).map_err(IoError::from)?;
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, self.free, fingerprint, self.resume)?;
-        let Prepared { model, objective, blast, packed, tied } = self.prepare(model, objective)?;
-        let trainee = Trainee::new(model.train(), self.config, blast.as_ref(), &folder)?;
+        let objective = for_host(objective, &model)?;
+        let trainee = Trainee::new(model.train(), self.config, self.blast, Some(&folder))?;
         let session = Session { config: self.config, corpus, objective };
         let (trainee, done) = session.train(trainee, &mut folder, report)?;
         if done {
-            let mut model = trainee.model.valid().with_precision(self.precision)?;
-            model.unpack(&packed, tied);
+            let model = trainee.into_model().with_precision(self.precision)?;
             let record = |staged: &Path| folder.record(staged, &session.objective);
             checkpoint.save_with(&model, self.out, self.form, self.replace, record)?;
             folder.remove()?;
@@ -87,8 +87,9 @@ impl Job<'_> {
         objective: Objective,
     ) -> Result<f64, Error> {
         self.config.check()?;
-        let Prepared { model, objective, .. } = self.prepare(model, objective)?;
+        let objective = for_host(objective, &model)?;
         let mut model = model.train();
+        Packed::pack(&mut model, self.config)?;
         if self.config.only_mlps {
             model = model.only_mlps_trained();
         }
@@ -106,36 +107,12 @@ impl Job<'_> {
         let batches = self.config.accumulate as f64 / count as f64;
         Ok(run()? * batches * (1.0 + OPTIMIZER))
     }
-
-    /// What is trained, in the form in which the device trains it.
-    fn prepare(&self, mut model: Model, mut objective: Objective) -> Result<Prepared, Error> {
-        let mut blast = self.blast.cloned();
-        let (mut packed, mut tied) = (Vec::new(), false);
-        if is_host(&model.device()) {
-            objective.teacher = objective.teacher.map(Model::for_many_scores).transpose()?;
-            if self.config.only_mlps {
-                tied = model.untie_head()?;
-                packed = model.pack_dense()?;
-                if let Some(blast) = &mut blast {
-                    // What was dense is not pruned.
-                    let head = tied.then(|| "lm_head".to_owned());
-                    let names = packed.iter().cloned().chain(head);
-                    let variant = model.variant();
-                    blast.dense.extend(names.map(|name| format!("{variant}.{name}")));
-                }
-            }
-        }
-        Ok(Prepared { model, objective, blast, packed, tied })
-    }
 }
 
-/// What a job trains.
-struct Prepared {
-    model: Model,
-    objective: Objective,
-    blast: Option<BlastConfig>,
-    /// Layers that are dense in the files.
-    packed: Vec<String>,
-    /// Whether the output layer is the embedding in the files.
-    tied: bool,
+/// The objective with its teacher in the form in which the device of the student runs it fastest.
+fn for_host(mut objective: Objective, student: &Model) -> Result<Objective, Error> {
+    if is_host(&student.device()) {
+        objective.teacher = objective.teacher.map(Model::for_many_scores).transpose()?;
+    }
+    Ok(objective)
 }

@@ -17,6 +17,7 @@ use super::run_folder::{Log, RunFolder};
 use super::{Progress, TrainConfig};
 use crate::corpus::{Batch, Corpus};
 use crate::generate::to_host;
+use crate::host::Packed;
 use crate::parallel::{at_once, in_threads};
 use crate::{Error, Model};
 
@@ -38,15 +39,16 @@ pub fn evaluate(model: &Model, batches: &[Batch]) -> Result<f64, Error> {
 
 /// A model with the optimizer that trains it.
 pub struct Trainee {
-    /// The model, on a device with autodiff.
+    /// The model, on a device with autodiff, in the form in which it is trained.
     pub model: Model,
+    packed: Packed,
     optimizer: ModuleOptimizer,
     monitor: Option<Monitor>,
 }
 
 impl Trainee {
     /// Creates AdamW, with pruning if configured, for `model` as it was before the first step, and restores both from
-    /// the last checkpoint of the run, if there is one.
+    /// the last checkpoint of the run in `folder`, if there is one. Changes of the pattern are written there.
     ///
     /// # Errors
     /// If pruning cannot be set up or a checkpoint cannot be read.
@@ -54,10 +56,18 @@ impl Trainee {
         mut model: Model,
         config: &TrainConfig,
         blast: Option<&BlastConfig>,
-        folder: &RunFolder,
+        folder: Option<&RunFolder>,
     ) -> Result<Self, Error> {
-        if let Some((path, _)) = folder.checkpoint() {
-            model = io::load(model, &path).map_err(damaged(&path))?;
+        let packed = Packed::pack(&mut model, config)?;
+        let blast = blast.cloned().map(|mut blast| {
+            // What was dense is not pruned.
+            blast.dense.extend(packed.paths(&model));
+            blast
+        });
+        let blast = blast.as_ref();
+        let checkpoint = folder.and_then(RunFolder::checkpoint);
+        if let Some((path, _)) = &checkpoint {
+            model = io::load(model, path).map_err(damaged(path))?;
         }
         if config.only_mlps {
             model = model.only_mlps_trained();
@@ -73,10 +83,17 @@ impl Trainee {
         // blocks have no gradient, so only the gradient of kept blocks is clipped.
         let clipping = GradientClippingConfig::Norm(config.gradient_norm).init();
         let mut optimizer = optimizer.with_grad_clipping(clipping);
-        if let Some((_, path)) = folder.checkpoint() {
-            optimizer = io::load_optimizer(optimizer, &model, &path).map_err(damaged(&path))?;
+        if let Some((_, path)) = &checkpoint {
+            optimizer = io::load_optimizer(optimizer, &model, path).map_err(damaged(path))?;
         }
-        Ok(Self { model, optimizer, monitor })
+        Ok(Self { model, packed, optimizer, monitor })
+    }
+
+    /// The trained model, without autodiff.
+    pub fn into_model(self) -> Model {
+        let mut model = self.model.valid();
+        self.packed.unpack(&mut model);
+        model
     }
 
     /// One optimizer step on the batches from number `first` on. Returns their mean loss, still on the device.
@@ -133,10 +150,13 @@ fn optimize<O: BlockOptimizer>(
     model: Model,
     inner: O,
     blast: Option<&BlastConfig>,
-    folder: &RunFolder,
+    folder: Option<&RunFolder>,
 ) -> Result<(Model, ModuleOptimizer, Option<Monitor>), Error> {
     let Some(config) = blast else { return Ok((model, ModuleOptimizer::from(inner), None)) };
-    let blast = Blast::new(inner, config.clone()).with_ledger(folder.ledger())?;
+    let mut blast = Blast::new(inner, config.clone());
+    if let Some(folder) = folder {
+        blast = blast.with_ledger(folder.ledger())?;
+    }
     let monitor = blast.monitor();
     let (model, optimizer) = blast.attach(model)?;
     Ok((model, optimizer, Some(monitor)))

@@ -1,6 +1,6 @@
 //! What one can see of a model while it runs, and models that are not trained yet.
 
-use burn_blast_models::Blocks;
+use burn_blast_models::{Blocks, Model, Role};
 
 use crate::compact::{fresh, gpt2, llama};
 
@@ -41,14 +41,15 @@ fn a_sparse_start_has_the_scale_of_fewer_inputs() {
         let (_, mut model) = fresh(config);
         let dense = model.linears_mut().into_iter().map(|(_, linear)| linear.to_dense());
         let before: Vec<f32> = dense.map(|w| w.square().mean().into_scalar::<f32>()).collect();
-        let blocks = Blocks::new(8).with_sparsity(0.75).with_dense_last(1);
+        let roles = vec![Role::Attention, Role::Mlp];
+        let blocks = Blocks::new(8).with_sparsity(0.75).with_dense_last(1).with_roles(roles);
         model.start_sparse(&blocks, 3).unwrap();
-        assert!(!model.inner_mut(1).is_empty());
-        for (_, linear) in model.inner_mut(1) {
+        assert!(!model.roles_mut(&blocks.roles, 1).is_empty());
+        for (_, linear) in model.roles_mut(&blocks.roles, 1) {
             let sparse = linear.as_sparse().expect("the layer starts sparse");
             assert_eq!(sparse.sparsity(), 0.75);
         }
-        assert!(model.inner_mut(0).last().unwrap().1.as_sparse().is_none());
+        assert!(model.roles_mut(&blocks.roles, 0).last().unwrap().1.as_sparse().is_none());
         // A quarter of the weights with twice the deviation: outputs keep their variance.
         for ((name, linear), before) in model.linears_mut().into_iter().zip(before) {
             let after = linear.to_dense().square().mean().into_scalar::<f32>();
@@ -56,6 +57,32 @@ fn a_sparse_start_has_the_scale_of_fewer_inputs() {
         }
         let error = model.start_sparse(&blocks, 3).unwrap_err().to_string();
         assert!(error.contains("is not dense"), "{error}");
+    }
+}
+
+#[test]
+fn every_linear_layer_has_one_role() {
+    for config in [llama(), gpt2()] {
+        let (_, mut model) = fresh(config);
+        let count = |model: &mut Model, roles: &[Role]| model.roles_mut(roles, 0).len();
+        let all = [Role::Attention, Role::Mlp, Role::Head];
+        let each: usize = all.iter().map(|role| count(&mut model, &[*role])).sum();
+        assert_eq!(each, model.linears_mut().len());
+        assert_eq!(count(&mut model, &all), each);
+        let blocks = |roles: &[Role]| Blocks::new(8).with_roles(roles.to_vec());
+        model.pack(&blocks(&[Role::Attention])).unwrap();
+        assert!(model.mlps_mut(0).iter().all(|(_, linear)| linear.as_sparse().is_none()));
+        let is_tied = count(&mut model, &[Role::Head]) == 0;
+        match model.pack(&blocks(&[Role::Head])) {
+            Ok(()) => {
+                assert!(!is_tied && model.roles_mut(&[Role::Head], 2)[0].1.as_sparse().is_some())
+            }
+            Err(error) => {
+                assert!(is_tied && error.to_string().contains("is the embedding"), "{error}")
+            }
+        }
+        let error = model.pack(&blocks(&[Role::Mlp]).with_dense_last(2)).unwrap_err();
+        assert!(error.to_string().contains("below the number of layers, 2"), "{error}");
     }
 }
 
