@@ -4,6 +4,10 @@ use burn::backend::Dispatch;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
+mod attention;
+
+pub use attention::{cached_attention, masked_softmax};
+
 pub use crate::backends::is_host;
 pub use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 pub use crate::ops::BlastOps;
@@ -150,25 +154,6 @@ pub fn mlp(
     let (x, [up, down]) = (x.into_dispatch(), [up, down].map(Tensor::into_dispatch));
     let [up_bias, down_bias] = [up_bias, down_bias].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::mlp(x, up, up_bias, down, down_bias, patterns.clone()))
-}
-
-/// `softmax(x + mask)` along rows; the rows of the mask repeat. The mask gets no gradient. In f32, for attention scores.
-///
-/// # Shapes
-/// - `x`, output: `[rows, width]`, `mask`: `[period, width]`, where `period` divides `rows`
-///
-/// # Panics
-/// If a shape does not fit, or a data type is not f32.
-pub fn masked_softmax(x: Tensor<2>, mask: Tensor<2>) -> Tensor<2> {
-    let ([rows, width], [period, mask_width]) = (x.dims(), mask.dims());
-    assert!(width == mask_width, "a mask of {mask_width} does not fit rows of {width}");
-    let repeats = if period == 0 { rows == 0 } else { rows.is_multiple_of(period) };
-    assert!(repeats, "a mask of {period} rows does not fit {rows} rows");
-    for dtype in [x.dtype(), mask.dtype()] {
-        assert!(dtype == DType::F32, "a masked softmax is of F32, not {dtype:?}: cast it");
-    }
-    let (x, mask) = (plain(x).into_dispatch(), plain(mask).into_dispatch());
-    Tensor::from_dispatch(Dispatch::masked_softmax(x, mask))
 }
 
 /// `activation(gate) · up`, element by element. On a GPU, operations of Burn are fused better.

@@ -48,6 +48,7 @@
 //!   and [`prune::Structure`] are values of options
 //! - `amx`: bf16 products in the tile unit of recent Xeons
 
+mod attention;
 mod backends;
 mod break_even;
 #[cfg(feature = "calibrate")]

@@ -7,6 +7,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
+use crate::attention::{Seen, attend};
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns, activate, activate_backward};
 
 /// Multiplication by a block-sparse weight, its gradients, and the norms that pruning ranks blocks by.
@@ -123,6 +124,18 @@ pub trait BlastOps: Backend {
     fn softmax_backward(y: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
         let mean = Self::float_sum_dim(Self::float_mul(y.clone(), dy.clone()), 1);
         Self::float_mul(y, Self::float_sub(dy, mean))
+    }
+
+    /// `softmax(scale · query · keysᵀ) · values` over the positions that are seen of a cache. Shapes: `query` and result
+    /// `[batch, heads, head]`, `keys` and `values` `[batch, kv_heads, capacity, head]`.
+    #[fusion(dtype = query, shape = query.clone())]
+    fn cached_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        seen: Seen,
+    ) -> FloatTensor<Self> {
+        attend::<Self>(query, keys, values, seen)
     }
 
     /// `activation(gate) · up`, element by element. Shapes: all the same.

@@ -2,9 +2,10 @@
 
 mod common;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_blast::functions::{
-    block_norms, grad_block_norms, masked_softmax, pack, sddmm, spmm, spmm_t, unpack,
+    block_norms, cached_attention, grad_block_norms, masked_softmax, pack, sddmm, spmm, spmm_t,
+    unpack,
 };
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 use burn_blast_kernels::pack as host;
@@ -218,6 +219,79 @@ fn a_masked_softmax_and_its_gradient_are_those_of_burn() {
             }
         }
     }
+}
+
+/// Attention of single queries by plain operations.
+fn attention(query: Tensor<3>, keys: Tensor<4>, values: Tensor<4>, scale: f64) -> Tensor<3> {
+    let ([batch, heads, head], [_, kv_heads, seen, _]) = (query.dims(), keys.dims());
+    let shared = |cache: Tensor<4>| {
+        let sharing = heads / kv_heads;
+        let all = cache.reshape([batch, kv_heads, 1, seen * head]).repeat_dim(2, sharing);
+        all.reshape([batch, heads, seen, head])
+    };
+    let (keys, values) = (shared(keys), shared(values));
+    let scores = query.unsqueeze_dim::<4>(2).matmul(keys.swap_dims(2, 3)).mul_scalar(scale);
+    burn::tensor::activation::softmax(scores, 3).matmul(values).reshape([batch, heads, head])
+}
+
+#[test]
+fn attention_to_a_cache_and_its_gradient_are_those_of_burn() {
+    for engine in engines() {
+        let device = engine.device.clone().autodiff();
+        for ([batch, heads, kv_heads, head], capacity, seen) in
+            [([1, 1, 1, 2], 1, 0..1), ([2, 6, 2, 8], 9, 2..7), ([1, 4, 4, 16], 70, 0..66)]
+        {
+            let of = |dims: [usize; 4], seed: u64| {
+                let count = dims.iter().product();
+                Tensor::<1>::from_data(TensorData::from(&numbers(count, seed)[..]), &engine.device)
+                    .reshape(dims)
+            };
+            let query = of([1, batch, heads, head], 7).reshape([batch, heads, head]);
+            let [keys, values] = [8, 9].map(|seed| of([batch, kv_heads, capacity, head], seed));
+            let run = |ours: bool| {
+                let tracked =
+                    |one: Tensor<4>| Tensor::from_inner(one).to_device(&device).require_grad();
+                let query = Tensor::from_inner(query.clone()).to_device(&device).require_grad();
+                let (keys, values) = (tracked(keys.clone()), tracked(values.clone()));
+                let y = if ours {
+                    cached_attention(query.clone(), keys.clone(), values.clone(), seen.clone(), 0.3)
+                } else {
+                    let part = |one: &Tensor<4>| one.clone().slice_dim(2, seen.clone());
+                    attention(query.clone(), part(&keys), part(&values), 0.3)
+                };
+                let grads = y.clone().square().sum().backward();
+                let [dk, dv] = [keys, values].map(|one| floats(one.grad(&grads).unwrap()));
+                [floats(y.inner()), floats(query.grad(&grads).unwrap()), dk, dv]
+            };
+            let plain =
+                cached_attention(query.clone(), keys.clone(), values.clone(), seen.clone(), 0.3);
+            let (found, expected) = (run(true), run(false));
+            let pairs = found.iter().flatten().zip(expected.iter().flatten());
+            for (found, expected) in pairs.chain(floats(plain).iter().zip(&expected[0])) {
+                let apart = (found - expected).abs();
+                assert!(apart < 1e-5, "{} {heads} {capacity}: {found} {expected}", engine.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_does_not_fit_is_refused() {
+    let device = Device::flex();
+    let refuse = |keys: [usize; 4], values: [usize; 4], seen: std::ops::Range<usize>| {
+        let zeros = |dims: [usize; 4]| Tensor::<4>::zeros(dims, &device);
+        let (keys, values) = (zeros(keys), zeros(values));
+        let query = Tensor::<3>::zeros([2, 4, 8], &device);
+        let call = || cached_attention(query, keys, values, seen, 1.0);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
+        panic.downcast_ref::<String>().unwrap().clone()
+    };
+    let cache = [2, 2, 5, 8];
+    assert!(refuse([1, 2, 5, 8], cache, 0..1).contains("the keys must have shape [2, 2, 5, 8]"));
+    assert!(refuse(cache, [2, 2, 4, 8], 0..1).contains("the values must have shape"));
+    assert!(refuse([2, 3, 5, 8], [2, 3, 5, 8], 0..1).contains("4 heads cannot share 3 evenly"));
+    assert!(refuse(cache, cache, 3..6).contains("positions 3..6 are not in a cache of 5"));
+    assert!(refuse(cache, cache, 3..3).contains("positions 3..3 are not in a cache of 5"));
 }
 
 #[test]

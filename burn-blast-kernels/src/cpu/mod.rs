@@ -16,8 +16,10 @@ mod activation;
 #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod arithmetic;
+mod attention;
 mod dot;
 mod features;
+mod gemv;
 mod lanes;
 mod macro_kernel;
 mod microkernel;
@@ -39,6 +41,7 @@ mod values;
 pub use activation::gated_activation_into;
 #[cfg(all(feature = "amx", feature = "testing", target_arch = "x86_64", target_os = "linux"))]
 pub use amx::assume_amx;
+pub use attention::CachedAttention;
 #[cfg(feature = "testing")]
 pub use dot::prefer_dot_products;
 pub use dot::{

@@ -97,7 +97,6 @@ impl<'a> SparseOperand<'a> {
     }
 
     /// Entries of output block column `col`.
-    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn entries(&self, col: usize) -> Range<usize> {
         self.starts[col] as usize..self.starts[col + 1] as usize
     }

@@ -84,6 +84,12 @@ impl<'a, T: HostFloat> Output<'a, T> {
     }
 }
 
+/// Adds a bias, or nothing if it is empty.
+#[inline(always)]
+pub(super) fn add_bias(sums: &mut [f32], bias: &[f32]) {
+    sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+}
+
 /// Rows of sums that are written to the columns from `first` on, with their bias.
 struct Rows<'a, T> {
     sums: &'a mut [f32],
@@ -103,7 +109,7 @@ impl<T: HostFloat> WithSimd for Rows<'_, T> {
         let width = self.b.min(outer - self.first);
         for (row, sums) in self.sums.chunks_exact_mut(self.b).enumerate() {
             let sums = &mut sums[..width];
-            sums.iter_mut().zip(self.bias).for_each(|(sum, bias)| *sum += bias);
+            add_bias(sums, self.bias);
             // SAFETY: rows and columns of this task are written by no other.
             T::write(sums, unsafe {
                 out.uninit((self.first_row + row) * outer + self.first, width)

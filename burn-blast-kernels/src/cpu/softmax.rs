@@ -105,18 +105,24 @@ impl WithSimd for Forward<'_> {
         let highest = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
         // SAFETY: every element was written.
         let out = unsafe { &mut *(std::ptr::from_mut(out) as *mut [f32]) };
-        let mut sums = Lanes::default();
-        for part in out.chunks_mut(LANES) {
-            for (sum, score) in sums.0.iter_mut().zip(part) {
-                let below = *score - highest;
-                // In this order NaN is propagated.
-                *score = if below < VANISHING { 0.0 } else { exp(below) };
-                *sum += *score;
-            }
-        }
-        let share = sums.sum().recip() as f32;
-        out.iter_mut().for_each(|weight| *weight *= share);
+        shares(out, highest);
     }
+}
+
+/// The softmax of a row in place, from its largest score.
+#[inline(always)]
+pub(super) fn shares(row: &mut [f32], highest: f32) {
+    let mut sums = Lanes::default();
+    for part in row.chunks_mut(LANES) {
+        for (sum, score) in sums.0.iter_mut().zip(part) {
+            let below = *score - highest;
+            // In this order NaN is propagated.
+            *score = if below < VANISHING { 0.0 } else { exp(below) };
+            *sum += *score;
+        }
+    }
+    let share = sums.sum().recip() as f32;
+    row.iter_mut().for_each(|weight| *weight *= share);
 }
 
 struct Backward<'a> {

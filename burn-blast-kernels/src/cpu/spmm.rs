@@ -13,7 +13,7 @@ use super::operand::SparseOperand;
 use super::output::Output;
 use super::panels::{Layout, Panels, write_all_panels, write_panels};
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
-use super::{HostFloat, Values, scratch};
+use super::{HostFloat, Values, gemv, scratch};
 use crate::BlockPattern;
 use crate::pattern::equal_work;
 
@@ -112,14 +112,20 @@ fn product<T: HostFloat>(
         return;
     }
     let (b, inner) = (weight.b, weight.inner);
+    let threads = threads_for(m * weight.value_count());
+    let output = SharedOut::new(out);
+    if m == 1 && gemv::product(&T::widen(x), weight, bias, output, threads) {
+        return;
+    }
     let words = match rounds_to_integers(weight.values) && weight.is_forward() {
         true => Words::Quad,
+        // A single row has nothing to gain from rounded factors: reading the weights takes the time.
+        false if m == 1 => Words::Single,
         false => words_for::<T>([weight.values]),
     };
     let layout = Layout::for_product(words);
     let x = T::values(x);
-    let output = Output::new(SharedOut::new(out), m, weight.outer, bias);
-    let threads = threads_for(m * weight.value_count());
+    let output = Output::new(output, m, weight.outer, bias);
     if let Some(chunks) = row_chunks(m, inner, threads) {
         run_tasks(chunks, threads, |rows| {
             scratch::with(layout.panels_len(rows.len(), inner, b), |panels| {

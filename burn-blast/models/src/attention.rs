@@ -1,8 +1,7 @@
 //! Causal attention over grouped heads, and its cache of keys and values.
 
-use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_blast::functions::masked_softmax;
+use burn_blast::functions::{cached_attention, masked_softmax};
 
 use crate::rope::Rotation;
 
@@ -39,11 +38,11 @@ impl Cache {
         self.len == 0
     }
 
-    /// Adds keys and values of new positions to a layer, and returns keys and values of all positions.
+    /// Adds keys and values of new positions to a layer, and returns those of all positions, with room behind them.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[batch, kv_heads, time, head]`
-    /// - output: `[batch, kv_heads, len + time, head]`
+    /// - output: `[batch, kv_heads, capacity, head]`
     fn extend(
         &mut self,
         layer: usize,
@@ -58,10 +57,8 @@ impl Cache {
             let place = [0..batch, 0..heads, start..end, 0..head];
             with_room(old, &new, end).slice_assign(place, new)
         };
-        let (keys, values) = (store(old_keys, keys), store(old_values, values));
-        let seen = |buffer: &Tensor<4>| buffer.clone().slice_dim(2, 0..end);
-        let all = (seen(&keys), seen(&values));
-        self.layers[layer] = Some((keys, values));
+        let all = (store(old_keys, keys), store(old_values, values));
+        self.layers[layer] = Some(all.clone());
         all
     }
 }
@@ -169,19 +166,22 @@ impl<'a> Pass<'a> {
         values: Tensor<4>,
         reach: Reach,
     ) -> Tensor<3> {
-        let (mut keys, mut values) = match &mut self.cache {
+        let (keys, values) = match &mut self.cache {
             Some(cache) => cache.extend(layer, keys, values),
             None => (keys, values),
         };
         let [batch, heads, time, head] = query.dims();
-        let [_, kv_heads, all, _] = keys.dims();
-        let window = reach.window.filter(|window| *window < all);
-        // A single query sees a slice, and needs no mask.
-        let mask = (time > 1).then(|| self.mask(window, &query.device()));
-        if let (None, Some(window)) = (&mask, window) {
-            [keys, values] = [keys, values].map(|one| one.slice_dim(2, all - window..all));
+        let (kv_heads, span) = (keys.dims()[1], self.start + time);
+        let window = reach.window.filter(|window| *window < span);
+        if time == 1 {
+            // A single query sees a part, and needs no mask.
+            let seen = window.map_or(0, |window| span - window)..span;
+            let query = query.reshape([batch, heads, head]);
+            let mixed = cached_attention(query, keys, values, seen, reach.scale);
+            return mixed.reshape([batch, 1, heads * head]);
         }
-        let span = keys.dims()[2];
+        let [keys, values] = [keys, values].map(|buffer| buffer.slice_dim(2, 0..span));
+        let mask = self.mask(window, &query.device());
         let dtype = query.dtype();
         // The queries that share a key are rows of one product, so no key is copied.
         let grouped = [batch, kv_heads, heads / kv_heads * time, head];
@@ -189,15 +189,8 @@ impl<'a> Pass<'a> {
         let scores = query.matmul(keys.swap_dims(2, 3)).reshape([batch, heads, time, span]);
         // In single precision whatever the model's, as transformers does.
         let scores = scores.cast(DType::F32);
-        let shares = match mask {
-            Some(mask) => {
-                let mask = mask.reshape([time, span]);
-                let rows = scores.reshape([batch * heads * time, span]);
-                masked_softmax(rows, mask)
-            }
-            None => softmax(scores, 3).reshape([batch * heads * time, span]),
-        };
-        let shares = shares.cast(dtype);
+        let rows = scores.reshape([batch * heads * time, span]);
+        let shares = masked_softmax(rows, mask.reshape([time, span])).cast(dtype);
         let shares = shares.reshape([batch, kv_heads, heads / kv_heads * time, span]);
         let mixed = shares.matmul(values).reshape([batch, heads, time, head]);
         mixed.swap_dims(1, 2).reshape([batch, time, heads * head])

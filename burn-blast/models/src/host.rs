@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::DType;
 use burn_blast::functions::is_host;
-use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight};
+use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, quantize};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::fine_tune::TrainConfig;
@@ -30,7 +30,20 @@ impl Model {
         Ok(self)
     }
 
-    /// The same for scores at every position of many texts: a tied output layer becomes a layer of its own in f32 too.
+    /// The model with its block-sparse layers in 8-bit integers, by [`quantize`]. On a host the dense ones too, and a tied
+    /// output layer becomes a layer of its own: reading it is most of the work of decoding with a small model.
+    ///
+    /// # Errors
+    /// If there is nothing to quantise, or a weight is too large for a block pattern.
+    pub fn to_int8(mut self) -> Result<Self, Error> {
+        if is_host(&self.device()) {
+            self.untie_head()?;
+            self.pack_dense()?;
+        }
+        Ok(quantize(self)?)
+    }
+
+    /// [`for_host`](Self::for_host) for scores at every position of many texts: a tied output layer becomes a layer of its own in f32 too.
     pub(crate) fn for_many_scores(mut self) -> Result<Self, Error> {
         self.untie_head()?;
         self.for_host()

@@ -8,6 +8,7 @@ use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexQTensor, FlexTensor, Layout};
 
 use super::aligned;
+use crate::attention::Seen;
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 use crate::ops::{BlastOps, packed};
 
@@ -112,6 +113,29 @@ impl BlastOps for Flex {
         let width = shape[1];
         aligned::tensor(shape, |out| {
             cpu::softmax_backward_into(slice(&y), slice(&dy), width, out);
+        })
+    }
+
+    fn cached_attention(
+        query: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        seen: Seen,
+    ) -> FlexTensor {
+        let [query, keys, values] = [query, keys, values].map(|tensor| tensor.to_contiguous());
+        let (shape, cached) = (query.shape(), keys.shape());
+        let sizes = cpu::CachedAttention {
+            heads: shape[1],
+            kv_heads: cached[1],
+            head: shape[2],
+            capacity: cached[2],
+            seen: seen.positions,
+            scale: seen.scale as f32,
+        };
+        by_dtype!(query, T => {
+            aligned::tensor(shape, |out| {
+                sizes.write(slice::<T>(&query), slice(&keys), slice(&values), out);
+            })
         })
     }
 

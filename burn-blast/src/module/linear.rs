@@ -269,14 +269,16 @@ impl BlockSparseLinear {
 }
 
 /// Whether the products of a feed-forward block can be one operation: all of them are sparse, have one block size, and
-/// are neither quantised nor probed. Not in bf16 on a CPU with a matrix unit, which only single products use.
+/// are neither quantised nor probed. On a CPU not in bf16 for a single row or with a matrix unit, which only single products
+/// use.
 pub(super) fn fuses_products<const D: usize>(
     layers: &[&BlockSparseLinear],
     input: &Tensor<D>,
 ) -> bool {
     let rows = input.dims()[..D - 1].iter().product();
     let block = layers[0].pattern().block();
-    !(is_host(&input.device()) && input.dtype() == DType::BF16 && has_matrix_unit())
+    let apart = input.dtype() == DType::BF16 && (rows == 1 || has_matrix_unit());
+    !(is_host(&input.device()) && apart)
         && layers.iter().all(|layer| {
             !layer.weight.is_quantized()
                 && layer.pattern().block() == block

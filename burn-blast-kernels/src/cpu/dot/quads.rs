@@ -133,6 +133,11 @@ static QUADS: [u8; 64] = {
 
 #[target_feature(enable = "avx512f")]
 fn store(words: __m512i, to: &mut [f32]) {
+    if let Ok(to) = <&mut [f32; LANES]>::try_from(&mut *to) {
+        // SAFETY: sixteen words.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), words) };
+        return;
+    }
     let mut all = [0.0; LANES];
     // SAFETY: sixteen words.
     unsafe { _mm512_storeu_si512(all.as_mut_ptr().cast(), words) };

@@ -31,11 +31,10 @@ fn open(
     if args.compact {
         model = model.compact();
     }
-    if args.device.backend.is_host() && (args.int8 || is_packed(&model)) {
-        model = model.for_host()?;
-    }
     if args.int8 {
-        model = burn_blast::module::quantize(model)?;
+        model = model.to_int8()?;
+    } else if args.device.backend.is_host() && is_packed(&model) {
+        model = model.for_host()?;
     }
     if args.int8_products
         && !(args.device.backend == BackendKind::Flex && has_integer_dot_products())
