@@ -76,9 +76,13 @@ fn generated() -> Result<Vec<(PathBuf, String)>> {
                 ("wider", tables::wider()?),
                 ("search", tables::search()?),
                 ("start-dense", tables::start_dense()?),
+                ("roles", tables::roles()?),
             ],
         ),
-        ("docs/src/recover.md", vec![("recover", tables::recover()?)]),
+        (
+            "docs/src/recover.md",
+            vec![("recover", tables::recover()?), ("control", tables::control()?)],
+        ),
     ];
     let mut all = vec![(root.join(PICTURE), result.svg)];
     for (name, blocks) in files {

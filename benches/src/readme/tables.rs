@@ -74,12 +74,25 @@ const WIDER: (&str, &[StudyRow]) = (
         ("sparse-95-block-8", "95 % absent, blocks of 8", Some("narrow-95")),
     ],
 );
+const ROLES: (&str, &[StudyRow]) = (
+    "2026-11-30-quality/roles.jsonl",
+    &[
+        ("dense", "dense", None),
+        ("mlp-narrow", "narrow, for MLPs", None),
+        ("mlp", "MLPs sparse, the default", Some("mlp-narrow")),
+        ("attention-narrow", "narrow, for attention and MLPs", None),
+        ("attention", "attention and MLPs sparse", Some("attention-narrow")),
+        ("all-narrow", "narrow, for all linear layers", None),
+        ("all", "attention, MLPs and output layer sparse", Some("all-narrow")),
+    ],
+);
 
 /// Name of a run, what its row is called, and its rival.
 type StudyRow = (&'static str, &'static str, Option<&'static str>);
 
 /// Fine-tuned checkpoints.
 const RECOVER: &str = "2026-11-21-recover/recover.jsonl";
+const CONTROL: &str = "2026-11-30-quality/control.jsonl";
 
 /// Rows and state of the caches of the columns of [`products`].
 const COLUMNS: [(usize, bool); 3] = [(256, false), (16, false), (1, true)];
@@ -259,6 +272,11 @@ pub fn wider() -> Result<String> {
     study(WIDER)
 }
 
+/// Attention and output layer sparse as well.
+pub fn roles() -> Result<String> {
+    study(ROLES)
+}
+
 /// Validation losses over the seeds, and the differences to the rivals, seed by seed.
 fn study((file, rows): (&str, &[StudyRow])) -> Result<String> {
     let outcomes: Vec<Outcome> = read_json(file)?;
@@ -319,6 +337,16 @@ fn tokens(Quartiles { low, median, high }: &Quartiles) -> String {
 
 /// A small Llama after one-shot pruning and fine-tuning.
 pub fn recover() -> Result<String> {
+    measured(RECOVER, method)
+}
+
+/// A small Llama beside what it was made from and a narrow one, each trained as long.
+pub fn control() -> Result<String> {
+    measured(CONTROL, control_name)
+}
+
+/// What `measure` wrote.
+fn measured(name: &str, show: fn(&str) -> String) -> Result<String> {
     let header = [
         "",
         "blocks removed",
@@ -328,10 +356,10 @@ pub fn recover() -> Result<String> {
         "prefill, tokens/s",
         "decode, tokens/s",
     ];
-    let checkpoints: Vec<Checkpoint> = read_json(RECOVER)?;
+    let checkpoints: Vec<Checkpoint> = read_json(name)?;
     let rows = checkpoints.iter().map(|checkpoint| {
         vec![
-            method(&checkpoint.name),
+            show(&checkpoint.name),
             format!("{:.1} %", 100.0 * checkpoint.mlp_sparsity),
             format!("{:.3}", checkpoint.loss),
             format!("{:+.1} %", checkpoint.gap_percent),
@@ -343,7 +371,19 @@ pub fn recover() -> Result<String> {
     Ok(table(&header, rows))
 }
 
-/// How a checkpoint was made, by its name in the record.
+/// A checkpoint of the control, in words.
+fn control_name(name: &str) -> String {
+    match name {
+        "dense" => "dense",
+        "dense-on" => "dense, trained on for as many steps",
+        "sparse-90" => "block-sparse, from the dense one, `--teacher`",
+        "narrow" => "narrow and dense, from scratch",
+        "narrow-on" => "narrow and dense, trained on, `--teacher`",
+        other => other,
+    }
+    .to_owned()
+}
+
 fn method(name: &str) -> String {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
     match stem {

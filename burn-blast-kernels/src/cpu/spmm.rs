@@ -118,9 +118,9 @@ fn product<T: HostFloat>(
         return;
     }
     let words = match rounds_to_integers(weight.values) && weight.is_forward() {
-        true => Words::Quad,
         // A single row has nothing to gain from rounded factors: reading the weights takes the time.
-        false if m == 1 => Words::Single,
+        _ if m == 1 => Words::Single,
+        true => Words::Quad,
         false => words_for::<T>([weight.values]),
     };
     let layout = Layout::for_product(words);

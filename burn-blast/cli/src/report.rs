@@ -218,7 +218,7 @@ pub fn shortfall(removed: f64, asked: f64, blocks: impl IntoIterator<Item = usiz
     let small = |blocks| falls_short(1.0 - kept_blocks(asked, blocks) as f64 / blocks as f64);
     match falls_short(removed) && blocks.into_iter().any(small) {
         true => format!(
-            " instead of {}: a weight keeps at least one block, so small weights need a smaller --block",
+            " instead of {}: a weight keeps whole blocks, at least one, so small weights need a smaller --block",
             percent(asked)
         ),
         false => String::new(),

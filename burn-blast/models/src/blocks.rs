@@ -141,6 +141,9 @@ impl Model {
         roles: &[Role],
         dense_last: usize,
     ) -> Result<Vec<(String, &mut AnyLinear)>, Error> {
+        if roles.is_empty() {
+            return Err(Error::setting("roles", "empty", "at least one"));
+        }
         let layers = self.layers();
         if dense_last >= layers && roles.iter().any(|role| *role != Role::Head) {
             let expected = format!("below the number of layers, {layers}");
@@ -177,15 +180,15 @@ impl Model {
         model
     }
 
-    /// Paths in the module of the block-sparse layers that are not MLPs of all but the last `dense_last` layers. Given
-    /// to [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
-    pub fn outside_mlps(&mut self, dense_last: usize) -> Vec<String> {
+    /// Paths in the module of the block-sparse layers that are not to lose blocks. Given to
+    /// [`BlastConfig::dense`](burn_blast::prune::BlastConfig), they are not pruned.
+    pub fn outside(&mut self, blocks: &Blocks) -> Vec<String> {
         let variant = self.variant();
-        let mlps: Vec<String> =
-            self.mlps_mut(dense_last).into_iter().map(|(name, _)| name).collect();
+        let chosen = self.roles_mut(&blocks.roles, blocks.dense_last);
+        let chosen: Vec<String> = chosen.into_iter().map(|(name, _)| name).collect();
         let sparse =
             self.linears_mut().into_iter().filter(|(_, linear)| linear.block_size().is_some());
-        let others = sparse.filter(|(name, _)| !mlps.contains(name));
+        let others = sparse.filter(|(name, _)| !chosen.contains(name));
         others.map(|(name, _)| format!("{variant}.{name}")).collect()
     }
 

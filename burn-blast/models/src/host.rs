@@ -137,6 +137,36 @@ mod tests {
     use crate::generate::to_host;
 
     #[test]
+    fn integers_take_every_linear_layer_and_a_tied_output_layer() {
+        let untied = serde_json::json!({
+            "model_type": "llama", "vocab_size": 256, "hidden_size": 40, "intermediate_size": 72,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": false,
+        });
+        for config in [config(), untied] {
+            let config = ModelConfig::parse(&config).unwrap();
+            let model = config.init(&Device::flex(), 3).unwrap();
+            let mut small = model.clone().to_int8().unwrap();
+            assert!(small.linears_mut().iter().any(|(name, _)| name == "lm_head"));
+            for (name, linear) in small.linears_mut() {
+                let layer = linear.as_sparse().expect("every layer is packed");
+                assert!(layer.weight.is_quantized() && layer.sparsity() == 0.0, "{name}");
+            }
+            let text: Vec<u32> = b"a text of some bytes".map(u32::from).to_vec();
+            let (mut cache, mut caches) = (model.cache(), small.cache());
+            for token in text {
+                let scores = |model: &Model, cache: &mut crate::Cache| {
+                    to_host(model.forward(model.tokens(&[&[token]]), Some(cache))).unwrap()
+                };
+                let (expected, found) = (scores(&model, &mut cache), scores(&small, &mut caches));
+                let largest = expected.iter().fold(0f32, |largest, score| largest.max(score.abs()));
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert!((found - expected).abs() <= 0.05 * largest, "{found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_scores_are_the_same_in_either_form() {
         let gpt2 = serde_json::json!({
             "model_type": "gpt2", "vocab_size": 256, "n_embd": 40, "n_head": 4, "n_layer": 2, "n_positions": 64,

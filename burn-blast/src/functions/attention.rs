@@ -29,7 +29,8 @@ pub fn masked_softmax(x: Tensor<2>, mask: Tensor<2>) -> Tensor<2> {
 }
 
 /// Attention of one position of each text to the positions it sees of a cache: `softmax(scale · query · keysᵀ) · values`.
-/// As many queries share each head of the cache. On a host the cache is read where it is; elsewhere Burn's operations do it.
+/// As many queries share each head of the cache. On Flex the cache is read where it is; elsewhere Burn's
+/// operations do it.
 ///
 /// # Shapes
 /// - `query`, output: `[batch, heads, head]`

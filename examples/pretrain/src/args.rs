@@ -77,6 +77,16 @@ impl Args {
 fn resumed_config(args: &Args, matches: &ArgMatches) -> Result<Config> {
     let saved = Store::new(&args.out).state()?.config;
     let asked = overlay(&saved, &args.config, matches)?;
+    // Checkpoints have the form in which the device trains.
+    if saved.backend.is_host() != asked.backend.is_host() {
+        bail!(
+            "the run in {} was started on the backend {}, and goes on on {}: leave --backend out, or start another run with \
+             another --out",
+            args.out.display(),
+            saved.backend.name(),
+            if saved.backend.is_host() { "a CPU only" } else { "a GPU only" }
+        );
+    }
     let (before, after) = (serde_json::to_value(&saved)?, serde_json::to_value(&asked)?);
     for (name, value) in after.as_object().into_iter().flatten() {
         if before[name] != *value && !FREE_ON_RESUME.contains(&name.as_str()) {
@@ -133,6 +143,9 @@ mod tests {
             ("--dense-last 4", "give at most 3"),
             ("--steps 10", "longer than the 10"),
             ("--group-density 0.5", "needs --structure coupled"),
+            ("--sparse attention --structure coupled", "add mlp"),
+            ("--sparse mlp,tail", "attention"),
+            ("--d-model 64 --sparse attention --block 64", "give a smaller one"),
             ("--batch 0", "batch is 0"),
             ("--lr 0", "lr is 0"),
             ("--end-fraction 2", "end_fraction is 2"),

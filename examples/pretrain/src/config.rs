@@ -132,7 +132,7 @@ pub struct Config {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLE,ROLE")]
     pub sparse: Option<Vec<Role>>,
 
-    /// Start with random blocks of attention and MLPs, as many as stay; with --growth they change while training
+    /// Start with random blocks, as many as stay, of attention and MLPs; with --growth they change while training
     #[arg(long)]
     pub start_sparse: bool,
 
@@ -206,8 +206,23 @@ impl Config {
             "--group-density {} needs --structure coupled",
             self.group_density
         );
-        ensure!(!self.roles().is_empty(), "--sparse names no layers: give mlp, attention or head");
+        let roles = self.roles();
+        ensure!(!roles.is_empty(), "--sparse names no layers: give mlp, attention or head");
+        ensure!(
+            self.structure == Structure::Blocks || roles.contains(&Role::Mlp),
+            "--structure {} joins layers of MLPs, of which --sparse names none: add mlp",
+            serde_json::to_value(self.structure)?.as_str().unwrap_or_default()
+        );
         BlockSize::new(self.block)?;
+        let blocks = |role: &Role| {
+            let [rows, cols] = self.shape(*role).map(|size| size.div_ceil(self.block));
+            rows * cols
+        };
+        ensure!(
+            roles.iter().all(|role| blocks(role) > 1),
+            "--block {} leaves a weight of one block, of which nothing can be removed: give a smaller one",
+            self.block
+        );
         for phase in [Phase::Dense, Phase::Narrow, Phase::Sparse] {
             self.train(phase).check()?;
         }
@@ -220,9 +235,10 @@ impl Config {
             backend: other.backend,
             save_every: other.save_every,
             corpus: other.corpus.clone(),
+            sparse: other.sparse.clone(),
             ..self.clone()
         };
-        same == *other
+        same == *other && self.roles() == other.roles()
     }
 
     /// The training of a run.
@@ -251,13 +267,15 @@ impl Config {
             .with_roles(self.roles())
     }
 
-    /// The linear layers that lose blocks.
+    /// The linear layers that lose blocks, each once.
     pub fn roles(&self) -> Vec<Role> {
         let default = match self.start_sparse {
             true => vec![Role::Attention, Role::Mlp],
             false => vec![Role::Mlp],
         };
-        self.sparse.clone().unwrap_or(default)
+        let asked = self.sparse.as_ref().unwrap_or(&default);
+        let all = [Role::Attention, Role::Mlp, Role::Head];
+        all.into_iter().filter(|role| asked.contains(role)).collect()
     }
 
     /// The settings of a dense model of as many parameters as the sparse model ends with: with narrower MLPs, or if
@@ -285,6 +303,16 @@ impl Config {
         let norms = (2 * self.layers + 1) * self.d_model;
         let linear = self.d_model * (4 * self.d_model + 3 * self.d_ff);
         2 * VOCABULARY * self.d_model + self.layers * linear + norms
+    }
+
+    /// Shape of the smallest weight of a role.
+    fn shape(&self, role: Role) -> [usize; 2] {
+        let outputs = match role {
+            Role::Attention => self.d_model,
+            Role::Mlp => self.d_ff,
+            Role::Head => VOCABULARY,
+        };
+        [self.d_model, outputs]
     }
 
     /// Linear weights of a role in the layers that lose blocks.

@@ -145,7 +145,7 @@ impl Report {
     pub fn measure(experiment: &Experiment, state: &State, logs: &Runs<Log>) -> Result<Self> {
         let config = experiment.config;
         let models = Runs::try_of(|phase| experiment.trained(phase))?;
-        say("timing one MLP and whole training steps, the three models by turns");
+        say("timing one MLP and whole training steps, the models by turns");
         let device = experiment.device.clone().inner();
         let mlp_forward = timing::mlp_forward(&models, config, &device)?;
         let pruned = summary(&models.sparse);
@@ -169,7 +169,7 @@ impl Report {
         drop(models);
         let Steps { runs: training_step, dense_by_burn } = timing::training_step(experiment)?;
 
-        let sparse = dense - (bytes.dense - bytes.sparse) / FLOAT_BYTES;
+        let sparse = dense + bytes.sparse / FLOAT_BYTES - bytes.dense / FLOAT_BYTES;
         let parameters = Runs { dense, narrow, sparse };
         let mut weight_bytes = parameters.map(|count| count * FLOAT_BYTES);
         weight_bytes.sparse += index_bytes;

@@ -14,7 +14,7 @@ use burn_blast_models::fine_tune::INTERRUPTED;
 use crate::args::Args;
 use crate::config::Config;
 use crate::corpus::Text;
-use crate::report::{Report, Runs, final_validation};
+use crate::report::{Report, Runs};
 use crate::say::{say, warn};
 use crate::store::{Phase, State, Store};
 use crate::training::{Experiment, Outcome};
@@ -63,7 +63,7 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
     }
 
     let logs = Runs::try_of(|phase| experiment.folder(phase).map(|folder| folder.log))?;
-    let sample = save_and_reload(&experiment, final_validation(&logs.sparse)?)?;
+    let sample = save_and_reload(&experiment)?;
     let report = Report::measure(&experiment, &state, &logs)?;
     report.write(&experiment, &logs)?;
     state.phase = Phase::Finished;
@@ -128,11 +128,13 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Writes the packed model, reads it into a fresh one, checks that its validation loss is still `before`, and lets it
+/// Writes the packed model, reads it into a fresh one, checks that its validation loss is still the same, and lets it
 /// write.
-fn save_and_reload(experiment: &Experiment, before: f64) -> Result<String> {
+fn save_and_reload(experiment: &Experiment) -> Result<String> {
     let path = experiment.store.path("model.bpk");
-    io::save(&experiment.trained(Phase::Sparse)?, &path)?;
+    let trained = experiment.trained(Phase::Sparse)?;
+    let before = experiment.evaluate(&trained)?;
+    io::save(&trained, &path)?;
 
     // Another seed, so that no weight can be right by chance.
     let fresh = experiment.fresh_model(Phase::Sparse, experiment.config.seed + 1)?;
@@ -245,7 +247,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut args = args(folder.path(), "out");
         let sparse = Some(vec![Role::Attention, Role::Mlp, Role::Head]);
-        args.config = Config { sparse, dense_last: 0, bf16_products: true, ..args.config };
+        args.config = Config { sparse, dense_last: 0, ..args.config };
         let out = args.out.clone();
         run(args, &|| false).unwrap();
         let report = fs::read_to_string(out.join("report.json")).unwrap();

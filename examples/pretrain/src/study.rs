@@ -111,8 +111,10 @@ fn make(
     if store.path("state.json").exists() {
         let before = store.state()?;
         ensure!(
-            before.config.has_results_of(config) && before.corpus == state.corpus,
-            "{} holds a run that is not done, of other settings or another text: remove it",
+            before.config.has_results_of(config)
+                && before.config.backend.is_host() == config.backend.is_host()
+                && before.corpus == state.corpus,
+            "{} holds a run that is not done, of other settings, another kind of device or another text: remove it",
             folder.display()
         );
     }

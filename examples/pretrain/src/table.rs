@@ -3,6 +3,7 @@
 use burn_blast_models::Role;
 use comfy_table::{CellAlignment, Table};
 
+use crate::config::Config;
 use crate::report::{Kept, Report, Runs, Widths};
 use crate::store::Phase;
 use crate::timing::Timing;
@@ -42,8 +43,7 @@ pub fn markdown(report: &Report) -> String {
         "# Dense, narrow dense and block-sparse\n\n\
          {layers} layers, width {d_model}, MLP width {d_ff}, context {context}, batch {batch}, {steps} steps, seed \
          {seed}, backend {backend}. Highest learning rate: {dense_lr} dense, {narrow_lr} narrow, {sparse_lr} sparse, where \
-         a block-sparse weight has it divided by its density to the power {exponent}.{products}\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what} of {pruned} of \
-         {layers} layers. {narrow} {kept}\n\n{table}\n\n\
+         a block-sparse weight has it divided by its density to the power {exponent}.{products}\nBlocks of {block} × {block}, {sparsity} of the blocks removed in {what}. {narrow} {kept}\n\n{table}\n\n\
          ![Loss](loss.svg)\n\n![Loss over time](time.svg)\n\nSparsity and churn over the steps: `sparsity.svg`, `churn.svg`. \
          Kept blocks of each weight: `patterns/`.\n",
         layers = config.layers,
@@ -62,26 +62,22 @@ pub fn markdown(report: &Report) -> String {
             if config.bf16_products { " Factors of products are rounded to bf16." } else { "" },
         block = config.block,
         sparsity = percent(report.sparsity),
-        what = what(&config.roles()),
-        pruned = config.sparse_layers(),
+        what = what(config),
         narrow = narrow(report),
         kept = kept(report),
     )
 }
 
 /// The layers that lose blocks, in words.
-fn what(roles: &[Role]) -> String {
-    let names = roles.iter().map(|role| match role {
-        Role::Attention => "attention",
-        Role::Mlp => "the MLPs",
-        Role::Head => "the output layer",
-    });
-    let names: Vec<&str> = names.collect();
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => "no layer".to_owned(),
-    }
+fn what(config: &Config) -> String {
+    let roles = config.roles();
+    let named = |role: Role, name: &str| roles.contains(&role).then(|| name.to_owned());
+    let inside = [named(Role::Attention, "attention"), named(Role::Mlp, "the MLPs")];
+    let inside = inside.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+    let inside = (!inside.is_empty())
+        .then(|| format!("{inside} of {} of {} layers", config.sparse_layers(), config.layers));
+    let parts = [inside, named(Role::Head, "the output layer")];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", and ")
 }
 
 fn table(report: &Report) -> Table {
@@ -181,7 +177,6 @@ fn milliseconds(timing: Timing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn report() -> Report {
         let timing =
@@ -236,7 +231,10 @@ mod tests {
         let text = markdown(&report());
         assert!(text.contains("| validation loss, nats/byte"), "{text}");
         assert!(text.contains("the MLPs of 3 of 4 layers"), "{text}");
-        let all = what(&[Role::Attention, Role::Mlp, Role::Head]);
-        assert_eq!(all, "attention, the MLPs and the output layer");
+        let what =
+            |roles: &[Role]| what(&Config { sparse: Some(roles.to_vec()), ..Config::default() });
+        let all = what(&[Role::Head, Role::Mlp, Role::Attention, Role::Mlp]);
+        assert_eq!(all, "attention and the MLPs of 3 of 4 layers, and the output layer");
+        assert_eq!(what(&[Role::Head]), "the output layer");
     }
 }

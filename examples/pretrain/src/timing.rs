@@ -41,8 +41,8 @@ pub fn mlp_forward(models: &Runs<Model>, config: &Config, device: &Device) -> Re
         Tensor::<3>::random(shape, Distribution::Normal(0.0, 1.0), device)
     });
     let forward = |run: usize| finish(device, models[run].mlp(0, inputs[run].clone()));
-    let [dense, narrow, sparse] = interleave(MLP_ROUNDS, forward)?;
-    Ok(Runs { dense, narrow, sparse })
+    let timings = interleave(models.len(), MLP_ROUNDS, forward)?;
+    Ok(Runs { dense: timings[0], narrow: timings[1], sparse: timings[2] })
 }
 
 /// Whole training steps: forward, backward and optimizer.
@@ -57,18 +57,20 @@ pub struct Steps {
 pub fn training_step(experiment: &Experiment) -> Result<Steps> {
     let trainee = |phase| experiment.trainee(phase, &experiment.folder(phase)?);
     let Runs { dense, narrow, sparse } = Runs::try_of(trainee)?;
-    let by_burn = experiment.dense_by_burn()?;
+    let mut slots = vec![Some(dense), Some(narrow), Some(sparse)];
+    if experiment.config.backend.is_host() {
+        slots.push(Some(experiment.dense_by_burn()?));
+    }
     let phases = [Phase::Dense, Phase::Narrow, Phase::Sparse, Phase::Dense];
-    let mut slots = [dense, narrow, sparse, by_burn].map(Some);
-    let [dense, narrow, sparse, by_burn] = interleave(STEP_ROUNDS, |run| {
+    let timings = interleave(slots.len(), STEP_ROUNDS, |run| {
         let trainee = slots[run].take().expect("each step puts the trainee back");
         let session = experiment.session(phases[run]);
         let (trained, loss) = trainee.step(experiment.config.steps, &session);
         slots[run] = Some(trained);
         finish(&experiment.device, loss)
     })?;
-    let dense_by_burn = experiment.config.backend.is_host().then_some(by_burn);
-    Ok(Steps { runs: Runs { dense, narrow, sparse }, dense_by_burn })
+    let runs = Runs { dense: timings[0], narrow: timings[1], sparse: timings[2] };
+    Ok(Steps { runs, dense_by_burn: timings.get(3).copied() })
 }
 
 /// Waits until the device is done with everything behind `output`.
@@ -81,11 +83,12 @@ fn finish<const D: usize>(device: &Device, output: Tensor<D>) -> Result<()> {
 }
 
 /// Does the work of several runs by turns, so a change of the machine's speed affects all.
-fn interleave<const N: usize>(
+fn interleave(
+    runs: usize,
     rounds: usize,
     mut work: impl FnMut(usize) -> Result<()>,
-) -> Result<[Timing; N]> {
-    let mut milliseconds = [const { Vec::new() }; N];
+) -> Result<Vec<Timing>> {
+    let mut milliseconds = vec![Vec::new(); runs];
     for round in 0..WARM_UP_ROUNDS + rounds {
         for (run, milliseconds) in milliseconds.iter_mut().enumerate() {
             let clock = Instant::now();
@@ -95,7 +98,7 @@ fn interleave<const N: usize>(
             }
         }
     }
-    Ok(milliseconds.map(quartiles))
+    Ok(milliseconds.into_iter().map(quartiles).collect())
 }
 
 fn quartiles(milliseconds: Vec<f64>) -> Timing {
@@ -114,7 +117,7 @@ mod tests {
             counts[run] += 1;
             Ok(())
         };
-        let _: [Timing; 3] = interleave(5, count).unwrap();
+        assert_eq!(interleave(3, 5, count).unwrap().len(), 3);
         assert_eq!(counts, [5 + WARM_UP_ROUNDS; 3]);
     }
 }

@@ -18,7 +18,7 @@ static PREFERRED: AtomicBool = AtomicBool::new(false);
 ///
 /// Where it is on and the processor [`has_dot_products`], products, gradients and the hidden features inside a
 /// feed-forward block are rounded to the 8 significant bits of bf16, to nearest: a relative error of at most 2⁻⁸ for
-/// each factor, over the range of f32. Sums, biases, activations and stored tensors stay f32, so that a weight in training keeps small
+/// each factor, over the range of f32. Products of a single row are not rounded: reading the weights takes their time. Sums, biases, activations and stored tensors stay f32, so that a weight in training keeps small
 /// changes (mixed precision with f32 master weights, Micikevicius et al. 2018). Elsewhere it changes nothing.
 ///
 /// PyTorch calls this `torch.set_float32_matmul_precision("medium")`.
@@ -34,7 +34,7 @@ pub fn bf16_allowed() -> bool {
 /// Allows forward products with int8 weights on the host (`spmm`) to round their input to 8-bit integers, or forbids it. Off
 /// by default; one switch for the process, read at each call.
 ///
-/// Where it is on and the processor [`has_integer_dot_products`], each row of the input has, in each block column, the
+/// Where it is on and the processor [`has_integer_dot_products`], each row of an input of two or more has, in each block column, the
 /// scale of its largest magnitude divided by 127. An input differs from its rounded value by half a scale at most, so that
 /// an output differs by at most `Σ scale / 2 · |w|` from the product without rounding, and by what f32 rounds in the sum
 /// over blocks; products and sums inside a block are exact. Where all magnitudes are below 10⁻³⁶, they count as zero. This is dynamic, symmetric quantization, as `torch.ao.quantization.quantize_dynamic`

@@ -86,6 +86,10 @@ pub fn fine_tune(
         return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
     }
     if args.keep_pattern {
+        if model.linears_mut().iter().all(|(_, linear)| linear.block_size().is_none()) {
+            let needs = "a MODEL with block-sparse layers, as `one-shot` makes";
+            return Err(Error::WithoutEffect { option: "--keep-pattern", needs });
+        }
         return run.start(&checkpoint, model, objective, None, Form::Packed, progress);
     }
     let blocks = args.blocks.blocks(model.mlp_blocks(args.blocks.dense_last));
@@ -108,7 +112,7 @@ pub fn fine_tune(
         .with_end_fraction(args.end_fraction)
         .with_growth(args.growth)
         .with_growth_fraction(args.growth_fraction)
-        .with_dense(model.outside_mlps(blocks.dense_last))
+        .with_dense(model.outside(&blocks))
         .with_seed(args.train.seed);
     let blast = model.couple(blast, args.structure);
     run.start(&checkpoint, model, objective, Some(&blast), Form::Packed, progress)

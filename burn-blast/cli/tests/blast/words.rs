@@ -35,7 +35,7 @@ fn a_prompt_may_look_like_an_option() {
 #[test]
 fn a_share_that_small_weights_cannot_reach_is_told() {
     let place = place();
-    let part = " instead of 90.0 %: a weight keeps at least one block";
+    let part = " instead of 90.0 %: a weight keeps whole blocks, at least one";
     place.fine("sparsify dense few --block 32").says(&["50.0 % of blocks removed", part]);
     place.fine("one-shot dense few2 --block 32 --method magnitude").says(&[part]);
     let plain = place.fine("sparsify dense many --block 8 --sparsity 0.5").out;

@@ -248,7 +248,7 @@ pub(crate) mod tests {
                 linear.pack(8).unwrap();
             }
         }
-        let blast = blast().with_dense(start.outside_mlps(1));
+        let blast = blast().with_dense(start.outside(&Blocks::new(8).with_dense_last(1)));
         let (mut tuned, _) = run(&start, Some(&blast), None, &tempdir().unwrap(), 12);
         let mut sparse = 0;
         for (name, linear) in tuned.linears_mut() {
@@ -268,7 +268,7 @@ pub(crate) mod tests {
         model.pack(&Blocks::new(8).with_sparsity(0.5).with_dense_last(1)).unwrap();
         let before = model.clone();
         let config = settings().with_only_mlps(true);
-        let blast = blast().with_dense(model.outside_mlps(1));
+        let blast = blast().with_dense(model.outside(&Blocks::new(8).with_dense_last(1)));
         let job = Job {
             config: &config,
             blast: Some(&blast),

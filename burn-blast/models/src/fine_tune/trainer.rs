@@ -58,7 +58,13 @@ impl Trainee {
         blast: Option<&BlastConfig>,
         folder: Option<&RunFolder>,
     ) -> Result<Self, Error> {
-        let packed = Packed::pack(&mut model, config)?;
+        // Pruning that counts layers, or prunes dense ones, must find them as they are.
+        let is_counted =
+            blast.is_some_and(|blast| !blast.linear.is_empty() || blast.dense_last_linears > 0);
+        let packed = match is_counted {
+            true => Packed::default(),
+            false => Packed::pack(&mut model, config)?,
+        };
         let blast = blast.cloned().map(|mut blast| {
             // What was dense is not pruned.
             blast.dense.extend(packed.paths(&model));
@@ -89,7 +95,7 @@ impl Trainee {
         Ok(Self { model, packed, optimizer, monitor })
     }
 
-    /// The trained model, without autodiff.
+    /// The trained model, without autodiff. Layers that were packed for training are new parameters.
     pub fn into_model(self) -> Model {
         let mut model = self.model.valid();
         self.packed.unpack(&mut model);

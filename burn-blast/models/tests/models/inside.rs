@@ -66,9 +66,18 @@ fn every_linear_layer_has_one_role() {
         let (_, mut model) = fresh(config);
         let count = |model: &mut Model, roles: &[Role]| model.roles_mut(roles, 0).len();
         let all = [Role::Attention, Role::Mlp, Role::Head];
-        let each: usize = all.iter().map(|role| count(&mut model, &[*role])).sum();
-        assert_eq!(each, model.linears_mut().len());
-        assert_eq!(count(&mut model, &all), each);
+        assert_eq!(count(&mut model, &all), model.linears_mut().len());
+        for (role, part) in all.iter().zip([".attn.|.self_attn.", ".mlp.", "lm_head"]) {
+            let heads = count(&mut model, &[Role::Head]);
+            let layers = model.roles_mut(&[*role], 0);
+            assert!(!layers.is_empty() || *role == Role::Head);
+            for (name, _) in layers {
+                assert!(part.split('|').any(|part| name.contains(part)), "{role:?}: {name}");
+            }
+            // The output layer is in no layer that could be left dense.
+            let left = if *role == Role::Head { heads } else { 0 };
+            assert_eq!(model.roles_mut(&[*role], 9).len(), left);
+        }
         let blocks = |roles: &[Role]| Blocks::new(8).with_roles(roles.to_vec());
         model.pack(&blocks(&[Role::Attention])).unwrap();
         assert!(model.mlps_mut(0).iter().all(|(_, linear)| linear.as_sparse().is_none()));
