@@ -142,7 +142,7 @@ impl<S: Simd> Arithmetic for Singles<S> {
 pub(super) trait TileLoop {
     /// # Safety
     /// - what the loop itself asks for
-    /// - the words of its operands are those of `A`
+    /// - its operands hold the words of `A`
     unsafe fn run<A: Arithmetic>(self);
 }
 

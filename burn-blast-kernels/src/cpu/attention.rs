@@ -218,6 +218,7 @@ impl WithSimd for Mix<'_> {
                 let mut lanes = [0.0; LANES];
                 for (share, value) in shares.iter().zip(values.chunks_exact(head)) {
                     let value = &value[part * LANES..][..sums.len()];
+                    // A part of known length stays in a register.
                     match <&[f32; LANES]>::try_from(value) {
                         Ok(value) => {
                             for (lane, value) in lanes.iter_mut().zip(value) {

@@ -38,7 +38,7 @@ impl Cache {
         self.len == 0
     }
 
-    /// Adds keys and values of new positions to a layer, and returns those of all positions, with room behind them.
+    /// Adds keys and values of new positions to a layer. Returns the buffers that hold all positions; behind them is room.
     ///
     /// # Shapes
     /// - `keys`, `values`: `[batch, kv_heads, time, head]`

@@ -43,7 +43,8 @@ impl Model {
         Ok(quantize(self)?)
     }
 
-    /// [`for_host`](Self::for_host) for scores at every position of many texts: a tied output layer becomes a layer of its own in f32 too.
+    /// [`for_host`](Self::for_host) for scores at every position of many texts: a tied output layer becomes a layer of its
+    /// own in f32 too.
     pub(crate) fn for_many_scores(mut self) -> Result<Self, Error> {
         self.untie_head()?;
         self.for_host()

@@ -63,7 +63,7 @@ impl Job<'_> {
         check_output(None, true, self.out, self.replace).map_err(IoError::from)?;
         let (settings, fingerprint) = (self.settings.clone(), corpus.fingerprint());
         let mut folder = RunFolder::open(self.out, settings, self.free, fingerprint, self.resume)?;
-        let objective = for_host(objective, &model)?;
+        let objective = teacher_for_host(objective, &model)?;
         let trainee = Trainee::new(model.train(), self.config, self.blast, Some(&folder))?;
         let session = Session { config: self.config, corpus, objective };
         let (trainee, done) = session.train(trainee, &mut folder, report)?;
@@ -87,7 +87,7 @@ impl Job<'_> {
         objective: Objective,
     ) -> Result<f64, Error> {
         self.config.check()?;
-        let objective = for_host(objective, &model)?;
+        let objective = teacher_for_host(objective, &model)?;
         let mut model = model.train();
         Packed::pack(&mut model, self.config)?;
         if self.config.only_mlps {
@@ -110,7 +110,7 @@ impl Job<'_> {
 }
 
 /// The objective with its teacher in the form in which the device of the student runs it fastest.
-fn for_host(mut objective: Objective, student: &Model) -> Result<Objective, Error> {
+fn teacher_for_host(mut objective: Objective, student: &Model) -> Result<Objective, Error> {
     if is_host(&student.device()) {
         objective.teacher = objective.teacher.map(Model::for_many_scores).transpose()?;
     }
