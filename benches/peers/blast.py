@@ -47,18 +47,23 @@ def peers(ctx):
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
 
-    def rounded(product):
-        """The input is rounded to int8 too."""
+    def rounded(product, allow=lib.blast_allow_int8):
+        """Factors are rounded."""
 
         def both():
-            lib.blast_allow_int8(C.c_bool(True))
+            allow(C.c_bool(True))
             product()
-            lib.blast_allow_int8(C.c_bool(False))
+            allow(C.c_bool(False))
 
         return both
 
+    forward = call(lib.blast_spmm_f32, x, values, ptr(y))
+    backward = call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx))
+    gradient = call(lib.blast_sddmm_f32, x, ptr(ctx.dy), ptr(dw))
+
     return [
-        ("blast", "f32", "fwd", call(lib.blast_spmm_f32, x, values, ptr(y)), lambda: y),
+        ("blast", "f32", "fwd", forward, lambda: y),
+        ("blast-f32r", "f32, bf16 products", "fwd", rounded(forward, lib.blast_allow_bf16), lambda: y),
         ("blast-bf16w", "bf16", "fwd", call(lib.blast_spmm_bf16w, x, ptr(bf16), ptr(y)), lambda: y),
         (
             "blast-bf16", "bf16", "fwd", call(lib.blast_spmm_bf16, ptr(x16), ptr(bf16), ptr(y16)),
@@ -66,8 +71,10 @@ def peers(ctx):
         ),
         ("blast-int8", "int8", "fwd", rounded(call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y))), lambda: y),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
-        ("blast", "f32", "dx", call(lib.blast_spmm_t_f32, ptr(ctx.dy), values, ptr(dx)), None),
+        ("blast", "f32", "dx", backward, None),
+        ("blast-f32r", "f32, bf16 products", "dx", rounded(backward, lib.blast_allow_bf16), None),
         ("blast-bf16", "bf16", "dx", call(lib.blast_spmm_t_bf16, ptr(dy16), ptr(bf16), ptr(dx16)), None),
-        ("blast", "f32", "dw", call(lib.blast_sddmm_f32, x, ptr(ctx.dy), ptr(dw)), None),
+        ("blast", "f32", "dw", gradient, None),
+        ("blast-f32r", "f32, bf16 products", "dw", rounded(gradient, lib.blast_allow_bf16), None),
         ("blast-bf16", "bf16", "dw", call(lib.blast_sddmm_bf16, ptr(x16), ptr(dy16), ptr(dw16)), None),
     ]

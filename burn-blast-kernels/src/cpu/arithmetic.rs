@@ -14,6 +14,9 @@ use std::mem::transmute_copy;
 use macerator::{AutoArch, Scalar, Simd, VMulAdd, Vector, WithSimd};
 use macerator::{vload_low, vload_unaligned, vstore_low, vstore_unaligned};
 
+/// Multiply-adds of the matrix unit in the time of one of the vector units, with what is around them. Guess.
+const TILE_RATE: usize = 8;
+
 /// The content of the words of an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Words {
@@ -21,6 +24,8 @@ pub(super) enum Words {
     Single,
     /// Two `bf16`, the first in the lower half.
     Pair,
+    /// As [`Pair`](Self::Pair), multiplied in the matrix unit.
+    Tile,
     /// Four 8-bit integers, the first in the lowest byte: of the weight with their sign, of the input with 128 added.
     Quad,
 }
@@ -31,9 +36,14 @@ impl Words {
     pub(super) fn of(self, width: usize) -> usize {
         match self {
             Words::Single => width,
-            Words::Pair => width.div_ceil(2),
+            Words::Pair | Words::Tile => width.div_ceil(2),
             Words::Quad => width.div_ceil(4),
         }
+    }
+
+    /// Work of `multiply_adds`, in those of `f32` in the same time; for the number of threads.
+    pub(super) fn work(self, multiply_adds: usize) -> usize {
+        if self == Words::Tile { multiply_adds / TILE_RATE } else { multiply_adds }
     }
 
     /// Words of a row of a panel. Behind integers is their scale.
@@ -158,6 +168,7 @@ pub(super) unsafe fn run(words: Words, tiles: impl TileLoop) {
         Words::Pair => unsafe { super::dot::run_pairs(tiles) },
         // SAFETY: the caller's.
         Words::Quad => unsafe { super::dot::run_quads(tiles) },
+        Words::Tile => unreachable!("the matrix unit has loops of its own"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Values;
 use super::arithmetic::Words;
-use super::panels::{Layout, Panels, write_all_panels, write_panel};
+use super::panels::{Layout, Operand, Panels, write_all_panels, write_panel};
 use super::tasks::SharedOut;
 
 /// Size of features, and what they are read by.
@@ -14,18 +14,24 @@ pub(super) struct FeatureShape {
     pub(super) width: usize,
     pub(super) b: usize,
     pub(super) words: Words,
-    /// Whether weight gradients read them too. In pairs that takes a second copy, in `f32` the panels of products serve.
-    pub(super) gradients: bool,
+    /// What they are in weight gradients, if these read them too. In pairs that takes a second copy, in `f32` the panels of
+    /// products serve.
+    pub(super) factor: Option<Operand>,
 }
 
 impl FeatureShape {
+    fn product(self) -> Layout {
+        Layout::new(self.words, Operand::Input)
+    }
+
     fn product_len(self) -> usize {
-        Layout::for_product(self.words).panels_len(self.rows, self.width, self.b)
+        self.product().panels_len(self.rows, self.width, self.b)
     }
 
     /// The layout of the second copy, if there is one.
     fn second(self) -> Option<Layout> {
-        (self.gradients && self.words == Words::Pair).then_some(Layout::for_gradient(self.words))
+        let factor = self.factor.filter(|_| self.words != Words::Single)?;
+        Some(Layout::new(self.words, factor))
     }
 
     /// Words of all panels.
@@ -55,23 +61,24 @@ impl Features {
 
     /// As the input of products, when they are written.
     pub(super) fn for_product(self) -> Panels {
-        Panels::shared(self.product, self.shape.rows, Layout::for_product(self.shape.words))
+        Panels::shared(self.product, self.shape.rows, self.shape.product())
     }
 
     /// As an operand of weight gradients, when they are written.
     pub(super) fn for_gradient(self) -> Panels {
-        Panels::shared(self.gradient, self.shape.rows, Layout::for_gradient(self.shape.words))
+        let layout = self.shape.second().unwrap_or(self.shape.product());
+        Panels::shared(self.gradient, self.shape.rows, layout)
     }
 
     /// Copies the rows `rows` of `x [m, width]`.
     pub(super) fn write_all(self, x: Values<'_>, rows: Range<usize>, threads: usize) {
-        let FeatureShape { width, b, words, .. } = self.shape;
+        let FeatureShape { width, b, .. } = self.shape;
         let write = |to: SharedOut, layout: Layout| {
             // SAFETY: no task reads or writes yet.
             let to = unsafe { to.slice(0, layout.panels_len(rows.len(), width, b)) };
             write_all_panels(x, width, rows.clone(), b, layout, to, threads);
         };
-        write(self.product, Layout::for_product(words));
+        write(self.product, self.shape.product());
         if let Some(layout) = self.shape.second() {
             write(self.gradient, layout);
         }
@@ -92,7 +99,7 @@ impl Features {
             Words::Single => unsafe {
                 self.product.slice(col * self.panel_len(), self.panel_len())
             },
-            Words::Pair | Words::Quad => room,
+            Words::Pair | Words::Tile | Words::Quad => room,
         }
     }
 
@@ -113,7 +120,7 @@ impl Features {
             let to = unsafe { to.slice(col * len, len) };
             write_panel(Values::F32(panel), b, 0..rows, 0..inside, b, layout, to);
         };
-        write(self.product, Layout::for_product(words));
+        write(self.product, self.shape.product());
         if let Some(layout) = self.shape.second() {
             write(self.gradient, layout);
         }

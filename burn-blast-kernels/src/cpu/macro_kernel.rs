@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
+use super::amx;
 use super::arithmetic::{Arithmetic, TileLoop, Words, run};
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
 use super::operand::{BlockSource, SparseOperand};
@@ -37,7 +38,8 @@ impl Target<'_> {
 
 /// Writes block column `col` of the sum of `terms`, for all rows of their panels.
 ///
-/// This is the only code that is compiled for every instruction set and block size. All products call it.
+/// All products call it. What is below, without the matrix unit, is the only code that is compiled for every instruction set
+/// and block size.
 ///
 /// # Safety
 /// - `to` has room for whole blocks in every row of the panels
@@ -49,9 +51,14 @@ pub(super) unsafe fn macro_kernel(
     to: Target<'_>,
     scratch: &mut [f32],
 ) {
-    let kernel = MacroKernel { terms, col, to, scratch: scratch.as_mut_ptr() };
+    let words = terms[0].input.words();
     // SAFETY: the caller's.
-    unsafe { run(terms[0].input.words(), kernel) };
+    unsafe {
+        if words == Words::Tile {
+            return amx::macro_kernel(terms, col, to, scratch);
+        }
+        run(words, MacroKernel { terms, col, to, scratch: scratch.as_mut_ptr() });
+    }
 }
 
 struct MacroKernel<'a> {

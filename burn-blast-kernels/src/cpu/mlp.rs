@@ -15,7 +15,7 @@ use super::features::{FeatureShape, Features};
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::operand::SparseOperand;
 use super::output::Output;
-use super::panels::Panels;
+use super::panels::{Operand, Panels};
 use super::spmm::check_values;
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, scratch};
@@ -98,18 +98,18 @@ impl Mlp<'_> {
     /// The words in which features of type `T` are multiplied.
     pub(super) fn words<T: 'static>(&self) -> Words {
         let layers = [Some(self.gate), self.up, Some(self.down)];
-        words_for::<T>(layers.into_iter().flatten().map(|layer| layer.values))
+        words_for::<T>(layers.into_iter().flatten().map(|layer| layer.values), self.b())
     }
 
-    /// Features of `width`, of some rows. `gradients` says whether weight gradients read them.
+    /// Features of `width`, of some rows. `factor` says what they are in weight gradients.
     pub(super) fn features(
         &self,
         rows: usize,
         width: usize,
         words: Words,
-        gradients: bool,
+        factor: Option<Operand>,
     ) -> FeatureShape {
-        FeatureShape { rows, width, b: self.b(), words, gradients }
+        FeatureShape { rows, width, b: self.b(), words, factor }
     }
 
     /// Kept values of all layers.
@@ -135,10 +135,11 @@ pub fn mlp_into<T: HostFloat>(x: &[T], mlp: &Mlp<'_>, out: &mut [MaybeUninit<T>]
     if out.is_empty() {
         return;
     }
-    let call = Call { mlp, x: T::values(x), words: mlp.words::<T>() };
+    let words = mlp.words::<T>();
+    let call = Call { mlp, x: T::values(x), words };
     let output = Output::new(SharedOut::new(out), m, mlp.d_output(), mlp.down_bias);
-    let threads = threads_for(m * mlp.value_count());
-    match row_chunks(m, mlp.d_ff(), threads) {
+    let threads = threads_for(words.work(m * mlp.value_count()));
+    match row_chunks(m, words.of(mlp.d_ff()), threads) {
         Some(chunks) => run_tasks(chunks, threads, |rows| call.rows(rows, &output, 1)),
         None => call.rows(0..m, &output, threads),
     }
@@ -155,7 +156,7 @@ impl Call<'_> {
     /// The whole block for some rows.
     fn rows<T: HostFloat>(&self, rows: Range<usize>, output: &Output<'_, T>, threads: usize) {
         let mlp = self.mlp;
-        let shape = |width| mlp.features(rows.len(), width, self.words, false);
+        let shape = |width| mlp.features(rows.len(), width, self.words, None);
         let (input, hidden) = (shape(mlp.d_input()), shape(mlp.d_ff()));
         scratch::with(input.len() + hidden.len(), |buffer| {
             let (x, buffer) = Features::split(buffer, input);

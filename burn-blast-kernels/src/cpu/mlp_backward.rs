@@ -8,7 +8,7 @@ use super::features::Features;
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::mlp::{Mlp, MlpLayer, add_bias};
 use super::output::Output;
-use super::panels::Panels;
+use super::panels::{Operand, Panels};
 use super::sddmm::Operands;
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
@@ -51,14 +51,15 @@ pub fn mlp_backward<T: HostFloat>(x: &[T], dy: &[T], mlp: &Mlp<'_>, m: usize) ->
     let mut up = mlp.up.as_ref().map(zeros);
     let mut down = zeros(&mlp.down);
     let mut bias = mlp.gate_bias.map(|bias| vec![0.0; bias.len().next_multiple_of(mlp.b())]);
+    let words = mlp.words::<T>();
     let input = filled(x.len(), |out| {
         let backward = Backward {
             mlp,
-            words: mlp.words::<T>(),
+            words,
             x: T::values(x),
             dy: T::values(dy),
             m,
-            threads: threads_for(3 * m * mlp.value_count()),
+            threads: threads_for(words.work(3 * m * mlp.value_count())),
             dx: SharedOut::new(out),
             gate: SharedOut::initialised(&mut gate),
             up: up.as_mut().map(|up| SharedOut::initialised(up)),
@@ -98,17 +99,19 @@ struct Backward<'a> {
 impl Backward<'_> {
     fn chunk(&self, rows: Range<usize>) {
         let mlp = self.mlp;
-        let shape = |width| mlp.features(rows.len(), width, self.words, true);
-        let (input, output, hidden) =
-            (shape(mlp.d_input()), shape(mlp.d_output()), shape(mlp.d_ff()));
-        let up_len = if mlp.up.is_some() { hidden.len() } else { 0 };
-        let len = input.len() + output.len() + 2 * hidden.len() + up_len;
+        let shape = |width, factor| mlp.features(rows.len(), width, self.words, Some(factor));
+        let (input, output) =
+            (shape(mlp.d_input(), Operand::Left), shape(mlp.d_output(), Operand::Right));
+        let (hidden, gradient) =
+            (shape(mlp.d_ff(), Operand::Left), shape(mlp.d_ff(), Operand::Right));
+        let up_len = if mlp.up.is_some() { gradient.len() } else { 0 };
+        let len = input.len() + output.len() + hidden.len() + gradient.len() + up_len;
         scratch::with(len, |buffer| {
             let (x, buffer) = Features::split(buffer, input);
             let (dy, buffer) = Features::split(buffer, output);
-            let (gate, buffer) = Features::split(buffer, hidden);
+            let (gate, buffer) = Features::split(buffer, gradient);
             let (h, buffer) = Features::split(buffer, hidden);
-            let up = mlp.up.as_ref().map(|layer| (layer, Features::split(buffer, hidden).0));
+            let up = mlp.up.as_ref().map(|layer| (layer, Features::split(buffer, gradient).0));
             x.write_all(self.x, rows.clone(), self.threads);
             dy.write_all(self.dy, rows.clone(), self.threads);
             let columns =

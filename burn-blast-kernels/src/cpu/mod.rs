@@ -13,7 +13,6 @@
 //! of an output from panels of the input, and a task computes some block columns of some rows.
 
 mod activation;
-#[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod arithmetic;
 mod attention;
@@ -39,7 +38,7 @@ mod transpose;
 mod values;
 
 pub use activation::gated_activation_into;
-#[cfg(all(feature = "amx", feature = "testing", target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(feature = "testing", target_arch = "x86_64", target_os = "linux"))]
 pub use amx::assume_amx;
 pub use attention::CachedAttention;
 #[cfg(feature = "testing")]
@@ -59,9 +58,5 @@ pub use values::{HostFloat, Values};
 /// Whether products of bf16 by bf16 run in a matrix unit of this machine, which is several times as fast as its vector
 /// units.
 pub fn has_matrix_unit() -> bool {
-    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
-    let available = amx::is_available();
-    #[cfg(not(all(feature = "amx", target_arch = "x86_64", target_os = "linux")))]
-    let available = false;
-    available
+    amx::is_available()
 }

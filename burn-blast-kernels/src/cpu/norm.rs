@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::sddmm::for_each_column;
 use super::spmm::filled;
-use super::tasks::{SharedOut, threads_for};
+use super::tasks::SharedOut;
 use super::{HostFloat, scratch};
 use crate::BlockPattern;
 
@@ -36,10 +36,9 @@ pub fn grad_block_norms<T: HostFloat>(
     m: usize,
 ) -> Vec<T> {
     let (rows, cols) = (pattern.block_rows(), pattern.block_cols());
-    let threads = threads_for(m * pattern.shape().area());
     let norms = filled(rows * cols, |out| {
         let out = SharedOut::<f32>::new(out);
-        for_each_column(x, dy, pattern, m, threads, |operands, col| {
+        for_each_column(x, dy, pattern, m, pattern.shape().area(), |operands, col| {
             scratch::with(pattern.block().area(), |block| {
                 for row in 0..rows {
                     operands.block(row, block.as_mut_ptr(), false);

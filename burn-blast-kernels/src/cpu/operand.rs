@@ -101,6 +101,23 @@ impl<'a> SparseOperand<'a> {
         self.starts[col] as usize..self.starts[col + 1] as usize
     }
 
+    /// As [`entries`](Self::entries), none behind the last column.
+    pub(super) fn entries_or_none(&self, col: usize) -> Range<usize> {
+        if col + 1 < self.starts.len() { self.entries(col) } else { 0..0 }
+    }
+
+    /// Bytes of a block as it is stored.
+    #[inline(always)]
+    pub(super) fn block_bytes(&self) -> usize {
+        self.b * self.b * self.values.element_bytes()
+    }
+
+    /// Start of a value block as it is stored.
+    #[inline(always)]
+    pub(super) fn block_ptr(&self, slot: usize) -> *const u8 {
+        self.values.bytes().wrapping_add(slot * self.block_bytes())
+    }
+
     /// Inner block and value block of an entry.
     pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
         let slot = match self.direction {
@@ -108,6 +125,13 @@ impl<'a> SparseOperand<'a> {
             Direction::Transposed { slots } => slots[entry] as usize,
         };
         (self.inner_blocks[entry] as usize, slot)
+    }
+
+    /// Rows of the block of an entry that are inside the weight: the last inner block may be ragged.
+    #[inline(always)]
+    pub(super) fn depth(&self, entry: usize) -> usize {
+        let (block, _) = self.entry(entry);
+        self.b.min(self.inner - block * self.b)
     }
 
     /// Whether value blocks are used as they are, not transposed.
@@ -165,11 +189,10 @@ impl<'a> SparseOperand<'a> {
     /// Writes the block of an entry in `words` to `to`. `room` has two blocks.
     #[inline(always)]
     pub(super) fn write(&self, entry: usize, words: Words, to: &mut [f32], room: &mut [f32]) {
-        let (block, slot) = self.entry(entry);
+        let (_, slot) = self.entry(entry);
         let (b, area) = (self.b, self.b * self.b);
         let transposed = !self.is_forward();
-        // The last inner block may be ragged; nothing beyond it is read.
-        let depth = b.min(self.inner - block * b);
+        let depth = self.depth(entry);
         match (words, self.values) {
             (Words::Quad, Values::Int8 { values, .. }) => {
                 let values = &values[slot * area..(slot + 1) * area];
@@ -177,7 +200,7 @@ impl<'a> SparseOperand<'a> {
                 unsafe { write_quad_block(values, b, depth, to) };
             }
             (Words::Quad, _) => unreachable!("quads are of integers"),
-            (Words::Pair, values) => {
+            (Words::Pair | Words::Tile, values) => {
                 // SAFETY: pairs exist only where there are dot products.
                 unsafe { write_pair_block(values, slot, transposed, [b, depth], to, room) };
             }

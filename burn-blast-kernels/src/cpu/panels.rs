@@ -2,59 +2,54 @@
 
 use std::ops::Range;
 
+use derive_new::new;
 use rayon::prelude::*;
 
-use super::Values;
 use super::arithmetic::Words;
 use super::dot::{write_pairs_of_rows, write_rows_of_pairs, write_rows_of_quads};
 use super::tasks::SharedOut;
+use super::transpose::transpose;
+use super::{Values, amx, scratch};
 
-/// What the words of a panel hold, and which dimension the product sums over.
+/// What a panel is in a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// `[rows, b]` of `f32`, for sums over either.
-    Singles,
-    /// `[rows, b / 2]` pairs of neighbours in a row, for sums over the columns.
-    RowsOfPairs,
-    /// `[rows / 2, b]` pairs of neighbours in a column, for sums over the rows.
-    PairsOfRows,
-    /// `[rows, b / 4]` quads of neighbours in a row and the scale of the row, for sums over the columns.
-    RowsOfQuads,
+pub(super) enum Operand {
+    /// The input of a product with a weight, which sums over the columns.
+    Input,
+    /// The left factor of the gradient of a weight, which sums over the rows.
+    Left,
+    /// The right factor of it.
+    Right,
+}
+
+/// Order of the words of a panel:
+///
+/// | words | as input | as left factor | as right factor |
+/// |---|---|---|---|
+/// | single | `[rows, b]` | `[rows, b]` | `[rows, b]` |
+/// | pair | `[rows, b / 2]`, of neighbours in a row | `[rows / 2, b]`, of neighbours in a column | as left |
+/// | tile | as pairs | `[rows / 32, b, 16]`, of neighbours in a column | `[rows / 2, b]`, rows up to a multiple of 32 |
+/// | quad | `[rows, b / 4 + 1]`, of neighbours in a row, with the scale of the row | | |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, new)]
+pub(super) struct Layout {
+    words: Words,
+    operand: Operand,
 }
 
 impl Layout {
-    /// For products with a weight, which sum over the columns.
-    pub(super) fn for_product(words: Words) -> Self {
-        match words {
-            Words::Single => Layout::Singles,
-            Words::Pair => Layout::RowsOfPairs,
-            Words::Quad => Layout::RowsOfQuads,
-        }
-    }
-
-    /// For the gradient of a weight, which sums over the rows.
-    pub(super) fn for_gradient(words: Words) -> Self {
-        match words {
-            Words::Single => Layout::Singles,
-            Words::Pair => Layout::PairsOfRows,
-            Words::Quad => unreachable!("gradients are of floating-point numbers"),
-        }
-    }
-
     pub(super) fn words(self) -> Words {
-        match self {
-            Layout::Singles => Words::Single,
-            Layout::RowsOfPairs | Layout::PairsOfRows => Words::Pair,
-            Layout::RowsOfQuads => Words::Quad,
-        }
+        self.words
     }
 
     /// Rows of words of a panel of `rows` rows, and words of such a row.
     #[inline(always)]
     fn shape(self, rows: usize, b: usize) -> [usize; 2] {
-        match self {
-            Layout::PairsOfRows => [rows.div_ceil(2), b],
-            _ => [rows, self.words().row_len(b)],
+        match (self.words, self.operand) {
+            (Words::Pair, Operand::Left | Operand::Right) => [rows.div_ceil(2), b],
+            (Words::Tile, Operand::Left | Operand::Right) => {
+                [rows.div_ceil(2).next_multiple_of(amx::SIDE), b]
+            }
+            _ => [rows, self.words.row_len(b)],
         }
     }
 
@@ -109,7 +104,7 @@ impl Panels {
         self.layout.words()
     }
 
-    /// Rows of words: one for two rows, in pairs of rows.
+    /// Rows of words: half as many as rows in factors of gradients of pairs.
     #[inline(always)]
     pub(super) fn word_rows(self) -> usize {
         self.word_rows
@@ -164,19 +159,53 @@ pub(super) fn write_panel(
     panel: &mut [f32],
 ) {
     let words = layout.shape(rows.len(), b)[1];
-    match layout {
-        Layout::Singles => {
+    match (layout.words, layout.operand) {
+        (Words::Single, _) => {
             for (row, to) in rows.zip(panel.chunks_exact_mut(b)) {
                 x.widen_at(row * width + cols.start, &mut to[..cols.len()]);
             }
         }
-        // SAFETY: pairs exist only where there are dot products.
-        Layout::RowsOfPairs => unsafe { write_rows_of_pairs(x, width, rows, cols, words, panel) },
+        // SAFETY: pairs exist only where they can be written.
+        (Words::Pair | Words::Tile, Operand::Input) => unsafe {
+            write_rows_of_pairs(x, width, rows, cols, words, panel);
+        },
         // SAFETY: as above.
-        Layout::PairsOfRows => unsafe { write_pairs_of_rows(x, width, rows, cols, words, panel) },
+        (Words::Tile, Operand::Left) => unsafe {
+            write_columns_of_pairs(x, width, rows, cols, b, panel);
+        },
+        // SAFETY: as above.
+        (Words::Pair | Words::Tile, _) => unsafe {
+            panel[rows.len().div_ceil(2) * b..].fill(0.0);
+            write_pairs_of_rows(x, width, rows, cols, b, panel);
+        },
         // SAFETY: quads exist only where there are their dot products.
-        Layout::RowsOfQuads => unsafe { write_rows_of_quads(x, width, rows, cols, b, panel) },
+        (Words::Quad, _) => unsafe { write_rows_of_quads(x, width, rows, cols, b, panel) },
     }
+}
+
+/// Writes the left factor of a gradient for the matrix unit: pairs of neighbours in a column, `[rows / 32, b, 16]`, with
+/// zeros beyond rows and columns.
+///
+/// # Safety
+/// This machine must be able to write pairs.
+unsafe fn write_columns_of_pairs(
+    x: Values<'_>,
+    width: usize,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    b: usize,
+    panel: &mut [f32],
+) {
+    scratch::with(amx::SIDE * b, |pairs| {
+        let starts = rows.clone().step_by(2 * amx::SIDE);
+        for (start, to) in starts.zip(panel.chunks_exact_mut(pairs.len())) {
+            let some = start..rows.end.min(start + 2 * amx::SIDE);
+            pairs[some.len().div_ceil(2) * b..].fill(0.0);
+            // SAFETY: the caller's.
+            unsafe { write_pairs_of_rows(x, width, some, cols.clone(), b, pairs) };
+            transpose(pairs, to, [amx::SIDE, b]);
+        }
+    });
 }
 
 /// Copies all block columns of the rows `rows` of `x [m, width]` to panels, with zeros as padding.

@@ -4,10 +4,11 @@ use std::mem::MaybeUninit;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
+use super::amx;
 use super::arithmetic::{Arithmetic, TileLoop, Words, run};
 use super::dot::words_for;
 use super::microkernel::{RegisterTile, Strides, used_lanes, with_tile_shape};
-use super::panels::{Layout, Panels, write_all_panels, write_panels};
+use super::panels::{Layout, Operand, Panels, write_all_panels, write_panels};
 use super::scratch;
 use super::spmm::filled;
 use super::tasks::{SharedOut, run_tasks, task_count, threads_for};
@@ -47,11 +48,10 @@ pub fn sddmm_into<T: HostFloat>(
     out: &mut [MaybeUninit<T>],
 ) {
     assert_eq!(out.len(), pattern.value_count(), "out must be [nnz, b, b]");
-    let threads = threads_for(m * pattern.value_count());
     let area = pattern.block().area();
     let (ptr, idx) = (pattern.col_ptr(), pattern.row_idx());
     let out = SharedOut::new(out);
-    for_each_column(x, dy, pattern, m, threads, |operands, col| {
+    for_each_column(x, dy, pattern, m, pattern.value_count(), |operands, col| {
         let entries = ptr[col] as usize..ptr[col + 1] as usize;
         for (entry, &row) in entries.clone().zip(&idx[entries]) {
             // SAFETY: each block belongs to one column, each column to one task.
@@ -85,29 +85,31 @@ impl<T: HostFloat> WithSimd for Written<'_, T> {
     }
 }
 
-/// Runs `work` for every block column, with `x` and this column of `dy` in panels.
+/// Runs `work` for every block column, with `x` and this column of `dy` in panels. It computes `values` elements in all.
 pub(super) fn for_each_column<T: HostFloat>(
     x: &[T],
     dy: &[T],
     pattern: &BlockPattern,
     m: usize,
-    threads: usize,
+    values: usize,
     work: impl Fn(Operands, usize) + Send + Sync,
 ) {
     let (shape, b) = (pattern.shape(), pattern.block().get());
     assert_eq!(x.len(), m * shape.rows(), "x must be [m, d_input]");
     assert_eq!(dy.len(), m * shape.cols(), "dy must be [m, d_output]");
-    let layout = Layout::for_gradient(words_for::<T>([T::values(x)]));
     let (x, dy) = (T::values(x), T::values(dy));
-    scratch::with(layout.panels_len(m, shape.rows(), b), |panels| {
-        write_all_panels(x, shape.rows(), 0..m, b, layout, panels, threads);
-        let left = Panels::new(panels, m, layout);
+    let words = words_for::<T>([x], b);
+    let threads = threads_for(words.work(m * values));
+    let [left, right] = [Operand::Left, Operand::Right].map(|operand| Layout::new(words, operand));
+    scratch::with(left.panels_len(m, shape.rows(), b), |panels| {
+        write_all_panels(x, shape.rows(), 0..m, b, left, panels, threads);
+        let left = Panels::new(panels, m, left);
         run_tasks(equal_work(pattern.col_ptr(), task_count(threads)), threads, |cols| {
-            scratch::with(layout.panel_len(m, b), |panel| {
+            scratch::with(right.panel_len(m, b), |panel| {
                 for col in cols {
                     panel.fill(0.0);
-                    write_panels(dy, shape.cols(), 0..m, col..col + 1, b, layout, panel);
-                    work(Operands { left, right: Panels::new(panel, m, layout), b }, col);
+                    write_panels(dy, shape.cols(), 0..m, col..col + 1, b, right, panel);
+                    work(Operands { left, right: Panels::new(panel, m, right), b }, col);
                 }
             });
         });
@@ -125,8 +127,14 @@ pub(super) struct Operands {
 impl Operands {
     /// Computes the `[b, b]` block of the product in block row `row`, and writes it to `out` or adds it there.
     pub(super) fn block(self, row: usize, out: *mut f32, add: bool) {
-        // SAFETY: both operands have one layout, and the caller gives room for a block.
-        unsafe { run(self.left.words(), BlockProduct { operands: self, row, out, add }) };
+        // SAFETY: both operands have the same words and rows, and the caller gives room for a block.
+        unsafe {
+            if self.left.words() == Words::Tile {
+                let panels = [self.left.at(row, 0, self.b), self.right.at(0, 0, self.b)];
+                return amx::block_product(panels, self.left.word_rows(), self.b, out, add);
+            }
+            run(self.left.words(), BlockProduct { operands: self, row, out, add });
+        }
     }
 }
 

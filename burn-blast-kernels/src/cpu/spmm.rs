@@ -11,7 +11,7 @@ use super::dot::{rounds_to_integers, words_for};
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
-use super::panels::{Layout, Panels, write_all_panels, write_panels};
+use super::panels::{Layout, Operand, Panels, write_all_panels, write_panels};
 use super::tasks::{SharedOut, row_chunks, run_tasks, task_count, threads_for};
 use super::{HostFloat, Values, gemv, scratch};
 use crate::BlockPattern;
@@ -96,7 +96,7 @@ pub fn spmm_t_into<T: HostFloat>(
     product(dy, m, SparseOperand::transposed(values, pattern), None, out);
 }
 
-/// `out[m, outer] = x[m, inner] · weight + bias`, in the matrix unit or by dot products where there are.
+/// `out[m, outer] = x[m, inner] · weight + bias`.
 fn product<T: HostFloat>(
     x: &[T],
     m: usize,
@@ -104,29 +104,25 @@ fn product<T: HostFloat>(
     bias: Option<&[f32]>,
     out: &mut [MaybeUninit<T>],
 ) {
-    #[cfg(all(feature = "amx", target_arch = "x86_64", target_os = "linux"))]
-    if super::amx::product(x, weight, bias, out) {
-        return;
-    }
     if out.is_empty() {
         return;
     }
     let (b, inner) = (weight.b, weight.inner);
-    let threads = threads_for(m * weight.value_count());
-    let output = SharedOut::new(out);
-    if m == 1 && gemv::product(&T::widen(x), weight, bias, output, threads) {
-        return;
-    }
     let words = match rounds_to_integers(weight.values) && weight.is_forward() {
         // A single row has nothing to gain from rounded factors: reading the weights takes the time.
         _ if m == 1 => Words::Single,
         true => Words::Quad,
-        false => words_for::<T>([weight.values]),
+        false => words_for::<T>([weight.values], b),
     };
-    let layout = Layout::for_product(words);
+    let threads = threads_for(words.work(m * weight.value_count()));
+    let output = SharedOut::new(out);
+    if m == 1 && gemv::product(&T::widen(x), weight, bias, output, threads) {
+        return;
+    }
+    let layout = Layout::new(words, Operand::Input);
     let x = T::values(x);
     let output = Output::new(output, m, weight.outer, bias);
-    if let Some(chunks) = row_chunks(m, inner, threads) {
+    if let Some(chunks) = row_chunks(m, words.of(inner), threads) {
         run_tasks(chunks, threads, |rows| {
             scratch::with(layout.panels_len(rows.len(), inner, b), |panels| {
                 let cols = 0..inner.div_ceil(b);

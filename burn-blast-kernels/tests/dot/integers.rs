@@ -4,8 +4,9 @@ use burn_blast_kernels::cpu::{self, Values, has_integer_dot_products};
 use burn_blast_kernels::reference::{self, Rounding};
 use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
+use super::allowed;
 use super::common::{numbers, values};
-use super::{allowed, expect, halves, patterns, written};
+use super::pairs::{expect, halves, patterns, written};
 
 /// `x [m, width]` as integers times a scale for each row and block column, and half of that scale for each element. A single
 /// row as it is, without error.

@@ -109,6 +109,12 @@ pub extern "C" fn blast_allow_int8(allow: bool) {
     cpu::allow_int8(allow);
 }
 
+/// Lets products in f32 round their factors to bf16.
+#[unsafe(no_mangle)]
+pub extern "C" fn blast_allow_bf16(allow: bool) {
+    cpu::allow_bf16(allow);
+}
+
 /// `y = x · w` with weights in int8, one scale per block.
 ///
 /// # Safety

@@ -109,7 +109,7 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("fma")
 }
 
-pub(super) fn has_pairs() -> bool {
+pub(in crate::cpu) fn has_pairs() -> bool {
     is_x86_feature_detected!("avx512bf16") && has_avx512()
 }
 

@@ -25,7 +25,9 @@ mod quads;
 mod switch;
 
 #[cfg(target_arch = "x86_64")]
-use self::avx512::{has_pairs, has_quads, pairs_are_fast};
+pub(super) use self::avx512::has_pairs;
+#[cfg(target_arch = "x86_64")]
+use self::avx512::{has_quads, pairs_are_fast};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::avx512::{run_pairs, run_quads};
 #[cfg(not(target_arch = "x86_64"))]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
 
-use crate::cpu::Values;
+use crate::cpu::{Values, amx};
 use crate::cpu::arithmetic::Words;
 
 static BF16: AtomicBool = AtomicBool::new(false);
@@ -52,11 +52,21 @@ pub fn int8_allowed() -> bool {
 /// on. They are exact, but the hidden features inside a feed-forward block of bf16 and their gradients are rounded to bf16
 /// for the next product, as between separate layers.
 pub fn has_dot_products() -> bool {
+    amx::is_available() || pairs_are_fast()
+}
+
+/// Whether pairs are multiplied in the matrix unit.
+fn amx_is_used() -> bool {
+    amx::is_available() && !PREFERRED.load(Ordering::Relaxed)
+}
+
+/// Whether pairs are faster than `f32` in the vector units.
+fn pairs_are_fast() -> bool {
     static FASTER: LazyLock<bool> = LazyLock::new(|| super::has_pairs() && super::pairs_are_fast());
     *FASTER || PREFERRED.load(Ordering::Relaxed)
 }
 
-/// Uses dot products of pairs from now on, also where they are no faster. Returns whether this processor has them.
+/// Uses dot products of pairs from now on, also where they are no faster or there is a matrix unit. Returns whether this processor has them.
 #[cfg(feature = "testing")]
 pub fn prefer_dot_products() -> bool {
     PREFERRED.store(super::has_pairs(), Ordering::Relaxed);
@@ -70,15 +80,20 @@ pub fn has_integer_dot_products() -> bool {
     *AVAILABLE
 }
 
-/// The floating-point words in which features of type `T` and all of `weights` are multiplied.
+/// The floating-point words in which features of type `T` and all of `weights`, in blocks of `b`, are multiplied.
 pub(in crate::cpu) fn words_for<'a, T: 'static>(
     weights: impl IntoIterator<Item = Values<'a>>,
+    b: usize,
 ) -> Words {
     let features = TypeId::of::<T>();
     let stored = features == TypeId::of::<bf16>()
         && weights.into_iter().all(|values| matches!(values, Values::Bf16(_)));
     let rounded = features == TypeId::of::<f32>() && bf16_allowed();
-    if (stored || rounded) && has_dot_products() { Words::Pair } else { Words::Single }
+    match stored || rounded {
+        true if amx_is_used() && b.is_multiple_of(amx::SQUARE) => Words::Tile,
+        true if pairs_are_fast() => Words::Pair,
+        _ => Words::Single,
+    }
 }
 
 /// Whether the input of a product with `weight` is rounded to integers.

@@ -4,8 +4,7 @@ use burn_blast_kernels::cpu::{self, HostFloat, Mlp, MlpLayer};
 use burn_blast_kernels::{Activation, BlockPattern, reference};
 use half::bf16;
 
-use super::common::{numbers, random, values};
-use super::{allowed, halves, poisoned, written};
+use super::{allowed, halves, numbers, poisoned, random, values, written};
 
 /// A feed-forward block and its separate products, of which each rounds its factors.
 struct Case {
