@@ -139,7 +139,7 @@ pub fn mlp_into<T: HostFloat>(x: &[T], mlp: &Mlp<'_>, out: &mut [MaybeUninit<T>]
     let call = Call { mlp, x: T::values(x), words };
     let output = Output::new(SharedOut::new(out), m, mlp.d_output(), mlp.down_bias);
     let threads = threads_for(words.work(m * mlp.value_count()));
-    match row_chunks(m, words.of(mlp.d_ff()), threads) {
+    match row_chunks(m, mlp.d_ff(), words, threads) {
         Some(chunks) => run_tasks(chunks, threads, |rows| call.rows(rows, &output, 1)),
         None => call.rows(0..m, &output, threads),
     }

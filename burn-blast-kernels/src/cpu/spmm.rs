@@ -122,7 +122,7 @@ fn product<T: HostFloat>(
     let layout = Layout::new(words, Operand::Input);
     let x = T::values(x);
     let output = Output::new(output, m, weight.outer, bias);
-    if let Some(chunks) = row_chunks(m, words.of(inner), threads) {
+    if let Some(chunks) = row_chunks(m, inner, words, threads) {
         run_tasks(chunks, threads, |rows| {
             scratch::with(layout.panels_len(rows.len(), inner, b), |panels| {
                 let cols = 0..inner.div_ceil(b);

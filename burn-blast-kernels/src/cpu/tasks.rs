@@ -5,18 +5,24 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::arithmetic::Words;
+
 /// Fewest multiply-adds for which a call uses several threads: about 50 µs of one core, several times the cost of waking
 /// the others. Guess.
 const MIN_PARALLEL_WORK: usize = 1 << 21;
 
-/// Floats in the panels of one chunk of rows, unless [`MIN_CHUNK_ROWS`] needs more: most of a second-level cache of 1 to
+/// Words in the panels of one chunk of rows, unless [`MIN_CHUNK_ROWS`] needs more: most of a second-level cache of 1 to
 /// 2 MB.
-const CHUNK_FLOATS: usize = 192 << 10;
+const CHUNK_WORDS: usize = 192 << 10;
 
 /// Fewest rows of a chunk, whatever cache they need. Each chunk reads all weights again, and transposes them for the
 /// input gradient. On an AVX-512 Xeon with 1 MB of second-level cache, 256 rows were up to a tenth faster than 192, and
 /// again as much faster than the 96 and 48 rows that fit at widths of 2048 and 8192.
 const MIN_CHUNK_ROWS: usize = 256;
+
+/// The same for the matrix unit, which is faster and so waits longer for converted blocks: 512 rows were up to a sixth faster on a
+/// Xeon with 2 MB of second-level cache.
+const MIN_TILE_CHUNK_ROWS: usize = 512;
 
 /// A multiple of every tile height, so that only the last chunk has a remainder.
 const CHUNK_STEP: usize = 12;
@@ -31,14 +37,20 @@ pub(super) fn task_count(threads: usize) -> usize {
     if threads == 1 { 1 } else { 8 * threads }
 }
 
-/// Chunks of `m` rows of `width` floats, one task each, or `None` if there are too few rows for that.
+/// Chunks of `m` rows of `width` elements in `words`, one task each, or `None` if there are too few rows for that.
 ///
 /// The number of chunks is a multiple of the threads, or so large that it does not matter.
-pub(super) fn row_chunks(m: usize, width: usize, threads: usize) -> Option<Vec<Range<usize>>> {
-    if m < MIN_CHUNK_ROWS * threads {
+pub(super) fn row_chunks(
+    m: usize,
+    width: usize,
+    words: Words,
+    threads: usize,
+) -> Option<Vec<Range<usize>>> {
+    let fewest = if words == Words::Tile { MIN_TILE_CHUNK_ROWS } else { MIN_CHUNK_ROWS };
+    if m < fewest * threads {
         return None;
     }
-    let fitting = (CHUNK_FLOATS / width).max(MIN_CHUNK_ROWS);
+    let fitting = (CHUNK_WORDS / words.of(width)).max(fewest);
     let count = m.div_ceil(fitting).next_multiple_of(threads);
     let rows = m.div_ceil(count).next_multiple_of(CHUNK_STEP);
     Some((0..m).step_by(rows).map(|start| start..m.min(start + rows)).collect())
@@ -107,7 +119,7 @@ mod tests {
     fn chunks_cover_every_row_once() {
         for threads in [1, 2, 3, 16] {
             for m in [1, 47, 96, 100, 257, 1024, 5000] {
-                let Some(chunks) = row_chunks(m, 2048, threads) else {
+                let Some(chunks) = row_chunks(m, 2048, Words::Single, threads) else {
                     assert!(m < MIN_CHUNK_ROWS * threads);
                     continue;
                 };
