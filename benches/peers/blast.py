@@ -19,11 +19,11 @@ def ptr(array):
     return C.c_void_p(array.ctypes.data)
 
 
-def lines(shape):
-    """Floats aligned to a cache line, as on the Flex backend."""
-    count = int(np.prod(shape))
-    raw = np.empty(count + 16, np.float32)
-    start = (-raw.ctypes.data % 64) // 4
+def lines(shape, dtype=np.float32):
+    """Elements aligned to a cache line, as on the Flex backend."""
+    count, size = int(np.prod(shape)), np.dtype(dtype).itemsize
+    raw = np.empty(count + 64 // size, dtype)
+    start = (-raw.ctypes.data % 64) // size
     return raw[start : start + count].reshape(shape)
 
 
@@ -37,9 +37,9 @@ def peers(ctx):
     assert pattern.value, "the indices are no pattern"
     y, dx, dw = lines((m, n)), lines((m, k)), lines(ctx.vals.shape)
     bf16 = (ctx.vals.view(np.uint32) >> 16).astype(np.uint16)
-    x16, y16 = (ctx.x.view(np.uint32) >> 16).astype(np.uint16), np.empty((m, n), np.uint16)
-    dy16, dx16 = (ctx.dy.view(np.uint32) >> 16).astype(np.uint16), np.empty((m, k), np.uint16)
-    dw16 = np.empty(ctx.vals.shape, np.uint16)
+    x16, y16 = (ctx.x.view(np.uint32) >> 16).astype(np.uint16), lines((m, n), np.uint16)
+    dy16, dx16 = (ctx.dy.view(np.uint32) >> 16).astype(np.uint16), lines((m, k), np.uint16)
+    dw16 = lines(ctx.vals.shape, np.uint16)
     scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
     int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
     # Kept alive as long as the calls below.

@@ -55,8 +55,7 @@ pub use softmax::{masked_softmax_into, softmax_backward_into};
 pub use spmm::{spmm, spmm_into, spmm_t, spmm_t_into};
 pub use values::{HostFloat, Values};
 
-/// Whether products of bf16 by bf16 run in a matrix unit of this machine, which is several times as fast as its vector
-/// units.
+/// Whether this machine has a matrix unit, in which products of bf16 by bf16 in blocks of 32 and more run: Intel's AMX, under Linux.
 pub fn has_matrix_unit() -> bool {
     amx::is_available()
 }

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use macerator::{AutoArch, Simd, WithSimd};
 
+use super::dot::{has_dot_products, stream_rounded};
 use super::macro_kernel::{Target, Term, macro_kernel};
 use super::microkernel::stream_fence;
-use super::scratch::{self, CACHE_LINE_BYTES, CACHE_LINE_FLOATS};
+use super::scratch::{self, CACHE_LINE_BYTES};
 use super::tasks::SharedOut;
-use super::values::{HostFloat, as_f32};
+use super::values::{HostFloat, as_bf16, as_f32};
 
 /// Smallest output that is written with non-temporal stores: about the share of a core in the last-level cache. The next
 /// operation reads a smaller one faster from there. Guess.
@@ -29,10 +30,10 @@ impl<'a, T: HostFloat> Output<'a, T> {
     pub(super) fn new(out: SharedOut<T>, m: usize, outer: usize, bias: Option<&'a [f32]>) -> Self {
         // SAFETY: the first element.
         let first = unsafe { out.at(0) };
-        let stream = as_f32(first).is_some()
-            && m * outer * size_of::<f32>() >= STREAM_BYTES
+        let stream = (as_f32(first).is_some() || as_bf16(first).is_some() && has_dot_products())
+            && m * outer * size_of::<T>() >= STREAM_BYTES
             && first.addr().is_multiple_of(CACHE_LINE_BYTES)
-            && outer.is_multiple_of(CACHE_LINE_FLOATS);
+            && (outer * size_of::<T>()).is_multiple_of(CACHE_LINE_BYTES);
         Self { out, outer, bias, stream }
     }
 
@@ -80,6 +81,15 @@ impl<'a, T: HostFloat> Output<'a, T> {
         // SAFETY: the sums have room for the rows of the panels, each of a whole block.
         unsafe { macro_kernel(terms, col, Target::panel(sums, b), convert) };
         let bias = bias.map_or(&[][..], |bias| &bias[first..until]);
+        // SAFETY: rows and columns of this task are written by no other.
+        let to = unsafe { self.out.at(first_row * outer + first) };
+        if let (true, true, Some(to)) = (self.stream, until - first == b, as_bf16(to))
+            && (b * size_of::<T>()).is_multiple_of(CACHE_LINE_BYTES)
+        {
+            // SAFETY: the target has room for whole blocks, at cache lines, and there are dot products.
+            unsafe { stream_rounded(sums, b, bias, to, outer) };
+            return;
+        }
         AutoArch::new().dispatch(Rows { sums, b, bias, first_row, first, output: self });
     }
 }

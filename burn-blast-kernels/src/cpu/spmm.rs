@@ -7,7 +7,7 @@
 use std::mem::MaybeUninit;
 
 use super::arithmetic::Words;
-use super::dot::{rounds_to_integers, words_for};
+use super::dot::{rounds_to_integers, words_for, words_for_integers};
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
@@ -111,7 +111,7 @@ fn product<T: HostFloat>(
     let words = match rounds_to_integers(weight.values) && weight.is_forward() {
         // A single row has nothing to gain from rounded factors: reading the weights takes the time.
         _ if m == 1 => Words::Single,
-        true => Words::Quad,
+        true => words_for_integers(b),
         false => words_for::<T>([weight.values], b),
     };
     let threads = threads_for(words.work(m * weight.value_count()));

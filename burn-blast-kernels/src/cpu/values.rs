@@ -124,6 +124,11 @@ pub(super) fn as_f32<T: 'static>(out: *mut T) -> Option<*mut f32> {
     (TypeId::of::<T>() == TypeId::of::<f32>()).then_some(out.cast())
 }
 
+/// `out` as memory for rounded sums, if `T` is `bf16`.
+pub(super) fn as_bf16<T: 'static>(out: *mut T) -> Option<*mut bf16> {
+    (TypeId::of::<T>() == TypeId::of::<bf16>()).then_some(out.cast())
+}
+
 impl HostFloat for f32 {
     fn widen(slice: &[Self]) -> Cow<'_, [f32]> {
         Cow::Borrowed(slice)

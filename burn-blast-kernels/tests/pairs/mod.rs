@@ -226,3 +226,30 @@ fn a_dropped_block_or_row_is_noticed() {
     let got = cpu::spmm(&x, &dropped, None, &pattern, 33);
     assert!(Rounding::F32.check(&got, &want).is_err());
 }
+
+/// Large outputs are written past the caches, with bias and in both types.
+#[test]
+fn a_large_output_is_right() {
+    allowed();
+    let (m, cols) = (1100, 2048);
+    let pattern = random([64, cols, 32], 0.5, 1);
+    let (x, x_exact) = halves(numbers(m * 64, 1));
+    let (w, w_exact) = halves(values(&pattern, 2));
+    let (bias, bias_exact) = halves(numbers(cols, 3));
+    let want = reference::spmm(&x_exact, &w_exact, Some(&bias_exact), &pattern);
+    // Streaming needs rows at cache lines.
+    let mut out = vec![MaybeUninit::new(bf16::NAN); m * cols + 32];
+    let start = out.as_ptr().align_offset(64);
+    let out = &mut out[start..start + m * cols];
+    cpu::spmm_into(&x, Values::Bf16(&w), Some(&bias), &pattern, out);
+    // SAFETY: it was initialised with NaN.
+    let y: Vec<bf16> = out.iter().map(|y| unsafe { y.assume_init() }).collect();
+    expect("bf16", Rounding::BF16, &bf16::widen(&y), &want);
+    let mut out = vec![MaybeUninit::new(f32::NAN); m * cols + 16];
+    let start = out.as_ptr().align_offset(64);
+    let out = &mut out[start..start + m * cols];
+    cpu::spmm_into(&x_exact, Values::F32(&w_exact), Some(&bias_exact), &pattern, out);
+    // SAFETY: as above.
+    let y: Vec<f32> = out.iter().map(|y| unsafe { y.assume_init() }).collect();
+    expect("f32", Rounding::F32, &y, &want);
+}

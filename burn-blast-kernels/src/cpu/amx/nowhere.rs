@@ -8,12 +8,7 @@ pub(in crate::cpu) fn is_available() -> bool {
     false
 }
 
-pub(in crate::cpu) unsafe fn macro_kernel(
-    _: &[Term<'_>],
-    _: usize,
-    _: Target<'_>,
-    _: &mut [f32],
-) {
+pub(in crate::cpu) unsafe fn macro_kernel(_: &[Term<'_>], _: usize, _: Target<'_>, _: &mut [f32]) {
     unreachable!("{NOWHERE}");
 }
 

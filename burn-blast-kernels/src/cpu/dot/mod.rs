@@ -34,11 +34,13 @@ pub(super) use self::avx512::{run_pairs, run_quads};
 use self::nowhere::{has_pairs, has_quads, pairs_are_fast};
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) use self::nowhere::{
-    round, run_pairs, run_quads, write_pair_block, write_pairs_of_rows, write_quad_block,
-    write_rows_of_pairs, write_rows_of_quads,
+    round, run_pairs, run_quads, stream_rounded, write_pair_block, write_pairs_of_rows,
+    write_quad_block, write_rows_of_pairs, write_rows_of_quads,
 };
 #[cfg(target_arch = "x86_64")]
-pub(super) use self::pairs::{round, write_pair_block, write_pairs_of_rows, write_rows_of_pairs};
+pub(super) use self::pairs::{
+    round, stream_rounded, write_pair_block, write_pairs_of_rows, write_rows_of_pairs,
+};
 #[cfg(target_arch = "x86_64")]
 pub(super) use self::quads::{write_quad_block, write_rows_of_quads};
 #[cfg(feature = "testing")]
@@ -46,4 +48,4 @@ pub use self::switch::prefer_dot_products;
 pub use self::switch::{
     allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
 };
-pub(super) use self::switch::{rounds_to_integers, words_for};
+pub(super) use self::switch::{rounds_to_integers, words_for, words_for_integers};

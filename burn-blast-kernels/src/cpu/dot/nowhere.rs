@@ -55,6 +55,16 @@ pub(in crate::cpu) unsafe fn round(_: &[f32], _: &mut [MaybeUninit<bf16>]) {
     unreachable!("{NOWHERE}");
 }
 
+pub(in crate::cpu) unsafe fn stream_rounded(
+    _: &[f32],
+    _: usize,
+    _: &[f32],
+    _: *mut bf16,
+    _: usize,
+) {
+    unreachable!("{NOWHERE}");
+}
+
 pub(in crate::cpu) unsafe fn write_pair_block(
     _: Values<'_>,
     _: usize,

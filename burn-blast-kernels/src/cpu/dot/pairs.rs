@@ -3,7 +3,10 @@
 //! A *row of pairs* is a row in bf16; each word has the pair of two consecutive elements. A *pair of rows* is two rows in
 //! bf16, interleaved; each word has the pair of the two elements of a column.
 
-use std::mem::MaybeUninit;
+use std::arch::x86_64::{
+    __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_stream_si512,
+};
+use std::mem::{MaybeUninit, transmute};
 use std::ops::Range;
 use std::slice::from_raw_parts_mut;
 
@@ -70,6 +73,37 @@ pub(in crate::cpu) fn round<E: Element>(from: &[E], to: &mut [MaybeUninit<bf16>]
     }
     for (&from, to) in rest.iter().zip(to_rest) {
         to.write(from.rounded());
+    }
+}
+
+/// Adds a bias, or nothing if it is empty, to rows of `width` sums, rounds them to bf16 and writes them past the caches, to rows
+/// `stride` apart.
+///
+/// # Safety
+/// The rows must be writable and start at cache lines, and the bias have `width` elements or none.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(in crate::cpu) unsafe fn stream_rounded(
+    sums: &[f32],
+    width: usize,
+    bias: &[f32],
+    to: *mut bf16,
+    stride: usize,
+) {
+    for (row, sums) in sums.chunks_exact(width).enumerate() {
+        for (at, sums) in sums.as_chunks::<{ 2 * LANES }>().0.iter().enumerate() {
+            // SAFETY: the caller's; the chunk has two vectors.
+            unsafe {
+                let half = |half: usize| {
+                    let sums = _mm512_loadu_ps(sums.as_ptr().add(half * LANES));
+                    match bias.get(at * 2 * LANES + half * LANES) {
+                        Some(bias) => _mm512_add_ps(sums, _mm512_loadu_ps(bias)),
+                        None => sums,
+                    }
+                };
+                let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(half(1), half(0)));
+                _mm512_stream_si512(to.add(row * stride + at * 2 * LANES).cast(), both);
+            }
+        }
     }
 }
 
