@@ -91,7 +91,7 @@ else
   echo "SKIPPED: the probe of wgmma needs nvcc and compute capability 9.0" | tee "$out/wgmma.txt"
 fi
 
-# Hosts of such GPUs often have AMX, which none of the recorded machines has.
+# Hosts of such GPUs often have AMX, which only one of the recorded machines has.
 step "AMX on the host"
 if grep -q amx_bf16 /proc/cpuinfo; then
   BLAST_ABI="$programs/libblast_abi.so" "$python" "$here/peers/cpu_peers.py" --plugin "$here/peers/blast.py" --threads 1 \

@@ -1,10 +1,12 @@
-//! Attention of one position of each text to a cache of keys and values.
+//! Attention by the operations of a backend.
 
 use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{FloatDType, Shape, Slice};
+use burn::tensor::{FloatDType, Shape, Slice, TensorData};
+
+use crate::ops::BlastOps;
 
 /// What a query sees of a cache.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +15,84 @@ pub struct Seen {
     pub positions: Range<usize>,
     /// Factor of the scores.
     pub scale: f64,
+}
+
+/// Which of the positions before it a query sees.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reach {
+    /// Positions, itself and those before it; all without it.
+    pub window: Option<usize>,
+    /// Factor of the scores.
+    pub scale: f64,
+}
+
+/// Added to the score of a position that must not be seen: vanishes in the softmax, and is finite.
+const HIDDEN: f32 = -1e9;
+
+/// Shares of causal attention: `softmax(scale · query · keysᵀ + mask)`, with the queries of a key as rows of one product.
+///
+/// # Shapes
+/// - `query`: `[batch, heads, time, head]`, `keys`: `[batch, kv_heads, span, head]`
+/// - output: `[batch, kv_heads, heads / kv_heads * time, span]`
+fn causal_shares<B: BlastOps>(
+    query: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    reach: Reach,
+) -> FloatTensor<B> {
+    let (device, [batch, heads, time, _]) = (query.device(), query.shape().dims());
+    let [_, kv_heads, span, _] = keys.shape().dims();
+    let hidden = |at: usize| {
+        let (query, key) = (span - time + at / span, at % span);
+        let is_hidden = key > query || reach.window.is_some_and(|window| key + window <= query);
+        if is_hidden { HIDDEN } else { 0.0 }
+    };
+    let mask: Vec<f32> = (0..time * span).map(hidden).collect();
+    let mask = B::float_from_data(TensorData::new(mask, [time, span]), &device);
+    let query = B::float_mul_scalar(grouped::<B>(query, kv_heads), reach.scale.into());
+    let scores = B::float_matmul(query, B::float_swap_dims(keys, 2, 3));
+    let rows = B::float_reshape(scores, Shape::new([batch * heads * time, span]));
+    let shares = B::masked_softmax(rows, mask);
+    B::float_reshape(shares, Shape::new([batch, kv_heads, heads / kv_heads * time, span]))
+}
+
+/// `[batch, heads, time, head]` as `[batch, kv_heads, heads / kv_heads * time, head]`.
+fn grouped<B: Backend>(query: FloatTensor<B>, kv_heads: usize) -> FloatTensor<B> {
+    let [batch, heads, time, head] = query.shape().dims();
+    B::float_reshape(query, Shape::new([batch, kv_heads, heads / kv_heads * time, head]))
+}
+
+/// [`causal_attention`](BlastOps::causal_attention) by other operations.
+pub(crate) fn attend_causally<B: BlastOps>(
+    query: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
+    reach: Reach,
+) -> FloatTensor<B> {
+    let shape = query.shape();
+    let shares = causal_shares::<B>(query, keys, reach);
+    B::float_reshape(B::float_matmul(shares, values), shape)
+}
+
+/// [`causal_attention_backward`](BlastOps::causal_attention_backward) by other operations.
+pub(crate) fn attend_causally_backward<B: BlastOps>(
+    query: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    reach: Reach,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (shape, kv_heads) = (query.shape(), keys.shape()[1]);
+    let shares = causal_shares::<B>(query.clone(), keys.clone(), reach);
+    let (query, dy) = (grouped::<B>(query, kv_heads), grouped::<B>(dy, kv_heads));
+    let [a, b, rows, span] = shares.shape().dims();
+    let dshares = B::float_matmul(dy.clone(), B::float_swap_dims(values, 2, 3));
+    let flat = |tensor| B::float_reshape(tensor, Shape::new([a * b * rows, span]));
+    let dscores = B::softmax_backward(flat(shares.clone()), flat(dshares));
+    let dscores = B::float_reshape(dscores, Shape::new([a, b, rows, span]));
+    let dscores = B::float_mul_scalar(dscores, reach.scale.into());
+    let dquery = B::float_reshape(B::float_matmul(dscores.clone(), keys), shape);
+    let dkeys = B::float_matmul(B::float_swap_dims(dscores, 2, 3), query);
+    (dquery, dkeys, B::float_matmul(B::float_swap_dims(shares, 2, 3), dy))
 }
 
 /// `softmax(scale · query · keysᵀ) · values` over the seen positions, by the operations of a backend.

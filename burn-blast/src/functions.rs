@@ -6,7 +6,7 @@ use burn_blast_kernels::{BlockPattern, BlockSize, MatrixShape};
 
 mod attention;
 
-pub use attention::{cached_attention, masked_softmax};
+pub use attention::{cached_attention, causal_attention, masked_softmax};
 
 pub use crate::backends::is_host;
 pub use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};

@@ -46,7 +46,6 @@
 //! - `fusion`, `autotune`: as in Burn
 //! - `train`, `calibrate`: the modules of these names; `plot`: SVG plots in [`report`]; `clap`: [`prune::Growth`]
 //!   and [`prune::Structure`] are values of options
-//! - `amx`: bf16 products in the tile unit of recent Xeons
 
 mod attention;
 mod backends;

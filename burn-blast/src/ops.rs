@@ -7,7 +7,7 @@ use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::Shape;
 use burn_blast_kernels::BlockPattern;
 
-use crate::attention::{Seen, attend};
+use crate::attention::{Reach, Seen, attend, attend_causally, attend_causally_backward};
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns, activate, activate_backward};
 
 /// Multiplication by a block-sparse weight, its gradients, and the norms that pruning ranks blocks by.
@@ -136,6 +136,34 @@ pub trait BlastOps: Backend {
         seen: Seen,
     ) -> FloatTensor<Self> {
         attend::<Self>(query, keys, values, seen)
+    }
+
+    /// `softmax(scale · query · keysᵀ) · values`, where a query sees itself and the positions before it that it reaches. In f32. Shapes:
+    /// `query` and result `[batch, heads, time, head]`, `keys` and `values` `[batch, kv_heads, span, head]`, of which the queries
+    /// are the last `time`.
+    #[fusion(dtype = query, shape = query.clone())]
+    fn causal_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        reach: Reach,
+    ) -> FloatTensor<Self> {
+        attend_causally::<Self>(query, keys, values, reach)
+    }
+
+    /// Gradients of [`causal_attention`](Self::causal_attention) for `query`, `keys` and `values`, in this order, from the
+    /// gradient `dy` of its result. The shares are computed again.
+    #[fusion(meta = |query, keys, values, _dy, _reach| {
+        (query.clone(), keys.clone(), values.clone())
+    })]
+    fn causal_attention_backward(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        reach: Reach,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        attend_causally_backward::<Self>(query, keys, values, dy, reach)
     }
 
     /// `activation(gate) · up`, element by element. Shapes: all the same.

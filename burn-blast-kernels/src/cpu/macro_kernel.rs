@@ -38,8 +38,8 @@ impl Target<'_> {
 
 /// Writes block column `col` of the sum of `terms`, for all rows of their panels.
 ///
-/// All products call it. What is below, without the matrix unit, is the only code that is compiled for every instruction set
-/// and block size.
+/// All products call it. Except for the matrix unit, what it calls is the only code that is compiled for every instruction
+/// set and block size.
 ///
 /// # Safety
 /// - `to` has room for whole blocks in every row of the panels

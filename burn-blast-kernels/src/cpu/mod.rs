@@ -16,6 +16,7 @@ mod activation;
 mod amx;
 mod arithmetic;
 mod attention;
+mod causal;
 mod dot;
 mod features;
 mod gemv;
@@ -39,8 +40,9 @@ mod values;
 
 pub use activation::gated_activation_into;
 #[cfg(all(feature = "testing", target_arch = "x86_64", target_os = "linux"))]
-pub use amx::assume_amx;
+pub use amx::{amx_uses_here, assume_amx};
 pub use attention::CachedAttention;
+pub use causal::CausalAttention;
 #[cfg(feature = "testing")]
 pub use dot::prefer_dot_products;
 pub use dot::{

@@ -101,23 +101,6 @@ impl<'a> SparseOperand<'a> {
         self.starts[col] as usize..self.starts[col + 1] as usize
     }
 
-    /// As [`entries`](Self::entries), none behind the last column.
-    pub(super) fn entries_or_none(&self, col: usize) -> Range<usize> {
-        if col + 1 < self.starts.len() { self.entries(col) } else { 0..0 }
-    }
-
-    /// Bytes of a block as it is stored.
-    #[inline(always)]
-    pub(super) fn block_bytes(&self) -> usize {
-        self.b * self.b * self.values.element_bytes()
-    }
-
-    /// Start of a value block as it is stored.
-    #[inline(always)]
-    pub(super) fn block_ptr(&self, slot: usize) -> *const u8 {
-        self.values.bytes().wrapping_add(slot * self.block_bytes())
-    }
-
     /// Inner block and value block of an entry.
     pub(super) fn entry(&self, entry: usize) -> (usize, usize) {
         let slot = match self.direction {
@@ -201,7 +184,7 @@ impl<'a> SparseOperand<'a> {
             }
             (Words::Quad, _) => unreachable!("quads are of integers"),
             (Words::Pair | Words::Tile, values) => {
-                // SAFETY: pairs exist only where there are dot products.
+                // SAFETY: pairs exist only where they can be written.
                 unsafe { write_pair_block(values, slot, transposed, [b, depth], to, room) };
             }
             (Words::Single, Values::F32(values)) if transposed => {

@@ -111,7 +111,7 @@ fn product<T: HostFloat>(
     let words = match rounds_to_integers(weight.values) && weight.is_forward() {
         // A single row has nothing to gain from rounded factors: reading the weights takes the time.
         _ if m == 1 => Words::Single,
-        true => words_for_integers(b),
+        true => words_for_integers::<T>(b),
         false => words_for::<T>([weight.values], b),
     };
     let threads = threads_for(words.work(m * weight.value_count()));

@@ -5,15 +5,16 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::amx;
 use super::arithmetic::Words;
 
 /// Fewest multiply-adds for which a call uses several threads: about 50 µs of one core, several times the cost of waking
 /// the others. Guess.
 const MIN_PARALLEL_WORK: usize = 1 << 21;
 
-/// Words in the panels of one chunk of rows, unless [`MIN_CHUNK_ROWS`] needs more: most of a second-level cache of 1 to
+/// Floats in the panels of one chunk of rows, unless [`MIN_CHUNK_ROWS`] needs more: most of a second-level cache of 1 to
 /// 2 MB.
-const CHUNK_WORDS: usize = 192 << 10;
+const CHUNK_FLOATS: usize = 192 << 10;
 
 /// Fewest rows of a chunk, whatever cache they need. Each chunk reads all weights again, and transposes them for the
 /// input gradient. On an AVX-512 Xeon with 1 MB of second-level cache, 256 rows were up to a tenth faster than 192, and
@@ -24,8 +25,8 @@ const MIN_CHUNK_ROWS: usize = 256;
 /// Xeon with 2 MB of second-level cache.
 const MIN_TILE_CHUNK_ROWS: usize = 512;
 
-/// A multiple of every tile height, so that only the last chunk has a remainder.
-const CHUNK_STEP: usize = 12;
+/// A multiple of every tile height, so that only the last chunk has a remainder: in the vector units, and in the matrix unit.
+const CHUNK_STEPS: [usize; 2] = [12, amx::SQUARE];
 
 /// Threads worth using for `work` multiply-adds.
 pub(super) fn threads_for(work: usize) -> usize {
@@ -37,7 +38,7 @@ pub(super) fn task_count(threads: usize) -> usize {
     if threads == 1 { 1 } else { 8 * threads }
 }
 
-/// Chunks of `m` rows of `width` elements in `words`, one task each, or `None` if there are too few rows for that.
+/// Chunks of `m` rows of `width` elements, one task each, or `None` if there are too few rows for that.
 ///
 /// The number of chunks is a multiple of the threads, or so large that it does not matter.
 pub(super) fn row_chunks(
@@ -46,13 +47,14 @@ pub(super) fn row_chunks(
     words: Words,
     threads: usize,
 ) -> Option<Vec<Range<usize>>> {
-    let fewest = if words == Words::Tile { MIN_TILE_CHUNK_ROWS } else { MIN_CHUNK_ROWS };
+    let is_tile = words == Words::Tile;
+    let fewest = if is_tile { MIN_TILE_CHUNK_ROWS } else { MIN_CHUNK_ROWS };
     if m < fewest * threads {
         return None;
     }
-    let fitting = (CHUNK_WORDS / words.of(width)).max(fewest);
+    let fitting = (CHUNK_FLOATS / width).max(fewest);
     let count = m.div_ceil(fitting).next_multiple_of(threads);
-    let rows = m.div_ceil(count).next_multiple_of(CHUNK_STEP);
+    let rows = m.div_ceil(count).next_multiple_of(CHUNK_STEPS[usize::from(is_tile)]);
     Some((0..m).step_by(rows).map(|start| start..m.min(start + rows)).collect())
 }
 

@@ -44,27 +44,6 @@ impl Values<'_> {
         self.len() == 0
     }
 
-    /// Bytes of a value.
-    #[inline(always)]
-    pub(super) fn element_bytes(&self) -> usize {
-        match self {
-            Values::F32(_) => 4,
-            Values::F16(_) | Values::Bf16(_) => 2,
-            Values::Int8 { .. } => 1,
-        }
-    }
-
-    /// Address of the first value.
-    #[inline(always)]
-    pub(super) fn bytes(&self) -> *const u8 {
-        match self {
-            Values::F32(values) => values.as_ptr().cast(),
-            Values::F16(values) => values.as_ptr().cast(),
-            Values::Bf16(values) => values.as_ptr().cast(),
-            Values::Int8 { values, .. } => values.as_ptr().cast(),
-        }
-    }
-
     /// Writes block `slot` to `to`, which has the length of a block.
     #[inline(always)]
     pub(super) fn widen(&self, slot: usize, to: &mut [f32]) {

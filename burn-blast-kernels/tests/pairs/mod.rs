@@ -227,29 +227,41 @@ fn a_dropped_block_or_row_is_noticed() {
     assert!(Rounding::F32.check(&got, &want).is_err());
 }
 
-/// Large outputs are written past the caches, with bias and in both types.
+/// Large outputs are written past the caches, with bias and in both types; columns of several groups of blocks, and sums over
+/// several passes.
 #[test]
-fn a_large_output_is_right() {
+fn large_outputs_and_long_columns_are_right() {
     allowed();
-    let (m, cols) = (1100, 2048);
-    let pattern = random([64, cols, 32], 0.5, 1);
-    let (x, x_exact) = halves(numbers(m * 64, 1));
-    let (w, w_exact) = halves(values(&pattern, 2));
-    let (bias, bias_exact) = halves(numbers(cols, 3));
-    let want = reference::spmm(&x_exact, &w_exact, Some(&bias_exact), &pattern);
-    // Streaming needs rows at cache lines.
-    let mut out = vec![MaybeUninit::new(bf16::NAN); m * cols + 32];
+    for ([m, rows, cols, block], kept) in
+        [([1100, 64, 2048, 32], 0.5), ([520, 544, 2048, 32], 1.0), ([515, 640, 2048, 128], 1.0)]
+    {
+        let pattern = random([rows, cols, block], kept, 1);
+        let (x, x_exact) = halves(numbers(m * rows, 1));
+        let (w, w_exact) = halves(values(&pattern, 2));
+        let (bias, bias_exact) = halves(numbers(cols, 3));
+        let want = reference::spmm(&x_exact, &w_exact, Some(&bias_exact), &pattern);
+        let y = aligned(m * cols, |out: &mut [MaybeUninit<bf16>]| {
+            cpu::spmm_into(&x, Values::Bf16(&w), Some(&bias), &pattern, out);
+        });
+        expect(&format!("bf16, {rows} x {cols}"), Rounding::BF16, &y, &want);
+        let y = aligned(m * cols, |out: &mut [MaybeUninit<f32>]| {
+            cpu::spmm_into(&x_exact, Values::F32(&w_exact), Some(&bias_exact), &pattern, out);
+        });
+        expect(&format!("f32, {rows} x {cols}"), Rounding::F32, &y, &want);
+    }
+    let pattern = random([128, 64, 64], 1.0, 1);
+    let (x, dy) = (halves(numbers(600 * 128, 1)).1, halves(numbers(600 * 64, 2)).1);
+    let want = reference::sddmm(&x, &dy, &pattern);
+    expect("long sums", Rounding::F32, &cpu::sddmm(&x, &dy, &pattern, 600), &want);
+}
+
+/// Runs `write` on an output of NaN that starts at a cache line, which streaming needs.
+fn aligned<T: HostFloat>(len: usize, write: impl FnOnce(&mut [MaybeUninit<T>])) -> Vec<f32> {
+    let mut out = vec![MaybeUninit::new(T::narrow(vec![f32::NAN])[0]); len + 64];
     let start = out.as_ptr().align_offset(64);
-    let out = &mut out[start..start + m * cols];
-    cpu::spmm_into(&x, Values::Bf16(&w), Some(&bias), &pattern, out);
+    let out = &mut out[start..start + len];
+    write(out);
     // SAFETY: it was initialised with NaN.
-    let y: Vec<bf16> = out.iter().map(|y| unsafe { y.assume_init() }).collect();
-    expect("bf16", Rounding::BF16, &bf16::widen(&y), &want);
-    let mut out = vec![MaybeUninit::new(f32::NAN); m * cols + 16];
-    let start = out.as_ptr().align_offset(64);
-    let out = &mut out[start..start + m * cols];
-    cpu::spmm_into(&x_exact, Values::F32(&w_exact), Some(&bias_exact), &pattern, out);
-    // SAFETY: as above.
-    let y: Vec<f32> = out.iter().map(|y| unsafe { y.assume_init() }).collect();
-    expect("f32", Rounding::F32, &y, &want);
+    let out: Vec<T> = out.iter().map(|y| unsafe { y.assume_init() }).collect();
+    T::widen(&out).into_owned()
 }

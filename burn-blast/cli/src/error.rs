@@ -50,6 +50,11 @@ pub enum Error {
         "weight \"{name}\" holds {dtype}: only F32, F16 and BF16 can be pruned, so convert it, or leave it out with --exclude"
     )]
     Dtype { name: String, dtype: String },
+    /// A weight is not multiplied.
+    #[error(
+        "weight \"{name}\" is a table of embeddings, whose rows are looked up and not multiplied: leave it out with --exclude"
+    )]
+    Table { name: String },
     /// A weight is smaller than one block.
     #[error(
         "weight \"{name}\" is {rows} x {cols}, less than a block of {block}: use a smaller --block, or leave it out with --exclude"

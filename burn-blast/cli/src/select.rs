@@ -24,6 +24,9 @@ pub const KNOWN: [&str; 5] = [
     r"(^|\.)DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight$",
 ];
 
+/// Names of tables of embeddings in the same families. Their rows are looked up, so that no kernel multiplies them.
+const TABLES: &str = r"(^|\.)(embed_tokens|tok_embeddings|embed_in|embed_positions|wte|wpe|(word|position|token_type)_embeddings|shared)\.weight$";
+
 /// How dense weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OrientationArg {
@@ -157,6 +160,9 @@ fn weight<'a>(
     block: BlockSize,
 ) -> Result<DenseWeight<'a>, Error> {
     let tensor = checkpoint.tensor(name).expect("its name comes from the checkpoint");
+    if Regex::new(TABLES).expect("a constant that a test compiles").is_match(name) {
+        return Err(Error::Table { name: name.to_owned() });
+    }
     let orientation = orientation(checkpoint, name, stored)?;
     let Some(weight) = DenseWeight::of(name, tensor, orientation)? else {
         let dtype = tensor.dtype().to_string();
@@ -219,6 +225,19 @@ mod tests {
             "h.3.mlp.c_fc.bias",
         ] {
             assert!(!known(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn tables_of_embeddings_are_known_and_layers_are_not_taken_for_them() {
+        let tables = Regex::new(TABLES).unwrap();
+        for name in
+            ["model.embed_tokens.weight", "wte.weight", "transformer.wpe.weight", "shared.weight"]
+        {
+            assert!(tables.is_match(name), "{name}");
+        }
+        for name in ["lm_head.weight", "model.layers.0.mlp.shared_expert.up_proj.weight"] {
+            assert!(!tables.is_match(name), "{name}");
         }
     }
 

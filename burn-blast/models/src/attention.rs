@@ -1,7 +1,7 @@
 //! Causal attention over grouped heads, and its cache of keys and values.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_blast::functions::{cached_attention, masked_softmax};
+use burn_blast::functions::{cached_attention, causal_attention, is_host, masked_softmax};
 
 use crate::rope::Rotation;
 
@@ -181,8 +181,12 @@ impl<'a> Pass<'a> {
             return mixed.reshape([batch, 1, heads * head]);
         }
         let [keys, values] = [keys, values].map(|buffer| buffer.slice_dim(2, 0..span));
-        let mask = self.mask(window, &query.device());
         let dtype = query.dtype();
+        if dtype == DType::F32 && is_host(&query.device()) {
+            let mixed = causal_attention(query, keys, values, window, reach.scale);
+            return mixed.swap_dims(1, 2).reshape([batch, time, heads * head]);
+        }
+        let mask = self.mask(window, &query.device());
         // The queries that share a key are rows of one product, so no key is copied.
         let grouped = [batch, kv_heads, heads / kv_heads * time, head];
         let query = query.mul_scalar(reach.scale).reshape(grouped);

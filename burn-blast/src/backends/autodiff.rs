@@ -5,6 +5,7 @@
 //! - `spmm_int8`: `dx = spmm_t(dy)` with the dequantised values, which get no gradient
 //! - `gated_mlp` and `mlp`: backward operations of their own, which re-compute the hidden features
 //! - `masked_softmax`: from its result alone
+//! - `causal_attention`: a backward operation of its own, which computes the shares again
 //! - `pack` and `unpack`: each other
 //!
 //! `spmm_t`, `sddmm` and the norms are used in backward passes only, which Burn does not differentiate. They are not
@@ -19,6 +20,7 @@ use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
+use crate::attention::Reach;
 use crate::feed_forward::{GatedPatterns, MlpPatterns};
 use crate::ops::BlastOps;
 
@@ -146,6 +148,25 @@ impl<B: BlastOps> Backward<B, 1> for MaskedSoftmax {
 }
 
 #[derive(Debug)]
+struct CausalAttention;
+
+impl<B: BlastOps> Backward<B, 3> for CausalAttention {
+    /// Query, keys and values, and what queries see.
+    type State = ([FloatTensor<B>; 3], Reach);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([query, keys, values], reach) = ops.state;
+        let dy = grads.consume::<B>(&ops.node);
+        let (dquery, dkeys, dvalues) = B::causal_attention_backward(query, keys, values, dy, reach);
+        for (parent, gradient) in ops.parents.into_iter().zip([dquery, dkeys, dvalues]) {
+            if let Some(node) = parent {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 enum Repack {
     Pack,
     Unpack,
@@ -236,6 +257,19 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
 
     fn softmax_backward(y: Tracked<B>, dy: Tracked<B>) -> Tracked<B> {
         Self::from_inner(B::softmax_backward(y.into_primitive(), dy.into_primitive()))
+    }
+
+    fn causal_attention(
+        query: Tracked<B>,
+        keys: Tracked<B>,
+        values: Tracked<B>,
+        reach: Reach,
+    ) -> Tracked<B> {
+        let parents = [query.node(), keys.node(), values.node()];
+        let saved = [query, keys, values].map(|tensor| tensor.into_primitive());
+        let [query, keys, values] = saved.clone();
+        let y = B::causal_attention(query, keys, values, reach);
+        record::<B, C, _, 3>(CausalAttention, parents, (saved, reach), y)
     }
 
     fn gated_mlp(

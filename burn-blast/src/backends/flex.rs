@@ -8,7 +8,7 @@ use burn_blast_kernels::{BlockPattern, pack};
 use burn_flex::{FlexQTensor, FlexTensor, Layout};
 
 use super::aligned;
-use crate::attention::Seen;
+use crate::attention::{Reach, Seen};
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 use crate::ops::{BlastOps, packed};
 
@@ -62,6 +62,13 @@ fn product(
             cpu::spmm_into(slice::<T>(&x), values, bias, &pattern, y);
         })
     })
+}
+
+/// Sizes of causal attention from the shapes of queries and keys.
+fn causal(query: Shape, keys: Shape, reach: Reach) -> cpu::CausalAttention {
+    let ([_, heads, time, head], [_, kv_heads, span, _]) = (query.dims(), keys.dims());
+    let Reach { window, scale } = reach;
+    cpu::CausalAttention { heads, kv_heads, head, time, span, window, scale: scale as f32 }
 }
 
 impl BlastOps for Flex {
@@ -137,6 +144,36 @@ impl BlastOps for Flex {
                 sizes.write(slice::<T>(&query), slice(&keys), slice(&values), out);
             })
         })
+    }
+
+    fn causal_attention(
+        query: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        reach: Reach,
+    ) -> FlexTensor {
+        let [query, keys, values] = [query, keys, values].map(|tensor| tensor.to_contiguous());
+        let sizes = causal(query.shape(), keys.shape(), reach);
+        aligned::tensor(query.shape(), |out| {
+            sizes.write(slice(&query), slice(&keys), slice(&values), out);
+        })
+    }
+
+    fn causal_attention_backward(
+        query: FlexTensor,
+        keys: FlexTensor,
+        values: FlexTensor,
+        dy: FlexTensor,
+        reach: Reach,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let shapes = [query.shape(), keys.shape(), values.shape()];
+        let sizes = causal(query.shape(), keys.shape(), reach);
+        let all = [query, keys, values, dy].map(|tensor| tensor.to_contiguous());
+        let [query, keys, values, dy] = all.each_ref().map(slice::<f32>);
+        let gradients = sizes.gradients(query, keys, values, dy);
+        let mut tensors = gradients.into_iter().zip(shapes).map(|(data, shape)| own(data, shape));
+        let mut next = || tensors.next().expect("there are three");
+        (next(), next(), next())
     }
 
     fn gated_activation(gate: FlexTensor, up: FlexTensor, activation: MlpActivation) -> FlexTensor {

@@ -5,7 +5,7 @@ use burn::module::{Content, DisplaySettings, Module, ModuleDisplay, Param};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Int, Tensor};
-use burn_blast_kernels::cpu::{bf16_allowed, has_matrix_unit};
+use burn_blast_kernels::cpu::bf16_allowed;
 use burn_blast_kernels::{
     BlockPattern, BlockSize, MatrixShape, PathChoice, PathReason, PatternError, ProductPath,
     Strategy,
@@ -270,7 +270,7 @@ impl BlockSparseLinear {
 
 /// Whether the products of a feed-forward block can be one operation: all of them are sparse, have one block size, and
 /// are neither quantised nor probed. On a CPU single products are better for a single row in bf16, and in f32 where its factors
-/// would be rounded, and for bf16 where there is a matrix unit.
+/// would be rounded.
 pub(super) fn fuses_products<const D: usize>(
     layers: &[&BlockSparseLinear],
     input: &Tensor<D>,
@@ -278,7 +278,7 @@ pub(super) fn fuses_products<const D: usize>(
     let rows = input.dims()[..D - 1].iter().product();
     let block = layers[0].pattern().block();
     let is_bf16 = input.dtype() == DType::BF16;
-    let apart = (rows == 1 && (is_bf16 || bf16_allowed())) || (is_bf16 && has_matrix_unit());
+    let apart = rows == 1 && (is_bf16 || bf16_allowed());
     !(is_host(&input.device()) && apart)
         && layers.iter().all(|layer| {
             !layer.weight.is_quantized()

@@ -148,7 +148,8 @@ pub struct Config {
     #[arg(long, default_value_t = 1)]
     pub dense_last: usize,
 
-    /// Round the factors of products to bf16; faster on AMD's processors from Zen 4 on, without effect elsewhere
+    /// Round the factors of products to bf16; faster on processors of AMD from Zen 4 on and of Intel with AMX, without effect
+    /// elsewhere
     #[arg(long)]
     pub bf16_products: bool,
 
@@ -295,7 +296,12 @@ impl Config {
             Self { d_model, d_ff: self.d_ff * d_model / self.d_model, ..self.clone() }
         });
         let nearest = narrow.min_by_key(|config| config.parameters().abs_diff(wanted));
-        nearest.unwrap_or_else(|| self.clone())
+        let nearest = nearest.unwrap_or_else(|| self.clone());
+        // Widths come in steps; the MLPs make up for what that leaves.
+        let without = Self { d_ff: 0, ..nearest.clone() }.parameters();
+        let feature = 3 * self.layers * nearest.d_model;
+        let d_ff = (wanted.saturating_sub(without) as f64 / feature as f64).round() as usize;
+        Self { d_ff: d_ff.max(1), ..nearest }
     }
 
     /// Parameters of the dense model.

@@ -78,7 +78,7 @@ pub fn run(args: Args, stop: &dyn Fn() -> bool) -> Result<ExitCode> {
 pub fn open(config: &Config) -> Result<Device> {
     if config.bf16_products && !(config.backend.is_host() && has_dot_products()) {
         warn(
-            "--bf16-products changes nothing here: it is for the CPU, and needs one of AMD with AVX512-BF16",
+            "--bf16-products changes nothing here: it is for the CPU, and needs AVX512-BF16 of AMD or AMX",
         );
     }
     allow_bf16(config.bf16_products);
@@ -238,7 +238,7 @@ mod tests {
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         let count = |run: &str| report["parameters"][run].as_f64().unwrap();
         let ratio = count("narrow") / count("sparse");
-        assert!((ratio - 1.0).abs() < 0.15, "{ratio}");
+        assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
         assert!(out.join("patterns/layer-0-q.svg").exists());
     }
 
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(report["sparsity"].as_f64(), Some(0.75));
         let count = |run: &str| report["parameters"][run].as_f64().unwrap();
         let ratio = count("narrow") / count("sparse");
-        assert!((ratio - 1.0).abs() < 0.15, "{ratio}");
+        assert!((ratio - 1.0).abs() < 0.03, "{ratio}");
         for name in ["head", "layer-1-o", "layer-1-down"] {
             assert!(out.join(format!("patterns/{name}.svg")).exists(), "no {name}");
         }

@@ -25,10 +25,10 @@ pub(super) use self::gradient::block_product;
 pub(super) use self::nowhere::{block_product, is_available, macro_kernel};
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) use self::product::macro_kernel;
-#[cfg(all(feature = "testing", target_arch = "x86_64", target_os = "linux"))]
-pub use self::registers::assume_amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) use self::registers::is_available;
+#[cfg(all(feature = "testing", target_arch = "x86_64", target_os = "linux"))]
+pub use self::registers::{amx_uses_here, assume_amx};
 
 /// Rows of a tile, and words of each.
 pub(super) const SIDE: usize = 16;

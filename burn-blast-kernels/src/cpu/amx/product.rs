@@ -1,6 +1,7 @@
 //! One block column of a product, as a sum over the blocks of its column.
 
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm512_loadu_ps, _mm512_stream_ps};
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch, _mm512_load_ps, _mm512_stream_ps};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::registers::{Rows, Tiles};
@@ -9,9 +10,10 @@ use crate::cpu::arithmetic::Words;
 use crate::cpu::macro_kernel::{Target, Term};
 use crate::cpu::operand::SparseOperand;
 use crate::cpu::scratch::CACHE_LINE_BYTES;
+use crate::cpu::values::Values;
 
-/// Inner dimension of a group of blocks. All rows pass over 32 columns of a group before the next ones, so that these stay in
-/// a first-level cache of 48 KB.
+/// Inner dimension of a group of blocks. All rows pass over 32 columns of a group before the next ones: 32 KB, which stay in the
+/// first-level cache in blocks of 32, and in the second-level one in larger blocks, whose rows meet in the same sets.
 const GROUP_DEPTH: usize = 512;
 
 /// Writes block column `col` of the sum of `terms`, for all rows of their panels.
@@ -37,7 +39,7 @@ pub(in crate::cpu) unsafe fn macro_kernel(
             let next = match terms.get(at + 1) {
                 _ if end < entries.end => Ahead::new(&term.weight, end..entries.end),
                 Some(next) => Ahead::new(&next.weight, next.weight.entries(col)),
-                None => Ahead::new(&terms[0].weight, terms[0].weight.entries_or_none(col + 1)),
+                None => Ahead::of_column(&terms[0].weight, col + 1),
             };
             // SAFETY: the caller's.
             unsafe { Group { term, entries: start..end, blocks, add, last, to }.write(next) };
@@ -57,17 +59,34 @@ struct Ahead<'a> {
     entries: Range<usize>,
     /// Byte inside the first block.
     at: usize,
+    /// Start of the values as they are stored.
+    values: *const u8,
+    /// Bytes of a block.
+    bytes: usize,
 }
 
 impl<'a> Ahead<'a> {
     fn new(weight: &'a SparseOperand<'a>, entries: Range<usize>) -> Self {
         let end = entries.end.min(entries.start + GROUP_DEPTH / weight.b);
-        Self { weight, entries: entries.start..end, at: 0 }
+        let (values, size): (*const u8, _) = match weight.values {
+            Values::F32(values) => (values.as_ptr().cast(), 4),
+            Values::F16(values) => (values.as_ptr().cast(), 2),
+            Values::Bf16(values) => (values.as_ptr().cast(), 2),
+            Values::Int8 { values, .. } => (values.as_ptr().cast(), 1),
+        };
+        let bytes = weight.b * weight.b * size;
+        Self { weight, entries: entries.start..end, at: 0, values, bytes }
+    }
+
+    /// The first group of a column, or nothing behind the last one.
+    fn of_column(weight: &'a SparseOperand<'a>, col: usize) -> Self {
+        let inside = col + 1 < weight.starts.len();
+        Self::new(weight, if inside { weight.entries(col) } else { 0..0 })
     }
 
     /// Cache lines of all blocks.
     fn lines(&self) -> usize {
-        self.entries.len() * self.weight.block_bytes() / CACHE_LINE_BYTES
+        self.entries.len() * self.bytes / CACHE_LINE_BYTES
     }
 
     /// Brings the next `lines` cache lines.
@@ -78,11 +97,11 @@ impl<'a> Ahead<'a> {
                 return;
             }
             let (_, slot) = self.weight.entry(self.entries.start);
-            let ptr = self.weight.block_ptr(slot).wrapping_add(self.at);
+            let ptr = self.values.wrapping_add(slot * self.bytes + self.at);
             // SAFETY: the processor ignores what is not memory.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(ptr.cast()) };
             self.at += CACHE_LINE_BYTES;
-            if self.at >= self.weight.block_bytes() {
+            if self.at >= self.bytes {
                 (self.entries.start, self.at) = (self.entries.start + 1, 0);
             }
         }
@@ -194,18 +213,19 @@ impl Group<'_> {
 /// Writes sums past the caches.
 ///
 /// # Safety
-/// The rows must be writable and start at cache lines.
+/// This machine has the unit, and the rows must be writable and start at cache lines.
 #[target_feature(enable = "avx512f")]
 unsafe fn stream(tiles: &Tiles, rows: usize, to: Rows<*mut f32>) {
     #[repr(align(64))]
-    struct Square([f32; SQUARE * SQUARE]);
-    let mut sums = Square([0.0; SQUARE * SQUARE]);
-    // SAFETY: the caller's; there is room for a square.
+    struct Square(MaybeUninit<[f32; SQUARE * SQUARE]>);
+    let mut square = Square(MaybeUninit::uninit());
+    let sums: *mut f32 = square.0.as_mut_ptr().cast();
+    // SAFETY: the caller's; there is room for a square, of which `rows` rows are written and read.
     unsafe {
-        tiles.store(Rows { ptr: sums.0.as_mut_ptr(), stride: SQUARE });
-        for (row, sums) in sums.0.chunks_exact(SQUARE).take(rows).enumerate() {
+        tiles.store(Rows { ptr: sums, stride: SQUARE });
+        for row in 0..rows {
             for at in [0, SIDE] {
-                let vector = _mm512_loadu_ps(sums.as_ptr().add(at));
+                let vector = _mm512_load_ps(sums.add(row * SQUARE + at));
                 _mm512_stream_ps(to.ptr.add(row * to.stride + at), vector);
             }
         }

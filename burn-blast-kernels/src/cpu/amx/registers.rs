@@ -9,6 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{SIDE, SQUARE};
 
 static ASSUMED: AtomicBool = AtomicBool::new(false);
+#[cfg(feature = "testing")]
+thread_local! {
+    static USES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// How often this thread has used the unit. Needs the feature `testing`.
+#[cfg(feature = "testing")]
+pub fn amx_uses_here() -> u64 {
+    USES.get()
+}
 
 /// Whether this machine has AMX and the kernel permits this process to use it. The result is cached.
 pub(in crate::cpu) fn is_available() -> bool {
@@ -115,9 +125,11 @@ impl Tiles {
     /// Registers for sums of `rows` rows, 1 to 32, by 32 columns.
     ///
     /// # Safety
-    /// The machine must execute AMX instructions.
+    /// The machine must execute AMX instructions, and `rows` be 1 to 32.
     pub(super) unsafe fn new(rows: usize) -> Self {
         debug_assert!((1..=SQUARE).contains(&rows));
+        #[cfg(feature = "testing")]
+        USES.set(USES.get() + 1);
         let config = Config::new(rows);
         // SAFETY: the caller's, and the configuration is a valid one.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };

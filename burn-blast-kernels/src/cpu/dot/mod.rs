@@ -2,7 +2,7 @@
 //!
 //! `vdpbf16ps` multiplies the pairs of two vectors and adds both products to the sums in f32: twice the multiply-adds of an
 //! f32 instruction. Zen 4 and later run it at the rate of f32 multiply-adds, so a product takes half the time. Intel
-//! processors run it at half that rate, where nothing is gained; those with AMX have that. So it is used on AMD only. It
+//! processors run it at half that rate, where nothing is gained, and those with AMX have the matrix unit. So `vdpbf16ps` is used on AMD's only. It
 //! rounds each sum to nearest and treats subnormal numbers as zero, in inputs and sums.
 //!
 //! `vpdpbusd` multiplies four 8-bit integers each and adds their products to sums of 32 bits: four times the multiply-adds.

@@ -80,7 +80,7 @@ pub(in crate::cpu) fn round<E: Element>(from: &[E], to: &mut [MaybeUninit<bf16>]
 /// `stride` apart.
 ///
 /// # Safety
-/// The rows must be writable and start at cache lines, and the bias have `width` elements or none.
+/// The rows must be writable and start at cache lines, the width be a multiple of 32, and the bias have `width` elements or none.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(in crate::cpu) unsafe fn stream_rounded(
     sums: &[f32],
@@ -95,8 +95,9 @@ pub(in crate::cpu) unsafe fn stream_rounded(
             unsafe {
                 let half = |half: usize| {
                     let sums = _mm512_loadu_ps(sums.as_ptr().add(half * LANES));
-                    match bias.get(at * 2 * LANES + half * LANES) {
-                        Some(bias) => _mm512_add_ps(sums, _mm512_loadu_ps(bias)),
+                    let start = (2 * at + half) * LANES;
+                    match bias.get(start..start + LANES) {
+                        Some(bias) => _mm512_add_ps(sums, _mm512_loadu_ps(bias.as_ptr())),
                         None => sums,
                     }
                 };

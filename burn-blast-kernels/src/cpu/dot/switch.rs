@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::cpu::arithmetic::Words;
 use crate::cpu::{Values, amx};
@@ -42,8 +42,8 @@ pub fn bf16_allowed() -> bool {
 /// dynamic, symmetric quantization, as `torch.ao.quantization.quantize_dynamic` has it for whole tensors and llama.cpp's Q8_0
 /// for 32 elements. Elsewhere it changes nothing.
 ///
-/// A processor with AMX rounds inputs and scaled weights in blocks of 32 and more to bf16 instead, which is faster there and
-/// keeps the same bound.
+/// A processor with AMX rounds inputs in f32 and bf16, and scaled weights, in blocks of 32 and more to bf16 instead, which is
+/// faster there. An output then differs by at most `Σ |x · w| / 127`.
 pub fn allow_int8(allow: bool) {
     INT8.store(allow, Ordering::Relaxed);
 }
@@ -101,10 +101,12 @@ pub(in crate::cpu) fn words_for<'a, T: 'static>(
     }
 }
 
-/// The words in which integers of weights in blocks of `b` are multiplied by a rounded input. In the matrix unit these are pairs
-/// of bf16: it multiplies bytes at twice the rate, but sums of integers would leave it for each block to be scaled.
-pub(in crate::cpu) fn words_for_integers(b: usize) -> Words {
-    if amx_multiplies(b) { Words::Tile } else { Words::Quad }
+/// The words in which integers of weights in blocks of `b` are multiplied by a rounded input of type `T`. In the matrix unit these
+/// are pairs of bf16: it multiplies bytes at twice the rate, but sums of integers would leave it for each block to be scaled.
+pub(in crate::cpu) fn words_for_integers<T: 'static>(b: usize) -> Words {
+    // Nothing makes pairs of f16.
+    let makes_pairs = TypeId::of::<T>() != TypeId::of::<f16>();
+    if makes_pairs && amx_multiplies(b) { Words::Tile } else { Words::Quad }
 }
 
 /// Whether the input of a product with `weight` may be rounded to integers.

@@ -200,8 +200,8 @@ pub struct DeviceArgs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Precision>,
 
-    /// Round the factors of products in f32 to bf16, each by at most 0.4 %; faster for prompts and in training on AMD's
-    /// processors from Zen 4 on, without effect elsewhere
+    /// Round the factors of products in f32 to bf16, each by at most 0.4 %; faster for prompts and in training on
+    /// processors of AMD from Zen 4 on and of Intel with AMX, without effect elsewhere
     #[arg(long, help_heading = "Device")]
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bf16_products: bool,
@@ -229,7 +229,7 @@ impl DeviceArgs {
         if self.bf16_products && !(self.backend.is_host() && has_dot_products()) {
             log::warn!(
                 target: WARNINGS,
-                "--bf16-products changes nothing here: it is for the CPU, and needs one of AMD with AVX512-BF16"
+                "--bf16-products changes nothing here: it is for the CPU, and needs AVX512-BF16 of AMD or AMX"
             );
         } else if self.bf16_products && self.precision() != Precision::F32 {
             log::warn!(

@@ -36,6 +36,8 @@ pub(super) fn cut(
         layer.uniform_count = left - before;
     }
     let kept = global(&layers, FLOOR, 1.0);
+    let groups: usize = layers.iter().map(|layer| layer.blocks).sum();
+    check_smaller(model, blocks, kept.iter().sum::<usize>() as f64 / groups as f64)?;
     let out = model.family().mlp_layers().1;
     for (name, linear) in model.mlps_mut(blocks.dense_last) {
         let layer = super::layer_of(&name).expect("a layer of an MLP has a number");
@@ -45,6 +47,28 @@ pub(super) fn cut(
         done();
     }
     Ok(())
+}
+
+/// Refuses to bring blocks back, as zeros, that were removed before. `kept` is the share of groups that stays.
+fn check_smaller(model: &mut Model, blocks: &Blocks, kept: f64) -> Result<(), Error> {
+    let (mut held, mut all) = (0, 0);
+    for (_, linear) in model.mlps_mut(blocks.dense_last) {
+        let area = linear.shape().iter().product::<usize>();
+        held += match linear {
+            AnyLinear::Sparse(layer) => area.min(layer.pattern().value_count()),
+            _ => area,
+        };
+        all += area;
+    }
+    let held = held as f64 / all as f64;
+    if kept <= held + 1e-9 {
+        return Ok(());
+    }
+    let removed = 100.0 * (1.0 - held);
+    let expected = format!(
+        "above the {removed:.1} % of the MLPs that is removed already; `blast densify` makes a dense model of this one"
+    );
+    Err(Error::setting("sparsity", blocks.sparsity, &expected))
 }
 
 /// The scores of the groups of one layer.

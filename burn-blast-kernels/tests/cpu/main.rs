@@ -1,5 +1,7 @@
 //! Host kernels against the f64 oracle: every block size, shape, pattern kind, row count and data type.
 
+mod causal;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::mem::MaybeUninit;
