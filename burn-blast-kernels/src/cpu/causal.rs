@@ -1,5 +1,5 @@
 //! Causal attention by the products of a block-sparse weight. Scores exist only in the blocks that some query sees, which without
-//! a window is about half of them, and for one head of one text at a time.
+//! a window is about half of them, and for one head of one text at a time in each thread.
 //!
 //! Scores and their shares are the values of a pattern over `[time, span]`, with features as rows of the other factors:
 //! `queryᵀ`, `keysᵀ` and `valuesᵀ` are `[head, time or span]`.
@@ -50,13 +50,13 @@ impl CausalAttention {
     /// If a slice has another length, or sizes do not fit each other.
     pub fn write(&self, query: &[f32], keys: &[f32], values: &[f32], out: &mut [MaybeUninit<f32>]) {
         assert_eq!(out.len(), query.len(), "out must be like query");
-        let texts = self.check(query, keys, values);
+        self.check(query, keys, values);
         if out.is_empty() {
             return;
         }
         let pattern = self.pattern();
         let (q, kv) = (self.time * self.head, self.span * self.head);
-        out.par_chunks_exact_mut(q).enumerate().take(texts * self.heads).for_each(|(at, out)| {
+        out.par_chunks_exact_mut(q).enumerate().for_each(|(at, out)| {
             let of = self.kv_head(at) * kv;
             let [keys, values] = [keys, values].map(|all| self.transposed(&all[of..of + kv]));
             let query = self.transposed(&query[at * q..(at + 1) * q]);
@@ -88,28 +88,40 @@ impl CausalAttention {
             (vec![0.0; query.len()], vec![0.0; keys.len()], vec![0.0; values.len()]);
         if !query.is_empty() {
             let pattern = self.pattern();
-            let (group, kv) = (self.heads / self.kv_heads, self.span * self.head);
-            let parts = dquery.par_chunks_exact_mut(group * self.time * self.head);
-            let both = dkeys.par_chunks_exact_mut(kv).zip(dvalues.par_chunks_exact_mut(kv));
-            parts.zip(both).enumerate().for_each(|(at, (dquery, (dkeys, dvalues)))| {
-                let part = at * dquery.len()..(at + 1) * dquery.len();
-                let shared = at * kv..(at + 1) * kv;
-                let [keys, values] =
-                    [keys, values].map(|all| self.transposed(&all[shared.clone()]));
-                let of = Shared { attention: self, pattern: &pattern, keys, values };
-                of.gradients(&query[part.clone()], &dy[part], [dquery, dkeys, dvalues]);
+            let (q, group) = (self.time * self.head, self.heads / self.kv_heads);
+            let kv = self.span * self.head;
+            let heads = dquery.par_chunks_exact_mut(q).enumerate().map(|(at, dquery)| {
+                let (own, of) = (at * q..(at + 1) * q, self.kv_head(at) * kv);
+                let [query, dy] = [query, dy].map(|all| self.transposed(&all[own.clone()]));
+                let [keys, values] = [keys, values].map(|all| self.transposed(&all[of..of + kv]));
+                let head = Head { attention: self, pattern: &pattern, query, keys, values };
+                head.gradients(&dy, dquery)
             });
+            // The query heads that share keys are added in their order.
+            let heads: Vec<[Vec<f32>; 2]> = heads.collect();
+            for (which, all) in [&mut dkeys, &mut dvalues].into_iter().enumerate() {
+                all.par_chunks_exact_mut(kv).zip(heads.par_chunks_exact(group)).for_each(
+                    |(to, heads)| {
+                        let mut sum = heads[0][which].clone();
+                        for head in &heads[1..] {
+                            sum.iter_mut().zip(&head[which]).for_each(|(sum, more)| *sum += more);
+                        }
+                        transpose(&sum, to, [self.head, self.span]);
+                    },
+                );
+            }
         }
         [dquery, dkeys, dvalues]
     }
 
-    /// Checks lengths, and returns the number of texts.
-    fn check(&self, query: &[f32], keys: &[f32], values: &[f32]) -> usize {
+    /// Checks sizes and lengths.
+    fn check(&self, query: &[f32], keys: &[f32], values: &[f32]) {
         let Self { heads, kv_heads, head, time, span, window, .. } = *self;
+        assert!(heads > 0 && head > 0 && time > 0, "there must be heads, features and queries");
         assert!(time <= span, "{time} queries cannot be the last of {span} positions");
         assert!(window != Some(0), "a window must have a position");
         assert!(kv_heads > 0 && heads.is_multiple_of(kv_heads), "heads must share keys evenly");
-        let texts = query.len() / (heads * time * head).max(1);
+        let texts = query.len() / (heads * time * head);
         assert_eq!(query.len(), texts * heads * time * head, "query must be [.., time, head]");
         for (name, cached) in [("keys", keys), ("values", values)] {
             assert_eq!(
@@ -118,7 +130,6 @@ impl CausalAttention {
                 "{name} must be [.., span, head]"
             );
         }
-        texts
     }
 
     /// The blocks of scores that some query sees.
@@ -215,45 +226,31 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
-/// Keys and values of the query heads that share them.
-struct Shared<'a> {
+/// A query head with its keys and values, `[head, positions]`.
+struct Head<'a> {
     attention: &'a CausalAttention,
     pattern: &'a BlockPattern,
-    /// `[head, span]`.
+    query: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
-impl Shared<'_> {
-    /// Writes the gradients of some query heads, and of the keys and values that they share.
-    fn gradients(&self, query: &[f32], dy: &[f32], [dquery, dkeys, dvalues]: [&mut [f32]; 3]) {
-        let Self { attention, pattern, keys, values } = self;
-        let (head, q) = (attention.head, attention.time * attention.head);
-        let mut sums = [vec![0.0; keys.len()], vec![0.0; values.len()]];
-        for ((query, dy), dquery) in
-            query.chunks_exact(q).zip(dy.chunks_exact(q)).zip(dquery.chunks_exact_mut(q))
-        {
-            let [query, dy] = [query, dy].map(|rows| attention.transposed(rows));
-            let shares = attention.shares(&query, keys, pattern);
-            let mut scores = sddmm(&dy, values, pattern, head);
-            AutoArch::new().dispatch(SoftmaxBackward {
-                attention,
-                pattern,
-                shares: &shares,
-                gradient: &mut scores,
-            });
-            transpose(&spmm_t(keys, &scores, pattern, head), dquery, [head, attention.time]);
-            let more = [
-                spmm(&query, &scores, None, pattern, head),
-                spmm(&dy, &shares, None, pattern, head),
-            ];
-            for (sums, more) in sums.iter_mut().zip(more) {
-                sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-            }
-        }
-        for (sums, to) in sums.iter().zip([dkeys, dvalues]) {
-            transpose(sums, to, [head, attention.span]);
-        }
+impl Head<'_> {
+    /// Writes the gradient of the query, `[time, head]`, and returns what it adds to the gradients of keys and values,
+    /// `[head, span]`.
+    fn gradients(&self, dy: &[f32], dquery: &mut [f32]) -> [Vec<f32>; 2] {
+        let Self { attention, pattern, query, keys, values } = self;
+        let head = attention.head;
+        let shares = attention.shares(query, keys, pattern);
+        let mut scores = sddmm(dy, values, pattern, head);
+        AutoArch::new().dispatch(SoftmaxBackward {
+            attention,
+            pattern,
+            shares: &shares,
+            gradient: &mut scores,
+        });
+        transpose(&spmm_t(keys, &scores, pattern, head), dquery, [head, attention.time]);
+        [spmm(query, &scores, None, pattern, head), spmm(dy, &shares, None, pattern, head)]
     }
 }
 

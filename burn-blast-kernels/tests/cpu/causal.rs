@@ -113,12 +113,15 @@ fn attention_and_its_gradients_are_those_of_plain_loops() {
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    let case = Case::new(sizes([4, 2, 32, 130, 130], None), 3);
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| case.found())
-    };
-    assert!(run(1) == run(3));
+    // In the second, the products of a head are shared by threads too.
+    for (dims, texts) in [([4, 2, 32, 130, 130], 3), ([2, 1, 64, 300, 320], 1)] {
+        let case = Case::new(sizes(dims, None), texts);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| case.found())
+        };
+        assert!(run(1) == run(3), "{dims:?}");
+    }
 }
 
 #[test]

@@ -50,9 +50,9 @@ pub enum Error {
         "weight \"{name}\" holds {dtype}: only F32, F16 and BF16 can be pruned, so convert it, or leave it out with --exclude"
     )]
     Dtype { name: String, dtype: String },
-    /// A weight is not multiplied.
+    /// A weight is looked up by rows.
     #[error(
-        "weight \"{name}\" is a table of embeddings, whose rows are looked up and not multiplied: leave it out with --exclude"
+        "weight \"{name}\" is a table of embeddings, whose rows are looked up: leave it out with --exclude"
     )]
     Table { name: String },
     /// A weight is smaller than one block.

@@ -24,7 +24,7 @@ pub const KNOWN: [&str; 5] = [
     r"(^|\.)DenseReluDense\.(wi|wi_0|wi_1|wo)\.weight$",
 ];
 
-/// Names of tables of embeddings in the same families. Their rows are looked up, so that no kernel multiplies them.
+/// Names of tables of embeddings in the same families. Their rows are looked up, which blocks cannot be.
 const TABLES: &str = r"(^|\.)(embed_tokens|tok_embeddings|embed_in|embed_positions|wte|wpe|(word|position|token_type)_embeddings|shared)\.weight$";
 
 /// How dense weights are stored.

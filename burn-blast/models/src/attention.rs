@@ -8,6 +8,9 @@ use crate::rope::Rotation;
 /// Added to the score of a position that must not be seen: vanishes in the softmax, and is finite.
 const HIDDEN: f32 = -1e9;
 
+/// Fewest new positions whose attention to a cache is by blocks: a block has 32 rows, whatever is in them. Guess.
+const MIN_BLOCKS: usize = 32;
+
 /// Positions a cache grows by, at least.
 const MIN_GROWTH: usize = 64;
 
@@ -180,12 +183,15 @@ impl<'a> Pass<'a> {
             let mixed = cached_attention(query, keys, values, seen, reach.scale);
             return mixed.reshape([batch, 1, heads * head]);
         }
-        let [keys, values] = [keys, values].map(|buffer| buffer.slice_dim(2, 0..span));
         let dtype = query.dtype();
-        if dtype == DType::F32 && is_host(&query.device()) {
+        if dtype == DType::F32 && is_host(&query.device()) && (time >= MIN_BLOCKS || time == span) {
+            // Nothing before the window of the first query.
+            let first = window.map_or(0, |window| span.saturating_sub(window + time - 1));
+            let [keys, values] = [keys, values].map(|buffer| buffer.slice_dim(2, first..span));
             let mixed = causal_attention(query, keys, values, window, reach.scale);
             return mixed.swap_dims(1, 2).reshape([batch, time, heads * head]);
         }
+        let [keys, values] = [keys, values].map(|buffer| buffer.slice_dim(2, 0..span));
         let mask = self.mask(window, &query.device());
         // The queries that share a key are rows of one product, so no key is copied.
         let grouped = [batch, kv_heads, heads / kv_heads * time, head];

@@ -32,7 +32,7 @@ pub fn masked_softmax(x: Tensor<2>, mask: Tensor<2>) -> Tensor<2> {
 /// `softmax(scale · query · keysᵀ) · values`. As many queries share each head of keys and values; a query sees the last `window`
 /// positions, itself among them, or all. In f32. Its backward pass computes the shares again, so that none are kept.
 ///
-/// On Flex, scores exist only in blocks that are seen, for one head at a time; elsewhere Burn's operations do it.
+/// On Flex, scores exist only in blocks that are seen, for one head at a time in each thread; elsewhere Burn's operations do it.
 ///
 /// # Shapes
 /// - `query`, output: `[batch, heads, time, head]`

@@ -20,7 +20,8 @@ static PREFERRED: AtomicBool = AtomicBool::new(false);
 /// feed-forward block are rounded to the 8 significant bits of bf16, to nearest: a relative error of at most 2⁻⁸ for
 /// each factor, over the range of f32. Products of a single row are not rounded: reading the weights takes their time. Sums,
 /// biases, activations and stored tensors stay f32, so that a weight in training keeps small changes (mixed precision with f32
-/// master weights, Micikevicius et al. 2018). Elsewhere, and with blocks of 8 and 16 on Intel's processors, it changes nothing.
+/// master weights, Micikevicius et al. 2018). Attention by blocks rounds its factors too, queries, keys, values and shares.
+/// Elsewhere, and with weights in blocks of 8 and 16 on Intel's processors, it changes nothing.
 ///
 /// PyTorch calls this `torch.set_float32_matmul_precision("medium")`.
 pub fn allow_bf16(allow: bool) {

@@ -49,7 +49,7 @@ pub(super) fn cut(
     Ok(())
 }
 
-/// Refuses to bring blocks back, as zeros, that were removed before. `kept` is the share of groups that stays.
+/// Refuses to keep more in sum than there is, which would bring blocks back as zeros. `kept` is the share of groups that stays.
 fn check_smaller(model: &mut Model, blocks: &Blocks, kept: f64) -> Result<(), Error> {
     let (mut held, mut all) = (0, 0);
     for (_, linear) in model.mlps_mut(blocks.dense_last) {
@@ -66,7 +66,7 @@ fn check_smaller(model: &mut Model, blocks: &Blocks, kept: f64) -> Result<(), Er
     }
     let removed = 100.0 * (1.0 - held);
     let expected = format!(
-        "above the {removed:.1} % of the MLPs that is removed already; `blast densify` makes a dense model of this one"
+        "at least the {removed:.1} % of the MLPs that is removed already; `blast densify` makes a dense model of this one"
     );
     Err(Error::setting("sparsity", blocks.sparsity, &expected))
 }
