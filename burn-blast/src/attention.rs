@@ -6,8 +6,6 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 
-use crate::ops::BlastOps;
-
 /// What a query sees of a cache.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
@@ -34,7 +32,7 @@ const HIDDEN: f32 = -1e9;
 /// # Shapes
 /// - `query`: `[batch, heads, time, head]`, `keys`: `[batch, kv_heads, span, head]`
 /// - output: `[batch, kv_heads, heads / kv_heads * time, span]`
-fn causal_shares<B: BlastOps>(
+fn causal_shares<B: Backend>(
     query: FloatTensor<B>,
     keys: FloatTensor<B>,
     reach: Reach,
@@ -47,11 +45,11 @@ fn causal_shares<B: BlastOps>(
         if is_hidden { HIDDEN } else { 0.0 }
     };
     let mask: Vec<f32> = (0..time * span).map(hidden).collect();
-    let mask = B::float_from_data(TensorData::new(mask, [time, span]), &device);
+    let mask = B::float_from_data(TensorData::new(mask, [1, 1, time, span]), &device);
     let query = B::float_mul_scalar(grouped::<B>(query, kv_heads), reach.scale.into());
     let scores = B::float_matmul(query, B::float_swap_dims(keys, 2, 3));
-    let rows = B::float_reshape(scores, Shape::new([batch * heads * time, span]));
-    let shares = B::masked_softmax(rows, mask);
+    let scores = B::float_reshape(scores, Shape::new([batch, heads, time, span]));
+    let shares = B::softmax(B::float_add(scores, mask), 3);
     B::float_reshape(shares, Shape::new([batch, kv_heads, heads / kv_heads * time, span]))
 }
 
@@ -61,8 +59,8 @@ fn grouped<B: Backend>(query: FloatTensor<B>, kv_heads: usize) -> FloatTensor<B>
     B::float_reshape(query, Shape::new([batch, kv_heads, heads / kv_heads * time, head]))
 }
 
-/// [`causal_attention`](BlastOps::causal_attention) by other operations.
-pub(crate) fn attend_causally<B: BlastOps>(
+/// Causal attention, by the operations of a backend.
+pub(crate) fn attend_causally<B: Backend>(
     query: FloatTensor<B>,
     keys: FloatTensor<B>,
     values: FloatTensor<B>,
@@ -73,8 +71,8 @@ pub(crate) fn attend_causally<B: BlastOps>(
     B::float_reshape(B::float_matmul(shares, values), shape)
 }
 
-/// [`causal_attention_backward`](BlastOps::causal_attention_backward) by other operations.
-pub(crate) fn attend_causally_backward<B: BlastOps>(
+/// Gradients of query, keys and values of causal attention, by the operations of a backend.
+pub(crate) fn attend_causally_backward<B: Backend>(
     query: FloatTensor<B>,
     keys: FloatTensor<B>,
     values: FloatTensor<B>,
@@ -84,11 +82,9 @@ pub(crate) fn attend_causally_backward<B: BlastOps>(
     let (shape, kv_heads) = (query.shape(), keys.shape()[1]);
     let shares = causal_shares::<B>(query.clone(), keys.clone(), reach);
     let (query, dy) = (grouped::<B>(query, kv_heads), grouped::<B>(dy, kv_heads));
-    let [a, b, rows, span] = shares.shape().dims();
     let dshares = B::float_matmul(dy.clone(), B::float_swap_dims(values, 2, 3));
-    let flat = |tensor| B::float_reshape(tensor, Shape::new([a * b * rows, span]));
-    let dscores = B::softmax_backward(flat(shares.clone()), flat(dshares));
-    let dscores = B::float_reshape(dscores, Shape::new([a, b, rows, span]));
+    let mean = B::float_sum_dim(B::float_mul(shares.clone(), dshares.clone()), 3);
+    let dscores = B::float_mul(shares.clone(), B::float_sub(dshares, mean));
     let dscores = B::float_mul_scalar(dscores, reach.scale.into());
     let dquery = B::float_reshape(B::float_matmul(dscores.clone(), keys), shape);
     let dkeys = B::float_matmul(B::float_swap_dims(dscores, 2, 3), query);
