@@ -41,7 +41,7 @@ impl Words {
         }
     }
 
-    /// Work of `multiply_adds`, in those of `f32` in the same time; for the number of threads.
+    /// How many multiply-adds of `f32` take as long as `multiply_adds` of these words. The number of threads depends on it.
     pub(super) fn work(self, multiply_adds: usize) -> usize {
         if self == Words::Tile { multiply_adds / TILE_RATE } else { multiply_adds }
     }

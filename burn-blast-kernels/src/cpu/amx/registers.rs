@@ -61,11 +61,11 @@ struct Config {
 
 const TILES: usize = 8;
 
-/// First tile of sums, of the left and of the right factor in the second half of the rows.
+/// Tiles of rows 16 to 31: two of sums, and one of the left factor.
 const LOWER: [usize; 3] = [2, 3, 5];
 
 impl Config {
-    /// Tiles of 64 bytes a row, those of sums and of the left factor for `rows` rows.
+    /// Every row of a tile has 64 bytes. Sums and left factor have `rows` rows in two tiles, the right factor 16 in each.
     fn new(rows: usize) -> Self {
         let mut config =
             Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
@@ -212,34 +212,25 @@ impl Tiles {
     pub(super) unsafe fn multiply(&mut self, left: Rows<*const f32>, right: Rows<*const f32>) {
         // SAFETY: the caller's; AMX is available since `new`.
         unsafe {
+            asm!(
+                "tileloadd tmm4, [{left} + {left_stride}]",
+                "tileloadd tmm6, [{right} + {right_stride}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {right_stride} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                left = in(reg) left.ptr,
+                left_stride = in(reg) left.stride_bytes(),
+                right = in(reg) right.ptr,
+                right_stride = in(reg) right.stride_bytes(),
+                options(nostack, readonly),
+            );
             if self.two {
                 asm!(
-                    "tileloadd tmm4, [{left} + {left_stride}]",
-                    "tileloadd tmm6, [{right} + {right_stride}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{right} + {right_stride} + 64]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
                     "tileloadd tmm5, [{lower} + {left_stride}]",
                     "tdpbf16ps tmm2, tmm5, tmm6",
                     "tdpbf16ps tmm3, tmm5, tmm7",
-                    left = in(reg) left.ptr,
                     lower = in(reg) left.lower(),
                     left_stride = in(reg) left.stride_bytes(),
-                    right = in(reg) right.ptr,
-                    right_stride = in(reg) right.stride_bytes(),
-                    options(nostack, readonly),
-                );
-            } else {
-                asm!(
-                    "tileloadd tmm4, [{left} + {left_stride}]",
-                    "tileloadd tmm6, [{right} + {right_stride}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{right} + {right_stride} + 64]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    left = in(reg) left.ptr,
-                    left_stride = in(reg) left.stride_bytes(),
-                    right = in(reg) right.ptr,
-                    right_stride = in(reg) right.stride_bytes(),
                     options(nostack, readonly),
                 );
             }
