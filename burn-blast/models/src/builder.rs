@@ -1,11 +1,13 @@
 //! Modules of the sizes of a configuration, with weights drawn at random or read from a checkpoint.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Param;
 use burn::nn;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_blast::io::Pretrained;
 use burn_blast::module::AnyLinear;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, SeedableRng as _};
+use rand_burn::SeedableRng as _;
+use rand_burn::rngs::StdRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::families::RmsNorm;
@@ -24,43 +26,54 @@ impl ModelConfig {
     /// # Errors
     /// If the sizes contradict each other.
     pub fn init(&self, device: &Device, seed: u64) -> Result<Model, Error> {
-        let random = Box::new(ChaCha8Rng::seed_from_u64(seed));
-        self.family().build(&mut Builder { source: Source::Random(random), device })
+        self.draw(Draw::Uniform(ChaCha8Rng::seed_from_u64(seed)), device)
     }
 
-    /// A model of these sizes with matrices drawn from a normal distribution of deviation 0.02, norms at one. The same
-    /// seed gives the same model on a device that nothing else draws from at the same time.
+    /// A model of these sizes as [`init`](Self::init) makes it, but with matrices drawn from a normal distribution of
+    /// deviation 0.02.
     ///
     /// # Errors
     /// If the sizes contradict each other.
     pub fn init_normal(&self, device: &Device, seed: u64) -> Result<Model, Error> {
-        let model = self.family().build(&mut Builder { source: Source::Stored(None), device })?;
-        device.seed(seed);
-        Ok(model.map(&mut Normal))
+        self.draw(Draw::Normal(StdRng::seed_from_u64(seed)), device)
     }
-}
 
-struct Normal;
-
-impl ModuleMapper for Normal {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Norms are made as they must be, and biases are small.
-        if D < 2 {
-            return param;
-        }
-        param.map(|old| {
-            let normal = Distribution::Normal(0.0, DEVIATION.into());
-            Tensor::random(old.shape(), normal, &old.device())
-        })
+    fn draw(&self, random: Draw, device: &Device) -> Result<Model, Error> {
+        self.family().build(&mut Builder { source: Source::Random(Box::new(random)), device })
     }
 }
 
 /// Where weights come from.
 pub(crate) enum Source<'a> {
-    /// Drawn on the host.
-    Random(Box<ChaCha8Rng>),
-    /// Loaded when the model is complete, if there is a checkpoint. Until then parameters are not drawn either.
-    Stored(Option<&'a Pretrained>),
+    /// Drawn on the host, so that no thread that draws from the device at the same time changes them.
+    Random(Box<Draw>),
+    /// Loaded when the model is complete. Until then parameters are not drawn either.
+    Stored(&'a Pretrained),
+}
+
+/// Draws matrices.
+pub(crate) enum Draw {
+    /// Uniform, within a bound for each.
+    Uniform(ChaCha8Rng),
+    /// Normal, with one deviation.
+    Normal(StdRng),
+}
+
+impl Draw {
+    fn matrix(&mut self, shape: [usize; 2], bound: f32, device: &Device) -> Param<Tensor<2>> {
+        let data = match self {
+            Self::Uniform(random) => {
+                let count = shape[0] * shape[1];
+                let values = (0..count).map(|_| random.random_range(-bound..bound));
+                TensorData::new(values.collect::<Vec<f32>>(), shape)
+            }
+            Self::Normal(random) => {
+                let normal = Distribution::Normal(0.0, DEVIATION.into());
+                TensorData::random::<f32, _, _>(shape, normal, random)
+            }
+        };
+        Param::from_tensor(Tensor::from_data(data, device))
+    }
 }
 
 /// Makes the layers of a model.
@@ -72,9 +85,9 @@ pub(crate) struct Builder<'a> {
 impl Builder<'_> {
     pub(crate) fn embedding(&mut self, count: usize, width: usize) -> nn::Embedding {
         match &mut self.source {
-            Source::Random(random) => {
+            Source::Random(draw) => {
                 let bound = DEVIATION * 3f32.sqrt();
-                nn::Embedding { weight: uniform(random, [count, width], bound, self.device) }
+                nn::Embedding { weight: draw.matrix([count, width], bound, self.device) }
             }
             Source::Stored(_) => nn::EmbeddingConfig::new(count, width).init(self.device),
         }
@@ -100,25 +113,13 @@ impl Builder<'_> {
         let config = nn::LinearConfig::new(d_input, d_output).with_bias(bias);
         let device = self.device;
         Ok(match &mut self.source {
-            Source::Random(random) => {
+            Source::Random(draw) => {
                 let bound = 1.0 / (d_input as f32).sqrt();
-                let weight = uniform(random, [d_input, d_output], bound, device);
+                let weight = draw.matrix([d_input, d_output], bound, device);
                 let zeros = || nn::Initializer::Zeros.init([d_output], device);
                 AnyLinear::Dense(nn::Linear { weight, bias: bias.then(zeros) })
             }
-            Source::Stored(Some(pretrained)) => pretrained.linear(path, &config, device)?,
-            Source::Stored(None) => AnyLinear::Dense(config.init(device)),
+            Source::Stored(pretrained) => pretrained.linear(path, &config, device)?,
         })
     }
-}
-
-fn uniform(
-    random: &mut ChaCha8Rng,
-    shape: [usize; 2],
-    bound: f32,
-    device: &Device,
-) -> Param<Tensor<2>> {
-    let count = shape[0] * shape[1];
-    let values: Vec<f32> = (0..count).map(|_| random.random_range(-bound..bound)).collect();
-    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
 }

@@ -226,7 +226,7 @@ impl ModelFolder {
     /// If a file is missing or damaged, or holds other tensors than the configuration calls for.
     pub fn load(&self, device: &Device, precision: Precision) -> Result<Model, Error> {
         let (config, pretrained) = self.open_weights(device, precision)?;
-        let source = Source::Stored(Some(&pretrained));
+        let source = Source::Stored(&pretrained);
         let model = config.family().build(&mut Builder { source, device })?;
         Ok(pretrained.load(model)?)
     }

@@ -66,7 +66,7 @@ impl Parts {
 
     /// The model without any weights. Most of what asks it for something would make some up; its names may be asked for.
     pub(crate) fn skeleton(&self) -> Result<Model, Error> {
-        let source = Source::Stored(Some(&self.pretrained));
+        let source = Source::Stored(&self.pretrained);
         self.config.family().build(&mut Builder { source, device: &self.device })
     }
 
