@@ -11,7 +11,7 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_blast::module::quantize;
+use burn_blast::module::{Integer, quantize};
 use burn_blast::prelude::*;
 use burn_blast::report::summary;
 
@@ -98,7 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // 8-bit integers with a scale per block. Few rows read the integers themselves: a quarter of the bytes. The weights
     // are frozen by this: quantise when training is done.
-    let int8 = quantize(model.clone())?;
+    let int8 = quantize(model.clone(), Integer::Int8)?;
     println!("gate: {} bytes in f32, {} in int8", gate.bytes(), int8.mlp.gate.bytes());
     assert!(int8.mlp.gate.bytes() < gate.bytes() / 3);
 

@@ -42,8 +42,11 @@ def peers(ctx):
     dw16 = lines(ctx.vals.shape, np.uint16)
     scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
     int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
+    int4 = np.empty(ctx.vals.size // 2, np.int8)
+    scales4 = np.empty(ctx.vals.size // min(b, 32), np.uint32)
+    lib.blast_quantize_int4(pattern, ptr(ctx.vals), ptr(int4), ptr(scales4))
     # Kept alive as long as the calls below.
-    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, x16, y16, dy16, dx16, dw16, y, dx, dw)
+    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, int4, scales4, x16, y16, dy16, dx16, dw16, y, dx, dw)
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
 
@@ -71,6 +74,7 @@ def peers(ctx):
         ),
         ("blast-int8", "int8", "fwd", rounded(call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y))), lambda: y),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
+        ("blast-int4w", "int4", "fwd", call(lib.blast_spmm_int4, x, ptr(int4), ptr(scales4), ptr(y)), lambda: y),
         ("blast", "f32", "dx", backward, None),
         ("blast-f32r", "f32, bf16 products", "dx", rounded(backward, lib.blast_allow_bf16), None),
         ("blast-bf16", "bf16", "dx", call(lib.blast_spmm_t_bf16, ptr(dy16), ptr(bf16), ptr(dx16)), None),

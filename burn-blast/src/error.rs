@@ -20,6 +20,11 @@ pub enum LayerError {
         "the model has no block-sparse weight: replace its linear layers by BlockSparseLinear, or use Burn's Quantizer for dense ones"
     )]
     NothingToQuantize,
+    /// The device has no products with 4-bit integers.
+    #[error(
+        "4-bit integers are for Burn's CPU backend, Device::flex, alone: move the model there (to_device), or use 8 bits"
+    )]
+    NoInt4,
     /// The layer is packed in blocks of another size.
     #[error(
         "the layer has blocks of {found}, not {asked}: ask for {found}, or make it dense first (to_dense)"

@@ -11,7 +11,7 @@ pub use attention::{cached_attention, causal_attention, masked_softmax};
 pub use crate::backends::is_host;
 pub use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 pub use crate::ops::BlastOps;
-use crate::quantize::is_int8;
+use crate::quantize::{is_integer, stored_shape};
 
 /// Applies `product` to `input` with its leading axes flattened, and restores the axes.
 pub(crate) fn by_rows<const D: usize>(
@@ -36,7 +36,7 @@ pub(crate) fn by_rows<const D: usize>(
 /// integers.
 ///
 /// # Shapes
-/// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, `bias`: `[d_output]`
+/// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, or `[nnz, b / 2, b]` of 4-bit integers, `bias`: `[d_output]`
 /// - output: `[m, d_output]`
 ///
 /// # Panics
@@ -47,12 +47,13 @@ pub fn spmm(
     bias: Option<Tensor<1>>,
     pattern: &BlockPattern,
 ) -> Tensor<2> {
-    if is_int8(values.dtype(), pattern.block()) {
+    if is_integer(values.dtype(), pattern.block()) {
         let x = plain(x);
         check_cols("x", &x, pattern.shape().rows());
-        check_values(&values, pattern);
+        let stored = stored_shape(values.dtype(), pattern).dims();
+        check_dims("the quantised values", values.dims(), stored);
         let (x, values) = (x.into_dispatch(), values.into_dispatch());
-        let y = Tensor::from_dispatch(Dispatch::spmm_int8(x, values, pattern.clone()));
+        let y = Tensor::from_dispatch(Dispatch::spmm_quantized(x, values, pattern.clone()));
         let Some(bias) = bias.map(plain) else { return y };
         check_bias(&bias, y.dtype(), pattern);
         return y + bias.unsqueeze();

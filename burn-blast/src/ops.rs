@@ -55,10 +55,9 @@ pub trait BlastOps: Backend {
         Self::spmm(x, values, pattern)
     }
 
-    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::module::quantize()): 8-bit integers and
-    /// one f32 scale per block. Only `x` gets a gradient.
+    /// [`spmm`](Self::spmm) with values quantised by [`quantize`](crate::module::quantize()). Only `x` gets a gradient.
     #[fusion(dtype = x, shape = rows_by(x, pattern.shape().cols()))]
-    fn spmm_int8(
+    fn spmm_quantized(
         x: FloatTensor<Self>,
         values: QuantizedTensor<Self>,
         pattern: BlockPattern,
@@ -74,6 +73,17 @@ pub trait BlastOps: Backend {
         values: FloatTensor<Self>,
         pattern: BlockPattern,
     ) -> FloatTensor<Self>;
+
+    /// [`spmm_t`](Self::spmm_t) with values quantised by [`quantize`](crate::module::quantize()).
+    #[fusion(dtype = dy, shape = rows_by(dy, pattern.shape().rows()))]
+    fn spmm_t_quantized(
+        dy: FloatTensor<Self>,
+        values: QuantizedTensor<Self>,
+        pattern: BlockPattern,
+    ) -> FloatTensor<Self> {
+        let values = Self::dequantize(values, dy.dtype().into());
+        Self::spmm_t(dy, values, pattern)
+    }
 
     /// `xᵀ · dy` at the kept blocks, the weight gradient. Shapes: `x [m, d_input]`,
     /// `dy [m, d_output]`, result `[nnz, b, b]`.

@@ -10,10 +10,11 @@ use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorData};
 use burn_blast_checkpoint::format::{PROBE, VALUES, indices, parse};
 use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, PatternError};
 
+use crate::backends::has_int4;
 use crate::break_even::TuningTable;
 use crate::functions::{gather, pack, unpack};
 use crate::ops::packed;
-use crate::quantize::value_bytes;
+use crate::quantize::{Integer, dequantized, is_int4, stored_shape, value_bytes};
 use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
@@ -133,7 +134,7 @@ impl BlockSparseWeight {
     /// The packed values.
     ///
     /// # Shapes
-    /// - output: `[nnz, b, b]`
+    /// - output: `[nnz, b, b]`, or `[nnz, b / 2, b]` if they are 4-bit integers, which [`to_dense`](Self::to_dense) reads
     pub fn values(&self) -> Tensor<3> {
         self.values.val()
     }
@@ -163,6 +164,12 @@ impl BlockSparseWeight {
         matches!(self.dtype(), DType::QFloat(_))
     }
 
+    /// The integers that the values were rounded to, if they are quantised.
+    pub fn integer(&self) -> Option<Integer> {
+        let is_int4 = is_int4(self.dtype(), self.pattern.block());
+        self.is_quantized().then_some(if is_int4 { Integer::Int4 } else { Integer::Int8 })
+    }
+
     /// Type of inputs: the type of the values, before they were quantised.
     pub(crate) fn float_dtype(&self) -> DType {
         if self.is_quantized() { self.float } else { self.dtype() }
@@ -171,7 +178,7 @@ impl BlockSparseWeight {
     /// The packed values, dequantised if they are quantised.
     pub(crate) fn float_values(&self) -> Tensor<3> {
         match self.is_quantized() {
-            true => self.values().dequantize().cast(self.float),
+            true => dequantized(self.values(), &self.pattern).cast(self.float),
             false => self.values(),
         }
     }
@@ -203,6 +210,16 @@ impl BlockSparseWeight {
     /// Whether Burn's distributed training reduces the gradient of the values over devices.
     fn is_replicated(&self) -> bool {
         self.device().is_autodiff() && !self.is_quantized() && self.values().is_distributed()
+    }
+
+    /// The weight with floats, if its values are integers that a device does not have.
+    fn readable_by(self, device: &Device) -> Self {
+        if !is_int4(self.dtype(), self.pattern.block()) || has_int4(device) {
+            return self;
+        }
+        let (pattern, float) = (self.pattern.clone(), self.float);
+        let values = self.values.map(|values| dequantized(values, &pattern).cast(float));
+        Self { values, ..self }
     }
 
     fn set_probe(&mut self, present: bool) {
@@ -263,7 +280,12 @@ fn numbers(tensor: &Tensor<1, Int>) -> Vec<i64> {
 }
 
 fn check_fit(values: &Param<Tensor<3>>, pattern: &BlockPattern) {
-    let (found, expected) = (values.lazy_shape(), packed(pattern));
+    let found = values.lazy_shape();
+    // Asking for the type of other values may initialise them.
+    let expected = match found == packed(pattern) {
+        true => return,
+        false => stored_shape(values.val().dtype(), pattern),
+    };
     assert!(
         found == expected,
         "the packed values must have shape {expected:?} for {pattern:?}, but have {found:?}: \
@@ -333,19 +355,21 @@ impl Module for BlockSparseWeight {
     }
 
     fn to_device(self, device: &Device) -> Self {
-        let values = self.values.to_device(device);
-        let probe = self.probe.map(|probe| probe.to_device(device));
-        Self { values, probe, ..self }
+        let this = self.readable_by(device);
+        let values = this.values.to_device(device);
+        let probe = this.probe.map(|probe| probe.to_device(device));
+        Self { values, probe, ..this }
     }
 
     fn fork(self, device: &Device) -> Self {
         // Burn's fork detaches, which would dequantise the values.
-        let values = match self.is_quantized() {
-            true => self.values.to_device(device),
-            false => self.values.fork(device),
+        let this = self.readable_by(device);
+        let values = match this.is_quantized() {
+            true => this.values.to_device(device),
+            false => this.values.fork(device),
         };
-        let probe = self.probe.map(|probe| probe.fork(device));
-        Self { values, probe, ..self }
+        let probe = this.probe.map(|probe| probe.fork(device));
+        Self { values, probe, ..this }
     }
 
     fn valid(&self) -> Self {

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bytes, DType, Device};
 use burn_blast::io;
-use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig, quantize};
+use burn_blast::module::{BlockSparseLinear, BlockSparseLinearConfig, Integer, quantize};
 use common::saved::{Load, Net, Save, formats, net};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -144,7 +144,7 @@ fn damaged_files_give_errors_and_never_panics() {
     let fresh = net(0.0, 2, &device);
     let integers: (&str, Save, Load) = (
         "burnpack of integers",
-        |model, path| io::save(&quantize(model.clone()).unwrap(), path),
+        |model, path| io::save(&quantize(model.clone(), Integer::Int8).unwrap(), path),
         |model, path| io::load(model, path),
     );
     for (format, save, load) in formats().into_iter().chain([integers]) {

@@ -11,7 +11,7 @@ use burn_blast::functions::{
     BlastOps, GatedPatterns, MlpPatterns, block_norms, gated_mlp, grad_block_norms, mlp, sddmm,
     spmm, spmm_t, unpack,
 };
-use burn_blast::module::{BlockSparseLinear, MlpActivation, quantize};
+use burn_blast::module::{BlockSparseLinear, Integer, MlpActivation, quantize};
 use burn_cubecl::CubeBackend;
 use common::{engines, floats, numbers, pattern, tensor, uniform};
 use cubecl::wgpu::WgpuDevice;
@@ -80,13 +80,14 @@ fn fusion_changes_no_bit_of_products_with_integers() {
     let Some(device) = gpu() else { return };
     let pattern = pattern(40, 50, 16, 0.5, 1);
     let dense = uniform([40, 50], 1, &device);
-    let layer = quantize(BlockSparseLinear::from_dense(dense, pattern.clone())).unwrap();
+    let layer =
+        quantize(BlockSparseLinear::from_dense(dense, pattern.clone()), Integer::Int8).unwrap();
     for m in [3, 33] {
         let x = numbers(m * 40, 2);
         let fused = layer.forward(tensor::<2>(&x, [m, 40], &device, DType::F32));
         let raw_device: <CubeBackend as BackendTypes>::Device = WgpuDevice::default().into();
         let values = CubeBackend::q_from_data(layer.weight.values().into_data(), &raw_device);
-        let unfused = CubeBackend::spmm_int8(raw(&x, [m, 40]), values, pattern.clone());
+        let unfused = CubeBackend::spmm_quantized(raw(&x, [m, 40]), values, pattern.clone());
         assert_eq!(floats(fused), read(unfused), "{m} rows");
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::tensor::Device;
 use burn_blast::functions;
-use burn_blast::module::quantize;
+use burn_blast::module::{Integer, quantize};
 use burn_blast::tuning::Strategy;
 
 use super::{Case, Input, Weight, bounded, call};
@@ -19,7 +19,7 @@ pub fn forward(problem: &Problem, device: &Device) -> Result<Case> {
     let mut sparse = weight.layer(device);
     let dense = sparse.clone().into_linear();
     if problem.dtype == Element::Int8 {
-        sparse = quantize(sparse)?;
+        sparse = quantize(sparse, Integer::Int8)?;
         let values = sparse.weight.values().dequantize().into_data();
         weight.dequantised = Some(values.iter::<f32>().collect());
     }

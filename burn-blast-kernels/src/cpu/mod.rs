@@ -2,7 +2,7 @@
 //! by rayon.
 //!
 //! Supported are block sizes of 8 to 128, weights of any size, any number of rows, and storage in `f32`, `f16` and
-//! `bf16`, for weights also in `int8`. Sums are `f32`; factors are too, except where dot products of smaller numbers are used:
+//! `bf16`, for weights also in `int8` and `int4`. Sums are `f32`; factors are too, except where dot products of smaller numbers are used:
 //! see [`has_dot_products`], [`allow_bf16`] and [`allow_int8`]. The only error is a slice of the wrong length, which panics.
 //! The `_into` form of a function writes to memory of the caller.
 //!
@@ -20,6 +20,7 @@ mod causal;
 mod dot;
 mod features;
 mod gemv;
+mod int4;
 mod lanes;
 mod macro_kernel;
 mod microkernel;
@@ -48,6 +49,7 @@ pub use dot::prefer_dot_products;
 pub use dot::{
     allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
 };
+pub use int4::{dequantize_int4, int4_group, quantize_int4};
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
 pub use norm::{block_norm, block_norms, grad_block_norms};

@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::arithmetic::Words;
 use super::dot::{rounds_to_integers, words_for, words_for_integers};
+use super::int4::int4_group;
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
@@ -144,8 +145,16 @@ fn product<T: HostFloat>(
 
 pub(super) fn check_values(values: Values<'_>, pattern: &BlockPattern) {
     assert_eq!(values.len(), pattern.value_count(), "values must be [nnz, b, b]");
-    if let Values::Int8 { scales, .. } = values {
-        assert_eq!(scales.len(), pattern.nnz(), "scales must be [nnz]");
+    match values {
+        Values::Int8 { scales, .. } => {
+            assert_eq!(scales.len(), pattern.nnz(), "scales must be [nnz]");
+        }
+        Values::Int4 { scales, .. } => {
+            let b = pattern.block().get();
+            let expected = pattern.value_count() / int4_group(b);
+            assert_eq!(scales.len(), expected, "scales must be [nnz, b / min(b, 32), b]");
+        }
+        _ => {}
     }
 }
 

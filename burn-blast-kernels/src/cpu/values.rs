@@ -9,6 +9,7 @@ use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 
 use super::dot::{has_dot_products, round};
+use super::int4::{int4_group, widen_block};
 
 /// Packed values `[nnz, b, b]` in their storage type.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,13 @@ pub enum Values<'a> {
         /// `[nnz]`.
         scales: &'a [f32],
     },
+    /// 4-bit integers, two in a byte, as [`quantize_int4`](super::quantize_int4) makes them.
+    Int4 {
+        /// `[nnz, b / 8, b, 4]`.
+        values: &'a [i8],
+        /// `[nnz, b / min(b, 32), b]`.
+        scales: &'a [u32],
+    },
 }
 
 impl Values<'_> {
@@ -36,6 +44,7 @@ impl Values<'_> {
             Values::F16(values) => values.len(),
             Values::Bf16(values) => values.len(),
             Values::Int8 { values, .. } => values.len(),
+            Values::Int4 { values, .. } => 2 * values.len(),
         }
     }
 
@@ -48,10 +57,20 @@ impl Values<'_> {
     #[inline(always)]
     pub(super) fn widen(&self, slot: usize, to: &mut [f32]) {
         let start = slot * to.len();
-        let Values::Int8 { values, scales } = self else { return self.widen_at(start, to) };
-        let scale = scales[slot];
-        for (to, &from) in to.iter_mut().zip(&values[start..]) {
-            *to = f32::from(from) * scale;
+        match self {
+            Values::Int8 { values, scales } => {
+                let scale = scales[slot];
+                for (to, &from) in to.iter_mut().zip(&values[start..]) {
+                    *to = f32::from(from) * scale;
+                }
+            }
+            Values::Int4 { values, scales } => {
+                let b = to.len().isqrt();
+                let groups = to.len() / int4_group(b);
+                let (values, scales) = (&values[start / 2..], &scales[slot * groups..]);
+                widen_block(&values[..to.len() / 2], &scales[..groups], b, to);
+            }
+            floats => floats.widen_at(start, to),
         }
     }
 
@@ -73,6 +92,7 @@ impl Values<'_> {
                     *to = f32::from(from);
                 }
             }
+            Values::Int4 { .. } => unreachable!("4-bit integers are read by blocks"),
         }
     }
 }

@@ -83,7 +83,7 @@ pub enum Error {
     #[error("{}", in_options(.0))]
     Model(#[from] burn_blast_models::Error),
     /// The model cannot be quantised.
-    #[error("--int8: {0}")]
+    #[error("--int8 or --int4: {0}")]
     Quantize(#[from] burn_blast::module::LayerError),
     /// Standard output was closed, or refused.
     #[error("cannot write the result: {0}")]

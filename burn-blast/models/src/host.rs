@@ -3,11 +3,16 @@
 use burn::module::Module;
 use burn::tensor::DType;
 use burn_blast::functions::is_host;
-use burn_blast::module::{AnyLinear, BlockSparseLinear, BlockSparseWeight, quantize};
+use burn_blast::module::{
+    AnyLinear, BlockSparseLinear, BlockSparseWeight, Integer, LayerError, quantize,
+};
 use burn_blast::{BlockPattern, BlockSize, MatrixShape};
 
 use crate::fine_tune::TrainConfig;
 use crate::{Error, Model};
+
+/// Name of the output layer.
+const HEAD: &str = "lm_head";
 
 /// Side of the blocks of layers that keep all of them.
 const BLOCK: usize = 32;
@@ -30,17 +35,29 @@ impl Model {
         Ok(self)
     }
 
-    /// The model with its block-sparse layers in 8-bit integers, by [`quantize`]. On a host the dense ones too, and a tied
-    /// output layer becomes a layer of its own: reading it is most of the work of decoding with a small model.
+    /// The model with its block-sparse layers in integers, by [`quantize`]. On a host the dense ones too, and a tied
+    /// output layer becomes a layer of its own: reading it is most of the work of decoding with a small model. An output layer
+    /// has 8 bits in any case, as its errors are those of the scores themselves.
     ///
     /// # Errors
-    /// If there is nothing to quantise, or a weight is too large for a block pattern.
-    pub fn to_int8(mut self) -> Result<Self, Error> {
+    /// If there is nothing to quantise, the device has no such integers, or a weight is too large for a block pattern.
+    pub fn to_integers(mut self, integer: Integer) -> Result<Self, Error> {
         if is_host(&self.device()) {
             self.untie_head()?;
             self.pack_dense()?;
         }
-        Ok(quantize(self)?)
+        let mut packed = 0;
+        for (name, linear) in self.linears_mut() {
+            if linear.block_size().is_some() {
+                let integer = if name == HEAD { Integer::Int8 } else { integer };
+                *linear = quantize(linear.clone(), integer)?;
+                packed += 1;
+            }
+        }
+        match packed {
+            0 => Err(LayerError::NothingToQuantize.into()),
+            _ => Ok(self),
+        }
     }
 
     /// [`for_host`](Self::for_host) for scores at every position of many texts: a tied output layer becomes a layer of its
@@ -102,7 +119,7 @@ impl Packed {
 
     /// Paths in the module of the packed layers of a model, which are not to be pruned.
     pub(crate) fn paths(&self, model: &Model) -> Vec<String> {
-        let head = self.tied.then_some("lm_head");
+        let head = self.tied.then_some(HEAD);
         let names = self.layers.iter().map(String::as_str).chain(head);
         names.map(|name| format!("{}.{name}", model.variant())).collect()
     }
@@ -143,14 +160,20 @@ mod tests {
             "model_type": "llama", "vocab_size": 256, "hidden_size": 40, "intermediate_size": 72,
             "num_hidden_layers": 2, "num_attention_heads": 2, "tie_word_embeddings": false,
         });
-        for config in [config(), untied] {
-            let config = ModelConfig::parse(&config).unwrap();
+        let both = [Integer::Int8, Integer::Int4];
+        for (config, integer) in [config(), untied].iter().flat_map(|c| both.map(|i| (c, i))) {
+            let config = ModelConfig::parse(config).unwrap();
             let model = config.init(&Device::flex(), 3).unwrap();
-            let mut small = model.clone().to_int8().unwrap();
-            assert!(small.linears_mut().iter().any(|(name, _)| name == "lm_head"));
+            let (mut small, limit) = match integer {
+                Integer::Int8 => (model.clone().to_integers(integer).unwrap(), 0.05),
+                Integer::Int4 => (model.clone().to_integers(integer).unwrap(), 0.4),
+            };
+            assert!(small.linears_mut().iter().any(|(name, _)| name == HEAD));
             for (name, linear) in small.linears_mut() {
                 let layer = linear.as_sparse().expect("every layer is packed");
-                assert!(layer.weight.is_quantized() && layer.sparsity() == 0.0, "{name}");
+                let expected = if name == HEAD { Integer::Int8 } else { integer };
+                assert_eq!(layer.weight.integer(), Some(expected), "{name}");
+                assert_eq!(layer.sparsity(), 0.0, "{name}");
             }
             let text: Vec<u32> = b"a text of some bytes".map(u32::from).to_vec();
             let (mut cache, mut caches) = (model.cache(), small.cache());
@@ -161,7 +184,7 @@ mod tests {
                 let (expected, found) = (scores(&model, &mut cache), scores(&small, &mut caches));
                 let largest = expected.iter().fold(0f32, |largest, score| largest.max(score.abs()));
                 for (found, expected) in found.iter().zip(&expected) {
-                    assert!((found - expected).abs() <= 0.05 * largest, "{found} {expected}");
+                    assert!((found - expected).abs() <= limit * largest, "{found} {expected}");
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::module::Module;
-use burn_blast::module::{AnyLinear, BlockSparseLinear};
+use burn_blast::module::{AnyLinear, BlockSparseLinear, Integer};
 use serde::Serialize;
 
 use crate::{Error, Model, next_scores};
@@ -116,8 +116,8 @@ pub struct LinearStorage {
     pub sparsity: f64,
     /// Bytes of the weights, with indices.
     pub bytes: usize,
-    /// Whether some are 8-bit integers.
-    pub quantized: bool,
+    /// Bits of the integers that some of them are, the fewest.
+    pub integer_bits: Option<u32>,
 }
 
 impl Model {
@@ -131,7 +131,11 @@ impl Model {
             sparse: sparse.iter().filter(|layer| layer.sparsity() > 0.0).count(),
             sparsity: sparsity(linears.iter().map(|(_, linear)| &**linear)),
             bytes: linears.iter().map(|(_, linear)| linear.bytes()).sum(),
-            quantized: sparse.iter().any(|layer| layer.weight.is_quantized()),
+            integer_bits: sparse
+                .iter()
+                .filter_map(|layer| layer.weight.integer())
+                .map(Integer::bits)
+                .min(),
         }
     }
 
@@ -144,13 +148,13 @@ impl Model {
     pub fn bytes(&mut self) -> usize {
         let width = self.dtype().size();
         let numbers = self.num_params();
-        let packed: usize = self
+        let [packed, counted] = self
             .linears_mut()
             .into_iter()
             .filter_map(|(_, linear)| linear.as_sparse())
-            .map(|layer| layer.bytes() - layer.pattern().value_count() * width)
-            .sum();
-        numbers * width + packed
+            .map(|layer| [layer.bytes(), layer.weight.values().shape().num_elements() * width])
+            .fold([0; 2], |[sum, counted], [bytes, numbers]| [sum + bytes, counted + numbers]);
+        numbers * width - counted + packed
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - `spmm` and its variants: `dx = spmm_t(dy)`, `dvalues = sddmm(x, dy)`, `dbias = Σ_m dy`, and, when probed,
 //!   `dprobe = grad_block_norms(x, dy)`
-//! - `spmm_int8`: `dx = spmm_t(dy)` with the dequantised values, which get no gradient
+//! - `spmm_quantized`: `dx = spmm_t_quantized(dy)`; the values get no gradient
 //! - `gated_mlp` and `mlp`: backward operations of their own, which re-compute the hidden features
 //! - `masked_softmax`: from its result alone
 //! - `causal_attention`: a backward operation of its own, which computes the shares again
@@ -16,7 +16,7 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, QuantizedTensor};
-use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
+use burn::backend::{AutodiffBackend, Backend};
 use burn::tensor::{FloatDType, Shape};
 use burn_blast_kernels::BlockPattern;
 
@@ -78,17 +78,14 @@ fn rows_summed<B: Backend>(dy: FloatTensor<B>, pattern: &BlockPattern) -> FloatT
 }
 
 #[derive(Debug)]
-struct SpmmInt8;
+struct SpmmQuantized;
 
-impl<B: BlastOps> Backward<B, 1> for SpmmInt8 {
+impl<B: BlastOps> Backward<B, 1> for SpmmQuantized {
     type State = (QuantizedTensor<B>, BlockPattern);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (values, pattern) = ops.state;
-        unary::<B, _>(ops.parents, ops.node, grads, |dy| {
-            let values = B::dequantize(values, dy.dtype().into());
-            B::spmm_t(dy, values, pattern)
-        });
+        unary::<B, _>(ops.parents, ops.node, grads, |dy| B::spmm_t_quantized(dy, values, pattern));
     }
 }
 
@@ -215,14 +212,26 @@ impl<B: Backend + BlastOps, C: CheckpointStrategy> BlastOps for Autodiff<B, C> {
         record::<B, C, _, 3>(Spmm { probed: true }, parents, (x, values, pattern), y)
     }
 
-    fn spmm_int8(x: Tracked<B>, values: QuantizedTensor<B>, pattern: BlockPattern) -> Tracked<B> {
+    fn spmm_quantized(
+        x: Tracked<B>,
+        values: QuantizedTensor<B>,
+        pattern: BlockPattern,
+    ) -> Tracked<B> {
         let (x, node) = x.into_parts();
-        let y = B::spmm_int8(x, values.clone(), pattern.clone());
-        record::<B, C, _, 1>(SpmmInt8, [node], (values, pattern), y)
+        let y = B::spmm_quantized(x, values.clone(), pattern.clone());
+        record::<B, C, _, 1>(SpmmQuantized, [node], (values, pattern), y)
     }
 
     fn spmm_t(dy: Tracked<B>, values: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {
         Self::from_inner(B::spmm_t(dy.into_primitive(), values.into_primitive(), pattern))
+    }
+
+    fn spmm_t_quantized(
+        dy: Tracked<B>,
+        values: QuantizedTensor<B>,
+        pattern: BlockPattern,
+    ) -> Tracked<B> {
+        Self::from_inner(B::spmm_t_quantized(dy.into_primitive(), values, pattern))
     }
 
     fn sddmm(x: Tracked<B>, dy: Tracked<B>, pattern: BlockPattern) -> Tracked<B> {

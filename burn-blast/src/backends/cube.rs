@@ -30,7 +30,7 @@ impl BlastOps for CubeBackend {
         product(x, values, Some(bias), pattern)
     }
 
-    fn spmm_int8(x: CubeTensor, values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
+    fn spmm_quantized(x: CubeTensor, values: CubeTensor, pattern: BlockPattern) -> CubeTensor {
         let m = x.shape()[0];
         let y = output_like(&x, Shape::new([m, pattern.shape().cols()]));
         let (integers, scales) = values.quantized_handles().expect("a quantised tensor has both");

@@ -11,6 +11,7 @@ use super::aligned;
 use crate::attention::{Reach, Seen};
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 use crate::ops::{BlastOps, packed};
+use crate::quantize::is_int4;
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
 macro_rules! by_dtype {
@@ -71,6 +72,19 @@ fn causal(query: Shape, keys: Shape, reach: Reach) -> cpu::CausalAttention {
     cpu::CausalAttention { heads, kv_heads, head, time, span, window, scale: scale as f32 }
 }
 
+/// Quantised values, whose integers are `stored`.
+fn integers<'a>(
+    values: &'a FlexQTensor,
+    stored: &'a FlexTensor,
+    pattern: &BlockPattern,
+) -> Values<'a> {
+    let (bytes, scales) = (slice(stored), values.scales());
+    match is_int4(values.dtype(), pattern.block()) {
+        true => Values::Int4 { values: bytes, scales: bytemuck::cast_slice(scales) },
+        false => Values::Int8 { values: bytes, scales },
+    }
+}
+
 impl BlastOps for Flex {
     fn spmm(x: FlexTensor, values: FlexTensor, pattern: BlockPattern) -> FlexTensor {
         product(x, values, None, pattern)
@@ -85,13 +99,24 @@ impl BlastOps for Flex {
         product(x, values, Some(bias), pattern)
     }
 
-    fn spmm_int8(x: FlexTensor, values: FlexQTensor, pattern: BlockPattern) -> FlexTensor {
+    fn spmm_quantized(x: FlexTensor, values: FlexQTensor, pattern: BlockPattern) -> FlexTensor {
         let m = rows(&x);
-        let (x, integers) = (x.to_contiguous(), values.tensor().to_contiguous());
-        let values = Values::Int8 { values: slice(&integers), scales: values.scales() };
+        let (x, stored) = (x.to_contiguous(), values.tensor().to_contiguous());
+        let values = integers(&values, &stored, &pattern);
         by_dtype!(x, T => {
             aligned::tensor(Shape::new([m, pattern.shape().cols()]), |y| {
                 cpu::spmm_into(slice::<T>(&x), values, None, &pattern, y);
+            })
+        })
+    }
+
+    fn spmm_t_quantized(dy: FlexTensor, values: FlexQTensor, pattern: BlockPattern) -> FlexTensor {
+        let m = rows(&dy);
+        let (dy, stored) = (dy.to_contiguous(), values.tensor().to_contiguous());
+        let values = integers(&values, &stored, &pattern);
+        by_dtype!(dy, T => {
+            aligned::tensor(Shape::new([m, pattern.shape().rows()]), |dx| {
+                cpu::spmm_t_into(slice::<T>(&dy), values, &pattern, dx);
             })
         })
     }

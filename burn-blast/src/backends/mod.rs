@@ -28,6 +28,17 @@ pub fn is_host(device: &Device) -> bool {
     hosts.contains(&device.clone().inner())
 }
 
+/// Whether a device has products with 4-bit integers: Burn's Flex.
+pub(crate) fn has_int4(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// What computes a forward product of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

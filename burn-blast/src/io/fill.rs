@@ -11,7 +11,7 @@ use burn_blast_kernels::{BlockPattern, pack};
 use super::IoError;
 use super::tensors::{Content, Names, ParameterPath, Tensors, check_tensor};
 use crate::ops::packed;
-use crate::quantize::{as_loaded, is_int8};
+use crate::quantize::{as_loaded, is_integer, readable, stored_shape};
 use crate::window::{self, Stage, View};
 
 /// Checks every tensor, then fills the model, tensor by tensor. Parameters take the identity that the file records;
@@ -84,7 +84,7 @@ impl Filler<'_> {
         let (data, id, pattern, probe) = match self.weights.remove(&self.path.parent().full())? {
             InFile::Packed { name, pattern, probe } => {
                 let (data, id) = self.take(&name, own, false, device)?;
-                (data, id, pattern, probe)
+                (readable(data, &pattern, device), id, pattern, probe)
             }
             InFile::Dense { name } => {
                 let (dense, id) = self.take(&name, own, true, device)?;
@@ -273,8 +273,9 @@ impl Checker<'_> {
             self.seen.insert(name);
         }
         let (name, tensor) = self.tensors.get(&self.path.sibling(VALUES))?;
-        check_tensor(&name, tensor, &packed(&pattern).to_vec(), "floating-point", |dtype| {
-            dtype.is_float() || is_int8(dtype, pattern.block())
+        let shape = stored_shape(tensor.dtype, &pattern);
+        check_tensor(&name, tensor, &shape.to_vec(), "floating-point", |dtype| {
+            dtype.is_float() || is_integer(dtype, pattern.block())
         })?;
         self.seen.insert(name.clone());
         Ok(InFile::Packed { name, pattern, probe })

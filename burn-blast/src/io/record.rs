@@ -13,7 +13,7 @@ use burn_pack::Reader;
 use super::IoError;
 use super::fill::fill;
 use super::tensors::{Content, FileTensor, Names, Tensors};
-use crate::quantize::is_int8;
+use crate::quantize::{is_int4, is_int8};
 
 /// Saves a model to a burnpack file.
 ///
@@ -102,18 +102,22 @@ pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Tensors<'static>, IoError>
 
 /// Checks the scheme of a quantised tensor, which may be in no valid state, and then its length.
 fn check_quantized(name: &str, dtype: DType, shape: &Shape, len: usize) -> Result<(), IoError> {
-    let block = BlockSize::ALL.into_iter().find(|&block| is_int8(dtype, block));
+    let fits = |block: &BlockSize| {
+        let b = block.get();
+        (is_int8(dtype, *block) && shape[..].ends_with(&[b, b]))
+            || (is_int4(dtype, *block) && shape[..].ends_with(&[b / 2, b]))
+    };
     let refuse = |what: &str| {
         let reason = format!("tensor \"{name}\" {what}");
         Err(IoError::Format { format: BURNPACK, reason })
     };
-    match (block, dtype) {
-        (Some(block), DType::QFloat(scheme)) if shape[..].ends_with(&[block.get(); 2]) => {
+    match dtype {
+        DType::QFloat(scheme) if BlockSize::ALL.iter().any(fits) => {
             match len == quantized_data_len(&scheme, shape) {
                 true => Ok(()),
                 false => refuse("does not have the bytes that its shape needs"),
             }
         }
-        _ => refuse("is quantised otherwise than by 8-bit integers with one f32 scale per block"),
+        _ => refuse("is quantised otherwise than by 8- or 4-bit integers in blocks"),
     }
 }

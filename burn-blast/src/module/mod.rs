@@ -17,5 +17,5 @@ pub use mlp::{
 
 pub use crate::error::LayerError;
 pub use crate::feed_forward::MlpActivation;
-pub use crate::quantize::quantize;
+pub use crate::quantize::{Integer, quantize};
 pub use crate::weight::BlockSparseWeight;

@@ -68,13 +68,14 @@ struct Ahead<'a> {
 impl<'a> Ahead<'a> {
     fn new(weight: &'a SparseOperand<'a>, entries: Range<usize>) -> Self {
         let end = entries.end.min(entries.start + GROUP_DEPTH / weight.b);
-        let (values, size): (*const u8, _) = match weight.values {
-            Values::F32(values) => (values.as_ptr().cast(), 4),
-            Values::F16(values) => (values.as_ptr().cast(), 2),
-            Values::Bf16(values) => (values.as_ptr().cast(), 2),
-            Values::Int8 { values, .. } => (values.as_ptr().cast(), 1),
+        let (values, bits): (*const u8, _) = match weight.values {
+            Values::F32(values) => (values.as_ptr().cast(), 32),
+            Values::F16(values) => (values.as_ptr().cast(), 16),
+            Values::Bf16(values) => (values.as_ptr().cast(), 16),
+            Values::Int8 { values, .. } => (values.as_ptr().cast(), 8),
+            Values::Int4 { values, .. } => (values.as_ptr().cast(), 4),
         };
-        let bytes = weight.b * weight.b * size;
+        let bytes = weight.b * weight.b * bits / 8;
         Self { weight, entries: entries.start..end, at: 0, values, bytes }
     }
 

@@ -3,6 +3,8 @@
 //! Such a product reads each weight once. The tiles of the other products read blocks of few bits from a buffer in f32, which
 //! costs more than the weights themselves; this converts them in registers.
 
+mod int4;
+
 use half::bf16;
 
 use super::operand::SparseOperand;
@@ -25,19 +27,23 @@ pub(super) fn product<T: HostFloat>(
     let fits = match weight.values {
         // Measured on Zen 4, 2048 x 8192, GB/s by tiles and here: 22 and 18 in blocks of 32, 23 and 22 of 64, 18 and 22 of 128.
         Values::F32(_) => weight.b >= 128,
-        Values::Bf16(_) | Values::Int8 { .. } => true,
+        Values::Bf16(_) | Values::Int8 { .. } | Values::Int4 { .. } => true,
         Values::F16(_) => false,
     };
     if !fits || !weight.is_forward() {
         return false;
     }
     let column = best_column();
+    let rounded = matches!(weight.values, Values::Int4 { .. }).then(|| int4::Row::new(x, weight.b));
     run_tasks(equal_work(weight.starts, task_count(threads)), threads, |cols| {
         let mut sums = [0.0; MAX_SIDE];
         for col in cols {
             let sums = &mut sums[..weight.b];
-            // SAFETY: the function is of this processor's instruction set.
-            unsafe { column(x, &weight, col, sums) };
+            match &rounded {
+                Some(row) => row.column(&weight, col, sums),
+                // SAFETY: the function is of this processor's instruction set.
+                None => unsafe { column(x, &weight, col, sums) },
+            }
             let first = col * weight.b;
             let width = weight.b.min(weight.outer - first);
             let sums = &mut sums[..width];
@@ -115,7 +121,7 @@ fn sized<const FMA: bool, const B: usize>(
             Values::Int8 { values, scales } => {
                 add_block::<_, FMA, B>(x, &values[place], scales[slot], sums);
             }
-            Values::F16(_) => unreachable!("f16 is left to tiles"),
+            Values::F16(_) | Values::Int4 { .. } => unreachable!("others take them"),
         }
     }
 }

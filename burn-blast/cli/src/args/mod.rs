@@ -8,6 +8,7 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use burn_blast::module::Integer;
 use burn_blast::tuning::{allow_bf16, has_dot_products};
 use burn_blast_checkpoint::check_output;
 use burn_blast_models::{BackendKind, Blocks, Precision, Sequences};
@@ -263,13 +264,29 @@ pub struct ModelArgs {
 
     /// Round the weights of linear layers to 8-bit integers, one scale per block: a quarter of the bytes of f32. On a GPU,
     /// of block-sparse ones alone
-    #[arg(long)]
+    #[arg(long, conflicts_with = "int4")]
     pub int8: bool,
+
+    /// Round the weights of linear layers to 4-bit integers, five bits for a weight with what scales them; the output layer to
+    /// 8 bits. On a CPU, with the flex backend
+    #[arg(long)]
+    pub int4: bool,
 
     /// With --int8, round the features that weights multiply to 8-bit integers too; faster for prompts on processors with
     /// AVX512-VNNI, without effect elsewhere
     #[arg(long, requires = "int8")]
     pub int8_products: bool,
+}
+
+impl ModelArgs {
+    /// The integers that weights are rounded to.
+    pub fn integer(&self) -> Option<Integer> {
+        match (self.int8, self.int4) {
+            (true, _) => Some(Integer::Int8),
+            (_, true) => Some(Integer::Int4),
+            _ => None,
+        }
+    }
 }
 
 /// A text to train on, and how it is cut.

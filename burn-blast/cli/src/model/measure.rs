@@ -55,15 +55,16 @@ pub fn bench(args: &BenchArgs) -> Result<BenchReport, Error> {
 impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = self.storage;
+        let integers = storage.integer_bits.map(|bits| format!(" and {bits}-bit integers"));
+        let integers = integers.unwrap_or_default();
         writeln!(
             f,
-            "{} of {} linear layers block-sparse, {} of their weights removed, {:.1} MiB in {}{}{}{}",
+            "{} of {} linear layers block-sparse, {} of their weights removed, {:.1} MiB in {}{integers}{}{}",
             storage.sparse,
             storage.linears,
             percent(storage.sparsity),
             storage.bytes as f64 / f64::from(1 << 20),
             self.dtype,
-            if storage.quantized { " and 8-bit integers" } else { "" },
             if self.bf16_products { ", products in bf16" } else { "" },
             if self.int8_products { ", products in 8-bit integers" } else { "" },
         )?;

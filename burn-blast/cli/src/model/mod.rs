@@ -31,8 +31,8 @@ fn open(
     if args.compact {
         model = model.compact();
     }
-    if args.int8 {
-        model = model.to_int8()?;
+    if let Some(integer) = args.integer() {
+        model = model.to_integers(integer)?;
     } else if args.device.backend.is_host() && is_packed(&model) {
         model = model.for_host()?;
     }
