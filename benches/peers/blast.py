@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 lib = C.CDLL(os.environ.get("BLAST_ABI", str(TARGET / "release" / "libblast_abi.so")))
 lib.blast_pattern.restype = C.c_void_p
+lib.blast_int4_len.restype = C.c_size_t
 size = C.c_size_t
 
 
@@ -42,11 +43,10 @@ def peers(ctx):
     dw16 = lines(ctx.vals.shape, np.uint16)
     scales = (np.abs(ctx.vals).max(axis=(1, 2)) / 127).astype(np.float32)
     int8 = np.rint(ctx.vals / scales[:, None, None]).astype(np.int8)
-    int4 = np.empty(ctx.vals.size // 2, np.int8)
-    scales4 = np.empty(ctx.vals.size // min(b, 32), np.uint32)
-    lib.blast_quantize_int4(pattern, ptr(ctx.vals), ptr(int4), ptr(scales4))
+    int4 = lines(lib.blast_int4_len(pattern), np.int8)
+    lib.blast_quantize_int4(pattern, ptr(ctx.vals), ptr(int4))
     # Kept alive as long as the calls below.
-    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, int4, scales4, x16, y16, dy16, dx16, dw16, y, dx, dw)
+    ctx.blast = (col_ptr, row_idx, bf16, scales, int8, int4, x16, y16, dy16, dx16, dw16, y, dx, dw)
     x, dy, values, rows = ptr(ctx.x), ptr(ctx.dy), ptr(ctx.vals), size(m)
     call = lambda function, *arguments: lambda: function(pattern, *arguments, rows)
 
@@ -74,7 +74,7 @@ def peers(ctx):
         ),
         ("blast-int8", "int8", "fwd", rounded(call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y))), lambda: y),
         ("blast-int8w", "int8", "fwd", call(lib.blast_spmm_int8, x, ptr(int8), ptr(scales), ptr(y)), lambda: y),
-        ("blast-int4w", "int4", "fwd", call(lib.blast_spmm_int4, x, ptr(int4), ptr(scales4), ptr(y)), lambda: y),
+        ("blast-int4w", "int4", "fwd", call(lib.blast_spmm_int4, x, ptr(int4), ptr(y)), lambda: y),
         ("blast", "f32", "dx", backward, None),
         ("blast-f32r", "f32, bf16 products", "dx", rounded(backward, lib.blast_allow_bf16), None),
         ("blast-bf16", "bf16", "dx", call(lib.blast_spmm_t_bf16, ptr(dy16), ptr(bf16), ptr(dx16)), None),

@@ -11,7 +11,7 @@ pub use attention::{cached_attention, causal_attention, masked_softmax};
 pub use crate::backends::is_host;
 pub use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
 pub use crate::ops::BlastOps;
-use crate::quantize::{is_integer, stored_shape};
+use crate::quantize::{dequantized, is_integer};
 
 /// Applies `product` to `input` with its leading axes flattened, and restores the axes.
 pub(crate) fn by_rows<const D: usize>(
@@ -36,7 +36,7 @@ pub(crate) fn by_rows<const D: usize>(
 /// integers.
 ///
 /// # Shapes
-/// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, or `[nnz, b / 2, b]` of 4-bit integers, `bias`: `[d_output]`
+/// - `x`: `[m, d_input]`, `values`: `[nnz, b, b]`, or bytes of 4-bit integers, `bias`: `[d_output]`
 /// - output: `[m, d_output]`
 ///
 /// # Panics
@@ -47,11 +47,11 @@ pub fn spmm(
     bias: Option<Tensor<1>>,
     pattern: &BlockPattern,
 ) -> Tensor<2> {
-    if is_integer(values.dtype(), pattern.block()) {
+    if is_integer(values.dtype(), &values.dims(), pattern.block()) {
         let x = plain(x);
         check_cols("x", &x, pattern.shape().rows());
-        let stored = stored_shape(values.dtype(), pattern).dims();
-        check_dims("the quantised values", values.dims(), stored);
+        let [found, ..] = values.dims();
+        assert!(found == pattern.nnz(), "{found} blocks are quantised, not {}", pattern.nnz());
         let (x, values) = (x.into_dispatch(), values.into_dispatch());
         let y = Tensor::from_dispatch(Dispatch::spmm_quantized(x, values, pattern.clone()));
         let Some(bias) = bias.map(plain) else { return y };
@@ -107,7 +107,7 @@ pub fn gated_mlp(
     let GatedPatterns { gate: first, up: second, down: last, .. } = patterns;
     let (x, gate) = operands(x, gate, first);
     let (x, up) = operands(x, up, second);
-    let down = plain(down);
+    let down = dequantized(down, last);
     check_values(&down, last);
     check_dtypes(x.dtype(), down.dtype());
     assert!(
@@ -140,7 +140,7 @@ pub fn mlp(
 ) -> Tensor<2> {
     let MlpPatterns { up: first, down: last, .. } = patterns;
     let (x, up) = operands(x, up, first);
-    let (down, up_bias, down_bias) = (plain(down), plain(up_bias), plain(down_bias));
+    let (down, up_bias, down_bias) = (dequantized(down, last), plain(up_bias), plain(down_bias));
     check_values(&down, last);
     check_dims("the first bias", up_bias.dims(), [first.shape().cols()]);
     check_dims("the second bias", down_bias.dims(), [last.shape().cols()]);
@@ -181,7 +181,7 @@ pub fn gated_activation<const D: usize>(
 /// # Panics
 /// If a shape or data type does not fit.
 pub fn spmm_t(dy: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
-    let (dy, values) = (plain(dy), plain(values));
+    let (dy, values) = (plain(dy), dequantized(values, pattern));
     check_cols("dy", &dy, pattern.shape().cols());
     check_values(&values, pattern);
     check_dtypes(dy.dtype(), values.dtype());
@@ -212,7 +212,7 @@ pub fn sddmm(x: Tensor<2>, dy: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
 /// # Panics
 /// If `values` does not fit the pattern.
 pub fn block_norms(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<1> {
-    let values = plain(values);
+    let values = dequantized(values, pattern);
     check_values(&values, pattern);
     Tensor::from_dispatch(Dispatch::block_norms(values.into_dispatch(), pattern.clone()))
 }
@@ -279,7 +279,7 @@ pub fn pack(dense: Tensor<2>, pattern: &BlockPattern) -> Tensor<3> {
 /// # Panics
 /// If `values` does not fit the pattern.
 pub fn unpack(values: Tensor<3>, pattern: &BlockPattern) -> Tensor<2> {
-    let values = plain(values);
+    let values = dequantized(values, pattern);
     check_values(&values, pattern);
     Tensor::from_dispatch(Dispatch::unpack(values.into_dispatch(), pattern.clone()))
 }
@@ -304,7 +304,7 @@ pub(crate) fn gather<const D: usize>(tensor: Tensor<D>, sources: &[Option<u32>])
 }
 
 fn operands(x: Tensor<2>, values: Tensor<3>, pattern: &BlockPattern) -> (Tensor<2>, Tensor<3>) {
-    let (x, values) = (plain(x), plain(values));
+    let (x, values) = (plain(x), dequantized(values, pattern));
     check_cols("x", &x, pattern.shape().rows());
     check_values(&values, pattern);
     check_dtypes(x.dtype(), values.dtype());

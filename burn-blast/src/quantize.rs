@@ -1,8 +1,9 @@
 //! Weights of 8- and 4-bit integers, for inference.
 //!
 //! Both are tensors of Burn's quantised type. 8-bit integers are what Burn means by it. Burn's CPU backend stores a 4-bit integer in a
-//! byte, so two of them are one of its elements here, and what it calls scales are the words of
-//! [`cpu::quantize_int4`]: only the functions of this module and the kernels read such a tensor.
+//! byte, and copies scales whenever a tensor is cloned. So the elements of a tensor of 4-bit integers are the bytes of
+//! [`cpu::quantize_int4`], `[nnz, 1, bytes]`, which no packed values are. Its only scale is 1, in the type that the values had. Only
+//! the functions of this module and the kernels read it.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{
@@ -44,7 +45,8 @@ impl Integer {
 /// The values become tensors of Burn's own quantised type. Products with few rows read the integers; other products may
 /// dequantise them first. The patterns and the other parameters of the model do not change. The weight is frozen:
 /// gradients pass through it to adapters and to the layers before it, and [`Blast`](crate::prune::Blast) refuses to
-/// prune it. A weight that keeps no block does not change.
+/// prune it. A weight that keeps no block does not change. All values must be finite. Burn counts the parameters of a weight of 4-bit
+/// integers by its bytes.
 ///
 /// # Errors
 /// If the model has no block-sparse weight, or is on a device without these integers.
@@ -80,17 +82,28 @@ fn int8_scheme(block: BlockSize, device: &Device) -> QuantScheme {
         .per_block([side(block); 2], ScaleDtype::F32)
 }
 
-/// Of `[nnz, b / 2, b]` elements of two integers each.
-fn int4_scheme(block: BlockSize) -> QuantScheme {
+/// Bytes of 4-bit integers, which were of type `float`.
+fn int4_scheme(float: DType) -> QuantScheme {
+    let scale = match float {
+        DType::F16 => ScaleDtype::F16,
+        DType::BF16 => ScaleDtype::BF16,
+        _ => ScaleDtype::F32,
+    };
     QuantScheme::default()
         .with_value(QuantValue::Q4S)
         .with_store(QuantStore::Native)
-        .per_block(int4_block(block), ScaleDtype::F32)
+        .per_tensor(scale)
 }
 
-/// Elements of two integers that share a scale.
-fn int4_block(block: BlockSize) -> [u8; 2] {
-    [(cpu::int4_group(block.get()) / 2) as u8, 1]
+/// The type that values had before they became 4-bit integers, if these are some.
+pub(crate) fn before_int4(dtype: DType) -> Option<DType> {
+    let floats = [DType::F32, DType::F16, DType::BF16];
+    floats.into_iter().find(|&float| dtype == DType::QFloat(int4_scheme(float)))
+}
+
+/// Shape of the bytes of 4-bit integers.
+fn int4_shape(pattern: &BlockPattern) -> Shape {
+    Shape::new([pattern.nnz(), 1, cpu::int4_block_len(pattern.block())])
 }
 
 /// GPUs read four integers at a time.
@@ -102,62 +115,60 @@ fn side(block: BlockSize) -> u8 {
     u8::try_from(block.get()).expect("a block is at most 128 on a side")
 }
 
-/// Whether values of this type are integers as [`quantize`] makes them, in a file or in the storage of any backend.
-pub(crate) fn is_integer(dtype: DType, block: BlockSize) -> bool {
-    is_int8(dtype, block) || is_int4(dtype, block)
-}
-
-/// Whether they have 4 bits.
-pub(crate) fn is_int4(dtype: DType, block: BlockSize) -> bool {
-    dtype == DType::QFloat(int4_scheme(block))
-}
-
-/// Shape of the values of a type.
-pub(crate) fn stored_shape(dtype: DType, pattern: &BlockPattern) -> Shape {
-    let mut shape = packed(pattern);
-    if is_int4(dtype, pattern.block()) {
-        shape[1] /= 2;
+/// Whether values of this type and shape are integers as [`quantize`] makes them, in a file or in the storage of any backend.
+pub(crate) fn is_integer(dtype: DType, shape: &[usize], block: BlockSize) -> bool {
+    match *shape {
+        [_, rows, cols] if [rows, cols] == [block.get(); 2] => is_int8(dtype, block),
+        [_, 1, len] => len == cpu::int4_block_len(block) && before_int4(dtype).is_some(),
+        _ => false,
     }
-    shape
+}
+
+/// Whether values of this type and shape are 4-bit integers.
+pub(crate) fn is_int4(dtype: DType, shape: &[usize]) -> bool {
+    matches!(*shape, [_, 1, _]) && before_int4(dtype).is_some()
+}
+
+/// Shape of the values of a pattern, if they have this type and shape now.
+pub(crate) fn stored_shape(dtype: DType, shape: &[usize], pattern: &BlockPattern) -> Shape {
+    if is_int4(dtype, shape) { int4_shape(pattern) } else { packed(pattern) }
 }
 
 /// The integers of a file for a device: those without 4-bit integers get floats.
 pub(crate) fn readable(data: TensorData, pattern: &BlockPattern, device: &Device) -> TensorData {
-    match is_int4(data.dtype(), pattern.block()) && !has_int4(device) {
+    match is_int4(data.dtype(), data.shape()) && !has_int4(device) {
         true => from_int4(data, pattern),
         false => data,
     }
 }
 
-/// Quantised values as floats.
+/// Values as floats.
 pub(crate) fn dequantized<const D: usize>(values: Tensor<D>, pattern: &BlockPattern) -> Tensor<D> {
-    match is_int4(values.dtype(), pattern.block()) {
-        true => {
-            let device = values.device();
-            Tensor::from_data(from_int4(values.into_data(), pattern), (&device, DType::F32))
-        }
-        false => values.dequantize(),
+    let dtype = values.dtype();
+    if is_int4(dtype, &values.dims()) {
+        let device = values.device();
+        let data = from_int4(values.into_data(), pattern);
+        let float = data.dtype();
+        return Tensor::from_data(data, (&device, float));
     }
+    if matches!(dtype, DType::QFloat(_)) { values.dequantize() } else { values }
 }
 
-/// The elements, and their scales behind them, as floats.
+/// The bytes, which the scale follows, as floats of the type before.
 fn from_int4(data: TensorData, pattern: &BlockPattern) -> TensorData {
-    let (bytes, scales) = data.bytes()[..].split_at(pattern.value_count() / 2);
-    let word = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
-    let scales: Vec<u32> = scales.as_chunks::<4>().0.iter().map(word).collect();
-    let values = cpu::dequantize_int4(bytemuck::cast_slice(bytes), &scales, pattern.block());
-    TensorData::new(values, packed(pattern))
+    let float = before_int4(data.dtype()).expect("the caller asked for 4-bit integers");
+    let len = data.shape().num_elements();
+    let values = cpu::dequantize_int4(bytemuck::cast_slice(&data.bytes()[..len]), pattern);
+    TensorData::new(values, packed(pattern)).convert_dtype(float)
 }
 
-/// Floats `[nnz, b, b]` as elements of two integers each.
-fn to_int4<const D: usize>(values: Tensor<D>, block: BlockSize) -> Tensor<D> {
-    let (device, b) = (values.device(), block.get());
-    let values = values.into_data();
-    let values = values.as_slice::<f32>().expect("the caller's are f32");
-    let (bytes, scales) = cpu::quantize_int4(values, block);
-    let shape = [values.len() / (b * b), b / 2, b];
-    let scales: &[f32] = bytemuck::cast_slice(&scales);
-    let data = TensorData::quantized(bytes, shape, int4_scheme(block), scales, None);
+/// Floats of a type as the bytes of 4-bit integers.
+fn to_int4<const D: usize>(values: Tensor<D>, pattern: &BlockPattern) -> Tensor<D> {
+    let (device, float) = (values.device(), values.dtype());
+    let values = values.into_data().convert::<f32>();
+    let values = values.as_slice::<f32>().expect("converted to f32 just above");
+    let bytes = cpu::quantize_int4(values, pattern);
+    let data = TensorData::quantized(bytes, int4_shape(pattern), int4_scheme(float), &[1.0], None);
     let dtype = data.dtype();
     Tensor::from_data(data, (&device, dtype))
 }
@@ -197,7 +208,10 @@ pub(crate) fn as_loaded(dtype: DType, device: &Device) -> DType {
 /// Bytes of packed values of a type, with their scales.
 pub(crate) fn value_bytes(dtype: DType, pattern: &BlockPattern) -> usize {
     match dtype {
-        DType::QFloat(scheme) => quantized_data_len(&scheme, &stored_shape(dtype, pattern)),
+        DType::QFloat(scheme) => match before_int4(dtype) {
+            Some(_) => quantized_data_len(&scheme, &int4_shape(pattern)),
+            None => quantized_data_len(&scheme, &packed(pattern)),
+        },
         dtype => pattern.value_count() * dtype.size(),
     }
 }
@@ -215,10 +229,10 @@ impl ModuleMapper for Rounding {
             return param;
         }
         param.map(|values| {
-            let values = dequantized(values, pattern).cast(DType::F32);
+            let values = dequantized(values, pattern);
             match integer {
-                Integer::Int8 => to_int8(values, pattern.block()),
-                Integer::Int4 => to_int4(values, pattern.block()),
+                Integer::Int8 => to_int8(values.cast(DType::F32), pattern.block()),
+                Integer::Int4 => to_int4(values, pattern),
             }
         })
     }

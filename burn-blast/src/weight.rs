@@ -14,7 +14,7 @@ use crate::backends::has_int4;
 use crate::break_even::TuningTable;
 use crate::functions::{gather, pack, unpack};
 use crate::ops::packed;
-use crate::quantize::{Integer, dequantized, is_int4, stored_shape, value_bytes};
+use crate::quantize::{Integer, before_int4, dequantized, is_int4, stored_shape, value_bytes};
 use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
@@ -134,7 +134,7 @@ impl BlockSparseWeight {
     /// The packed values.
     ///
     /// # Shapes
-    /// - output: `[nnz, b, b]`, or `[nnz, b / 2, b]` if they are 4-bit integers, which [`to_dense`](Self::to_dense) reads
+    /// - output: `[nnz, b, b]`; if they are 4-bit integers, their bytes, which [`to_dense`](Self::to_dense) reads
     pub fn values(&self) -> Tensor<3> {
         self.values.val()
     }
@@ -156,7 +156,8 @@ impl BlockSparseWeight {
 
     /// Type of the values.
     pub fn dtype(&self) -> DType {
-        self.values().dtype()
+        // A clone would copy the scales of integers.
+        self.values.dtype()
     }
 
     /// Whether the values are quantised.
@@ -166,19 +167,23 @@ impl BlockSparseWeight {
 
     /// The integers that the values were rounded to, if they are quantised.
     pub fn integer(&self) -> Option<Integer> {
-        let is_int4 = is_int4(self.dtype(), self.pattern.block());
+        let is_int4 = is_int4(self.dtype(), &self.values.lazy_shape());
         self.is_quantized().then_some(if is_int4 { Integer::Int4 } else { Integer::Int8 })
     }
 
     /// Type of inputs: the type of the values, before they were quantised.
     pub(crate) fn float_dtype(&self) -> DType {
-        if self.is_quantized() { self.float } else { self.dtype() }
+        let dtype = self.dtype();
+        match self.is_quantized() {
+            true => before_int4(dtype).unwrap_or(self.float),
+            false => dtype,
+        }
     }
 
     /// The packed values, dequantised if they are quantised.
     pub(crate) fn float_values(&self) -> Tensor<3> {
         match self.is_quantized() {
-            true => dequantized(self.values(), &self.pattern).cast(self.float),
+            true => dequantized(self.values(), &self.pattern).cast(self.float_dtype()),
             false => self.values(),
         }
     }
@@ -214,12 +219,13 @@ impl BlockSparseWeight {
 
     /// The weight with floats, if its values are integers that a device does not have.
     fn readable_by(self, device: &Device) -> Self {
-        if !is_int4(self.dtype(), self.pattern.block()) || has_int4(device) {
+        if !is_int4(self.dtype(), &self.values.lazy_shape()) || has_int4(device) {
             return self;
         }
-        let (pattern, float) = (self.pattern.clone(), self.float);
+        let (pattern, float) = (self.pattern.clone(), self.float_dtype());
         let values = self.values.map(|values| dequantized(values, &pattern).cast(float));
-        Self { values, ..self }
+        // As integers are.
+        Self { values: values.set_require_grad(false), ..self }
     }
 
     fn set_probe(&mut self, present: bool) {
@@ -284,7 +290,7 @@ fn check_fit(values: &Param<Tensor<3>>, pattern: &BlockPattern) {
     // Asking for the type of other values may initialise them.
     let expected = match found == packed(pattern) {
         true => return,
-        false => stored_shape(values.val().dtype(), pattern),
+        false => stored_shape(values.dtype(), &found, pattern),
     };
     assert!(
         found == expected,

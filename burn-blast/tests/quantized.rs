@@ -7,7 +7,7 @@ use burn::nn::LinearConfig;
 use burn::optim::AdamWConfig;
 use burn::tensor::quantization::{Calibration, compute_q_params, compute_range};
 use burn::tensor::{DType, Device, Distribution, Tensor};
-use burn_blast::functions::{pack, spmm};
+use burn_blast::functions::{block_norms, pack, spmm, spmm_probed, spmm_t, unpack};
 use burn_blast::module::{
     AnyLinear, BlockSparseGatedMlpConfig, BlockSparseLinear, BlockSparseLinearConfig,
     BlockSparseWeight, Integer, LoraLinearConfig, quantize,
@@ -182,7 +182,7 @@ fn an_eighth_or_quarter_of_the_bytes_is_held_and_reported() {
     assert_eq!(layer.bytes() - index, 4 * pattern.value_count());
     assert_eq!(small.bytes() - index, pattern.value_count() + 4 * pattern.nnz());
     let smaller = quantize(layer.clone(), Integer::Int4).unwrap();
-    assert_eq!(smaller.bytes() - index, pattern.value_count() * 5 / 8);
+    assert_eq!(smaller.bytes() - index, pattern.value_count() * 5 / 8 + 4);
     for small in [small, smaller] {
         let summary = report::summary(&small);
         assert_eq!((summary.bytes(), summary.dense_bytes()), (small.bytes(), 4 * 256 * 256));
@@ -309,6 +309,21 @@ fn four_bits_become_floats_where_there_are_none() {
             assert!(message.contains("Device::flex"), "{}: {message}", engine.name);
         }
     }
+    // A model of 16 bits stays one.
+    for dtype in dtypes(&engines()[0]) {
+        let model =
+            quantize(common::cast(net(0.5, 1, &Device::flex()), dtype), Integer::Int4).unwrap();
+        for engine in engines().into_iter().filter(|engine| dtypes(engine).contains(&dtype)) {
+            let target = net(0.0, 2, &engine.device);
+            let loaded = io::from_bytes(target, io::to_bytes(&model).unwrap()).unwrap();
+            let moved = model.clone().to_device(&engine.device);
+            for (at, net) in [loaded, moved].into_iter().enumerate() {
+                assert_eq!(net.a.to_dense().dtype(), dtype, "{}, {at}", engine.name);
+                let x = tensor::<2>(&numbers(40, 3), [2, 20], &engine.device, dtype);
+                assert_eq!(net.a.forward(x).dtype(), dtype, "{}, {at}", engine.name);
+            }
+        }
+    }
     // Into a model that has 4 or 8 bits itself.
     for integer in [Integer::Int8, Integer::Int4] {
         let target = quantize(net(0.0, 2, &Device::flex()), integer).unwrap();
@@ -352,6 +367,29 @@ fn walks_that_keep_the_values_keep_them_quantised() {
     }
 }
 
+/// Functions that take values take these too, as floats.
+#[test]
+fn every_function_reads_four_bits_as_what_they_mean() {
+    let device = Device::flex();
+    for pattern in patterns(false) {
+        let layer = quantize(layer(&pattern, &device), Integer::Int4).unwrap();
+        let (values, plain) = (layer.weight.values(), pack(layer.to_dense(), &pattern));
+        let dy = uniform([3, pattern.shape().cols()], 5, &device);
+        let x = uniform([3, pattern.shape().rows()], 5, &device);
+        let probe = || Tensor::zeros([pattern.block_rows(), pattern.block_cols()], &device);
+        for [four, float] in [
+            [values.clone(), plain.clone()].map(|values| spmm_t(dy.clone(), values, &pattern)),
+            [values.clone(), plain.clone()].map(|values| unpack(values, &pattern)),
+            [values.clone(), plain.clone()]
+                .map(|values| spmm_probed(x.clone(), values, probe(), &pattern)),
+        ] {
+            assert_eq!(bits(four), bits(float), "{pattern:?}");
+        }
+        let [four, float] = [values, plain].map(|values| bits(block_norms(values, &pattern)));
+        assert_eq!(four, float, "{pattern:?}");
+    }
+}
+
 #[test]
 fn what_cannot_be_done_says_so() {
     let device = Device::flex();
@@ -366,8 +404,14 @@ fn what_cannot_be_done_says_so() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let message = io::save_safetensors(&model, &path).unwrap_err().to_string();
-    assert!(message.contains("save with io::save") && !path.exists(), "{message}");
+    let four = quantize(net(0.5, 1, &device), Integer::Int4).unwrap();
+    for model in [&model, &four] {
+        let packed = io::save_safetensors(model, &path).unwrap_err();
+        let dense = io::Export::new(model).dense().write(&path).unwrap_err();
+        for message in [packed.to_string(), dense.to_string()] {
+            assert!(message.contains("save with io::save") && !path.exists(), "{message}");
+        }
+    }
 
     // One scale for all blocks.
     let layer =

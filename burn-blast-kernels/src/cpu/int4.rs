@@ -1,21 +1,20 @@
 //! Blocks of 4-bit integers.
 //!
 //! A value is `low + n · step` with `n` of 0 to 15. A column of a block has one `low` and `step` for each 32 rows, or one in
-//! smaller blocks, both in bf16 in one word. Eight consecutive rows of a column are one little-endian word of 32 bits, the first row in its
-//! lowest bits:
+//! smaller blocks. Such a group of rows is stored together:
 //!
 //! ```text
-//! bytes  [nnz, b / 8, b, 4]             32 bits for 8 rows of a column
-//! scales [nnz, b / min(b, 32), b]       low in the upper, step in the lower half
+//! words   [rows / 8, b]   a little-endian word of 32 bits for 8 rows of a column, the first row in the lowest bits
+//! scales  [b]             a word for each column: low in the upper, step in the lower half, both in bf16
 //! ```
 //!
-//! So a vector of words has as many columns as lanes, and a value takes 5 bits, as in the type Q4_1 of llama.cpp, whose groups are
-//! these columns.
+//! So a vector of words has as many columns as lanes. A value takes 5 bits, as in the type Q4_1 of llama.cpp, whose groups are
+//! these columns too.
 
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::BlockSize;
+use crate::{BlockPattern, BlockSize};
 
 /// Rows of a word.
 pub(super) const OCTET: usize = 8;
@@ -29,9 +28,28 @@ const TOP: f32 = 15.0;
 /// Shares of the range of a group that may be cut at either end. If few values are far out, the others gain by it.
 const CUTS: [f32; 4] = [0.0, 0.025, 0.05, 0.08];
 
+/// Bytes of a word.
+const WORD: usize = 4;
+
 /// Rows of a block of side `b` that share a scale.
-pub fn int4_group(b: usize) -> usize {
+pub(super) fn group_rows(b: usize) -> usize {
     b.min(GROUP)
+}
+
+/// Bytes of the words of a group.
+pub(super) fn words_len(b: usize) -> usize {
+    group_rows(b) / 2 * b
+}
+
+/// Bytes of a group.
+pub(super) fn group_len(b: usize) -> usize {
+    words_len(b) + WORD * b
+}
+
+/// Bytes of a block of 4-bit integers: 5 bits for a value, 6 in blocks of 16, 8 in blocks of 8.
+pub fn int4_block_len(block: BlockSize) -> usize {
+    let b = block.get();
+    b / group_rows(b) * group_len(b)
 }
 
 /// The low end and the step of a scale.
@@ -40,63 +58,85 @@ pub(super) fn low_and_step(scale: u32) -> (f32, f32) {
     (f32::from_bits(scale & 0xffff_0000), f32::from_bits(scale << 16))
 }
 
-/// Rounds packed values `[nnz, b, b]` to 4-bit integers. Returns the bytes and scales of [`Values::Int4`](super::Values::Int4).
+/// Rounds packed values `[nnz, b, b]` to 4-bit integers. Returns the bytes of [`Values::Int4`](super::Values::Int4),
+/// [`int4_block_len`] for each block.
 ///
 /// Each group takes the scale with the least sum of squares of errors, among sixteen that cut its range at either end by 0 to 8 %.
 /// A value is off by at most a ninth of the range of its group plus 1/128 of the largest magnitude, mostly by less
-/// than a thirtieth of the range. All values must be finite.
+/// than a thirtieth of the range. Ranges below 1e-37 are lost. What is outside the weight counts for no range. Values must be
+/// finite, with ranges that are.
 ///
 /// # Panics
-/// If the values are not whole blocks.
-pub fn quantize_int4(values: &[f32], block: BlockSize) -> (Vec<i8>, Vec<u32>) {
-    let b = block.get();
-    let (area, group) = (b * b, int4_group(b));
-    assert!(values.len().is_multiple_of(area), "values must be [nnz, b, b]");
-    let (mut bytes, mut scales) = (vec![0; values.len() / 2], vec![0; values.len() / group]);
-    let blocks = values.par_chunks_exact(area);
-    let to = bytes.par_chunks_exact_mut(area / 2).zip(scales.par_chunks_exact_mut(area / group));
-    blocks.zip(to).for_each(|(values, (bytes, scales))| {
-        for (at, scale) in scales.iter_mut().enumerate() {
-            let (first, col) = (at / b * group, at % b);
-            let mut column = [0.0; GROUP];
-            for (row, to) in column[..group].iter_mut().enumerate() {
-                *to = values[(first + row) * b + col];
-            }
-            let column = &column[..group];
-            *scale = best_scale(column);
-            let (low, step) = low_and_step(*scale);
-            for (row, &value) in column.iter().enumerate() {
-                let row = first + row;
-                let at = (row / OCTET * b + col) * 4 + row % OCTET / 2;
-                bytes[at] |= ((nearest(value, low, step) as u8) << (row % 2 * 4)) as i8;
-            }
+/// If `values` has another length.
+pub fn quantize_int4(values: &[f32], pattern: &BlockPattern) -> Vec<i8> {
+    let (b, area) = (pattern.block().get(), pattern.block().area());
+    assert_eq!(values.len(), pattern.value_count(), "values must be [nnz, b, b]");
+    let len = int4_block_len(pattern.block());
+    let mut bytes = vec![0; pattern.nnz() * len];
+    let blocks = values.par_chunks_exact(area).zip(pattern.row_idx());
+    blocks.zip(bytes.par_chunks_exact_mut(len)).for_each(|((values, &row), bytes)| {
+        let inside = b.min(pattern.shape().rows() - row as usize * b);
+        let groups =
+            values.chunks_exact(group_rows(b) * b).zip(bytes.chunks_exact_mut(group_len(b)));
+        for (group, (values, bytes)) in groups.enumerate() {
+            write_group(values, b, inside.saturating_sub(group * group_rows(b)), bytes);
         }
     });
-    (bytes, scales)
+    bytes
 }
 
-/// The packed values `[nnz, b, b]` that [`quantize_int4`] made bytes and scales of, rounded.
+/// Writes a group of rows, of which the first `inside` are inside the weight.
+fn write_group(values: &[f32], b: usize, inside: usize, bytes: &mut [i8]) {
+    let rows = group_rows(b);
+    let (words, scales) = bytes.split_at_mut(words_len(b));
+    for (col, to) in scales.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+        // Rows outside repeat the first one.
+        let mut column = [if inside == 0 { 0.0 } else { values[col] }; GROUP];
+        for (to, row) in column.iter_mut().zip(values.chunks_exact(b)).take(inside) {
+            *to = row[col];
+        }
+        let column = &column[..rows];
+        let scale = best_scale(column);
+        *to = scale.to_le_bytes().map(|byte| byte as i8);
+        let (low, inverse) = (low_and_step(scale).0, inverse_step(scale));
+        for (row, &value) in column.iter().enumerate() {
+            let at = (row / OCTET * b + col) * WORD + row % OCTET / 2;
+            words[at] |= ((nearest(value, low, inverse) as u8) << (row % 2 * 4)) as i8;
+        }
+    }
+}
+
+/// The packed values `[nnz, b, b]` that [`quantize_int4`] made bytes of, rounded; zero outside the weight.
 ///
 /// # Panics
-/// If these are not of whole blocks.
-pub fn dequantize_int4(bytes: &[i8], scales: &[u32], block: BlockSize) -> Vec<f32> {
-    let b = block.get();
-    let (area, group) = (b * b, int4_group(b));
-    assert!((2 * bytes.len()).is_multiple_of(area), "bytes must be [nnz, b / 8, b, 4]");
-    assert_eq!(scales.len(), 2 * bytes.len() / group, "scales must be [nnz, b / min(b, 32), b]");
-    let mut values = vec![0.0; 2 * bytes.len()];
-    let from = bytes.par_chunks_exact(area / 2).zip(scales.par_chunks_exact(area / group));
-    values
-        .par_chunks_exact_mut(area)
-        .zip(from)
-        .for_each(|(to, (bytes, scales))| widen_block(bytes, scales, b, to));
+/// If `bytes` has another length.
+pub fn dequantize_int4(bytes: &[i8], pattern: &BlockPattern) -> Vec<f32> {
+    let (b, area) = (pattern.block().get(), pattern.block().area());
+    let len = int4_block_len(pattern.block());
+    assert_eq!(bytes.len(), pattern.nnz() * len, "bytes must be of the pattern's blocks");
+    let mut values = vec![0.0; pattern.value_count()];
+    let blocks = bytes.par_chunks_exact(len).zip(pattern.row_idx());
+    values.par_chunks_exact_mut(area).zip(blocks).for_each(|(to, (bytes, &row))| {
+        widen_block(bytes, b, to);
+        let inside = b.min(pattern.shape().rows() - row as usize * b);
+        to[inside * b..].fill(0.0);
+    });
     values
 }
+
+/// What is added to a small number to round it to an integer, ties to even, without a call.
+const ROUND: f32 = 12_582_912.0;
 
 /// The integer whose value is nearest.
 #[inline(always)]
-fn nearest(value: f32, low: f32, step: f32) -> f32 {
-    if step == 0.0 { 0.0 } else { ((value - low) / step).round_ties_even().clamp(0.0, TOP) }
+fn nearest(value: f32, low: f32, inverse: f32) -> f32 {
+    (((value - low) * inverse).clamp(0.0, TOP) + ROUND) - ROUND
+}
+
+/// One by the step of a scale; 0 if this is no number.
+fn inverse_step(scale: u32) -> f32 {
+    let inverse = 1.0 / low_and_step(scale).1;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// The scale with the least sum of squares of errors.
@@ -110,38 +150,51 @@ fn best_scale(values: &[f32]) -> u32 {
         u32::from(low.to_bits()) << 16 | u32::from(step.to_bits())
     };
     let error = |scale: u32| -> f32 {
-        let (low, step) = low_and_step(scale);
-        let errors = values.iter().map(|&value| value - (low + step * nearest(value, low, step)));
-        errors.map(|error| error * error).sum()
+        let ((low, step), inverse) = (low_and_step(scale), inverse_step(scale));
+        // Several sums, so that they can be one vector.
+        let mut sums = [0.0; OCTET];
+        for values in values.as_chunks::<OCTET>().0 {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                let error = value - (low + step * nearest(*value, low, inverse));
+                *sum += error * error;
+            }
+        }
+        sums.iter().sum()
     };
     let scales = CUTS.iter().flat_map(|&below| CUTS.map(|above| scale([below, above])));
     let best = scales.map(|scale| (error(scale), scale)).min_by(|a, b| a.0.total_cmp(&b.0));
     best.expect("there are some").1
 }
 
-/// Writes a block in f32.
-///
-/// # Shapes
-/// - `bytes`: `[b / 8, b, 4]`, `scales`: `[b / min(b, 32), b]`, `to`: `[b, b]`
+/// Writes a block `[b, b]` in f32.
 #[inline(always)]
-pub(super) fn widen_block(bytes: &[i8], scales: &[u32], b: usize, to: &mut [f32]) {
-    let octets = int4_group(b) / OCTET;
-    let words = bytes.as_chunks::<4>().0.chunks_exact(b);
-    for (octet, (words, rows)) in words.zip(to.chunks_exact_mut(OCTET * b)).enumerate() {
-        let scales = &scales[octet / octets * b..][..b];
-        for (row, to) in rows.chunks_exact_mut(b).enumerate() {
-            for ((to, word), &scale) in to.iter_mut().zip(words).zip(scales) {
-                let word = u32::from_le_bytes(word.map(|byte| byte as u8));
-                let (low, step) = low_and_step(scale);
-                *to = low + step * (word >> (4 * row) & 15) as i32 as f32;
+pub(super) fn widen_block(bytes: &[i8], b: usize, to: &mut [f32]) {
+    let rows = group_rows(b);
+    for (bytes, to) in bytes.chunks_exact(group_len(b)).zip(to.chunks_exact_mut(rows * b)) {
+        let (words, scales) = bytes.split_at(words_len(b));
+        let scales = scales.as_chunks::<WORD>().0;
+        let words = words.as_chunks::<WORD>().0.chunks_exact(b);
+        for (words, rows) in words.zip(to.chunks_exact_mut(OCTET * b)) {
+            for (row, to) in rows.chunks_exact_mut(b).enumerate() {
+                for ((to, word), scale) in to.iter_mut().zip(words).zip(scales) {
+                    let (low, step) = low_and_step(little_endian(scale));
+                    *to = low + step * (little_endian(word) >> (4 * row) & 15) as i32 as f32;
+                }
             }
         }
     }
 }
 
+/// A word.
+#[inline(always)]
+pub(super) fn little_endian(bytes: &[i8; WORD]) -> u32 {
+    u32::from_le_bytes(bytes.map(|byte| byte as u8))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MatrixShape;
 
     /// Every value comes back within its bound, in blocks of all sizes: zeros, random ones, few that are far out, large ones, ones far
     /// from zero, equal ones.
@@ -149,7 +202,7 @@ mod tests {
     fn values_come_back_within_their_bound() {
         for block in BlockSize::ALL {
             let b = block.get();
-            let (group, area) = (int4_group(b), b * b);
+            let (group, area) = (group_rows(b), b * b);
             let kinds: [&dyn Fn(usize) -> f32; 6] = [
                 &|_| 0.0,
                 &|at| ((at * 7919) % 1000) as f32 / 1000.0 - 0.5,
@@ -160,9 +213,10 @@ mod tests {
             ];
             let values: Vec<f32> =
                 kinds.iter().flat_map(|kind| (0..area).map(|at| kind(at))).collect();
-            let (bytes, scales) = quantize_int4(&values, block);
-            assert_eq!((bytes.len(), scales.len()), (values.len() / 2, values.len() / group));
-            let back = dequantize_int4(&bytes, &scales, block);
+            let pattern = BlockPattern::dense(MatrixShape::new(6 * b, b).unwrap(), block);
+            let bytes = quantize_int4(&values, &pattern);
+            assert_eq!(bytes.len(), values.len() / 2 + values.len() / group * 4);
+            let back = dequantize_int4(&bytes, &pattern);
             for (values, back) in values.chunks_exact(area).zip(back.chunks_exact(area)) {
                 for (at, (value, back)) in values.iter().zip(back).enumerate() {
                     let (first, col) = (at / b / group * group, at % b);
@@ -184,7 +238,20 @@ mod tests {
         // Every column has all sixteen integers.
         let integer = |at: usize| ((at / 16 * 5 + at % 16 * 3) % 16) as f32 - 6.0;
         let values: Vec<f32> = (0..256).map(|at| 0.5 * integer(at)).collect();
-        let (bytes, scales) = quantize_int4(&values, block);
-        assert_eq!(dequantize_int4(&bytes, &scales, block), values);
+        let pattern = BlockPattern::dense(MatrixShape::new(16, 16).unwrap(), block);
+        assert_eq!(dequantize_int4(&quantize_int4(&values, &pattern), &pattern), values);
+    }
+
+    /// What is outside is zero, and takes no part: the values inside come back exactly, which zeros beside them would prevent.
+    #[test]
+    fn rows_outside_the_weight_are_zero_and_count_for_no_range() {
+        for block in BlockSize::ALL {
+            let b = block.get();
+            let pattern = BlockPattern::dense(MatrixShape::new(b + 3, b).unwrap(), block);
+            let inside = |at: usize| at < b * (b + 3);
+            let value = |at: usize| if inside(at) { 100.0 + (at % 2) as f32 * 0.5 } else { 0.0 };
+            let values: Vec<f32> = (0..2 * b * b).map(value).collect();
+            assert_eq!(dequantize_int4(&quantize_int4(&values, &pattern), &pattern), values);
+        }
     }
 }

@@ -49,7 +49,7 @@ pub use dot::prefer_dot_products;
 pub use dot::{
     allow_bf16, allow_int8, bf16_allowed, has_dot_products, has_integer_dot_products, int8_allowed,
 };
-pub use int4::{dequantize_int4, int4_group, quantize_int4};
+pub use int4::{dequantize_int4, int4_block_len, quantize_int4};
 pub use mlp::{Mlp, MlpLayer, mlp_into};
 pub use mlp_backward::{MlpGradients, mlp_backward};
 pub use norm::{block_norm, block_norms, grad_block_norms};

@@ -8,7 +8,6 @@ use std::mem::MaybeUninit;
 
 use super::arithmetic::Words;
 use super::dot::{rounds_to_integers, words_for, words_for_integers};
-use super::int4::int4_group;
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
@@ -149,10 +148,8 @@ pub(super) fn check_values(values: Values<'_>, pattern: &BlockPattern) {
         Values::Int8 { scales, .. } => {
             assert_eq!(scales.len(), pattern.nnz(), "scales must be [nnz]");
         }
-        Values::Int4 { scales, .. } => {
-            let b = pattern.block().get();
-            let expected = pattern.value_count() / int4_group(b);
-            assert_eq!(scales.len(), expected, "scales must be [nnz, b / min(b, 32), b]");
+        Values::Int4 { block, .. } => {
+            assert_eq!(block, pattern.block(), "4-bit integers must be of the pattern's blocks");
         }
         _ => {}
     }

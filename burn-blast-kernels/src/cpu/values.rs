@@ -9,7 +9,8 @@ use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
 
 use super::dot::{has_dot_products, round};
-use super::int4::{int4_group, widen_block};
+use super::int4::{int4_block_len, widen_block};
+use crate::BlockSize;
 
 /// Packed values `[nnz, b, b]` in their storage type.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +30,10 @@ pub enum Values<'a> {
     },
     /// 4-bit integers, two in a byte, as [`quantize_int4`](super::quantize_int4) makes them.
     Int4 {
-        /// `[nnz, b / 8, b, 4]`.
-        values: &'a [i8],
-        /// `[nnz, b / min(b, 32), b]`.
-        scales: &'a [u32],
+        /// [`int4_block_len`](super::int4_block_len) for each block.
+        bytes: &'a [i8],
+        /// Size of the blocks.
+        block: BlockSize,
     },
 }
 
@@ -44,7 +45,7 @@ impl Values<'_> {
             Values::F16(values) => values.len(),
             Values::Bf16(values) => values.len(),
             Values::Int8 { values, .. } => values.len(),
-            Values::Int4 { values, .. } => 2 * values.len(),
+            Values::Int4 { bytes, block } => bytes.len() / int4_block_len(*block) * block.area(),
         }
     }
 
@@ -64,11 +65,9 @@ impl Values<'_> {
                     *to = f32::from(from) * scale;
                 }
             }
-            Values::Int4 { values, scales } => {
-                let b = to.len().isqrt();
-                let groups = to.len() / int4_group(b);
-                let (values, scales) = (&values[start / 2..], &scales[slot * groups..]);
-                widen_block(&values[..to.len() / 2], &scales[..groups], b, to);
+            Values::Int4 { bytes, block } => {
+                let len = int4_block_len(*block);
+                widen_block(&bytes[slot * len..][..len], block.get(), to);
             }
             floats => floats.widen_at(start, to),
         }

@@ -181,9 +181,9 @@ fn mixed(case: &str, pattern: &BlockPattern, m: usize) {
     let area = pattern.block().area();
     let whole_exact: Vec<f32> =
         whole.iter().enumerate().map(|(at, &v)| f32::from(v) * scales[at / area]).collect();
-    let (nibbles, nibble_scales) = cpu::quantize_int4(&values(pattern, 5), pattern.block());
-    let nibbles_exact = cpu::dequantize_int4(&nibbles, &nibble_scales, pattern.block());
-    let nibbles = Values::Int4 { values: &nibbles, scales: &nibble_scales };
+    let nibbles = cpu::quantize_int4(&values(pattern, 5), pattern);
+    let nibbles_exact = cpu::dequantize_int4(&nibbles, pattern);
+    let nibbles = Values::Int4 { bytes: &nibbles, block: pattern.block() };
     let kinds = [
         ("int4", nibbles, nibbles_exact),
         ("f16", Values::F16(&half), half_exact),

@@ -37,7 +37,8 @@ impl Model {
 
     /// The model with its block-sparse layers in integers, by [`quantize`]. On a host the dense ones too, and a tied
     /// output layer becomes a layer of its own: reading it is most of the work of decoding with a small model. An output layer
-    /// has 8 bits in any case, as its errors are those of the scores themselves.
+    /// has 8 bits in any case, as its errors are those of the scores themselves. With 4 bits zeros may become other numbers, so
+    /// [`compact`](Self::compact) comes before.
     ///
     /// # Errors
     /// If there is nothing to quantise, the device has no such integers, or a weight is too large for a block pattern.

@@ -2,6 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::TensorMetadata;
+use burn::backend::ops::QTensorOps;
 use burn::tensor::{DType, Element, Shape, bf16, f16};
 use burn_blast_kernels::cpu::{self, HostFloat, Mlp, MlpLayer, Values};
 use burn_blast_kernels::{BlockPattern, pack};
@@ -78,10 +79,9 @@ fn integers<'a>(
     stored: &'a FlexTensor,
     pattern: &BlockPattern,
 ) -> Values<'a> {
-    let (bytes, scales) = (slice(stored), values.scales());
-    match is_int4(values.dtype(), pattern.block()) {
-        true => Values::Int4 { values: bytes, scales: bytemuck::cast_slice(scales) },
-        false => Values::Int8 { values: bytes, scales },
+    match is_int4(values.dtype(), &values.shape()) {
+        true => Values::Int4 { bytes: slice(stored), block: pattern.block() },
+        false => Values::Int8 { values: slice(stored), scales: values.scales() },
     }
 }
 
@@ -111,6 +111,9 @@ impl BlastOps for Flex {
     }
 
     fn spmm_t_quantized(dy: FlexTensor, values: FlexQTensor, pattern: BlockPattern) -> FlexTensor {
+        if !is_int4(values.dtype(), &values.shape()) {
+            return Self::spmm_t(dy.clone(), Self::dequantize(values, dy.dtype().into()), pattern);
+        }
         let m = rows(&dy);
         let (dy, stored) = (dy.to_contiguous(), values.tensor().to_contiguous());
         let values = integers(&values, &stored, &pattern);

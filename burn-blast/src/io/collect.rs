@@ -141,7 +141,9 @@ impl ModuleVisitor for Collector<'_> {
             return;
         }
         match window::view() {
-            Some(view) if self.form == Form::Dense => {
+            Some(view)
+                if self.form == Form::Dense && !matches!(tensor.dtype(), DType::QFloat(_)) =>
+            {
                 if view.stage == Stage::Values {
                     let values = tensor.reshape(packed(&view.pattern));
                     self.weights.push((self.path.parent(), values, view));

@@ -273,9 +273,10 @@ impl Checker<'_> {
             self.seen.insert(name);
         }
         let (name, tensor) = self.tensors.get(&self.path.sibling(VALUES))?;
-        let shape = stored_shape(tensor.dtype, &pattern);
+        let shape = stored_shape(tensor.dtype, &tensor.shape, &pattern);
+        // A weight with a probe is about to be pruned.
         check_tensor(&name, tensor, &shape.to_vec(), "floating-point", |dtype| {
-            dtype.is_float() || is_integer(dtype, pattern.block())
+            dtype.is_float() || (!probe && is_integer(dtype, &shape, pattern.block()))
         })?;
         self.seen.insert(name.clone());
         Ok(InFile::Packed { name, pattern, probe })

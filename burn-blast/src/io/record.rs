@@ -13,7 +13,7 @@ use burn_pack::Reader;
 use super::IoError;
 use super::fill::fill;
 use super::tensors::{Content, FileTensor, Names, Tensors};
-use crate::quantize::{is_int4, is_int8};
+use crate::quantize::is_integer;
 
 /// Saves a model to a burnpack file.
 ///
@@ -102,11 +102,7 @@ pub(super) fn read_burnpack(bytes: Vec<u8>) -> Result<Tensors<'static>, IoError>
 
 /// Checks the scheme of a quantised tensor, which may be in no valid state, and then its length.
 fn check_quantized(name: &str, dtype: DType, shape: &Shape, len: usize) -> Result<(), IoError> {
-    let fits = |block: &BlockSize| {
-        let b = block.get();
-        (is_int8(dtype, *block) && shape[..].ends_with(&[b, b]))
-            || (is_int4(dtype, *block) && shape[..].ends_with(&[b / 2, b]))
-    };
+    let fits = |block: &BlockSize| is_integer(dtype, shape, *block);
     let refuse = |what: &str| {
         let reason = format!("tensor \"{name}\" {what}");
         Err(IoError::Format { format: BURNPACK, reason })

@@ -136,24 +136,31 @@ pub unsafe extern "C" fn blast_spmm_int8(
     }
 }
 
+/// Bytes of the kept blocks in 4-bit integers.
+///
+/// # Safety
+/// `pattern` came from [`blast_pattern`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blast_int4_len(pattern: *const BlockPattern) -> usize {
+    // SAFETY: guaranteed by the caller.
+    unsafe { (*pattern).nnz() * cpu::int4_block_len((*pattern).block()) }
+}
+
 /// Rounds values to 4-bit integers.
 ///
 /// # Safety
-/// `values` holds the kept blocks; `bytes` has room for half as many bytes as values, `scales` for a word for each column of up to
-/// 32 rows of a block.
+/// `values` holds the kept blocks; `bytes` has room for [`blast_int4_len`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blast_quantize_int4(
     pattern: *const BlockPattern,
     values: *const f32,
     bytes: *mut i8,
-    scales: *mut u32,
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let values = from_raw_parts(values, (*pattern).value_count());
-        let (from, from_scales) = cpu::quantize_int4(values, (*pattern).block());
+        let from = cpu::quantize_int4(values, &*pattern);
         from_raw_parts_mut(bytes, from.len()).copy_from_slice(&from);
-        from_raw_parts_mut(scales, from_scales.len()).copy_from_slice(&from_scales);
     }
 }
 
@@ -166,16 +173,13 @@ pub unsafe extern "C" fn blast_spmm_int4(
     pattern: *const BlockPattern,
     x: *const f32,
     bytes: *const i8,
-    scales: *const u32,
     y: *mut f32,
     m: usize,
 ) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        let (count, block) = ((*pattern).value_count(), (*pattern).block().get());
-        let values = from_raw_parts(bytes, count / 2);
-        let scales = from_raw_parts(scales, count / cpu::int4_group(block));
-        forward(&*pattern, x, Values::Int4 { values, scales }, y, m);
+        let bytes = from_raw_parts(bytes, blast_int4_len(pattern));
+        forward(&*pattern, x, Values::Int4 { bytes, block: (*pattern).block() }, y, m);
     }
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::registers::{Rows, Tiles};
 use super::{SIDE, SQUARE};
 use crate::cpu::arithmetic::Words;
+use crate::cpu::int4::int4_block_len;
 use crate::cpu::macro_kernel::{Target, Term};
 use crate::cpu::operand::SparseOperand;
 use crate::cpu::scratch::CACHE_LINE_BYTES;
@@ -68,14 +69,14 @@ struct Ahead<'a> {
 impl<'a> Ahead<'a> {
     fn new(weight: &'a SparseOperand<'a>, entries: Range<usize>) -> Self {
         let end = entries.end.min(entries.start + GROUP_DEPTH / weight.b);
-        let (values, bits): (*const u8, _) = match weight.values {
-            Values::F32(values) => (values.as_ptr().cast(), 32),
-            Values::F16(values) => (values.as_ptr().cast(), 16),
-            Values::Bf16(values) => (values.as_ptr().cast(), 16),
-            Values::Int8 { values, .. } => (values.as_ptr().cast(), 8),
-            Values::Int4 { values, .. } => (values.as_ptr().cast(), 4),
+        let area = weight.b * weight.b;
+        let (values, bytes): (*const u8, _) = match weight.values {
+            Values::F32(values) => (values.as_ptr().cast(), 4 * area),
+            Values::F16(values) => (values.as_ptr().cast(), 2 * area),
+            Values::Bf16(values) => (values.as_ptr().cast(), 2 * area),
+            Values::Int8 { values, .. } => (values.as_ptr().cast(), area),
+            Values::Int4 { bytes, block } => (bytes.as_ptr().cast(), int4_block_len(block)),
         };
-        let bytes = weight.b * weight.b * bits / 8;
         Self { weight, entries: entries.start..end, at: 0, values, bytes }
     }
 

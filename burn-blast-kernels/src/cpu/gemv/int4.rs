@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use crate::cpu::Values;
-use crate::cpu::int4::{OCTET, int4_group, low_and_step};
+use crate::cpu::int4::{OCTET, group_len, group_rows, low_and_step, words_len};
 use crate::cpu::operand::SparseOperand;
 
 const AHEAD: usize = 2048;
@@ -39,7 +39,7 @@ struct Group {
 impl Row {
     /// Rounds a row that multiplies blocks of side `b`.
     pub(super) fn new(x: &[f32], b: usize) -> Self {
-        let group = int4_group(b);
+        let group = group_rows(b);
         let padded = x.len().next_multiple_of(b);
         let mut octets = Vec::with_capacity(padded / OCTET);
         let mut groups = Vec::with_capacity(padded / group);
@@ -51,7 +51,8 @@ impl Row {
             // So small a group that its inverse overflows is as good as zero.
             let inverse = if inverse.is_finite() { inverse } else { 0.0 };
             let mut rounded = [0; 32];
-            for (to, x) in rounded.iter_mut().zip(x) {
+            // What is not finite makes the scale NaN.
+            for (to, x) in rounded.iter_mut().zip(x).filter(|_| largest.is_finite()) {
                 *to = (x * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
             }
             let scale = if largest.is_finite() { largest / LARGEST } else { f32::NAN };
@@ -117,31 +118,30 @@ fn column_avx2(x: &Row, weight: &SparseOperand<'_>, col: usize, sums: &mut [f32]
 /// This machine must have the instructions of `L`, and `b` be a multiple of its columns.
 #[inline(always)]
 unsafe fn column<L: Lanes>(x: &Row, weight: &SparseOperand<'_>, col: usize, sums: &mut [f32]) {
-    let Values::Int4 { values, scales } = weight.values else { unreachable!("of 4-bit integers") };
+    let Values::Int4 { bytes, .. } = weight.values else { unreachable!("of 4-bit integers") };
     let b = weight.b;
-    let rows = int4_group(b);
-    let (groups, octets) = (b / rows, rows / OCTET);
+    let (groups, octets, len) = (b / group_rows(b), group_rows(b) / OCTET, group_len(b));
     for entry in weight.entries(col) {
         let (block, slot) = weight.entry(entry);
         for group in 0..groups {
             let at = block * groups + group;
             let (pairs, part) = (&x.octets[at * octets..][..octets], x.groups[at]);
-            let at = slot * groups + group;
-            let words = &values[at * rows * b / 2..][..rows * b / 2];
-            let (scales, sums) = (&scales[at * b..][..b], &mut sums[..b]);
+            let bytes = &bytes[(slot * groups + group) * len..][..len];
+            let (words, scales) = (bytes.as_ptr(), bytes[words_len(b)..].as_ptr());
+            let sums = &mut sums[..b];
             for first in (0..b).step_by(L::COLS) {
-                // SAFETY: the caller's; the slices have words, scales and sums of all columns.
+                // SAFETY: the caller's; there are words, scales and sums of all columns.
                 unsafe {
                     let [mut one, mut two] = [L::zero(); 2];
-                    for (octet, &[a, b_, c, d]) in pairs.iter().enumerate() {
-                        let words = L::load(words.as_ptr().add((octet * b + first) * 4));
-                        one = L::dot::<0>(words, a, one);
-                        two = L::dot::<4>(words, b_, two);
-                        one = L::dot::<8>(words, c, one);
-                        two = L::dot::<12>(words, d, two);
+                    for (octet, &[first_pair, second, third, fourth]) in pairs.iter().enumerate() {
+                        let words = L::load(words.add((octet * b + first) * 4));
+                        one = L::dot::<0>(words, first_pair, one);
+                        two = L::dot::<4>(words, second, two);
+                        one = L::dot::<8>(words, third, one);
+                        two = L::dot::<12>(words, fourth, two);
                     }
-                    let (scales, sums) = (scales.as_ptr().add(first), sums.as_mut_ptr().add(first));
-                    L::add_scaled(L::add(one, two), part, scales, sums);
+                    let (scales, sums) = (scales.add(4 * first), sums.as_mut_ptr().add(first));
+                    L::add_scaled(L::add(one, two), part, L::load(scales), sums);
                 }
             }
         }
@@ -169,8 +169,8 @@ trait Lanes {
     /// Adds `integers · step · scale + low · sum` to `sums`.
     ///
     /// # Safety
-    /// As many scales and sums as columns must be readable, and the sums writable.
-    unsafe fn add_scaled(integers: Self::Vector, x: Group, scales: *const u32, sums: *mut f32);
+    /// As many sums as columns must be readable and writable.
+    unsafe fn add_scaled(integers: Self::Vector, x: Group, scales: Self::Vector, sums: *mut f32);
 }
 
 /// The bits of two integers of 4 bits in the halves of a word.
@@ -213,13 +213,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn add_scaled(integers: __m512i, x: Group, scales: *const u32, sums: *mut f32) {
+    unsafe fn add_scaled(integers: __m512i, x: Group, scales: __m512i, sums: *mut f32) {
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add(AHEAD / 16).cast());
-            let both = _mm512_loadu_si512(scales.cast());
-            let low = _mm512_and_si512(both, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            let low = _mm512_and_si512(scales, _mm512_set1_epi32(0xffff_0000_u32 as i32));
             let low = _mm512_castsi512_ps(low);
-            let step = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both));
+            let step = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(scales));
             let step = _mm512_mul_ps(step, _mm512_set1_ps(x.scale));
             let sum = _mm512_fmadd_ps(low, _mm512_set1_ps(x.sum), _mm512_loadu_ps(sums));
             let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers), step, sum);
@@ -262,12 +260,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn add_scaled(integers: __m256i, x: Group, scales: *const u32, sums: *mut f32) {
+    unsafe fn add_scaled(integers: __m256i, x: Group, scales: __m256i, sums: *mut f32) {
         unsafe {
-            let both = _mm256_loadu_si256(scales.cast());
-            let low = _mm256_and_si256(both, _mm256_set1_epi32(0xffff_0000_u32 as i32));
+            let low = _mm256_and_si256(scales, _mm256_set1_epi32(0xffff_0000_u32 as i32));
             let low = _mm256_castsi256_ps(low);
-            let step = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(both));
+            let step = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(scales));
             let step = _mm256_mul_ps(step, _mm256_set1_ps(x.scale));
             let sum = _mm256_fmadd_ps(low, _mm256_set1_ps(x.sum), _mm256_loadu_ps(sums));
             let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(integers), step, sum);
@@ -310,11 +307,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn add_scaled(integers: [i32; 8], x: Group, scales: *const u32, sums: *mut f32) {
-        for (at, integer) in integers.into_iter().enumerate() {
+    unsafe fn add_scaled(integers: [i32; 8], x: Group, scales: [i32; 8], sums: *mut f32) {
+        for (at, (integer, scale)) in integers.into_iter().zip(scales).enumerate() {
             // SAFETY: the caller's.
-            let (scale, to) = unsafe { (*scales.add(at), &mut *sums.add(at)) };
-            let (low, step) = low_and_step(scale);
+            let to = unsafe { &mut *sums.add(at) };
+            let (low, step) = low_and_step(scale as u32);
             *to += low * x.sum + integer as f32 * (step * x.scale);
         }
     }
@@ -323,6 +320,7 @@ impl Lanes for Portable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::int4::little_endian;
     use crate::cpu::quantize_int4;
     use crate::{BlockPattern, BlockSize, MatrixShape};
 
@@ -340,13 +338,13 @@ mod tests {
                 let shape = MatrixShape::new(3 * b + 5, 2 * b + 3).unwrap();
                 let pattern = BlockPattern::random(shape, block, density, 7);
                 let dense: Vec<f32> = (0..pattern.value_count()).map(number).collect();
-                let (values, scales) = quantize_int4(&dense, block);
-                let values = Values::Int4 { values: &values, scales: &scales };
+                let bytes = quantize_int4(&dense, &pattern);
+                let values = Values::Int4 { bytes: &bytes, block };
                 let mut exact = vec![0.0; dense.len()];
                 for (slot, to) in exact.chunks_exact_mut(b * b).enumerate() {
                     values.widen(slot, to);
                 }
-                let size = |at: usize| [1.0, 0.0, 1e-37, 1e6][at / int4_group(b) % 4];
+                let size = |at: usize| [1.0, 0.0, 1e-37, 1e6][at / group_rows(b) % 4];
                 let x: Vec<f32> = (0..shape.rows()).map(|at| size(at) * number(at + 3)).collect();
                 let weight = SparseOperand::forward(values, &pattern);
                 let row = Row::new(&x, b);
@@ -376,7 +374,7 @@ mod tests {
         col: usize,
         at: usize,
     ) -> (f64, f64) {
-        let (b, group) = (weight.b, int4_group(weight.b));
+        let (b, group) = (weight.b, group_rows(weight.b));
         let (mut sum, mut bound) = (0.0, f64::from(f32::MIN_POSITIVE));
         for entry in weight.entries(col) {
             let (block, slot) = weight.entry(entry);
@@ -388,8 +386,9 @@ mod tests {
                 let (w, x) = (f64::from(exact[(slot * b + row) * b + at]), x[block * b + row]);
                 sum += w * f64::from(x);
                 // The parts of a value may be larger than it is.
-                let Values::Int4 { scales, .. } = weight.values else { unreachable!() };
-                let (low, grid) = low_and_step(scales[(slot * b + row) / group * b + at]);
+                let Values::Int4 { bytes, .. } = weight.values else { unreachable!() };
+                let bytes = &bytes[(slot * b + row) / group * group_len(b) + words_len(b)..];
+                let (low, grid) = low_and_step(little_endian(&bytes.as_chunks::<4>().0[at]));
                 let parts = f64::from(low.abs() + 15.0 * grid) * f64::from(x.abs());
                 let rounding = f64::from(f32::EPSILON) * (weight.entries(col).len() + 8) as f64;
                 bound += w.abs() * f64::from(step) * 0.51 + rounding * parts;
@@ -406,11 +405,11 @@ mod tests {
         for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let block = BlockSize::new(16).unwrap();
             let pattern = BlockPattern::dense(MatrixShape::new(32, 16).unwrap(), block);
-            let (values, scales) = quantize_int4(&[1.0; 512], block);
-            let weight = Values::Int4 { values: &values, scales: &scales };
+            let bytes = quantize_int4(&[1.0; 512], &pattern);
+            let weight = Values::Int4 { bytes: &bytes, block };
             let weight = SparseOperand::forward(weight, &pattern);
             let mut row = vec![1.0; 32];
-            row[20] = x;
+            row[16..].fill(x);
             for column in columns(16) {
                 let row = Row { column, ..Row::new(&row, 16) };
                 let mut sums = [0.0; 16];

@@ -274,7 +274,7 @@ pub struct ModelArgs {
 
     /// With --int8, round the features that weights multiply to 8-bit integers too; faster for prompts on processors with
     /// AVX512-VNNI, without effect elsewhere
-    #[arg(long, requires = "int8")]
+    #[arg(long, requires = "int8", conflicts_with = "int4")]
     pub int8_products: bool,
 }
 

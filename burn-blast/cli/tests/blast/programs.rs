@@ -95,13 +95,18 @@ fn from_a_text_to_sparse_adapted_and_merged_models() {
     let speed = "--prefill 8 --decode 2 --rounds 1";
     let compact = place.fine(&format!("bench adapted {speed} --compact"));
     compact.says(&["6 of 14 linear layers block-sparse, "]);
-    place.fine(&format!("bench tuned {speed} --int8")).says(&[" and 8-bit integers"]);
+    for bits in [8, 4] {
+        let told = format!(" and {bits}-bit integers");
+        place.fine(&format!("bench tuned {speed} --int{bits}")).says(&[&told]);
+    }
     let score = |more: &str| -> f64 {
         let text = place.fine(&format!("perplexity tuned --window 32 --corpus {more}")).out;
         text.strip_prefix("perplexity ").unwrap().split('\n').next().unwrap().parse().unwrap()
     };
     let (plain, integers) = (score("text.txt"), score("text.txt --int8"));
     assert!(plain != integers && (plain / integers).ln().abs() < 0.01, "{plain}, {integers}");
+    let fewer = score("text.txt --int4");
+    assert!(plain != fewer && (plain / fewer).ln().abs() < 0.1, "{plain}, {fewer}");
     let line = serde_json::json!({ "text": place.read("text.txt") });
     place.put("text.jsonl", line.to_string());
     assert_eq!(score("text.jsonl"), plain);
@@ -317,6 +322,8 @@ fn settings_that_make_no_sense_are_refused() {
         ("perplexity dense --corpus broken.jsonl", "line 2 is not"),
         ("perplexity dense --corpus text.txt --window 5000", "made for 1024 positions"),
         ("perplexity dense --corpus text.txt --stride 0", "stride is 0"),
+        ("perplexity dense --corpus text.txt --int8 --int4", "--int4"),
+        ("perplexity dense --corpus text.txt --int4 --int8-products", "--int8"),
         ("bench dense --rounds 0", "rounds is 0"),
         ("bench dense --prefill 5000", "made for 1024 positions"),
         ("activations dense norms --corpus nowhere.txt", "nowhere.txt"),
