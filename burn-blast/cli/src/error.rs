@@ -16,7 +16,8 @@ pub enum Error {
     FilterMatchesNothing { option: &'static str, filter: String, known: String },
     /// The built-in list of names matches nothing.
     #[error(
-        "no weight has a name that is known to belong to an MLP: choose with --include; two-dimensional weights are: {known}"
+        "no dense weight has a name that is known to belong to an MLP: choose with --include, or, if the MLPs are block-sparse already, \
+         make them dense first (blast densify); two-dimensional weights are: {known}"
     )]
     NothingKnown { known: String },
     /// Everything chosen was taken out again.

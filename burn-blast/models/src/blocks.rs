@@ -54,11 +54,12 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Checks the sparsity.
+    /// Checks what no type does.
     ///
     /// # Errors
-    /// If it is not at least 0 and below 1.
+    /// If the block size is not supported, or the sparsity not at least 0 and below 1.
     pub fn check(&self) -> Result<(), Error> {
+        BlockSize::new(self.block)?;
         let fits = (0.0..1.0).contains(&self.sparsity);
         Error::in_range("sparsity", self.sparsity, fits, "at least 0 and below 1")
     }

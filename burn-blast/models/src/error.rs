@@ -13,6 +13,9 @@ pub enum Error {
          folder below snapshots)"
     )]
     MissingFile(PathBuf),
+    /// A model is named by a file that is no GGUF.
+    #[error("{} is a file: name the folder that it is in, or a GGUF file", .0.display())]
+    NoFolder(PathBuf),
     /// The system refused.
     #[error("{path}: {cause}")]
     File {

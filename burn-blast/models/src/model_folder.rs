@@ -132,6 +132,9 @@ impl ModelFolder {
             let unpacked = Arc::new(gguf::unpack(path).map_err(IoError::from)?);
             return Ok(Self { unpacked: Some(unpacked.clone()), ..Self::open(unpacked.path())? });
         }
+        if path.is_file() {
+            return Err(Error::NoFolder(path.to_path_buf()));
+        }
         let path = path.to_path_buf();
         let file = path.join("config.json");
         let mut folder = Self::new(read_json(&file)?.ok_or(Error::MissingFile(file))?)?;

@@ -29,6 +29,17 @@ pub struct Sampling {
 impl Sampling {
     /// Always the likeliest token; of equals, the first.
     pub const GREEDY: Self = Self { temperature: 0.0, top_k: None, top_p: 1.0, seed: 0 };
+
+    /// Checks what no type does.
+    ///
+    /// # Errors
+    /// If a number is out of range.
+    pub fn check(&self) -> Result<(), Error> {
+        let (temperature, top_p) = (self.temperature, self.top_p);
+        Error::in_range("temperature", temperature, temperature >= 0.0, "a number from 0")?;
+        Error::at_least_one(&[("top-k", self.top_k.unwrap_or(1))])?;
+        Error::in_range("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")
+    }
 }
 
 /// Draws tokens.
@@ -40,11 +51,9 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     pub(crate) fn new(sampling: &Sampling) -> Result<Self, Error> {
-        let &Sampling { temperature, top_k, top_p, seed } = sampling;
-        Error::in_range("temperature", temperature, temperature >= 0.0, "a number from 0")?;
-        Error::at_least_one(&[("top-k", top_k.unwrap_or(1))])?;
-        Error::in_range("top-p", top_p, top_p > 0.0 && top_p <= 1.0, "above 0 and at most 1")?;
-        Ok(Self { sampling: sampling.clone(), random: ChaCha8Rng::seed_from_u64(seed) })
+        sampling.check()?;
+        let random = ChaCha8Rng::seed_from_u64(sampling.seed);
+        Ok(Self { sampling: sampling.clone(), random })
     }
 
     /// The next token of a vocabulary with these scores.

@@ -85,8 +85,9 @@ pub enum Command {
     Dense(DenseArgs),
     /// Remove MLP blocks of a model at once, without training
     ///
-    /// Runs the model to correct the kept values; `sparsify` takes any checkpoint and runs
-    /// nothing. Without training little is left of a model at the default share of 0.9: begin with --sparsity 0.5 at
+    /// Runs the model on a text, to find what its loss depends on or to correct what is kept; `sparsify` takes any checkpoint and
+    /// runs nothing. `--method taylor`, the default, sorts hidden features so that those it removes are whole blocks: the model
+    /// computes the same, but its values are in another order. Without training little is left of a model at the default share of 0.9: begin with --sparsity 0.5 at
     /// most.
     OneShot(OneShotArgs),
     /// Remove MLP blocks step by step while a model trains on, or train adapters beside the kept blocks
@@ -268,7 +269,8 @@ pub struct ModelArgs {
     pub int8: bool,
 
     /// Round the weights of linear layers to 4-bit integers, five bits for a weight with what scales them; the output layer to
-    /// 8 bits. On a CPU, with the flex backend
+    /// 8 bits. On a CPU, with the flex backend. A range for 32 weights each: it may lose less than --int8, which has a scale for
+    /// each block of 1024
     #[arg(long)]
     pub int4: bool,
 

@@ -88,6 +88,8 @@ struct Row {
     name: String,
     /// Nats per token on held-out text.
     loss: f64,
+    /// Tokens that were scored.
+    tokens: usize,
     /// By how many percent that is more than the first model's.
     gap_percent: f64,
     /// Share of the MLP blocks removed.
@@ -109,7 +111,7 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     }
     let device = args.device.open()?;
     let (mut models, mut stored) = (Vec::new(), Vec::new());
-    let (mut losses, mut limits) = (Vec::new(), Vec::new());
+    let (mut losses, mut scored, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     let texts = texts(&args.text.corpus, args.svg.as_deref(), progress)?;
     if args.svg.is_some() && args.models.len() < 2 {
         return Err(Error::Unused { option: "--svg", needs: "two models or more" });
@@ -123,7 +125,9 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
         if args.device.backend.is_host() {
             model = model.for_host()?;
         }
-        losses.push(evaluate(&model, &corpus.held_out(sequences, Corpus::EVALUATED, &device))?);
+        let held_out = corpus.held_out(sequences, Corpus::EVALUATED, &device);
+        scored.push(held_out.iter().map(|batch| batch.targets.dims()[0]).sum());
+        losses.push(evaluate(&model, &held_out)?);
         models.push(model);
         limits.push(checkpoint.config().context());
         progress.set(models.len());
@@ -132,13 +136,14 @@ pub fn measure(args: &MeasureArgs, progress: &Progress) -> Result<MeasureReport,
     let timed: Vec<(&Model, usize)> = models.iter().zip(limits).collect();
     let rounds = timing.run(&timed)?;
     let mut rows = Vec::new();
-    for (((folder, (mlp_sparsity, bytes)), loss), rounds) in
-        args.models.iter().zip(stored).zip(&losses).zip(rounds)
+    for ((((folder, (mlp_sparsity, bytes)), loss), tokens), rounds) in
+        args.models.iter().zip(stored).zip(&losses).zip(scored).zip(rounds)
     {
         let (prefill, decode) = timing.rates(&rounds);
         rows.push(Row {
             name: folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
             loss: *loss,
+            tokens,
             gap_percent: 100.0 * (loss / losses[0] - 1.0),
             mlp_sparsity,
             bytes,
@@ -194,7 +199,13 @@ impl fmt::Display for MeasureReport {
                 rate(row.decode),
             ]);
         }
-        write!(f, "{table}")
+        let scored = self.0.iter().map(|row| row.tokens.to_string());
+        let tokens = scored.collect::<std::collections::BTreeSet<_>>();
+        let tokens = tokens.into_iter().collect::<Vec<_>>().join(" or ");
+        write!(
+            f,
+            "{table}\nloss: nats per token, of {tokens} held out; MB: in memory, in the type computed in"
+        )
     }
 }
 
@@ -231,7 +242,10 @@ impl fmt::Display for CompactReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", table(&self.before, &self.after))?;
         let (before, after) = (self.parameters_before, self.parameters_after);
-        write!(f, "{after} parameters, compacted from {before}")?;
+        match before == after {
+            true => write!(f, "{after} parameters: nothing is left to compact")?,
+            false => write!(f, "{after} parameters, compacted from {before}")?,
+        }
         match &self.output {
             Some(output) => write!(f, "\n{} is written", output.display()),
             None => Ok(()),
@@ -265,6 +279,7 @@ mod tests {
         let row = |name: &str, mlp_sparsity: f64| Row {
             name: name.to_owned(),
             loss: 1.0,
+            tokens: 1,
             gap_percent: 100.0 * mlp_sparsity,
             mlp_sparsity,
             bytes: 1,

@@ -23,6 +23,7 @@ pub fn generate(args: &GenerateArgs) -> Result<(), Error> {
     // Packing a model costs as much as it saves on so many tokens of a prompt, and on one token in a type of 16 bits.
     const WORTH_PACKING: usize = 160;
     let is_long = args.prompt.len() > 4 * WORTH_PACKING;
+    args.sampling.check()?;
     let (checkpoint, model) = open(&args.model, |model| is_long || model.dtype() != DType::F32)?;
     let tokenizer = checkpoint.tokenizer()?;
     let prompt = match args.chat {

@@ -223,8 +223,15 @@ fn a_recovery_that_is_stopped_is_resumed_and_ends_with_the_same_bytes() {
              --steps 200 --context 16 --prefill 4 --decode 2 --rounds 1"
         )
     };
-    let parts =
-        ["dense", "cut", "reconstruct", "distil", "nats, text", "50.0 %", "whole is written"];
+    let parts = [
+        "dense",
+        "cut",
+        "reconstruct",
+        "distil",
+        "nats, held out of text",
+        "50.0 %",
+        "whole is written",
+    ];
     place.fine(&words("whole")).says(&parts);
     assert!(!place.path("whole.recover").exists());
     place.refused(&words("whole"), &["is already there"]);

@@ -177,7 +177,7 @@ impl Report {
     /// The table's first row and the others, as text.
     pub fn table(&self) -> Vec<Vec<String>> {
         let mut head: Vec<String> = vec!["model".to_owned()];
-        head.extend(self.texts.iter().map(|name| format!("nats, {name}")));
+        head.extend(self.texts.iter().map(|name| format!("nats, held out of {name}")));
         let rest = [
             "MLP blocks removed",
             "MB",

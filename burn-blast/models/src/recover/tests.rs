@@ -126,7 +126,7 @@ fn the_report_has_every_step_and_training_brings_the_model_back() {
     assert!(report.rows[3].bytes < report.rows[0].bytes);
     assert_eq!(report.kept.iter().sum::<f64>() / report.kept.len() as f64, 0.5);
     let page = std::fs::read_to_string(out.join("report.html")).unwrap();
-    assert!(page.contains("<td>distil</td>") && page.contains("nats, dogs"), "{page}");
+    assert!(page.contains("<td>distil</td>") && page.contains("nats, held out of dogs"), "{page}");
     for name in ["report.json", "kept.svg", "loss.svg", "training.svg", "recover.json"] {
         assert!(out.join(name).exists(), "{name}");
     }
