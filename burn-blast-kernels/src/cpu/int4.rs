@@ -1,15 +1,15 @@
 //! Blocks of 4-bit integers.
 //!
 //! A value is `low + n · step` with `n` of 0 to 15. A column of a block has one `low` and `step` for each 32 rows, or one in
-//! smaller blocks. Such a group of rows is stored together:
+//! smaller blocks. Such a group of rows is stored together, 16 columns (8 in blocks of 8) at a time, so that a column of blocks is read
+//! from its first byte to its last:
 //!
 //! ```text
-//! words   [rows / 8, b]   a little-endian word of 32 bits for 8 rows of a column, the first row in the lowest bits
-//! scales  [b]             a word for each column: low in the upper, step in the lower half, both in bf16
+//! words   [rows / 8, 16]   a little-endian word of 32 bits for 8 rows of a column, the first row in the lowest bits
+//! scales  [16]             a word for each column: low in the upper, step in the lower half, both in bf16
 //! ```
 //!
-//! So a vector of words has as many columns as lanes. A value takes 5 bits, as in the type Q4_1 of llama.cpp, whose groups are
-//! these columns too.
+//! A value takes 5 bits, as in the type Q4_1 of llama.cpp, whose groups are these columns too.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -36,14 +36,26 @@ pub(super) fn group_rows(b: usize) -> usize {
     b.min(GROUP)
 }
 
-/// Bytes of the words of a group.
-pub(super) fn words_len(b: usize) -> usize {
-    group_rows(b) / 2 * b
+/// Columns that are stored together.
+pub(super) fn panel_cols(b: usize) -> usize {
+    b.min(16)
+}
+
+/// Byte of the word of eight rows of a column in a group.
+pub(super) fn word_at(b: usize, octet: usize, col: usize) -> usize {
+    let (rows, cols) = (group_rows(b), panel_cols(b));
+    let panel = (rows / OCTET + 1) * cols;
+    (col / cols * panel + octet * cols + col % cols) * WORD
+}
+
+/// Byte of the scale of a column in a group.
+pub(super) fn scale_at(b: usize, col: usize) -> usize {
+    word_at(b, group_rows(b) / OCTET, col)
 }
 
 /// Bytes of a group.
 pub(super) fn group_len(b: usize) -> usize {
-    words_len(b) + WORD * b
+    (group_rows(b) / OCTET + 1) * b * WORD
 }
 
 /// Bytes of a block of 4-bit integers: 5 bits for a value, 6 in blocks of 16, 8 in blocks of 8.
@@ -88,8 +100,7 @@ pub fn quantize_int4(values: &[f32], pattern: &BlockPattern) -> Vec<i8> {
 /// Writes a group of rows, of which the first `inside` are inside the weight.
 fn write_group(values: &[f32], b: usize, inside: usize, bytes: &mut [i8]) {
     let rows = group_rows(b);
-    let (words, scales) = bytes.split_at_mut(words_len(b));
-    for (col, to) in scales.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+    for col in 0..b {
         // Rows outside repeat the first one.
         let mut column = [if inside == 0 { 0.0 } else { values[col] }; GROUP];
         for (to, row) in column.iter_mut().zip(values.chunks_exact(b)).take(inside) {
@@ -97,11 +108,12 @@ fn write_group(values: &[f32], b: usize, inside: usize, bytes: &mut [i8]) {
         }
         let column = &column[..rows];
         let scale = best_scale(column);
-        *to = scale.to_le_bytes().map(|byte| byte as i8);
+        let place = &mut bytes[scale_at(b, col)..][..WORD];
+        place.copy_from_slice(&scale.to_le_bytes().map(|byte| byte as i8));
         let (low, inverse) = (low_and_step(scale).0, inverse_step(scale));
         for (row, &value) in column.iter().enumerate() {
-            let at = (row / OCTET * b + col) * WORD + row % OCTET / 2;
-            words[at] |= ((nearest(value, low, inverse) as u8) << (row % 2 * 4)) as i8;
+            let at = word_at(b, row / OCTET, col) + row % OCTET / 2;
+            bytes[at] |= ((nearest(value, low, inverse) as u8) << (row % 2 * 4)) as i8;
         }
     }
 }
@@ -171,14 +183,17 @@ fn best_scale(values: &[f32]) -> u32 {
 pub(super) fn widen_block(bytes: &[i8], b: usize, to: &mut [f32]) {
     let rows = group_rows(b);
     for (bytes, to) in bytes.chunks_exact(group_len(b)).zip(to.chunks_exact_mut(rows * b)) {
-        let (words, scales) = bytes.split_at(words_len(b));
-        let scales = scales.as_chunks::<WORD>().0;
-        let words = words.as_chunks::<WORD>().0.chunks_exact(b);
-        for (words, rows) in words.zip(to.chunks_exact_mut(OCTET * b)) {
-            for (row, to) in rows.chunks_exact_mut(b).enumerate() {
-                for ((to, word), scale) in to.iter_mut().zip(words).zip(scales) {
+        let (words, cols) = (bytes.as_chunks::<WORD>().0, panel_cols(b));
+        for first in (0..b).step_by(cols) {
+            let of = |at: usize| &words[at / WORD..][..cols];
+            let scales = of(scale_at(b, first));
+            for (row, to) in to.chunks_exact_mut(b).enumerate() {
+                let words = of(word_at(b, row / OCTET, first));
+                for ((to, word), scale) in to[first..first + cols].iter_mut().zip(words).zip(scales)
+                {
                     let (low, step) = low_and_step(little_endian(scale));
-                    *to = low + step * (little_endian(word) >> (4 * row) & 15) as i32 as f32;
+                    let integer = little_endian(word) >> (4 * (row % OCTET)) & 15;
+                    *to = low + step * integer as i32 as f32;
                 }
             }
         }

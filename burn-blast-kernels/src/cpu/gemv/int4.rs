@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use crate::cpu::Values;
-use crate::cpu::int4::{OCTET, group_len, group_rows, low_and_step, words_len};
+use crate::cpu::int4::{OCTET, group_len, group_rows, low_and_step, scale_at, word_at};
 use crate::cpu::operand::SparseOperand;
 
 const AHEAD: usize = 2048;
@@ -127,21 +127,21 @@ unsafe fn column<L: Lanes>(x: &Row, weight: &SparseOperand<'_>, col: usize, sums
             let at = block * groups + group;
             let (pairs, part) = (&x.octets[at * octets..][..octets], x.groups[at]);
             let bytes = &bytes[(slot * groups + group) * len..][..len];
-            let (words, scales) = (bytes.as_ptr(), bytes[words_len(b)..].as_ptr());
             let sums = &mut sums[..b];
             for first in (0..b).step_by(L::COLS) {
+                let at = |byte: usize| bytes[byte..].as_ptr();
                 // SAFETY: the caller's; there are words, scales and sums of all columns.
                 unsafe {
                     let [mut one, mut two] = [L::zero(); 2];
                     for (octet, &[first_pair, second, third, fourth]) in pairs.iter().enumerate() {
-                        let words = L::load(words.add((octet * b + first) * 4));
+                        let words = L::load(at(word_at(b, octet, first)));
                         one = L::dot::<0>(words, first_pair, one);
                         two = L::dot::<4>(words, second, two);
                         one = L::dot::<8>(words, third, one);
                         two = L::dot::<12>(words, fourth, two);
                     }
-                    let (scales, sums) = (scales.add(4 * first), sums.as_mut_ptr().add(first));
-                    L::add_scaled(L::add(one, two), part, L::load(scales), sums);
+                    let (scales, sums) = (L::load(at(scale_at(b, first))), &mut sums[first..]);
+                    L::add_scaled(L::add(one, two), part, scales, sums.as_mut_ptr());
                 }
             }
         }
@@ -387,8 +387,8 @@ mod tests {
                 sum += w * f64::from(x);
                 // The parts of a value may be larger than it is.
                 let Values::Int4 { bytes, .. } = weight.values else { unreachable!() };
-                let bytes = &bytes[(slot * b + row) / group * group_len(b) + words_len(b)..];
-                let (low, grid) = low_and_step(little_endian(&bytes.as_chunks::<4>().0[at]));
+                let bytes = &bytes[(slot * b + row) / group * group_len(b) + scale_at(b, at)..];
+                let (low, grid) = low_and_step(little_endian(&bytes.as_chunks::<4>().0[0]));
                 let parts = f64::from(low.abs() + 15.0 * grid) * f64::from(x.abs());
                 let rounding = f64::from(f32::EPSILON) * (weight.entries(col).len() + 8) as f64;
                 bound += w.abs() * f64::from(step) * 0.51 + rounding * parts;
