@@ -226,8 +226,7 @@ mod tests {
                 &|at| 100.0 + 1e-3 * (at % 7) as f32,
                 &|_| -0.3,
             ];
-            let values: Vec<f32> =
-                kinds.iter().flat_map(|kind| (0..area).map(kind)).collect();
+            let values: Vec<f32> = kinds.iter().flat_map(|kind| (0..area).map(kind)).collect();
             let pattern = BlockPattern::dense(MatrixShape::new(6 * b, b).unwrap(), block);
             let bytes = quantize_int4(&values, &pattern);
             assert_eq!(bytes.len(), values.len() / 2 + values.len() / group * 4);
