@@ -10,7 +10,7 @@ use burn::tensor::quantization::{
     BlockSize as QuantBlock, Calibration, QuantMode, QuantScheme, QuantStore, QuantValue,
     ScaleDtype, compute_q_params, compute_range, quantized_data_len,
 };
-use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Device, Shape, Tensor, TensorData, f16};
 use burn_blast_kernels::{BlockPattern, BlockSize, cpu};
 
 use crate::backends::{has_int4, is_host};
@@ -158,7 +158,12 @@ pub(crate) fn dequantized<const D: usize>(values: Tensor<D>, pattern: &BlockPatt
 fn from_int4(data: TensorData, pattern: &BlockPattern) -> TensorData {
     let float = before_int4(data.dtype()).expect("the caller asked for 4-bit integers");
     let len = data.shape().num_elements();
-    let values = cpu::dequantize_int4(bytemuck::cast_slice(&data.bytes()[..len]), pattern);
+    let mut values = cpu::dequantize_int4(bytemuck::cast_slice(&data.bytes()[..len]), pattern);
+    if float == DType::F16 {
+        // The low end of a range is rounded to bf16, which may be beyond.
+        let largest = f16::MAX.to_f32();
+        values.iter_mut().for_each(|value| *value = value.clamp(-largest, largest));
+    }
     TensorData::new(values, packed(pattern)).convert_dtype(float)
 }
 
@@ -229,7 +234,7 @@ impl ModuleMapper for Rounding {
             return param;
         }
         param.map(|values| {
-            let values = dequantized(values, pattern);
+            let values = dequantized(values, pattern).cast(weight.float);
             match integer {
                 Integer::Int8 => to_int8(values.cast(DType::F32), pattern.block()),
                 Integer::Int4 => to_int4(values, pattern),

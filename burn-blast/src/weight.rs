@@ -14,7 +14,9 @@ use crate::backends::has_int4;
 use crate::break_even::TuningTable;
 use crate::functions::{gather, pack, unpack};
 use crate::ops::packed;
-use crate::quantize::{Integer, before_int4, dequantized, is_int4, stored_shape, value_bytes};
+use crate::quantize::{
+    Integer, before_int4, dequantized, is_int4, is_integer, stored_shape, value_bytes,
+};
 use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.
@@ -167,8 +169,9 @@ impl BlockSparseWeight {
 
     /// The integers that the values were rounded to, if they are quantised.
     pub fn integer(&self) -> Option<Integer> {
-        let is_int4 = is_int4(self.dtype(), &self.values.lazy_shape());
-        self.is_quantized().then_some(if is_int4 { Integer::Int4 } else { Integer::Int8 })
+        let (dtype, shape) = (self.dtype(), self.values.lazy_shape());
+        let is_integer = is_integer(dtype, &shape, self.pattern.block());
+        is_integer.then(|| if is_int4(dtype, &shape) { Integer::Int4 } else { Integer::Int8 })
     }
 
     /// Type of inputs: the type of the values, before they were quantised.
@@ -205,7 +208,8 @@ impl BlockSparseWeight {
 
     /// What a walk sees first.
     fn view(&self, replicated: bool) -> View {
-        View { stage: Stage::Probe, pattern: self.pattern.clone(), layer: self.layer, replicated }
+        let (stage, pattern) = (Stage::Probe, self.pattern.clone());
+        View { stage, pattern, layer: self.layer, float: self.float_dtype(), replicated }
     }
 
     pub(crate) fn probe(&self) -> Option<Tensor<2>> {

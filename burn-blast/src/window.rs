@@ -40,6 +40,8 @@ pub(crate) struct View {
     pub(crate) stage: Stage,
     pub(crate) pattern: BlockPattern,
     pub(crate) layer: Option<LayerId>,
+    /// Type of the values, or their type before they were quantised.
+    pub(crate) float: DType,
     /// Other devices train replicas of the weight.
     pub(crate) replicated: bool,
 }

@@ -142,12 +142,19 @@ fn damaged_files_give_errors_and_never_panics() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let fresh = net(0.0, 2, &device);
-    let integers: (&str, Save, Load) = (
-        "burnpack of integers",
-        |model, path| io::save(&quantize(model.clone(), Integer::Int8).unwrap(), path),
-        |model, path| io::load(model, path),
-    );
-    for (format, save, load) in formats().into_iter().chain([integers]) {
+    let integers: [(&str, Save, Load); 2] = [
+        (
+            "burnpack of 8 bits",
+            |model, path| io::save(&quantize(model.clone(), Integer::Int8).unwrap(), path),
+            |model, path| io::load(model, path),
+        ),
+        (
+            "burnpack of 4 bits",
+            |model, path| io::save(&quantize(model.clone(), Integer::Int4).unwrap(), path),
+            |model, path| io::load(model, path),
+        ),
+    ];
+    for (format, save, load) in formats().into_iter().chain(integers) {
         let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
         save(&model, &good).unwrap();
         let bytes = std::fs::read(&good).unwrap();

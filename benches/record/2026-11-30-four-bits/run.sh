@@ -5,7 +5,7 @@
 #
 # BLAST  the program, `cargo build --release -p burn-blast-cli`
 # ABI    libblast_abi.so, `cargo build --release -p blast-abi`
-# MODEL  folder of the dense model; HALF  folder of one with half of its MLPs removed (`blast one-shot --sparsity 0.5`)
+# MODEL  folder of the dense model; HALF  folder of one with half of its MLPs removed (`blast sparsify --sparsity 0.5 --block 32`)
 # TEXT   held-out text to score
 # OUT    folder for cold.jsonl, model.jsonl and loss.jsonl
 # GGUF   files for llama.cpp, by LLAMA_CPP, a script that prints {"prefill_tokens_s": .., "decode_tokens_s": ..} a round

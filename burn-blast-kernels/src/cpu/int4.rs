@@ -9,7 +9,7 @@
 //! scales  [16]             a word for each column: low in the upper, step in the lower half, both in bf16
 //! ```
 //!
-//! A value takes 5 bits, as in the type Q4_1 of llama.cpp, whose groups are these columns too.
+//! A value takes 5 bits in blocks of 32 and larger, as in the type Q4_1 of llama.cpp, whose groups are these columns too.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -267,5 +267,25 @@ mod tests {
             let values: Vec<f32> = (0..2 * b * b).map(value).collect();
             assert_eq!(dequantize_int4(&quantize_int4(&values, &pattern), &pattern), values);
         }
+    }
+
+    /// Files hold these bytes.
+    #[test]
+    fn the_order_of_bytes_does_not_change() {
+        let block = BlockSize::new(8).unwrap();
+        let pattern = BlockPattern::dense(MatrixShape::new(8, 8).unwrap(), block);
+        let rows = [0.0, 15.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let values: Vec<f32> = (0..64).map(|at| rows[at / 8] - (at % 8) as f32).collect();
+        let mut expected = [0xf0, 0x21, 0x43, 0x65].repeat(8);
+        let lows = [0x0000, 0xbf80, 0xc000, 0xc040, 0xc080, 0xc0a0, 0xc0c0, 0xc0e0_u16];
+        for low in lows.map(u16::to_le_bytes) {
+            expected.extend([0x80, 0x3f, low[0], low[1]]);
+        }
+        let bytes: Vec<u8> =
+            quantize_int4(&values, &pattern).iter().map(|byte| *byte as u8).collect();
+        assert_eq!(bytes, expected);
+        // Behind 16 columns of four words and a scale, and another word of 16.
+        assert_eq!(word_at(32, 1, 17), (80 + 16 + 1) * 4);
+        assert_eq!([scale_at(128, 127), group_len(128)], [2556, 2560]);
     }
 }

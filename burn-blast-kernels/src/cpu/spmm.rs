@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 
 use super::arithmetic::Words;
 use super::dot::{rounds_to_integers, words_for, words_for_integers};
+use super::int4::int4_block_len;
 use super::macro_kernel::Term;
 use super::operand::SparseOperand;
 use super::output::Output;
@@ -148,8 +149,10 @@ pub(super) fn check_values(values: Values<'_>, pattern: &BlockPattern) {
         Values::Int8 { scales, .. } => {
             assert_eq!(scales.len(), pattern.nnz(), "scales must be [nnz]");
         }
-        Values::Int4 { block, .. } => {
-            assert_eq!(block, pattern.block(), "4-bit integers must be of the pattern's blocks");
+        Values::Int4 { bytes, block } => {
+            let fits =
+                block == pattern.block() && bytes.len() == pattern.nnz() * int4_block_len(block);
+            assert!(fits, "4-bit integers must be of the pattern's blocks");
         }
         _ => {}
     }

@@ -30,7 +30,7 @@ impl ModelConfig {
     }
 
     /// A model of these sizes as [`init`](Self::init) makes it, but with matrices drawn from a normal distribution of
-    /// deviation 0.02.
+    /// deviation 0.02, by rand's `StdRng`, which may be another generator in another release.
     ///
     /// # Errors
     /// If the sizes contradict each other.

@@ -37,7 +37,7 @@ impl Model {
 
     /// The model with its block-sparse layers in integers, by [`quantize`]. On a host the dense ones too, and a tied
     /// output layer becomes a layer of its own: reading it is most of the work of decoding with a small model. An output layer
-    /// has 8 bits in any case, as its errors are those of the scores themselves. With 4 bits zeros may become other numbers, so
+    /// has 8 bits in any case, as its errors go straight into the scores. With 4 bits zeros may become other numbers, so
     /// [`compact`](Self::compact) comes before.
     ///
     /// # Errors
@@ -165,10 +165,8 @@ mod tests {
         for (config, integer) in [config(), untied].iter().flat_map(|c| both.map(|i| (c, i))) {
             let config = ModelConfig::parse(config).unwrap();
             let model = config.init(&Device::flex(), 3).unwrap();
-            let (mut small, limit) = match integer {
-                Integer::Int8 => (model.clone().to_integers(integer).unwrap(), 0.05),
-                Integer::Int4 => (model.clone().to_integers(integer).unwrap(), 0.4),
-            };
+            let mut small = model.clone().to_integers(integer).unwrap();
+            let limit = if integer == Integer::Int8 { 0.05 } else { 0.4 };
             assert!(small.linears_mut().iter().any(|(name, _)| name == HEAD));
             for (name, linear) in small.linears_mut() {
                 let layer = linear.as_sparse().expect("every layer is packed");

@@ -11,7 +11,7 @@ use crate::cpu::Values;
 use crate::cpu::int4::{OCTET, group_len, group_rows, low_and_step, scale_at, word_at};
 use crate::cpu::operand::SparseOperand;
 
-/// How many bytes before they are read words are asked of the memory. Measured on Zen 4.
+/// Bytes ahead of the current word that are prefetched. Measured on Zen 4.
 const AHEAD: usize = 2048;
 
 /// Largest integer of a rounded element.
@@ -151,7 +151,8 @@ unsafe fn column<L: Lanes>(x: &Row, weight: &SparseOperand<'_>, col: usize, sums
 
 /// Vectors of 32-bit words, one for each column.
 ///
-/// All functions are for a machine that has the instructions, which only the [`Column`]s of [`columns`] call.
+/// # Safety
+/// This machine must have the instructions. [`columns`] asks.
 trait Lanes {
     type Vector: Copy;
     /// Columns of a vector.

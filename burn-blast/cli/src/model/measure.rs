@@ -204,7 +204,7 @@ impl fmt::Display for MeasureReport {
         let tokens = tokens.into_iter().collect::<Vec<_>>().join(" or ");
         write!(
             f,
-            "{table}\nloss: nats per token, of {tokens} held out; MB: in memory, in the type computed in"
+            "{table}\nloss: nats per token, over {tokens} held-out tokens; MB: parameters in the type computed in"
         )
     }
 }
