@@ -55,6 +55,7 @@ pub mod calibrate;
 mod error;
 mod feed_forward;
 pub mod functions;
+mod int4;
 pub mod io;
 pub mod module;
 mod ops;

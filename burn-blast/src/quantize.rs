@@ -1,9 +1,4 @@
 //! Weights of 8- and 4-bit integers, for inference.
-//!
-//! Both are tensors of Burn's quantised type. 8-bit integers are what Burn means by it. Burn's CPU backend stores a 4-bit integer in a
-//! byte, and copies scales whenever a tensor is cloned. So the elements of a tensor of 4-bit integers are the bytes of
-//! [`cpu::quantize_int4`], `[nnz, 1, bytes]`, which no packed values are. Its only scale is 1, in the type that the values had. Only
-//! the functions of this module and the kernels read it.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::quantization::{
@@ -15,6 +10,7 @@ use burn_blast_kernels::{BlockPattern, BlockSize, cpu};
 
 use crate::backends::{has_int4, is_host};
 use crate::error::LayerError;
+use crate::int4::{before_int4, int4_scheme, int4_shape, is_int4};
 use crate::ops::packed;
 use crate::window::{self, weights};
 
@@ -82,30 +78,6 @@ fn int8_scheme(block: BlockSize, device: &Device) -> QuantScheme {
         .per_block([side(block); 2], ScaleDtype::F32)
 }
 
-/// Bytes of 4-bit integers, which were of type `float`.
-fn int4_scheme(float: DType) -> QuantScheme {
-    let scale = match float {
-        DType::F16 => ScaleDtype::F16,
-        DType::BF16 => ScaleDtype::BF16,
-        _ => ScaleDtype::F32,
-    };
-    QuantScheme::default()
-        .with_value(QuantValue::Q4S)
-        .with_store(QuantStore::Native)
-        .per_tensor(scale)
-}
-
-/// The type that values had before they became 4-bit integers, if these are some.
-pub(crate) fn before_int4(dtype: DType) -> Option<DType> {
-    let floats = [DType::F32, DType::F16, DType::BF16];
-    floats.into_iter().find(|&float| dtype == DType::QFloat(int4_scheme(float)))
-}
-
-/// Shape of the bytes of 4-bit integers.
-fn int4_shape(pattern: &BlockPattern) -> Shape {
-    Shape::new([pattern.nnz(), 1, cpu::int4_block_len(pattern.block())])
-}
-
 /// GPUs read four integers at a time.
 fn store(device: &Device) -> QuantStore {
     if is_host(device) { QuantStore::Native } else { QuantStore::PackedU32(0) }
@@ -122,11 +94,6 @@ pub(crate) fn is_integer(dtype: DType, shape: &[usize], block: BlockSize) -> boo
         [_, 1, len] => len == cpu::int4_block_len(block) && before_int4(dtype).is_some(),
         _ => false,
     }
-}
-
-/// Whether values of this type and shape are 4-bit integers.
-pub(crate) fn is_int4(dtype: DType, shape: &[usize]) -> bool {
-    matches!(*shape, [_, 1, _]) && before_int4(dtype).is_some()
 }
 
 /// Shape of the values of a pattern, if they have this type and shape now.

@@ -13,10 +13,9 @@ use burn_blast_kernels::{BlockMask, BlockPattern, BlockSize, MatrixShape, Patter
 use crate::backends::has_int4;
 use crate::break_even::TuningTable;
 use crate::functions::{gather, pack, unpack};
+use crate::int4::{before_int4, is_int4};
 use crate::ops::packed;
-use crate::quantize::{
-    Integer, before_int4, dequantized, is_int4, is_integer, stored_shape, value_bytes,
-};
+use crate::quantize::{Integer, dequantized, is_integer, stored_shape, value_bytes};
 use crate::window::{self, LayerId, Stage, View};
 
 /// Container name under which visitors and mappers meet a weight.

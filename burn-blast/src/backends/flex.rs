@@ -11,8 +11,8 @@ use burn_flex::{FlexQTensor, FlexTensor, Layout};
 use super::aligned;
 use crate::attention::{Reach, Seen};
 use crate::feed_forward::{GatedPatterns, MlpActivation, MlpPatterns};
+use crate::int4::is_int4;
 use crate::ops::{BlastOps, packed};
-use crate::quantize::is_int4;
 
 /// Runs `$body` with `$float` bound to the storage type of `$tensor`.
 macro_rules! by_dtype {
