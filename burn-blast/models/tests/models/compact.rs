@@ -115,6 +115,10 @@ fn a_llama_loses_exactly_what_was_planted() {
 #[test]
 fn a_gpt2_keeps_what_a_bias_keeps_alive() {
     let (_, mut model) = fresh(gpt2());
+    for (_, linear) in model.linears_mut() {
+        let AnyLinear::Dense(layer) = linear else { unreachable!("nothing is packed yet") };
+        layer.bias = layer.bias.take().map(|bias| bias.map(|bias| bias.add_scalar(0.01)));
+    }
     let whole = model.sizes()[0];
     // Values and hidden features that are their bias: alive.
     clear(&mut model, "h.0.attn.c_attn", 0..WIDTH, 72..80, false);
