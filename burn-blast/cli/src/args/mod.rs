@@ -269,8 +269,8 @@ pub struct ModelArgs {
     pub int8: bool,
 
     /// Round the weights of linear layers to 4-bit integers, five bits for a weight with what scales them; the output layer to
-    /// 8 bits. On a CPU, with the flex backend. A range for 32 weights each: it may lose less than --int8, which has a scale for
-    /// each block of 1024
+    /// 8 bits. On a CPU, with the flex backend. Up to 32 weights share a range: it may lose less than --int8, where a whole block
+    /// shares a scale
     #[arg(long)]
     pub int4: bool,
 
