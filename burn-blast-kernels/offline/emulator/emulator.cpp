@@ -1,14 +1,15 @@
-// Runs the blocks of one launch one after the other, the units of a block as coroutines.
+// Runs the blocks of one launch one after the other, in a shuffled order, the units of a block as coroutines.
 //
 // usage: PROGRAM JOB RESULT
 // JOB holds, as 64-bit little-endian numbers: grid x, y, z; units of a block; bytes of shared memory; bytes
 // of scalars; number of buffers; for each its size and whether it is written. Then come the scalars and the
-// contents. RESULT receives the contents of the written buffers.
+// contents. RESULT receives the contents of the written buffers, and the counts of `Traffic`.
 #include "emulator.h"
 #include "half.h"
 #include "memory.h"
 #include "warp.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -51,6 +52,8 @@ struct Unit {
     // Copies not yet in a group, and groups not yet waited for, oldest first.
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
+    // Where it copied to, and where it stored to in buffers, in this block.
+    std::vector<uintptr_t> copies, stores;
 };
 
 std::vector<Unit> units;
@@ -58,6 +61,51 @@ std::vector<Warp> warps;
 ucontext_t scheduler;
 std::vector<char *> arguments;
 std::vector<char> info;
+
+// What a warp asks of memory. Shared memory serves eight vectors of 16 bytes at a time, if no two are in the same banks; a
+// buffer is stored to in sectors of 32 bytes.
+struct Traffic {
+    uint64_t reads, read_wavefronts, writes, write_wavefronts, stores, store_sectors;
+} traffic;
+
+// Turns in which shared memory serves these vectors.
+unsigned wavefronts(std::vector<uintptr_t> addresses) {
+    std::sort(addresses.begin(), addresses.end());
+    addresses.erase(std::unique(addresses.begin(), addresses.end()), addresses.end());
+    unsigned turns[8] = {}, most = 0;
+    for (uintptr_t address : addresses) most = std::max(most, ++turns[address / 16 % 8]);
+    return most;
+}
+
+// Adds the copies and stores of a block. Lanes that do the same number of them do each at the same time; with lanes beyond the
+// edge of a tensor, that is an approximation.
+void count_traffic() {
+    auto nth = [](std::vector<uintptr_t> Unit::*list, unsigned first, unsigned count, size_t at) {
+        std::vector<uintptr_t> found;
+        for (unsigned i = first; i < first + count; i++) {
+            if (at < (units[i].*list).size()) found.push_back((units[i].*list)[at]);
+        }
+        return found;
+    };
+    for (unsigned first = 0; first < units.size(); first += 8) {
+        for (size_t at = 0;; at++) {
+            std::vector<uintptr_t> found = nth(&Unit::copies, first, 8, at);
+            if (found.empty()) break;
+            traffic.writes++;
+            traffic.write_wavefronts += wavefronts(found);
+        }
+    }
+    for (unsigned first = 0; first < units.size(); first += LANES) {
+        for (size_t at = 0;; at++) {
+            std::vector<uintptr_t> found = nth(&Unit::stores, first, LANES, at);
+            if (found.empty()) break;
+            traffic.stores++;
+            for (uintptr_t &address : found) address /= 32;
+            std::sort(found.begin(), found.end());
+            traffic.store_sectors += uint64_t(std::unique(found.begin(), found.end()) - found.begin());
+        }
+    }
+}
 
 void yield(State state) {
     units[unit].state = state;
@@ -114,6 +162,8 @@ void start_units() {
         u.state = State::Ready;
         u.open.clear();
         u.groups.clear();
+        u.copies.clear();
+        u.stores.clear();
     }
     for (Warp &warp : warps) warp.arrived = 0;
 }
@@ -142,7 +192,7 @@ void run_block() {
             if (u.state == State::AtWarp) fault("part of a warp waits for lanes that went another way");
             all_done &= u.state == State::Done;
         }
-        if (all_done) return;
+        if (all_done) return count_traffic();
         epoch++;
         for (Unit &u : units) {
             if (u.state == State::AtBarrier) u.state = State::Ready;
@@ -156,6 +206,7 @@ void access(void const *address, size_t bytes, bool write) {
         write ? shared->write(at, bytes, "a store") : shared->read(at, bytes, "a load");
     } else if (buffers.near(address)) {
         buffers.check(address, bytes, write);
+        if (write) units[unit].stores.push_back(reinterpret_cast<uintptr_t>(address));
     }
 }
 
@@ -199,6 +250,7 @@ void cp_async(unsigned to, void const *from, unsigned bytes, unsigned from_bytes
     if (from_bytes > bytes) fault("cp.async reads more than it writes");
     if (from_bytes) buffers.check(from, from_bytes, false);
     shared->start_copy(to, bytes);
+    units[unit].copies.push_back(to);
     units[unit].open.push_back({to, static_cast<char const *>(from), bytes, from_bytes});
 }
 
@@ -224,6 +276,10 @@ void ldmatrix(unsigned *registers, unsigned count, bool transposed, unsigned row
     Operands &done = together(name, own, [&](Warp &warp, unsigned first) {
         for (unsigned matrix = 0; matrix < count; matrix++) {
             uint16_t cells[8][8];
+            std::vector<uintptr_t> lines;
+            for (unsigned line = 0; line < 8; line++) lines.push_back(warp.lanes[matrix * 8 + line].row);
+            traffic.reads++;
+            traffic.read_wavefronts += wavefronts(lines);
             for (unsigned line = 0; line < 8; line++) {
                 unsigned lane = matrix * 8 + line;
                 unit = first + lane;
@@ -320,12 +376,24 @@ int main(int count, char **arguments) {
         std::fprintf(stderr, "the job is cut short, or its blocks are not whole warps\n");
         return 2;
     }
-    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) run_block();
+    // In an order that no kernel can rely on, but the same every time.
+    std::vector<dim3> blocks;
+    for (unsigned z = 0; z < gridDim.z; z++)
+        for (unsigned y = 0; y < gridDim.y; y++)
+            for (unsigned x = 0; x < gridDim.x; x++) blocks.push_back({x, y, z});
+    uint32_t draw = 7;
+    for (size_t left = blocks.size(); left > 1; left--) {
+        draw = draw * 1664525 + 1013904223;
+        std::swap(blocks[left - 1], blocks[(draw >> 8) % left]);
+    }
+    for (dim3 const &block : blocks) {
+        blockIdx = block;
+        run_block();
+    }
     std::ofstream result(arguments[2], std::ios::binary);
     for (size_t i = 0; i < sizes.size(); i++) {
         if (writable[i]) result.write(buffers[i], std::streamsize(sizes[i]));
     }
+    result.write(reinterpret_cast<char const *>(&traffic), sizeof traffic);
     return result.flush() ? 0 : 2;
 }

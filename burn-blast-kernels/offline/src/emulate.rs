@@ -42,6 +42,23 @@ pub struct Launch<'a> {
     pub info: &'a [u8],
 }
 
+/// What the warps of a launch asked of memory, in groups of eight lanes for shared memory and of 32 for buffers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Reads of eight lines by `ldmatrix`.
+    pub reads: u64,
+    /// Turns in which shared memory served them, one each without bank conflicts.
+    pub read_wavefronts: u64,
+    /// Writes of up to eight vectors by `cp.async`.
+    pub writes: u64,
+    /// Turns in which shared memory served them.
+    pub write_wavefronts: u64,
+    /// Stores to buffers.
+    pub stores: u64,
+    /// Sectors of 32 bytes that they touched.
+    pub store_sectors: u64,
+}
+
 const PARTS: [&str; 3] = ["memory", "emulator", "wmma"];
 
 impl Emulator {
@@ -105,7 +122,7 @@ impl Program {
     ///
     /// # Errors
     /// [`OfflineError::Fault`] with what the emulator found wrong.
-    pub fn run(&self, launch: Launch, buffers: &mut [Buffer]) -> Result<(), OfflineError> {
+    pub fn run(&self, launch: Launch, buffers: &mut [Buffer]) -> Result<Traffic, OfflineError> {
         let (job, result) = (self.folder.path().join("job"), self.folder.path().join("result"));
         let mut head = launch.blocks.to_vec();
         head.extend(
@@ -129,7 +146,16 @@ impl Program {
             buffer.bytes.copy_from_slice(own);
             rest = others;
         }
-        Ok(())
+        let mut numbers = rest.as_chunks().0.iter().map(|&number| u64::from_le_bytes(number));
+        let mut next = || numbers.next().expect("the emulator writes six counts");
+        Ok(Traffic {
+            reads: next(),
+            read_wavefronts: next(),
+            writes: next(),
+            write_wavefronts: next(),
+            stores: next(),
+            store_sectors: next(),
+        })
     }
 }
 

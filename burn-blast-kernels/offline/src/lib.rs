@@ -1,5 +1,6 @@
 //! Checks of the tensor-core kernels on a machine without a GPU. See `README.md`.
 
+pub mod cache;
 pub mod decode;
 mod emulate;
 mod error;
@@ -9,7 +10,7 @@ mod metal;
 mod rewrite;
 mod toolkit;
 
-pub use emulate::{Buffer, Emulator, Launch, Program};
+pub use emulate::{Buffer, Emulator, Launch, Program, Traffic};
 pub use error::OfflineError;
 pub use generate::{Arch, BF16, F16, F32, Source, TF32, cooperative, generate};
 pub use metal::metal;

@@ -43,6 +43,8 @@ pub(super) struct Caps {
     pub cubes: u64,
     /// Most elements of a tensor.
     pub elements: u64,
+    /// Bytes of the last-level cache, where the device reports them.
+    pub cache: Option<usize>,
 }
 
 /// The cooperative matrices of one instruction.
@@ -93,6 +95,7 @@ impl Caps {
                 .fold(1, u64::saturating_mul)
                 .min(u32::MAX.into()),
             elements: if wide { u64::MAX } else { u32::MAX.into() },
+            cache: hardware.last_level_cache_size,
         }
     }
 
@@ -165,6 +168,7 @@ pub(super) mod tests {
         compute_units: Some(108),
         cubes: u32::MAX as u64,
         elements: u64::MAX,
+        cache: None,
     };
 
     /// Ampere for f32 where TF32 is allowed.

@@ -41,6 +41,7 @@ mod error;
 mod gated;
 mod gather;
 mod gemv;
+mod grid;
 mod index;
 mod limits;
 mod load;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use blast_offline::{
     Arch, BF16, Buffer, Emulator, F16, F32, Launch, OfflineError, Program, Source, TF32, Toolkit,
-    cooperative, generate,
+    Traffic, cooperative, generate,
 };
 use burn_blast_kernels::cube::catalogue::{Definition, Parts, Variant, Verb};
 use burn_blast_kernels::reference::{self, Exact, Rounding};
@@ -162,7 +162,7 @@ impl Problem {
         variant: &Variant,
         program: &Program,
         split: Option<(usize, &Variant, &Program)>,
-    ) -> Result<(), String> {
+    ) -> Result<Traffic, String> {
         let (pattern, order) = (&self.pattern, self.pattern.work_order());
         let (want, [contraction, output]) = self.wanted(variant);
         let (ptr, order, views) = if variant.verb() == Verb::SpmmT {
@@ -190,8 +190,10 @@ impl Problem {
             assert!(*partials > 1, "nothing was split");
             buffers.push(poison(F32, partials * self.m * block));
         }
-        let cubes = self.m.div_ceil(rows) * columns * variant.block_tiles();
-        run(variant, program, cubes, &[self.m, contraction, output, cubes], &mut buffers)
+        let row_tiles = self.m.div_ceil(rows);
+        let cubes = row_tiles * columns * variant.block_tiles();
+        let scalars = [self.m, contraction, output, cubes, panel(row_tiles)];
+        let traffic = run(variant, program, cubes, &scalars, &mut buffers)
             .map_err(|error| error.to_string())?;
         if let (Some((_, adder, program)), Some(([_, columns], _))) = (split, &work) {
             let partial = Buffer { writable: false, ..buffers.pop().unwrap() };
@@ -206,7 +208,8 @@ impl Problem {
             run(adder, program, cubes, &[self.m, output, count], &mut buffers)
                 .map_err(|error| error.to_string())?;
         }
-        self.compare(buffers.last().unwrap(), &want)
+        self.compare(buffers.last().unwrap(), &want)?;
+        Ok(traffic)
     }
 
     /// Runs a variant of `sddmm`, with `add` if its rows are split, and compares with the oracle.
@@ -215,18 +218,20 @@ impl Problem {
         variant: &Variant,
         program: &Program,
         add: Option<&Program>,
-    ) -> Result<(), String> {
-        let result = self.sddmm(variant, program, add).map_err(|error| error.to_string())?;
-        self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))
+    ) -> Result<Traffic, String> {
+        let (result, traffic) =
+            self.sddmm(variant, program, add).map_err(|error| error.to_string())?;
+        self.compare(&result, &reference::sddmm(&self.x, &self.dy, &self.pattern))?;
+        Ok(traffic)
     }
 
-    /// What a variant of `sddmm` writes.
+    /// What a variant of `sddmm` writes, and its traffic.
     pub fn sddmm(
         &self,
         variant: &Variant,
         program: &Program,
         add: Option<&Program>,
-    ) -> Result<Buffer, OfflineError> {
+    ) -> Result<(Buffer, Traffic), OfflineError> {
         let (pattern, shape) = (&self.pattern, self.pattern.shape());
         let parts = if variant.splits_k() { 3 } else { 1 };
         let starts = variant.group_starts(pattern.col_ptr());
@@ -242,7 +247,7 @@ impl Problem {
             sizes.extend([count, parts]);
         }
         sizes.push(cubes);
-        run(variant, program, cubes, &sizes, &mut buffers)?;
+        let traffic = run(variant, program, cubes, &sizes, &mut buffers)?;
         let mut result = buffers.pop().unwrap();
         if let Some(add) = add {
             let adder = self::variant("add_row_parts");
@@ -252,7 +257,7 @@ impl Problem {
             run(&adder, add, blocks, &[count / 4, parts], &mut buffers)?;
             result = buffers.pop().unwrap();
         }
-        Ok(result)
+        Ok((result, traffic))
     }
 
     pub fn input(&self, data: &[f32]) -> Buffer {
@@ -270,6 +275,20 @@ impl Problem {
     }
 }
 
+/// Row tiles of a panel: two panels where there are several row tiles, the second of an odd number smaller.
+pub fn panel(row_tiles: usize) -> usize {
+    row_tiles.div_ceil(2)
+}
+
+/// Whether no two lanes of a warp met in the banks of shared memory.
+pub fn check_banks(traffic: Traffic) -> Result<(), String> {
+    let Traffic { reads, read_wavefronts, writes, write_wavefronts, .. } = traffic;
+    if reads == read_wavefronts && writes == write_wavefronts {
+        return Ok(());
+    }
+    Err(format!("bank conflicts: {traffic:?}"))
+}
+
 /// Runs a kernel with these scalars.
 pub fn run(
     variant: &impl Definition,
@@ -277,7 +296,7 @@ pub fn run(
     blocks: usize,
     scalars: &[usize],
     buffers: &mut [Buffer],
-) -> Result<(), OfflineError> {
+) -> Result<Traffic, OfflineError> {
     // One block more than there is work for: launches round up too.
     let blocks = [blocks as u64 + 1, 1, 1];
     let info: Vec<u8> = scalars.iter().flat_map(|&n| (n as u32).to_le_bytes()).collect();

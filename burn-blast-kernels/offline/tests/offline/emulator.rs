@@ -34,7 +34,7 @@ fn run(
     let mut buffers = [a, b].map(|bytes| Buffer { bytes, writable: false }).to_vec();
     buffers.push(Buffer { bytes: encode(F32, &vec![f32::NAN; outputs]), writable: true });
     let launch = Launch { blocks: [1, 1, 1], units: 32, info: &[0; 8] };
-    Some(program.run(launch, &mut buffers).map(|()| decode(F32, &buffers[2].bytes)))
+    Some(program.run(launch, &mut buffers).map(|_| decode(F32, &buffers[2].bytes)))
 }
 
 fn numbers(dtype: ElemType, count: usize, step: usize) -> Vec<f32> {

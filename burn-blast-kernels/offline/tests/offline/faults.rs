@@ -3,7 +3,7 @@
 
 use blast_offline::{BF16, Source};
 
-use crate::common::{Problem, emulator, source, variant};
+use crate::common::{Problem, check_banks, emulator, source, variant};
 
 /// Runs a forward kernel after `plant` has changed its code, and returns what was reported.
 fn report(plant: impl Fn(&str) -> String) -> Option<String> {
@@ -15,7 +15,8 @@ fn report(plant: impl Fn(&str) -> String) -> Option<String> {
     let program = emulator.build(&Source { code, ..healthy }).unwrap();
     let blocks: Vec<(usize, usize)> = (0..6).map(|at| (at / 2, at % 2)).collect();
     let problem = Problem::new(BF16, [192, 128], 64, &blocks, 70);
-    Some(problem.check_product(&variant, &program, None).expect_err("the fault went unnoticed"))
+    let result = problem.check_product(&variant, &program, None).and_then(check_banks);
+    Some(result.expect_err("the fault went unnoticed"))
 }
 
 /// Replaces the `nth` occurrence, counted from 0.
@@ -26,12 +27,12 @@ fn replace_nth(code: &str, what: &str, nth: usize, with: &str) -> String {
 
 #[test]
 fn a_write_beyond_shared_memory() {
-    // The tile of `w` begins one tile too far on.
+    // The tile of `w` begins behind all of shared memory.
     let Some(report) = report(|code| {
-        let tile = "reinterpret_cast<array<__nv_bfloat16_8, 1152> *>(&";
+        let tile = "reinterpret_cast<array<__nv_bfloat16_8, 1024> *>(&";
         let at = code.find(tile).expect("the tile of w") + tile.len();
         let shared = &code[at..at + code[at..].find('[').expect("the array")];
-        code.replacen(&format!("{tile}{shared}["), &format!("{tile}{shared}[18432 + "), 1)
+        code.replacen(&format!("{tile}{shared}["), &format!("{tile}{shared}[32768 + "), 1)
     }) else {
         return;
     };
@@ -85,4 +86,24 @@ fn a_wrong_row_of_the_input() {
         return;
     };
     assert!(report.contains("element") || report.contains("outside of every buffer"), "{report}");
+}
+
+#[test]
+fn lines_that_meet_in_a_bank() {
+    // Copies and fragments agree on the places, but vectors of a line are not permuted. The constants by which fragments follow
+    // each other stay; unlike the permutations, they occur again.
+    let Some(report) = report(|code| {
+        let mut parts = code.split(" ^ ");
+        let mut planted = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            let operand = part.split(';').next().unwrap_or_default();
+            let constant = code.matches(&format!(" ^ {operand};")).count() > 1;
+            planted += if constant { " ^ " } else { " + 0 * " };
+            planted += part;
+        }
+        planted
+    }) else {
+        return;
+    };
+    assert!(report.contains("bank conflicts"), "{report}");
 }

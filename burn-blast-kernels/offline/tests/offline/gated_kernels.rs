@@ -7,8 +7,8 @@ use burn_blast_kernels::cube::catalogue::{Definition, Variant, Verb, gated_tasks
 use burn_blast_kernels::{Activation, reference};
 use cubecl::ir::ElemType;
 
-use crate::common::{Problem, build, indices, named, poison, run};
-use crate::kernels::check;
+use crate::common::{Problem, build, check_banks, indices, named, panel, poison, run};
+use crate::kernels::{check, several_tiles};
 
 /// Gate, with `x` and the gradient of the hidden features as its `dy`, and up.
 struct Gated {
@@ -50,14 +50,16 @@ impl Gated {
             buffers.push(poison(gate.dtype, g.len()));
         }
         let [rows, _] = variant.tile_size().unwrap();
-        let cubes = gate.m.div_ceil(rows) * gate.pattern.block_cols();
-        let sizes = [gate.m, shape.rows(), shape.cols(), cubes];
-        run(variant, program, cubes, &sizes, &mut buffers).map_err(|error| error.to_string())?;
+        let row_tiles = gate.m.div_ceil(rows);
+        let cubes = row_tiles * gate.pattern.block_cols();
+        let sizes = [gate.m, shape.rows(), shape.cols(), cubes, panel(row_tiles)];
+        let traffic = run(variant, program, cubes, &sizes, &mut buffers)
+            .map_err(|error| error.to_string())?;
         let names = ["hidden features", "gradient of the gate", "gradient of up"];
         for ((got, want), name) in buffers[first..].iter().zip(&wants).zip(names) {
             gate.compare(got, want).map_err(|error| format!("{name}: {error}"))?;
         }
-        Ok(())
+        check_banks(traffic)
     }
 }
 
@@ -73,7 +75,7 @@ fn problems(variant: &Variant, dtype: ElemType) -> Vec<Gated> {
     let column: Vec<(usize, usize)> = (0..6).map(|row| (row, 0)).collect();
     let apart = |kept| if variant.joint() { gate.as_slice() } else { kept };
     let mut problems = vec![
-        Gated::new(dtype, ragged, block, [&gate, apart(&other)], rows + 3),
+        Gated::new(dtype, ragged, block, [&gate, apart(&other)], several_tiles(rows)),
         Gated::new(dtype, sides(2, 2), block, [&full, &full], rows),
         Gated::new(dtype, sides(6, 1), block, [&column, &column], 17),
         Gated::new(dtype, sides(1, 2), block, [&[], &[]], 5),

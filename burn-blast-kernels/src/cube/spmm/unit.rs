@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 
 use crate::Activation;
 use crate::cube::epilogue::activate;
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::load::{F4, zero_sums};
 use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
 
@@ -26,22 +27,20 @@ pub(crate) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
     m: usize,
     k: usize,
     n: usize,
-    cubes: usize,
+    grid: Grid,
     #[comptime] tile: UnitTile,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let unit = UNIT_POS as usize;
     let unit_n = unit % comptime!(tile.units_n());
     let unit_m = unit / comptime!(tile.units_n());
 
-    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
-    let row_tiles = m.div_ceil(tile.rows);
-    let first_row = (CUBE_POS % row_tiles) * tile.rows;
-    let col_tile = CUBE_POS / row_tiles;
+    let (row_tile, col_tile) = tile_of(CUBE_POS, grid, m.div_ceil(tile.rows));
+    let first_row = row_tile * tile.rows;
     let column = order[col_tile / comptime!(tile.col_tiles())] as usize;
     let inner_col = (col_tile % comptime!(tile.col_tiles())) * tile.cols;
 

@@ -6,6 +6,8 @@
 
 pub(crate) mod fragment;
 
+use cubecl::prelude::*;
+
 use super::{Order, Stage};
 use crate::cube::caps::MMA;
 
@@ -19,6 +21,8 @@ pub(crate) const INSTRUCTION_DEPTH: usize = MMA[2];
 pub(crate) const PLANE: usize = 32;
 /// Elements moved at a time: 16 bytes, which is what `ldmatrix` and `cp.async` take.
 pub(crate) const WIDE: usize = 8;
+/// Groups of banks of shared memory, each as wide as a vector.
+const GROUPS: usize = 8;
 /// Contraction steps of one stage. Two instructions deep; 64 would save half the barriers and fill shared
 /// memory twice as fast. Guess; to be measured.
 const DEPTH: usize = 32;
@@ -62,10 +66,17 @@ impl MmaTile {
         Self { rows, cols, planes_m, planes_n, a, b, pipelined }
     }
 
-    /// Twice as wide, with the same planes: for two products with one left operand.
+    /// Twice as wide, with the same planes: for two products with one left operand. A plane keeps the same columns of both.
     pub(crate) fn doubled(self) -> Self {
         let cols = 2 * self.cols;
-        Self { cols, b: stage(self.b.order, cols), ..self }
+        let b = Stage { products: 2, ..stage(self.b.order, cols) };
+        Self { cols, b, ..self }
+    }
+
+    /// First column of instruction tile `j` of a plane, from the first column of the plane in the first product on.
+    pub(crate) fn tile_col(&self, j: usize) -> usize {
+        let per_product = self.tiles_n() / self.b.products;
+        j / per_product * (self.cols / self.b.products) + j % per_product * INSTRUCTION_COLS
     }
 
     /// Contraction steps of one stage.
@@ -109,18 +120,64 @@ impl MmaTile {
     }
 }
 
-/// Lines are padded by one vector: then the eight lines that an `ldmatrix` reads start in eight different groups of
-/// banks.
+/// Lines are not padded; [`place`] avoids bank conflicts.
 fn stage(order: Order, outer: usize) -> Stage {
-    Stage::new(order, WIDE, outer, DEPTH, 1)
+    Stage::new(order, WIDE, outer, DEPTH, 0)
+}
+
+/// Place of vector `quad` of a line in its stage. The vectors of a line are permuted by [`turn`].
+#[cube]
+pub(crate) fn place(line: usize, quad: usize, #[comptime] stage: Stage) -> usize {
+    line * stage.pitch + (quad ^ turn(line, stage))
+}
+
+/// By what the numbers of the vectors of a line are permuted, bit by bit. Shared memory serves eight vectors at a time if they
+/// are in eight different groups of banks, which repeat every eight vectors. So eight neighbours of one line, as copies write
+/// them, and one vector of each of eight lines, as `ldmatrix` reads them, must differ modulo eight. Where a line has four
+/// vectors, two lines share the groups; where a copy writes four vectors of each of two lines, it must not meet itself either.
+/// The same for a line and the eighth after it.
+#[cube]
+fn turn(line: usize, #[comptime] stage: Stage) -> usize {
+    if comptime!(stage.line < GROUPS) {
+        line / 2 % 4
+    } else if comptime!(stage.line / stage.products < GROUPS) {
+        line / 2 % 4 + line % 2 * 4
+    } else {
+        line % GROUPS
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Reads of eight lines, and writes of eight vectors, take eight different groups of banks; every vector has its place.
+    fn check_banks(stage: Stage) {
+        let all_groups = |places: Vec<usize>| {
+            let mut groups: Vec<usize> = places.iter().map(|place| place % GROUPS).collect();
+            groups.sort_unstable();
+            assert_eq!(groups, (0..GROUPS).collect::<Vec<_>>(), "{stage:?}: {places:?}");
+        };
+        let place = |at: usize| place(at / stage.line, at % stage.line, stage);
+        // Copies write a whole line, or the part of it that belongs to one of two products.
+        let width = stage.line / stage.products;
+        let part = |at: usize| place(at / width * stage.line + at % width);
+        for first in (0..stage.vectors() / stage.products).step_by(GROUPS) {
+            all_groups((first..first + GROUPS).map(part).collect());
+        }
+        for line in (0..stage.lines).step_by(GROUPS) {
+            for quad in 0..stage.line {
+                let of_line = |line: usize| place(line * stage.line + quad);
+                all_groups((line..line + GROUPS).map(of_line).collect());
+            }
+        }
+        let mut places: Vec<usize> = (0..stage.vectors()).map(place).collect();
+        places.sort_unstable();
+        assert!(places.into_iter().eq(0..stage.vectors()), "{stage:?}");
+    }
+
     #[test]
-    fn planes_cover_the_tile_and_lines_avoid_bank_conflicts() {
+    fn planes_cover_the_tile_and_nothing_meets_in_a_bank() {
         for rows in [64, 128, 256] {
             for cols in [32, 64, 128] {
                 for (a, b) in [
@@ -136,10 +193,8 @@ mod tests {
                     assert!((128..=256).contains(&tile.units()), "{tile:?}");
                     // A unit copies from one place of the line only, so that it needs one index.
                     assert_eq!(tile.units() % tile.a.line, 0, "{tile:?}");
-                    for pitch in [tile.a.pitch, tile.b.pitch] {
-                        let mut banks: Vec<usize> = (0..8).map(|row| row * pitch % 8).collect();
-                        banks.sort_unstable();
-                        assert_eq!(banks, (0..8).collect::<Vec<_>>(), "{tile:?}");
+                    for stage in [tile.a, tile.b, tile.doubled().b] {
+                        check_banks(stage);
                     }
                 }
             }

@@ -28,6 +28,8 @@ pub(super) struct Stage {
     pub lines: usize,
     /// Vectors from one line to the next.
     pub pitch: usize,
+    /// Products whose operands are side by side in a line.
+    pub products: usize,
 }
 
 impl Stage {
@@ -37,7 +39,7 @@ impl Stage {
             Order::ContractionInner => (depth / width, outer),
             Order::ContractionOuter => (outer / width, depth),
         };
-        Self { order, width, line, lines, pitch: line + pad }
+        Self { order, width, line, lines, pitch: line + pad, products: 1 }
     }
 
     /// Vectors of the stage.
@@ -45,13 +47,26 @@ impl Stage {
         self.lines * self.pitch
     }
 
-    /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
-    pub(super) fn offset(&self, outer: usize, contraction: usize) -> usize {
+    /// Where the fragment at `(outer, contraction)` starts.
+    pub(super) fn from(&self, outer: usize, contraction: usize) -> Start {
         match self.order {
-            Order::ContractionInner => outer * self.pitch + contraction / self.width,
-            Order::ContractionOuter => contraction * self.pitch + outer / self.width,
+            Order::ContractionInner => Start { line: outer, quad: contraction / self.width },
+            Order::ContractionOuter => Start { line: contraction, quad: outer / self.width },
         }
     }
+
+    /// Vectors from the start of the stage to the fragment at `(outer, contraction)`.
+    pub(super) fn offset(&self, outer: usize, contraction: usize) -> usize {
+        let Start { line, quad } = self.from(outer, contraction);
+        line * self.pitch + quad
+    }
+}
+
+/// A line of a stage, and a vector in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    pub line: usize,
+    pub quad: usize,
 }
 
 /// Fewest cubes per multiprocessor for which a tall tile is taken. Below, a shorter one keeps more of the device busy.

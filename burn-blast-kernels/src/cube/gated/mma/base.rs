@@ -20,8 +20,8 @@ pub(crate) struct Blueprint {
     pub block: usize,
     /// Whether gate and up have one pattern. Then each step multiplies a tile of `x` by both blocks.
     pub joint: bool,
-    /// The product of one step: as wide as a block, or as two when joint. The columns of a plane are then the same
-    /// ones of gate and up, so that one unit holds both sums of an element.
+    /// The product of one step: as wide as a block, or as two when joint. A plane then has the same columns of gate and up, so
+    /// that one unit holds both sums of an element.
     pub tile: MmaTile,
 }
 
@@ -35,21 +35,17 @@ impl Blueprint {
 
     /// Output columns of one plane.
     pub(crate) fn plane_cols(&self) -> usize {
-        self.tile.plane_cols() / self.products()
+        self.tile.plane_cols() / self.tile.b.products
     }
 
     /// Instruction tiles of one product along the columns of a plane.
     pub(crate) fn tiles_n(&self) -> usize {
-        self.tile.tiles_n() / self.products()
+        self.tile.tiles_n() / self.tile.b.products
     }
 
     /// Distance from a sum of the gate to the same sum of up.
     pub(crate) fn up_offset(&self) -> usize {
         if self.joint { self.tiles_n() } else { 0 }
-    }
-
-    fn products(&self) -> usize {
-        if self.joint { 2 } else { 1 }
     }
 }
 

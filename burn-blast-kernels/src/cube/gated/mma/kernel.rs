@@ -8,11 +8,12 @@ use super::super::task::{Task, read_task};
 use super::base::Blueprint;
 use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::load::Sizes;
 use crate::cube::tile::mma::fragment::{
     Sum, Wide, commit, copy, fill_x, multiply, plane_col, plane_row, wait, zero_sums,
 };
-use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE};
+use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE, place};
 
 /// Two neighbouring results of one row.
 type Pair<F> = Vector<F, Const<2>>;
@@ -29,19 +30,18 @@ pub(crate) fn gated_mma_kernel<F: Float>(
     h: &mut [Pair<F>],
     gradients: ComptimeOption<(&mut [Pair<F>], &mut [Pair<F>])>,
     sizes: Sizes,
-    cubes: usize,
+    grid: Grid,
     #[comptime] blueprint: Blueprint,
     #[comptime] activation: Activation,
     #[define(F)] _dtype: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let tile = comptime!(blueprint.tile);
-    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
-    let row_tiles = sizes.m.div_ceil(tile.rows);
-    let row = (CUBE_POS % row_tiles) * tile.rows;
-    let task = read_task(index, CUBE_POS / row_tiles);
+    let (row_tile, number) = tile_of(CUBE_POS, grid, sizes.m.div_ceil(tile.rows));
+    let row = row_tile * tile.rows;
+    let task = read_task(index, number);
 
     let mut x_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.a.vectors()));
     let mut w_tile = Shared::<[Wide<F>]>::new_slice(comptime!(tile.stages() * tile.b.vectors()));
@@ -173,23 +173,11 @@ fn fill_w<F: Float>(
     for round in 0..comptime!(vectors.div_ceil(tile.units())) {
         let at = UNIT_POS as usize + comptime!(round * tile.units());
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
-            let line = stage * comptime!(tile.b.vectors()) + at / width * comptime!(tile.b.pitch);
-            let place = line + place(at % width, blueprint, second);
+            let quad = at % width + comptime!(if second { width } else { 0 });
+            let place = stage * comptime!(tile.b.vectors()) + place(at / width, quad, tile.b);
             copy::<F>(values, origin + at, true.runtime(), w_tile, place, tile.pipelined);
         }
     }
-}
-
-/// Place of vector `quad` of a block in a line of the stage.
-#[cube]
-fn place(quad: usize, #[comptime] blueprint: Blueprint, #[comptime] second: bool) -> usize {
-    let mut place = quad;
-    if comptime!(blueprint.joint) {
-        let part = comptime!(blueprint.plane_cols() / WIDE);
-        place = quad / part * comptime!(2 * part) + quad % part;
-        place += comptime!(if second { part } else { 0usize });
-    }
-    place
 }
 
 /// First row and column of the output that a unit has sums of.

@@ -8,7 +8,7 @@ use crate::cube::load::F4;
 use crate::cube::tile::mma::fragment::{
     Sum, Wide, commit, copy, multiply, plane_col, plane_row, wait, zero_sums,
 };
-use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE};
+use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, PLANE, WIDE, place};
 
 /// Sizes of a sampled product: `x [m, k]`, `dy [m, n]`, `values` results.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
@@ -124,7 +124,7 @@ fn fill_x<F: Float>(
         let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = own.row + step * comptime!(tile.depth()) + line;
         let inside = row < sizes.m && x_col < sizes.k;
-        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(tile.a.pitch) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + place(line, quad, tile.a);
         copy::<F>(x, (row * sizes.k + x_col) / WIDE, inside, x_tile, place, tile.pipelined);
     }
 }
@@ -151,9 +151,7 @@ fn fill_dy<F: Float>(
             let row = own.row + step * comptime!(tile.depth()) + at / width;
             let col = own.col + at % width * WIDE;
             let inside = row < sizes.m && col < sizes.n;
-            let place = stage * comptime!(tile.b.vectors())
-                + at / width * comptime!(tile.b.pitch)
-                + at % width;
+            let place = stage * comptime!(tile.b.vectors()) + place(at / width, at % width, tile.b);
             copy::<F>(dy, (row * sizes.n + col) / WIDE, inside, dy_tile, place, tile.pipelined);
         }
     }

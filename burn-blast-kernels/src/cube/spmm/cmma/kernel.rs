@@ -7,6 +7,7 @@ use cubecl::prelude::*;
 use super::base::Blueprint;
 use crate::Activation;
 use crate::cube::epilogue::activate;
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::load::F4;
 use crate::cube::tile::cmma::fragment::{
     Four, Source, fill, hand_over, handed, multiply, plane_col, plane_row, unit_col, zero_sums,
@@ -32,20 +33,18 @@ pub(crate) fn spmm_cmma_kernel<F: Float, E: Float>(
     m: usize,
     k: usize,
     n: usize,
-    cubes: usize,
+    grid: Grid,
     #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
     #[define(E)] _element: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let tile = comptime!(blueprint.tile);
-    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
-    let row_tiles = m.div_ceil(tile.rows);
-    let first_row = (CUBE_POS % row_tiles) * tile.rows;
-    let col_tile = CUBE_POS / row_tiles;
+    let (row_tile, col_tile) = tile_of(CUBE_POS, grid, m.div_ceil(tile.rows));
+    let first_row = row_tile * tile.rows;
     let column = order[col_tile / comptime!(blueprint.col_tiles())] as usize;
     let inner_col = (col_tile % comptime!(blueprint.col_tiles())) * tile.cols;
 

@@ -70,7 +70,7 @@ mod tests {
             ("many rows", AMPERE, 64, 8192, 128, Some(256)),
             ("many rows, few columns", AMPERE, 64, 1024, 32, Some(128)),
             ("fewer columns", AMPERE, 64, 1024, 16, Some(64)),
-            ("a device with 99 KiB", small, 128, 8192, 64, Some(128)),
+            ("a device with 99 KiB", small, 128, 8192, 64, Some(256)),
             ("a device with 16 KiB", tiny, 64, 8192, 64, None),
         ];
         for (name, caps, block, m, block_cols, want) in table {

@@ -9,10 +9,11 @@ use cubecl::prelude::*;
 use super::base::Blueprint;
 use crate::Activation;
 use crate::cube::epilogue::activate;
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::tile::mma::fragment::{
     Sum, Wide, commit, copy, fill_x, multiply, plane_col, plane_row, wait, zero_sums,
 };
-use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE};
+use crate::cube::tile::mma::{INSTRUCTION_COLS, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE, place};
 
 /// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
 ///
@@ -33,19 +34,18 @@ pub(crate) fn spmm_mma_kernel<F: Float>(
     m: usize,
     k: usize,
     n: usize,
-    cubes: usize,
+    grid: Grid,
     #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let tile = comptime!(blueprint.tile);
-    // Row tiles of the same block column are neighbours, so that they find its values in the cache.
-    let row_tiles = m.div_ceil(tile.rows);
-    let first_row = (CUBE_POS % row_tiles) * tile.rows;
-    let column = order[CUBE_POS / row_tiles] as usize;
+    let (row_tile, col_tile) = tile_of(CUBE_POS, grid, m.div_ceil(tile.rows));
+    let first_row = row_tile * tile.rows;
+    let column = order[col_tile] as usize;
 
     let (start, end) = (ptr[column] as usize, ptr[column + 1] as usize);
     let sums = product::<F>(x, values, idx, &slot, first_row, start, end, m, k, blueprint);
@@ -140,7 +140,7 @@ fn fill_w<F: Float>(
         if comptime!(vectors.is_multiple_of(tile.units())) || at < vectors {
             let row = at / width;
             let quad = at % width;
-            let place = stage * comptime!(tile.b.vectors()) + row * comptime!(tile.b.pitch) + quad;
+            let place = stage * comptime!(tile.b.vectors()) + place(row, quad, tile.b);
             let from = (origin + row * blueprint.block) / WIDE + quad;
             copy::<F>(values, from, true.runtime(), w_tile, place, tile.pipelined);
         }

@@ -6,6 +6,7 @@ use super::base::Blueprint;
 use super::kernel::{product, store};
 use crate::Activation;
 use crate::cube::epilogue::activate;
+use crate::cube::grid::{Grid, tile_of};
 use crate::cube::load::F4;
 use crate::cube::split_k::WHOLE;
 use crate::cube::tile::mma::fragment::{Sum, Wide};
@@ -29,18 +30,18 @@ pub(crate) fn spmm_parts_kernel<F: Float>(
     m: usize,
     k: usize,
     n: usize,
-    cubes: usize,
+    grid: Grid,
     #[comptime] blueprint: Blueprint,
     #[comptime] activation: Option<Activation>,
     #[define(F)] _dtype: ElemType,
 ) {
-    if CUBE_POS >= cubes {
+    if CUBE_POS >= grid.cubes {
         terminate!();
     }
     let tile = comptime!(blueprint.tile);
-    let row_tiles = m.div_ceil(tile.rows);
-    let first_row = (CUBE_POS % row_tiles) * tile.rows;
-    let at = CUBE_POS / row_tiles * 4;
+    let (row_tile, number) = tile_of(CUBE_POS, grid, m.div_ceil(tile.rows));
+    let first_row = row_tile * tile.rows;
+    let at = number * 4;
     let (start, end) = (parts[at + 1] as usize, parts[at + 2] as usize);
     let part = parts[at + 3];
 

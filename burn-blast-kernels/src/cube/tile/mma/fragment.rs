@@ -5,7 +5,7 @@ use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 
 use super::super::Order;
-use super::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE};
+use super::{INSTRUCTION_COLS, INSTRUCTION_DEPTH, INSTRUCTION_ROWS, MmaTile, PLANE, WIDE, place};
 
 /// Eight elements in 16 bytes, the unit of every copy.
 pub(crate) type Wide<F> = Vector<F, Const<8>>;
@@ -76,7 +76,7 @@ pub(crate) fn fill_x<F: Float>(
     for round in 0..comptime!(tile.a.lines * tile.a.line / tile.units()) {
         let line = UNIT_POS as usize / width + comptime!(round * tile.units() / tile.a.line);
         let row = first_row + line;
-        let place = stage * comptime!(tile.a.vectors()) + line * comptime!(tile.a.pitch) + quad;
+        let place = stage * comptime!(tile.a.vectors()) + place(line, quad, tile.a);
         copy::<F>(x, (row * k + col) / WIDE, row < m && col < k, x_tile, place, tile.pipelined);
     }
 }
@@ -118,6 +118,8 @@ pub(crate) fn multiply<F: Float>(
 ) {
     let instruction =
         MmaDefinition::<F, F, f32>::new(INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH);
+    // A fragment begins a multiple of eight lines on, where vectors are permuted in the same way, and at a vector none of whose
+    // bits is set in the unit's first, nor in the start of a line.
     let a_place = stage * comptime!(tile.a.vectors()) + a_place(tile);
     let b_place = stage * comptime!(tile.b.vectors()) + b_place(tile);
     #[unroll]
@@ -125,8 +127,8 @@ pub(crate) fn multiply<F: Float>(
         let mut b = Sequence::<Array<Vector<F, Const<2>>>>::new();
         #[unroll]
         for pair in 0..comptime!(tile.tiles_n() / 2) {
-            let at = b_place
-                + comptime!(tile.b.offset(pair * 2 * INSTRUCTION_COLS, inner * INSTRUCTION_DEPTH));
+            let from = comptime!(tile.b.from(tile.tile_col(2 * pair), inner * INSTRUCTION_DEPTH));
+            let at = (b_place + comptime!(from.line * tile.b.pitch)) ^ from.quad;
             let four = instruction.load_matrix::<Wide<F>, Const<2>>(
                 &b_tile[at..at + 1],
                 MatrixIdent::B,
@@ -143,8 +145,8 @@ pub(crate) fn multiply<F: Float>(
         }
         #[unroll]
         for i in 0..comptime!(tile.tiles_m()) {
-            let at =
-                a_place + comptime!(tile.a.offset(i * INSTRUCTION_ROWS, inner * INSTRUCTION_DEPTH));
+            let from = comptime!(tile.a.from(i * INSTRUCTION_ROWS, inner * INSTRUCTION_DEPTH));
+            let at = (a_place + comptime!(from.line * tile.a.pitch)) ^ from.quad;
             let a = instruction.load_matrix::<Wide<F>, Const<2>>(
                 &a_tile[at..at + 1],
                 MatrixIdent::A,
@@ -171,11 +173,10 @@ pub(crate) fn multiply<F: Float>(
 fn a_place(#[comptime] tile: MmaTile) -> usize {
     let lane = UNIT_POS as usize % PLANE;
     let row = plane_row(tile);
-    let pitch = comptime!(tile.a.pitch);
     if comptime!(tile.a.order == Order::ContractionInner) {
-        (row + lane % 16) * pitch + lane / 16
+        place(row + lane % 16, lane / 16, tile.a)
     } else {
-        (lane / 16 * 8 + lane % 8) * pitch + row / WIDE + lane / 8 % 2
+        place(lane / 16 * 8 + lane % 8, row / WIDE + lane / 8 % 2, tile.a)
     }
 }
 
@@ -184,11 +185,12 @@ fn a_place(#[comptime] tile: MmaTile) -> usize {
 #[cube]
 fn b_place(#[comptime] tile: MmaTile) -> usize {
     let lane = UNIT_POS as usize % PLANE;
-    let col = plane_col(tile);
-    let pitch = comptime!(tile.b.pitch);
+    // The columns of two products count together.
+    let plane = UNIT_POS as usize / PLANE % tile.planes_n;
+    let col = plane * comptime!(tile.plane_cols() / tile.b.products);
     if comptime!(tile.b.order == Order::ContractionInner) {
-        (col + lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2
+        place(col + lane / 16 * 8 + lane % 8, lane / 8 % 2, tile.b)
     } else {
-        lane % 16 * pitch + col / WIDE + lane / 16
+        place(lane % 16, col / WIDE + lane / 16, tile.b)
     }
 }
