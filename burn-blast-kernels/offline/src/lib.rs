@@ -12,7 +12,7 @@ mod toolkit;
 
 pub use emulate::{Buffer, Emulator, Launch, Program, Traffic};
 pub use error::OfflineError;
-pub use generate::{Arch, BF16, F16, F32, Source, TF32, cooperative, generate};
+pub use generate::{Arch, BF16, F16, F32, Source, TF32, cooperative, generate, target};
 pub use metal::metal;
 pub use rewrite::rewrite;
 pub use toolkit::{Machine, Toolkit};

@@ -40,7 +40,7 @@ pub(crate) fn tile_of(cube: usize, grid: Grid, row_tiles: usize) -> (usize, usiz
 /// Row tiles of a panel, for `row_tiles` tiles whose input takes `tile_bytes` bytes each. Panels are about equally high.
 pub(crate) fn panel(cache: Option<usize>, row_tiles: usize, tile_bytes: usize) -> usize {
     // The rest is for values and output.
-    let budget = cache.unwrap_or(UNKNOWN_CACHE) / 4 * 3;
+    let budget = (cache.unwrap_or(UNKNOWN_CACHE) / 4 * 3).max(1);
     let panels = (row_tiles * tile_bytes).div_ceil(budget).clamp(1, row_tiles);
     row_tiles.div_ceil(panels)
 }

@@ -7,12 +7,13 @@ use cubecl::Device;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 use cubecl::server::Handle;
-use half::f16;
+use half::{bf16, f16};
 
 use crate::common::random;
 
 pub const F32: ElemType = ElemType::Float(FloatKind::F32);
 pub const F16: ElemType = ElemType::Float(FloatKind::F16);
+pub const BF16: ElemType = ElemType::Float(FloatKind::BF16);
 
 /// Tensors of one type on one device.
 pub struct Bench {
@@ -35,19 +36,26 @@ impl Bench {
 
     /// The numbers as they are stored.
     pub fn round(&self, data: Vec<f32>) -> Vec<f32> {
-        let exact = |x: f32| if self.dtype == F16 { f16::from_f32(x).to_f32() } else { x };
+        let exact = |x: f32| match self.dtype {
+            F16 => f16::from_f32(x).to_f32(),
+            BF16 => bf16::from_f32(x).to_f32(),
+            _ => x,
+        };
         data.into_iter().map(exact).collect()
     }
 
     pub fn handle(&self, data: &[f32]) -> Handle {
-        let halves: Vec<f16>;
-        let bytes = if self.dtype == F16 {
-            halves = data.iter().map(|&value| f16::from_f32(value)).collect();
-            f16::as_bytes(&halves)
-        } else {
-            f32::as_bytes(data)
-        };
-        self.bytes(bytes)
+        match self.dtype {
+            F16 => {
+                let halves: Vec<f16> = data.iter().map(|&value| f16::from_f32(value)).collect();
+                self.bytes(f16::as_bytes(&halves))
+            }
+            BF16 => {
+                let halves: Vec<bf16> = data.iter().map(|&value| bf16::from_f32(value)).collect();
+                self.bytes(bf16::as_bytes(&halves))
+            }
+            _ => self.bytes(f32::as_bytes(data)),
+        }
     }
 
     /// A zero-sized buffer can be neither read back nor bound.
@@ -66,10 +74,11 @@ impl Bench {
     pub fn read(&self, handle: Handle, len: usize) -> Vec<f32> {
         let bytes = self.client.read_one(handle).unwrap();
         let bytes = &bytes[..len * self.dtype.size()];
-        if self.dtype == F16 {
-            return f16::from_bytes(bytes).iter().map(|value| value.to_f32()).collect();
+        match self.dtype {
+            F16 => f16::from_bytes(bytes).iter().map(|value| value.to_f32()).collect(),
+            BF16 => bf16::from_bytes(bytes).iter().map(|value| value.to_f32()).collect(),
+            _ => f32::from_bytes(bytes).to_vec(),
         }
-        f32::from_bytes(bytes).to_vec()
     }
 
     /// What a launch writes to a buffer full of NaN.
@@ -85,17 +94,17 @@ impl Bench {
     }
 
     pub fn check(&self, name: &str, got: &[f32], want: &[Exact]) {
-        self.check_rounding(
-            if self.dtype == F16 { Rounding::F16 } else { Rounding::F32 },
-            name,
-            got,
-            want,
-        );
+        let rounding = match self.dtype {
+            F16 => Rounding::F16,
+            BF16 => Rounding::BF16,
+            _ => Rounding::F32,
+        };
+        self.check_rounding(rounding, name, got, want);
     }
 
     /// For products that may run on tensor cores.
     pub fn check_product(&self, name: &str, got: &[f32], want: &[Exact]) {
-        match self.dtype != F16 && cube::tf32_allowed() {
+        match self.dtype == F32 && cube::tf32_allowed() {
             true => self.check_rounding(Rounding::TF32, name, got, want),
             false => self.check(name, got, want),
         }

@@ -5,8 +5,11 @@
 #![cfg(feature = "cube")]
 
 mod bench;
+#[path = "../common/gate.rs"]
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod gate;
 mod gated;
 mod gemv;
 
@@ -87,19 +90,33 @@ impl<'a> Problem<'a> {
 
     /// Bias, activation and residual at once.
     fn check_epilogues(&self) {
-        let sums = reference::spmm(&self.x, &self.values, Some(&self.bias), &self.pattern);
         for f in [Activation::Relu, Activation::Gelu, Activation::Silu] {
-            let want = plus(reference::activate(&sums, f), &self.dy);
-            self.check(&format!("spmm with {f:?}"), &want, |ctx, y| {
-                let [x, values, bias, residual] =
-                    self.bench.uploads([&self.x, &self.values, &self.bias, &self.dy]);
-                let epilogue =
-                    Epilogue { bias: Some(bias), activation: Some(f), residual: Some(residual) };
-                let unfused = cube::spmm(ctx, x, values, epilogue, y, self.m);
-                assert_eq!(unfused, Unfused::Nothing);
-            });
+            self.check_epilogue(true, Some(f), true);
         }
         self.check_spmm_t(true);
+    }
+
+    /// A product with these parts, which its kernel fuses.
+    fn check_epilogue(&self, bias: bool, activation: Option<Activation>, residual: bool) {
+        let bias = bias.then_some(self.bias.as_slice());
+        let mut want = reference::spmm(&self.x, &self.values, bias, &self.pattern);
+        if let Some(f) = activation {
+            want = reference::activate(&want, f);
+        }
+        if residual {
+            want = plus(want, &self.dy);
+        }
+        let name = format!("spmm, bias: {}, {activation:?}, residual: {residual}", bias.is_some());
+        self.check(&name, &want, |ctx, y| {
+            let [x, values] = self.bench.uploads([&self.x, &self.values]);
+            let epilogue = Epilogue {
+                bias: bias.map(|bias| self.bench.upload(bias)),
+                activation,
+                residual: residual.then(|| self.bench.upload(&self.dy)),
+            };
+            let unfused = cube::spmm(ctx, x, values, epilogue, y, self.m);
+            assert_eq!(unfused, Unfused::Nothing);
+        });
     }
 
     fn check_sddmm(&self) {

@@ -5,6 +5,7 @@ mod emulator;
 mod every;
 mod faults;
 mod few_rows;
+mod gate;
 mod gated_kernels;
 mod kernels;
 mod tf32;

@@ -9,10 +9,10 @@ mod problems;
 
 pub use self::define::Definition;
 pub use self::few_rows::FewRows;
-use self::problems::{Code, cooperative, is_transposed, tensor_cores};
+use self::problems::{Code, codes, cooperative, is_transposed, tensor_cores};
 pub use self::problems::{Parts, Target};
 use super::caps::Caps;
-use super::dispatch::Kernel;
+use super::dispatch::{Kernel, Op, Problem, plan};
 use super::split_k::{SplitK, Work};
 use super::tile::cmma::CmmaTile;
 use super::tile::mma::MmaTile;
@@ -50,6 +50,20 @@ impl Variant {
     /// ahead, the epilogue is the same code, so only its smallest and largest variants are listed.
     pub fn all() -> Vec<Self> {
         tensor_cores().into_iter().map(|code| Self { code }).collect()
+    }
+
+    /// The variants that an operation on `m` rows launches on a device, without tuning: the product, and the second pass where
+    /// there is one. None if it takes another class of kernel. `activation`: of the product, or of a gated block.
+    pub fn launched(
+        target: &Target,
+        op: Op,
+        activation: Option<Activation>,
+        pattern: &BlockPattern,
+        m: usize,
+    ) -> Vec<Self> {
+        let caps = Caps::new(&target.properties, target.dtype, true);
+        let kernel = plan(op, &caps, &Problem { pattern, m }).kernel;
+        codes(op, activation, kernel).into_iter().map(|code| Self { code }).collect()
     }
 
     /// Every variant on cooperative matrices for a device with these properties and this storage type. None if it

@@ -166,6 +166,35 @@ fn extremes(transposed: bool) -> [Parts; 2] {
     [Parts::default(), Parts { bias, activation, residual: true }]
 }
 
+/// What the launch of a kernel on tensor cores or cooperative matrices compiles, with its second pass.
+pub(super) fn codes(op: Op, activation: Option<Activation>, kernel: Kernel) -> Vec<Code> {
+    let (bias, residual) = match op {
+        Op::Spmm { bias, residual, .. } => (bias, residual),
+        Op::SpmmT { residual } => (false, residual),
+        _ => (false, false),
+    };
+    let epilogue = Parts { bias, activation, residual };
+    match kernel {
+        Kernel::SpmmMma { split: None, .. } | Kernel::SpmmCmma(_) => {
+            vec![Code::Product { kernel, epilogue }]
+        }
+        Kernel::SpmmMma { blueprint, .. } => {
+            vec![
+                Code::Product { kernel, epilogue },
+                Code::AddParts { block: blueprint.block, epilogue },
+            ]
+        }
+        Kernel::SddmmMma { parts: 1, .. } | Kernel::SddmmCmma(_) => vec![Code::Sampled(kernel)],
+        Kernel::SddmmMma { .. } => vec![Code::Sampled(kernel), Code::AddRowParts],
+        Kernel::GatedMma(_) => {
+            let Op::Gated { backward, .. } = op else { unreachable!("{op:?} has no gated kernel") };
+            let activation = activation.expect("a gated block has an activation");
+            vec![Code::Gated { kernel, activation, backward }]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// A gated kernel with each activation. Without copies that run ahead its epilogue is the same, so one activation
 /// stands for all.
 fn gated(kernel: Kernel, backward: bool, pipelined: bool) -> Vec<Code> {
