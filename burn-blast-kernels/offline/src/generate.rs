@@ -40,19 +40,30 @@ pub const TF32: ElemType = ElemType::Float(FloatKind::TF32);
 pub enum Arch {
     /// Ampere, as in A100.
     Sm80,
+    /// Ampere, as in RTX 3090.
+    Sm86,
+    /// Ada, as in RTX 4090 and L40.
+    Sm89,
     /// Hopper, as in H100 and H200.
     Sm90,
+    /// Blackwell, as in RTX 5090.
+    Sm120,
 }
 
 impl Arch {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Sm80, Self::Sm90];
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90, Self::Sm120];
+    /// The ones whose registers are in `docs/src/kernel-ladder.md`.
+    pub const ON_THE_PAGE: [Self; 2] = [Self::Sm80, Self::Sm90];
 
     /// Compute capability times ten.
     pub fn version(self) -> u32 {
         match self {
             Self::Sm80 => 80,
+            Self::Sm86 => 86,
+            Self::Sm89 => 89,
             Self::Sm90 => 90,
+            Self::Sm120 => 120,
         }
     }
 
@@ -60,7 +71,10 @@ impl Arch {
     pub fn flag(self) -> &'static str {
         match self {
             Self::Sm80 => "sm_80",
+            Self::Sm86 => "sm_86",
+            Self::Sm89 => "sm_89",
             Self::Sm90 => "sm_90a",
+            Self::Sm120 => "sm_120a",
         }
     }
 
@@ -68,8 +82,25 @@ impl Arch {
     fn shared_bytes(self) -> usize {
         match self {
             Self::Sm80 => 163 * 1024,
+            Self::Sm86 | Self::Sm89 | Self::Sm120 => 99 * 1024,
             Self::Sm90 => 227 * 1024,
         }
+    }
+
+    /// Multiprocessors of the GPU named above, the first where there are two.
+    fn multiprocessors(self) -> u32 {
+        match self {
+            Self::Sm80 => 108,
+            Self::Sm86 => 82,
+            Self::Sm89 => 128,
+            Self::Sm90 => 132,
+            Self::Sm120 => 170,
+        }
+    }
+
+    /// Whether it has what Hopper brought.
+    fn is_hopper_or_later(self) -> bool {
+        self.version() >= 90
     }
 }
 
@@ -106,8 +137,8 @@ pub fn generate(
             dp4a: true,
             grid_constants: true,
             fast_tanh: true,
-            clusters: arch == Arch::Sm90,
-            elect_sync: arch == Arch::Sm90,
+            clusters: arch.is_hopper_or_later(),
+            elect_sync: arch.is_hopper_or_later(),
         },
         ..Default::default()
     };
@@ -158,7 +189,7 @@ pub(crate) fn hardware(arch: Arch) -> HardwareProperties {
         max_cube_count: (i32::MAX as u32, 65_535, 65_535),
         max_units_per_cube: 1024,
         max_cube_dim: (1024, 1024, 64),
-        num_streaming_multiprocessors: Some(if arch == Arch::Sm90 { 132 } else { 108 }),
+        num_streaming_multiprocessors: Some(arch.multiprocessors()),
         num_tensor_cores: Some(4),
         min_tensor_cores_dim: Some(8),
         num_cpu_cores: None,

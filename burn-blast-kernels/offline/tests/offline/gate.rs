@@ -13,7 +13,7 @@ use self::problems::{Case, Verb, cases};
 mod problems;
 
 /// Names of the kernels that no problem selects, of all that copy ahead or add partial sums. The others copy through registers
-/// on devices without `cp.async`, or where a tensor has more than 2^32 elements.
+/// on devices without `cp.async`, or where a tensor has more than 2^32 elements; no problem here is as large.
 fn missed(arch: Arch, chosen: impl Fn(&Case) -> bool) -> Vec<String> {
     let target = target(arch, BF16, AddressType::U32);
     let units = target.properties.hardware.num_streaming_multiprocessors.unwrap() as usize;

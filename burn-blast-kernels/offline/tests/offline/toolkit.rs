@@ -100,7 +100,8 @@ fn kernels_on_the_page_spill_nothing_and_cost_what_it_says() {
         );
     }
     let on_it = |variant: &Variant| variants.contains(variant);
-    let [Some(ampere), Some(hopper)] = Arch::ALL.map(|arch| check_all(arch, BF16, on_it)) else {
+    let [Some(ampere), Some(hopper)] = Arch::ON_THE_PAGE.map(|arch| check_all(arch, BF16, on_it))
+    else {
         return;
     };
     for variant in &variants {
@@ -164,6 +165,14 @@ fn metal_s_source_has_its_8_by_8_matrices() {
         }
         assert_eq!(code.contains(", 0, true);"), transposed, "{name}:\n{code}");
         assert!(variant.shared_bytes() <= 32 * 1024, "{name}");
+    }
+}
+
+#[test]
+fn the_widest_tiles_assemble_for_consumer_gpus() {
+    let names = ["spmm_256x128", "spmm_t_128x64", "gated_256x64_joint", "sddmm_128x128_split_k"];
+    for arch in [Arch::Sm86, Arch::Sm89, Arch::Sm120] {
+        check_all(arch, BF16, named(names));
     }
 }
 

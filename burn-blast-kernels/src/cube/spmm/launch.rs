@@ -207,6 +207,8 @@ mod tests {
     use crate::cube::{Op, gated_hidden, grid, spmm, spmm_t};
     use crate::{Activation, BlockPattern, BlockSize, MatrixShape};
 
+    type Launch<'a> = &'a dyn Fn(&Context, BufferArg);
+
     fn numbers(count: usize) -> Vec<f32> {
         (0..count).map(|at| (at * 37 % 101) as f32 / 50.0 - 1.0).collect()
     }
@@ -230,7 +232,7 @@ mod tests {
         };
         let (x, dy) = (numbers(m * 44), numbers(m * 60));
         let values = [&gate, &up].map(|pattern| numbers(pattern.value_count()));
-        let run = |caps: Caps, len: usize, launch: &dyn Fn(&Context, BufferArg)| {
+        let run = |caps: Caps, len: usize, launch: Launch| {
             let ctx = Context { client: &client, pattern: &gate, dtype, caps };
             let handle = client.create_from_slice(f32::as_bytes(&vec![f32::NAN; len]));
             // SAFETY: the buffer was made of as many elements.
@@ -238,7 +240,7 @@ mod tests {
             client.read_one(handle).unwrap().to_vec()
         };
         let both = || values.each_ref().map(|values| upload(values));
-        let launches: [(&str, usize, usize, &dyn Fn(&Context, BufferArg)); 3] = [
+        let launches: [(&str, usize, usize, Launch); 3] = [
             ("spmm", 44, m * 60, &|ctx, y| {
                 spmm(ctx, upload(&x), upload(&values[0]), Epilogue::default(), y, m);
             }),
