@@ -89,6 +89,8 @@ else
   echo "SKIPPED: there is no compute-sanitizer on this machine" | tee "$out/sanitizer.txt"
 fi
 
+"$python" "$here/peers/windows.py"
+
 step "Limits of the device"
 "$python" "$here/peers/gpu_probe.py" | tee "$out/probe.jsonl"
 if command -v nvcc >/dev/null && nvidia-smi --query-gpu=compute_cap --format=csv,noheader | grep -q '^9'; then

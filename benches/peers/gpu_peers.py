@@ -12,7 +12,8 @@ Peers
             tuning: what a good compiler makes of the plain algorithm
 
 Each peer is compared with the dense product in f64 before it is timed. The peers of a problem alternate and are timed with
-CUDA events; --cold goes through copies of the weight that are together larger than the L2 cache.
+CUDA events, in windows that are queued while the device is held (windows.py), so that the host's time to launch does not count;
+--cold goes through copies of the weight that are together larger than the L2 cache, each once in a window.
 Needs torch with CUDA, and triton. `TRITON_INTERPRET=1 gpu_peers.py --selftest` checks the Triton kernel on a CPU.
 """
 import argparse
@@ -23,6 +24,8 @@ import numpy as np
 import torch
 import triton
 import triton.language as tl
+
+from windows import interleaved
 
 SHAPES = {  # d_model, d_ff
     "gpt2-xl": (1600, 6400),
@@ -132,22 +135,27 @@ def gated(weights, x, down):
     return want, {"cublas": (cublas, cublas), "triton": (plain, plain)}
 
 
-def time_interleaved(calls, rounds):
-    for call in calls.values():
-        for _ in range(3):
-            call()
-    torch.cuda.synchronize()
-    seconds = {name: [] for name in calls}
-    for turn in range(rounds):
-        names = list(calls) if turn % 2 == 0 else list(calls)[::-1]
-        for name in names:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            calls[name]()
-            end.record()
-            end.synchronize()
-            seconds[name].append(start.elapsed_time(end) / 1e3)
-    return seconds
+class Queue:
+    """The current stream, for `windows.py`."""
+
+    def __init__(self):
+        # In kHz; older versions of torch do not say, and a hold need not be exact.
+        self.hertz = 1e3 * getattr(torch.cuda.get_device_properties(0), "clock_rate", 1.8e6)
+
+    def hold(self, seconds):
+        torch.cuda._sleep(int(seconds * self.hertz))
+
+    def mark(self):
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def passed(self, event):
+        return event.query()
+
+    def between(self, start, end):
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
 
 
 def problems(args):
@@ -165,7 +173,7 @@ def measure(args, device, dtype):
     draw = np.random.default_rng(args.seed)
     for model, k, n, block, sparsity, verb in problems(args):
         kept = k * n * (1 - sparsity) * dtype.itemsize
-        copies = max(1, min(8, int(3 * cache / max(1, kept)) + 1)) if args.cold else 1
+        copies = max(1, min(128, int(3 * cache / max(1, kept)) + 1)) if args.cold else 1
         copies = max(copies, 2) if verb == "gated_mlp" else copies
         for rows in map(int, args.rows.split(",")):
             problem = {"model": model, "verb": verb, "rows": rows, "d_input": k, "d_output": n, "block": block,
@@ -189,7 +197,7 @@ def measure(args, device, dtype):
                     except Exception as reason:  # a peer that cannot do a shape is named, not hidden
                         say({"peer": name, "failed": str(reason)[:200]})
                 del want
-                for name, seconds in time_interleaved(calls, args.rounds).items():
+                for name, seconds in interleaved(Queue(), calls, args.rounds, copies).items():
                     low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
                     say({"peer": name, "seconds": {"low": low, "median": median, "high": high}, "copies": copies})
             except torch.cuda.OutOfMemoryError:
