@@ -13,7 +13,7 @@ Peers
 
 Each peer is compared with the dense product in f64 before it is timed. The peers of a problem alternate and are timed with
 CUDA events, in windows that are queued while the device is held (windows.py), so that the host's time to launch does not count;
---cold goes through copies of the weight that are together larger than the L2 cache, each once in a window.
+--cold goes through copies of the weight that are together larger than the L2 cache, all equally often.
 Needs torch with CUDA, and triton. `TRITON_INTERPRET=1 gpu_peers.py --selftest` checks the Triton kernel on a CPU.
 """
 import argparse
@@ -197,7 +197,10 @@ def measure(args, device, dtype):
                     except Exception as reason:  # a peer that cannot do a shape is named, not hidden
                         say({"peer": name, "failed": str(reason)[:200]})
                 del want
-                for name, seconds in interleaved(Queue(), calls, args.rounds, copies).items():
+                timed, failed = interleaved(Queue(), calls, args.rounds, copies)
+                for name, reason in failed.items():
+                    say({"peer": name, "failed": reason})
+                for name, seconds in timed.items():
                     low, median, high = np.quantile(seconds, [0.25, 0.5, 0.75])
                     say({"peer": name, "seconds": {"low": low, "median": median, "high": high}, "copies": copies})
             except torch.cuda.OutOfMemoryError:

@@ -49,6 +49,7 @@ def main():
         over = [f"{statistics.median(found[name]) / ours:.2f}" if name in found else "" for name in others]
         print(f"| {verb} | {k}x{n} | {block} | {sparsity:.0%} | {rows} | {dtype} | {'yes' if cold else ''} "
               f"| {ours * 1e6:.1f} ({spread}) | " + " | ".join(over) + " |")
+    print("\nburn-blast and burn dense are timed without a hold: with few rows, their times include waiting for the host.")
     for reason in sorted(failed):
         print(f"\nNot run: {reason}")
 

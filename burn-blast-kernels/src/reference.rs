@@ -21,6 +21,8 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
+use rayon::prelude::*;
+
 use crate::{Activation, BlockPattern, pack};
 
 /// An exact element, with what is needed to bound the error of computing it in floating point.
@@ -109,39 +111,50 @@ impl Rounding {
 pub fn spmm(x: &[f32], values: &[f32], bias: Option<&[f32]>, pattern: &BlockPattern) -> Vec<Exact> {
     let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
     let dense = pack::unpack(values, pattern);
-    product(x, [rows, cols], bias, |k, n| kept(pattern, k, n).then(|| dense[k * cols + n]))
+    let blocks = kept_blocks([pattern.block_rows(), pattern.block_cols()], |row, col| {
+        kept(pattern, row, col)
+    });
+    product(x, [rows, cols], bias, (pattern.block().get(), &blocks), |k, n| dense[k * cols + n])
 }
 
 /// `dx = dy · wᵀ`. Shapes: `dy [m, d_output]`, result `[m, d_input]`.
 pub fn spmm_t(dy: &[f32], values: &[f32], pattern: &BlockPattern) -> Vec<Exact> {
     let (rows, cols) = (pattern.shape().rows(), pattern.shape().cols());
     let dense = pack::unpack(values, pattern);
-    product(dy, [cols, rows], None, |n, k| kept(pattern, k, n).then(|| dense[k * cols + n]))
+    let blocks = kept_blocks([pattern.block_cols(), pattern.block_rows()], |col, row| {
+        kept(pattern, row, col)
+    });
+    product(dy, [cols, rows], None, (pattern.block().get(), &blocks), |n, k| dense[k * cols + n])
 }
 
-/// `x · w + bias` with a weight of `[inner, outer]`, which is `None` outside the kept blocks.
+/// For each outer number of a grid of `[inner, outer]` blocks, the inner numbers of its kept blocks, in order.
+fn kept_blocks([inner, outer]: [usize; 2], kept: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
+    (0..outer).map(|outer| (0..inner).filter(|&inner| kept(inner, outer)).collect()).collect()
+}
+
+/// `x · w + bias` with a weight of `[inner, outer]` at the kept blocks of this size, in the order of the contraction.
 fn product(
     x: &[f32],
     [inner, outer]: [usize; 2],
     bias: Option<&[f32]>,
-    weight: impl Fn(usize, usize) -> Option<f32>,
+    (block, kept): (usize, &[Vec<usize>]),
+    weight: impl Fn(usize, usize) -> f32 + Sync,
 ) -> Vec<Exact> {
-    let mut y = Vec::new();
-    for line in x.chunks_exact(inner) {
-        for n in 0..outer {
-            let mut sum = Exact::ZERO;
-            for (k, &x) in line.iter().enumerate() {
-                if let Some(weight) = weight(k, n) {
-                    sum.add(f64::from(x) * f64::from(weight));
+    let line = |line: &[f32]| {
+        let mut y = vec![Exact::ZERO; outer];
+        for (y, (at, kept)) in y.chunks_mut(block).zip(kept.iter().enumerate()) {
+            for k in kept.iter().flat_map(|row| row * block..inner.min((row + 1) * block)) {
+                for (n, sum) in (at * block..).zip(y.iter_mut()) {
+                    sum.add(f64::from(line[k]) * f64::from(weight(k, n)));
                 }
             }
-            if let Some(bias) = bias {
-                sum.add(f64::from(bias[n]));
-            }
-            y.push(sum);
         }
-    }
-    y
+        if let Some(bias) = bias {
+            y.iter_mut().zip(bias).for_each(|(sum, &bias)| sum.add(f64::from(bias)));
+        }
+        y
+    };
+    x.par_chunks_exact(inner).flat_map_iter(line).collect()
 }
 
 /// `xᵀ · dy` at the kept blocks. Result `[nnz, b, b]`.
@@ -182,10 +195,9 @@ pub fn grad_block_norms(x: &[f32], dy: &[f32], pattern: &BlockPattern) -> Vec<Ex
     norms
 }
 
-fn kept(pattern: &BlockPattern, k: usize, n: usize) -> bool {
-    let (row, col) = ((k / pattern.block().get()) as u32, n / pattern.block().get());
+fn kept(pattern: &BlockPattern, row: usize, col: usize) -> bool {
     let column = pattern.col_ptr()[col] as usize..pattern.col_ptr()[col + 1] as usize;
-    pattern.row_idx()[column].binary_search(&row).is_ok()
+    pattern.row_idx()[column].binary_search(&(row as u32)).is_ok()
 }
 
 /// One element of `xᵀ · dy`, zero outside the weight.
@@ -221,6 +233,11 @@ fn norm(cells: impl Iterator<Item = Exact>) -> Exact {
 /// Roundings that an activation in f32 may add, in units of its argument: the steps of its polynomial, and an `exp` with
 /// the error that WGSL allows.
 const ACTIVATION_ROUNDINGS: usize = 16;
+
+/// Largest relative error of one addition in f32.
+const F32_ROUNDING: f64 = 6.0e-8;
+/// Absolute sum of an element that may be any number, but not NaN. Finite, since it is multiplied by zero.
+const UNBOUNDED: f64 = 1e30;
 
 /// Value and derivative of an activation. The derivative of `Relu` is 0 at 0.
 pub fn activation(f: Activation, x: f64) -> (f64, f64) {
@@ -265,9 +282,17 @@ pub fn gated_hidden(gate: &[Exact], up: &[Exact], f: Activation) -> Vec<Exact> {
 /// Gradients of gate and up from the exact products and the gradient `dh` of `h = f(gate) · up`.
 pub fn gated_gradients(gate: &[Exact], up: &[Exact], dh: &[f32], f: Activation) -> [Vec<Exact>; 2] {
     let all = || gate.iter().zip(up).zip(dh).map(|((gate, up), &dh)| (gate, up, f64::from(dh)));
+    // Where rounding may change the sign of a sum, the slope of `Relu` jumps, and either gradient is right.
+    let jumps = |gate: &Exact| {
+        let error = F32_ROUNDING * (gate.terms + 2) as f64 * gate.abs_sum;
+        f == Activation::Relu && gate.abs_sum > 0.0 && gate.value.abs() <= error
+    };
     let dgate = all().map(|(gate, up, dh)| Exact {
         value: dh * up.value * activation(f, gate.value).1,
-        abs_sum: dh.abs() * up.abs_sum * (1.0 + gate.abs_sum),
+        abs_sum: match jumps(gate) {
+            true => UNBOUNDED,
+            false => dh.abs() * up.abs_sum * (1.0 + gate.abs_sum),
+        },
         terms: 2 * (gate.terms + up.terms + 4) + ACTIVATION_ROUNDINGS,
     });
     let dup = all().map(|(gate, _, dh)| Exact {

@@ -52,8 +52,8 @@ struct Unit {
     // Copies not yet in a group, and groups not yet waited for, oldest first.
     std::vector<Copy> open;
     std::vector<std::vector<Copy>> groups;
-    // Where it copied to, and where it stored to in buffers, in this block.
-    std::vector<uintptr_t> copies, stores;
+    // Where it copied to in this block.
+    std::vector<uintptr_t> copies;
 };
 
 std::vector<Unit> units;
@@ -62,10 +62,9 @@ ucontext_t scheduler;
 std::vector<char *> arguments;
 std::vector<char> info;
 
-// What a warp asks of memory. Shared memory serves eight vectors of 16 bytes at a time, if no two are in the same banks; a
-// buffer is stored to in sectors of 32 bytes.
+// What warps ask of shared memory, which serves eight vectors of 16 bytes at a time, if no two are in the same banks.
 struct Traffic {
-    uint64_t reads, read_wavefronts, writes, write_wavefronts, stores, store_sectors;
+    uint64_t reads, read_wavefronts, writes, write_wavefronts;
 } traffic;
 
 // Turns in which shared memory serves these vectors.
@@ -77,32 +76,18 @@ unsigned wavefronts(std::vector<uintptr_t> addresses) {
     return most;
 }
 
-// Adds the copies and stores of a block. Lanes that do the same number of them do each at the same time; with lanes beyond the
-// edge of a tensor, that is an approximation.
+// Adds the copies of a block. Lanes make as many copies as each other, also beyond the edge of a tensor, where they write zeros;
+// the n-th of eight lanes are made together.
 void count_traffic() {
-    auto nth = [](std::vector<uintptr_t> Unit::*list, unsigned first, unsigned count, size_t at) {
-        std::vector<uintptr_t> found;
-        for (unsigned i = first; i < first + count; i++) {
-            if (at < (units[i].*list).size()) found.push_back((units[i].*list)[at]);
-        }
-        return found;
-    };
     for (unsigned first = 0; first < units.size(); first += 8) {
         for (size_t at = 0;; at++) {
-            std::vector<uintptr_t> found = nth(&Unit::copies, first, 8, at);
+            std::vector<uintptr_t> found;
+            for (unsigned i = first; i < first + 8; i++) {
+                if (at < units[i].copies.size()) found.push_back(units[i].copies[at]);
+            }
             if (found.empty()) break;
             traffic.writes++;
             traffic.write_wavefronts += wavefronts(found);
-        }
-    }
-    for (unsigned first = 0; first < units.size(); first += LANES) {
-        for (size_t at = 0;; at++) {
-            std::vector<uintptr_t> found = nth(&Unit::stores, first, LANES, at);
-            if (found.empty()) break;
-            traffic.stores++;
-            for (uintptr_t &address : found) address /= 32;
-            std::sort(found.begin(), found.end());
-            traffic.store_sectors += uint64_t(std::unique(found.begin(), found.end()) - found.begin());
         }
     }
 }
@@ -163,7 +148,6 @@ void start_units() {
         u.open.clear();
         u.groups.clear();
         u.copies.clear();
-        u.stores.clear();
     }
     for (Warp &warp : warps) warp.arrived = 0;
 }
@@ -206,7 +190,6 @@ void access(void const *address, size_t bytes, bool write) {
         write ? shared->write(at, bytes, "a store") : shared->read(at, bytes, "a load");
     } else if (buffers.near(address)) {
         buffers.check(address, bytes, write);
-        if (write) units[unit].stores.push_back(reinterpret_cast<uintptr_t>(address));
     }
 }
 

@@ -47,6 +47,11 @@ impl Product {
         row_panel(cache, self.row_tiles(), self.rows * self.sides[0] * ELEMENT)
     }
 
+    /// Cubes on an H100 at a time: a tile of 256 x 128 leaves room for one on each of 132 multiprocessors, others for two.
+    fn resident(&self) -> usize {
+        if self.rows * self.block > 256 * 64 { 132 } else { 264 }
+    }
+
     /// Bytes from memory in panels of `panel` row tiles.
     pub fn bytes(&self, cache: Cache, panel: usize) -> usize {
         let [k, n] = self.sides;
@@ -132,10 +137,12 @@ impl Recent {
     }
 }
 
-/// An H100, of whose 50 MB each half serves one half of the device, with two cubes per multiprocessor.
-pub const H100: Cache = Cache { bytes: 40_000_000, cubes: 264 };
+/// An A100 or H100, if its halves share what they hold, and an RTX 4090 with less.
+const WHOLE: usize = 40_000_000;
+/// An H100 whose halves both hold the input.
+const HALF: usize = 25_000_000;
 /// An RTX 3090.
-pub const SMALL: Cache = Cache { bytes: 6_000_000, cubes: 164 };
+const SMALL: usize = 6_000_000;
 
 /// Products of Llama 3.1 8B and 405B.
 pub const PRODUCTS: [Product; 6] = [
@@ -153,18 +160,18 @@ pub const PRODUCTS: [Product; 6] = [
     Product { name: "405B gate", m: 8192, sides: [16384, 53248], block: 128, rows: 256 },
 ];
 
-/// MB from memory without panels and with them, on a device with a large cache and on one with a small cache. As now, neither
-/// reports its cache.
+/// MB from memory without panels and with them, by size of the cache, which devices do not report.
 pub fn table() -> String {
     let mut text = String::from(
-        "| product | rows | block | rows of a panel | MB, 40 MB cache: all rows | panels | 6 MB cache: all rows | panels |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| product | rows | block | rows of a panel | 40 MB: all rows | panels | 25 MB: all rows | panels | 6 MB: all rows | panels |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
     );
     for product in PRODUCTS {
         let (panel, Product { name, m, block, rows, .. }) = (product.panel(None), product);
         write!(text, "| {name} | {m} | {block} | {} |", m.min(panel * rows))
             .expect("a string grows");
-        for cache in [H100, SMALL] {
+        for bytes in [WHOLE, HALF, SMALL] {
+            let cache = Cache { bytes, cubes: product.resident() };
             let [all, panels] =
                 [product.row_tiles(), panel].map(|panel| product.bytes(cache, panel));
             write!(text, " {:.0} | {:.0} |", all as f64 / 1e6, panels as f64 / 1e6)
@@ -183,9 +190,12 @@ mod tests {
     fn panels_read_less_of_many_rows_and_change_nothing_for_few() {
         let [few, many, gradient, ..] = PRODUCTS;
         assert_eq!(few.panel(None), few.row_tiles());
-        for (product, least) in [(many, 2.5), (gradient, 2.5)] {
+        for (product, bytes, least) in
+            [(many, WHOLE, 2.5), (gradient, WHOLE, 2.5), (many, HALF, 2.5), (gradient, HALF, 2.0)]
+        {
+            let cache = Cache { bytes, cubes: product.resident() };
             let [all, panels] =
-                [product.row_tiles(), product.panel(None)].map(|panel| product.bytes(H100, panel));
+                [product.row_tiles(), product.panel(None)].map(|panel| product.bytes(cache, panel));
             assert!(all as f64 >= least * panels as f64, "{product:?}: {all}, {panels}");
         }
     }

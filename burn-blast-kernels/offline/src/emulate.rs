@@ -42,7 +42,7 @@ pub struct Launch<'a> {
     pub info: &'a [u8],
 }
 
-/// What the warps of a launch asked of memory, in groups of eight lanes for shared memory and of 32 for buffers.
+/// What the warps of a launch asked of shared memory, in groups of eight lanes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Reads of eight lines by `ldmatrix`.
@@ -53,10 +53,6 @@ pub struct Traffic {
     pub writes: u64,
     /// Turns in which shared memory served them.
     pub write_wavefronts: u64,
-    /// Stores to buffers.
-    pub stores: u64,
-    /// Sectors of 32 bytes that they touched.
-    pub store_sectors: u64,
 }
 
 const PARTS: [&str; 3] = ["memory", "emulator", "wmma"];
@@ -147,14 +143,12 @@ impl Program {
             rest = others;
         }
         let mut numbers = rest.as_chunks().0.iter().map(|&number| u64::from_le_bytes(number));
-        let mut next = || numbers.next().expect("the emulator writes six counts");
+        let mut next = || numbers.next().expect("the emulator writes four counts");
         Ok(Traffic {
             reads: next(),
             read_wavefronts: next(),
             writes: next(),
             write_wavefronts: next(),
-            stores: next(),
-            store_sectors: next(),
         })
     }
 }

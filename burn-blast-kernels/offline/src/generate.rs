@@ -157,7 +157,7 @@ pub fn generate(
     Ok(Source { code: compiled.source, entry, shared_bytes: compiled.shared_memory_size })
 }
 
-/// A device of this architecture, as CubeCL's CUDA runtime describes an A100 or H100, for tensors of `dtype`.
+/// A device of this architecture, as CubeCL's CUDA runtime describes it, for tensors of `dtype`.
 pub fn target(arch: Arch, dtype: ElemType, address: AddressType) -> Target {
     Target { properties: Arc::new(properties(arch)), layouts: Arc::new(layouts()), address, dtype }
 }

@@ -64,6 +64,11 @@ pub fn cases(units: usize) -> Vec<Case> {
             all.push(Case { verb: Verb::Sddmm, block, grid: [SHORT, 4], long: false, m });
         }
     }
+    // So many rows that they are cut into panels.
+    let gate = Verb::Gated { joint: true, backward: true, activation: Activation::Silu };
+    for verb in [products()[0], Verb::SpmmT { residual: false }, gate] {
+        all.push(Case { verb, block: 64, grid: [6, 6], long: false, m: 45_000 });
+    }
     all
 }
 

@@ -118,8 +118,8 @@ pub(crate) fn multiply<F: Float>(
 ) {
     let instruction =
         MmaDefinition::<F, F, f32>::new(INSTRUCTION_ROWS, INSTRUCTION_COLS, INSTRUCTION_DEPTH);
-    // A fragment begins a multiple of eight lines on, where vectors are permuted in the same way, and at a vector none of whose
-    // bits is set in the unit's first, nor in the start of a line.
+    // A fragment starts a multiple of eight lines further, where the permutation is the same. The bits of the number of its vector
+    // are zero in the unit's first vector, so an exclusive or adds it.
     let a_place = stage * comptime!(tile.a.vectors()) + a_place(tile);
     let b_place = stage * comptime!(tile.b.vectors()) + b_place(tile);
     #[unroll]
