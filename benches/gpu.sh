@@ -27,7 +27,7 @@ done
 
 new_folder() { mkdir -p "$(dirname "$1")" && mkdir "$1" || { echo "$1 exists: name a new folder" >&2; exit 1; }; }
 
-# tests DIR PREFIX FEATURE...: the tests of the kernels on a device, which they read from BURN_BLAST_DEVICE.
+# tests DIR PREFIX FEATURES: the tests of the kernels on a device, which they read from BURN_BLAST_DEVICE.
 tests() {
   local into="$1" prefix="$2" features="$3"
   # shellcheck disable=SC2086

@@ -137,7 +137,7 @@ impl Recent {
     }
 }
 
-/// An A100 or H100, if its halves share what they hold, and an RTX 4090 with less.
+/// An A100; an H100 of whose cache little is held twice.
 const WHOLE: usize = 40_000_000;
 /// An H100 whose halves both hold the input.
 const HALF: usize = 25_000_000;

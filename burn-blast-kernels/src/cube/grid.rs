@@ -1,9 +1,9 @@
 //! The order in which cubes compute the tiles of a product.
 //!
-//! Row tiles of one block column are neighbours, so that they find its values in the cache. But if all of them came first, a
-//! product of many rows would read all of its input anew for every few block columns. So rows are cut into *panels* whose
-//! input stays in the cache while all block columns pass over it, the longest first. Prior art: the grouped order of
-//! Triton's matmul tutorial, and the rasterisation of CUTLASS.
+//! Row tiles of one block column are neighbours, so that they find its values in the cache. If a block column were done for all
+//! rows before the next, the whole input would pass through the cache for each. With many rows it does not fit, and is read
+//! from memory again and again. So rows are cut into *panels* whose input fits. All block columns are done for one panel, the
+//! longest first, then for the next. Prior art: the grouped order of Triton's matmul tutorial, the rasterisation of CUTLASS.
 
 use cubecl::prelude::*;
 
