@@ -57,6 +57,12 @@ pub enum OfflineError {
         /// What it printed.
         log: String,
     },
+    /// The browser did not do what it was asked.
+    #[error("the browser failed: {reason}")]
+    Browser {
+        /// What happened.
+        reason: String,
+    },
     /// A file could not be read or written, or a program not be started.
     #[error(transparent)]
     Io(#[from] std::io::Error),

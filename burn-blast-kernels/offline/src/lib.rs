@@ -1,5 +1,7 @@
 //! Checks of the tensor-core kernels on a machine without a GPU. See `README.md`.
 
+#[cfg(unix)]
+pub mod browser;
 pub mod cache;
 pub mod decode;
 mod emulate;
@@ -9,6 +11,7 @@ pub mod ladder;
 mod metal;
 mod rewrite;
 mod toolkit;
+mod webgpu;
 
 pub use emulate::{Buffer, Emulator, Launch, Program, Traffic};
 pub use error::OfflineError;
@@ -16,3 +19,4 @@ pub use generate::{Arch, BF16, F16, F32, Source, TF32, cooperative, generate, ta
 pub use metal::metal;
 pub use rewrite::rewrite;
 pub use toolkit::{Machine, Toolkit};
+pub use webgpu::{Declaration, MOST_BUFFERS, MOST_SHARED, MOST_UNITS, Wgsl, wgsl};

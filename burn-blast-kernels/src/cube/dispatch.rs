@@ -78,7 +78,7 @@ pub(super) fn candidates(op: Op, caps: &Caps, problem: &Problem) -> Vec<Plan> {
             kernels.into_iter().map(|kernel| Plan { address, ..done(kernel) }).collect()
         }
         Op::GradBlockNorms => {
-            let tile = sddmm::unit::base::select(problem.block(), caps.max_units);
+            let tile = sddmm::unit::base::select_norms(problem.block(), caps.max_units);
             vec![done(Kernel::GradBlockNorms(tile))]
         }
         Op::BlockNorms => {
@@ -233,7 +233,7 @@ fn products(caps: &Caps, problem: &Problem, transposed: bool, address: AddressTy
         }
         ManyRows::Unit => {
             let tile = unit::select(block, transposed, m, caps.max_units);
-            let tiles = [Some(tile), unit::shorter(tile)];
+            let tiles = [Some(tile), unit::shorter(block, tile, caps.max_units)];
             tiles.into_iter().flatten().map(Kernel::SpmmUnit).collect()
         }
     }
@@ -297,7 +297,7 @@ fn gated_pair(
             return blueprints.into_iter().map(Kernel::GatedMma).collect();
         }
     }
-    vec![Kernel::GatedUnit(unit::select(block, false, problem.m, caps.max_units))]
+    vec![Kernel::GatedUnit(unit::select_pair(block, problem.m, caps.max_units))]
 }
 
 impl Kernel {

@@ -17,7 +17,7 @@ const ABSENT: u32 = u32::MAX;
 /// `values[slot, i, j] = dense[row·b + i, col·b + j]`, zero outside the weight.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-fn pack_kernel<F: Float, N: Size>(
+pub(super) fn pack_kernel<F: Float, N: Size>(
     dense: &[Vector<F, N>],
     row_of_slot: &[u32],
     col_of_slot: &[u32],
@@ -46,7 +46,7 @@ fn pack_kernel<F: Float, N: Size>(
 /// `dense[row·b + i, col·b + j] = values[slot, i, j]`, zero where no block is kept.
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
-fn unpack_kernel<F: Float, N: Size>(
+pub(super) fn unpack_kernel<F: Float, N: Size>(
     values: &[Vector<F, N>],
     slot_of_block: &[u32],
     dense: &mut [Vector<F, N>],

@@ -112,10 +112,14 @@ fn check_rows(
 /// Cubes of the larger of the two products of `m` rows, in the shortest tile that tuning may select; tiles on tensor
 /// cores are no shorter. Never falls as `m` grows.
 fn cubes(pattern: &BlockPattern, m: usize, max_units: usize) -> u64 {
-    let tile = unit::select(pattern.block(), false, m, max_units);
-    let tile = unit::shorter(tile).unwrap_or(tile);
     let columns = pattern.block_rows().max(pattern.block_cols());
-    m.div_ceil(tile.rows) as u64 * (columns * tile.col_tiles()) as u64
+    let cubes = |m: usize| {
+        let tile = unit::select(pattern.block(), false, m, max_units);
+        let tile = unit::shorter(pattern.block(), tile, max_units).unwrap_or(tile);
+        m.div_ceil(tile.rows) as u64 * (columns * tile.col_tiles()) as u64
+    };
+    // The tile becomes taller with more rows, and then there may be fewer.
+    cubes(m).max(cubes(m.min(unit::LOW)))
 }
 
 #[cfg(test)]
@@ -180,7 +184,7 @@ mod tests {
                 block(small),
                 CubeError::SharedMemory {
                     block: 64,
-                    needed: 13_312,
+                    needed: 16_384,
                     found: 4096,
                     device: device(),
                 },
@@ -198,7 +202,7 @@ mod tests {
             ),
             (
                 rows(few, 65_536),
-                CubeError::Rows { found: 65_536, limit: 480, device: device() },
+                CubeError::Rows { found: 65_536, limit: 960, device: device() },
                 "the batch",
             ),
             (

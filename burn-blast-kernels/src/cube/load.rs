@@ -14,20 +14,10 @@ pub(crate) struct Sizes {
 /// Four f32 in a register, the unit of every tile.
 pub(crate) type F4 = Vector<f32, Const<4>>;
 
-/// The 4 x 4 sums of a unit before the first step.
-#[cube]
-pub(crate) fn zero_sums() -> Array<F4> {
-    let mut sums = Array::<F4>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        sums[i] = F4::zeroed();
-    }
-    sums
-}
-
 /// Four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, zero outside of it.
 ///
-/// With a vector width of 4, `cols` and `col` are multiples of 4, so the four are in or out together.
+/// With a vector width of 4, `cols` and `col` are multiples of 4, so the four are in or out together. The matrix has an
+/// element.
 #[cube]
 pub(crate) fn load4<F: Float, N: Size>(
     from: &[Vector<F, N>],
@@ -36,24 +26,21 @@ pub(crate) fn load4<F: Float, N: Size>(
     rows: usize,
     cols: usize,
 ) -> F4 {
-    let mut four = F4::zeroed();
-    if row < rows {
-        let at = row * cols + col;
-        let width = N::value();
-        if comptime!(width == 4) {
-            if col < cols {
-                four = F4::cast_from(from[at / 4]);
-            }
-        } else {
-            #[unroll]
-            for i in 0..4usize {
-                if col + i < cols {
-                    four.insert(i, f32::cast_from(from[at + i].extract(0usize)));
-                }
-            }
+    // What is outside is read from inside and dropped, which needs no branch.
+    let first = min(row, rows - 1) * cols;
+    let width = N::value();
+    if comptime!(width == 4) {
+        let four = F4::cast_from(from[(first + min(col, cols - 4)) / 4]);
+        select(row < rows && col < cols, four, F4::zeroed())
+    } else {
+        let mut four = F4::zeroed();
+        #[unroll]
+        for i in 0..4usize {
+            let one = f32::cast_from(from[first + min(col + i, cols - 1)].extract(0usize));
+            four.insert(i, select(row < rows && col + i < cols, one, 0.0f32));
         }
+        four
     }
-    four
 }
 
 /// Writes four elements of a row-major `[rows, cols]` matrix from `(row, col)` on, if they are inside. The

@@ -30,7 +30,7 @@ pub(super) fn select(block: BlockSize, max_units: usize) -> Blueprint {
 /// `norms[slot] = sqrt(Σ_ij values[slot, i, j]²)`: one cube sums the squares of one block, in an order that never
 /// changes.
 #[cube(launch, address_type = "dynamic")]
-fn block_norms_kernel<F: Float>(
+pub(super) fn block_norms_kernel<F: Float>(
     values: &[Vector<F, Const<4>>],
     norms: &mut [F],
     cubes: usize,

@@ -7,7 +7,7 @@ use blast_offline::{Arch, BF16, F16, cooperative};
 use burn_blast_kernels::Activation;
 use burn_blast_kernels::cube::catalogue::{Parts, Variant, Verb};
 
-use crate::{few_rows, kernels, toolkit};
+use crate::{few_rows, kernels, portable, toolkit};
 
 /// Whether the variant adds nothing to its sums, or everything that can be.
 fn extreme(variant: &Variant) -> bool {
@@ -69,4 +69,11 @@ fn every_kernel_on_cooperative_matrices() {
     for dtype in [BF16, F16] {
         kernels::check_all(dtype, cooperative(Arch::Sm80, dtype), |_| true);
     }
+}
+
+#[test]
+#[ignore = "all of them take an hour of one core; CI takes every tile, and this is run when kernels change"]
+fn every_portable_kernel() {
+    portable::check(1);
+    portable::check_in_browser(1);
 }

@@ -8,5 +8,7 @@ mod few_rows;
 mod gate;
 mod gated_kernels;
 mod kernels;
+#[cfg(unix)]
+mod portable;
 mod tf32;
 mod toolkit;

@@ -4,11 +4,14 @@ use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
 use super::few_rows::FewRows;
+use super::portable::{Pair, Portable};
 use super::problems::{Code, Parts, Target};
 use super::{Variant, Verb};
 use crate::Activation;
 use crate::cube::dispatch::Kernel;
 use crate::cube::gated::mma::kernel::gated_mma_kernel::GatedMmaKernel;
+use crate::cube::gated::unit::gated_kernel::GatedKernel;
+use crate::cube::gather::{pack_kernel::PackKernel, unpack_kernel::UnpackKernel};
 use crate::cube::gemv::base::{SHARED_BYTES, UNITS};
 use crate::cube::gemv::kernel::gemv_kernel::GemvKernel;
 use crate::cube::gemv::reduce::{
@@ -16,10 +19,14 @@ use crate::cube::gemv::reduce::{
 };
 use crate::cube::grid::GridCompilationArg;
 use crate::cube::load::SizesCompilationArg;
+use crate::cube::norm::block_norms_kernel::BlockNormsKernel;
 use crate::cube::sddmm::cmma::kernel::sddmm_cmma_kernel::SddmmCmmaKernel;
 use crate::cube::sddmm::mma::kernel::{
     SampledSizesCompilationArg, add_row_parts_kernel::AddRowPartsKernel,
     sddmm_mma_kernel::SddmmMmaKernel,
+};
+use crate::cube::sddmm::unit::kernel::{
+    grad_block_norms_kernel::GradBlockNormsKernel, sddmm_kernel::SddmmKernel,
 };
 use crate::cube::split_k::ADD_UNITS;
 use crate::cube::spmm::cmma::kernel::spmm_cmma_kernel::SpmmCmmaKernel;
@@ -27,6 +34,10 @@ use crate::cube::spmm::mma::kernel::spmm_mma_kernel::SpmmMmaKernel;
 use crate::cube::spmm::mma::split_k::{
     add_parts_kernel::AddPartsKernel, spmm_parts_kernel::SpmmPartsKernel,
 };
+use crate::cube::spmm::unit::spmm_kernel::SpmmKernel;
+
+/// Units of a cube that moves blocks; a launch takes what CubeCL finds best for the device.
+const MOVING_UNITS: usize = 64;
 
 /// A kernel that tools can generate code from.
 pub trait Definition {
@@ -126,6 +137,60 @@ impl Definition for FewRows {
 
     fn define(&self, target: &Target) -> KernelDefinition {
         few_rows(self, target)
+    }
+}
+
+impl Definition for Portable {
+    fn name(&self) -> String {
+        let kind = match self.dtype {
+            ElemType::Float(FloatKind::F32) => "f32",
+            _ => "f16",
+        };
+        let verb = match self.kernel {
+            Kernel::SpmmUnit(tile) if tile.transposed => "spmm_t",
+            Kernel::SpmmUnit(_) => "spmm",
+            Kernel::GatedUnit(_) => "gated",
+            Kernel::SddmmUnit(_) => "sddmm",
+            Kernel::GradBlockNorms(_) => "grad_block_norms",
+            Kernel::BlockNorms(_) => "block_norms",
+            Kernel::Pack { .. } => "pack",
+            _ => "unpack",
+        };
+        let rows = self.tile_size().map_or(String::new(), |[rows, _]| format!("_{rows}"));
+        let pair = self.gated.map_or(String::new(), |Pair { activation, backward, joint }| {
+            let backward = if backward { "_backward" } else { "" };
+            format!("_{activation:?}{backward}{}", if joint { "_joint" } else { "" }).to_lowercase()
+        });
+        let Parts { bias, residual, .. } = self.parts;
+        let bias = if bias { "_bias_gelu" } else { "" };
+        let residual = if residual { "_residual" } else { "" };
+        let elements = if self.vectors[0] == 1 { "_by_element" } else { "" };
+        format!("{verb}{rows}x{}_{kind}{pair}{bias}{residual}{elements}", self.block)
+    }
+
+    fn units(&self) -> usize {
+        match self.kernel {
+            Kernel::SpmmUnit(tile) | Kernel::GatedUnit(tile) => tile.units(),
+            Kernel::SddmmUnit(tile) | Kernel::GradBlockNorms(tile) => tile.units(),
+            Kernel::BlockNorms(blueprint) => blueprint.units,
+            _ => MOVING_UNITS,
+        }
+    }
+
+    fn shared_bytes(&self) -> usize {
+        match self.kernel {
+            Kernel::SpmmUnit(tile) => tile.shared_bytes(1),
+            Kernel::GatedUnit(tile) => {
+                tile.shared_bytes(if self.gated.is_some_and(|pair| pair.joint) { 2 } else { 1 })
+            }
+            Kernel::SddmmUnit(tile) | Kernel::GradBlockNorms(tile) => tile.shared_bytes(),
+            Kernel::BlockNorms(blueprint) => blueprint.units * size_of::<f32>(),
+            _ => 0,
+        }
+    }
+
+    fn define(&self, target: &Target) -> KernelDefinition {
+        portable(self, target)
     }
 }
 
@@ -235,4 +300,47 @@ fn few_rows(kernel: &FewRows, target: &Target) -> KernelDefinition {
         optional(bias.then(buffer)), buffer(), buffer(),
         sizes, (), 16 / dtype.size(), blueprint.vector, blueprint.quad(), blueprint, end, dtype, stored, out,
     )
+}
+
+#[rustfmt::skip]
+fn portable(kernel: &Portable, target: &Target) -> KernelDefinition {
+    let Portable { parts: Parts { bias, activation, residual }, block, vectors: [x, y], dtype, .. } = *kernel;
+    let (units, sizes) = (kernel.units(), SizesCompilationArg { m: (), k: (), n: () });
+    match kernel.kernel {
+        Kernel::SpmmUnit(tile) => define!(
+            SpmmKernel, units, target,
+            buffer(), buffer(), optional(bias.then(buffer)), buffer(), buffer(), buffer(),
+            optional(tile.transposed.then(buffer)), optional(residual.then(buffer)), buffer(),
+            (), (), (), grid(), x, y, tile, activation, dtype,
+        ),
+        Kernel::GatedUnit(tile) => {
+            let Pair { activation, backward, joint } = kernel.gated.expect("a gated kernel has its pair");
+            define!(
+                GatedKernel, units, target,
+                buffer(), buffer(), buffer(), buffer(), buffer(),
+                optional(backward.then(|| (buffer(), buffer()))),
+                sizes, grid(), x, y, tile, joint, activation, dtype,
+            )
+        }
+        Kernel::SddmmUnit(tile) => define!(
+            SddmmKernel, units, target,
+            buffer(), buffer(), buffer(), buffer(), buffer(), buffer(), sizes, (), x, y, tile, dtype,
+        ),
+        Kernel::GradBlockNorms(tile) => define!(
+            GradBlockNormsKernel, units, target,
+            buffer(), buffer(), buffer(), sizes, (), (), x, y, tile, dtype,
+        ),
+        Kernel::BlockNorms(blueprint) => {
+            define!(BlockNormsKernel, units, target, buffer(), buffer(), (), blueprint, dtype)
+        }
+        Kernel::Pack { width } => define!(
+            PackKernel, units, target,
+            buffer(), buffer(), buffer(), buffer(), (), (), (), width, block, dtype,
+        ),
+        Kernel::Unpack { width } => define!(
+            UnpackKernel, units, target,
+            buffer(), buffer(), buffer(), (), (), (), width, block, dtype,
+        ),
+        kernel => unreachable!("{kernel:?} is not portable"),
+    }
 }

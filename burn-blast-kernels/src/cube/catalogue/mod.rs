@@ -1,14 +1,16 @@
-//! Every kernel on tensor cores and on cooperative matrices as a definition, and every kernel for few rows
-//! ([`FewRows`]), without a device to run it on: for tools that look at the code generated from it.
+//! Every kernel on tensor cores and on cooperative matrices as a definition, every kernel for few rows ([`FewRows`])
+//! and every one that any device can run ([`Portable`]), without a device to run it on: for tools that look at the code generated from it.
 //!
 //! The kernels are the candidates of the dispatcher, for one problem of each kind.
 
 mod define;
 mod few_rows;
+mod portable;
 mod problems;
 
 pub use self::define::Definition;
 pub use self::few_rows::FewRows;
+pub use self::portable::Portable;
 use self::problems::{Code, codes, cooperative, is_transposed, tensor_cores};
 pub use self::problems::{Parts, Target};
 use super::caps::Caps;

@@ -167,7 +167,7 @@ fn candidates_are_of_one_class_and_several_heights_the_usual_one_first() {
             Caps { shared_bytes: 16_384, ..AMPERE },
             64,
             8192,
-            vec![64, 32],
+            vec![128, 64],
         ),
         ("cooperative matrices", APPLE, 32, 8192, vec![128, 64]),
         ("cooperative matrices in f32", AMPERE_F32, 64, 8192, vec![128, 64]),

@@ -17,26 +17,29 @@ pub(crate) fn unit(ctx: &Context, tile: UnitTile, address: AddressType, tensors:
     let (pattern, shape, index) = (ctx.pattern, ctx.pattern.shape(), ctx.index());
     let cubes = m.div_ceil(tile.rows) * pattern.block_cols() * tile.col_tiles();
     let [gate_values, up_values] = values.map(|values| index.bindable(values));
-    gated_kernel::launch(
-        ctx.client,
-        ctx.cubes(cubes),
-        CubeDim::new_1d(tile.units() as u32),
-        address,
-        row_vector(shape.rows()),
-        row_vector(shape.cols()),
-        x,
-        gate_values,
-        up_values,
-        TaskIndex::of(ctx, up).0.arg(),
-        h,
-        gradients.into(),
-        SizesLaunch::new(m, shape.rows(), shape.cols()),
-        ctx.grid(cubes, tile.rows, m, shape.rows()),
-        tile,
-        pattern == up,
-        activation,
-        ctx.dtype,
-    );
+    // SAFETY: as in `mma`, below.
+    unsafe {
+        gated_kernel::launch_unchecked(
+            ctx.client,
+            ctx.cubes(cubes),
+            CubeDim::new_1d(tile.units() as u32),
+            address,
+            row_vector(shape.rows()),
+            row_vector(shape.cols()),
+            x,
+            gate_values,
+            up_values,
+            TaskIndex::of(ctx, up).0.arg(),
+            h,
+            gradients.into(),
+            SizesLaunch::new(m, shape.rows(), shape.cols()),
+            ctx.grid(cubes, tile.rows, m, shape.rows()),
+            tile,
+            pattern == up,
+            activation,
+            ctx.dtype,
+        );
+    }
 }
 
 /// The pair of products on tensor cores.

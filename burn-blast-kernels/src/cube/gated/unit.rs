@@ -7,26 +7,18 @@ use super::task::{Task, read_task};
 use crate::Activation;
 use crate::cube::epilogue::{gate_gradients, gate_value};
 use crate::cube::grid::{Grid, tile_of};
-use crate::cube::load::{F4, Sizes, load4, store4, zero_sums};
-use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
-
-/// Place of the sums of a unit in the output.
-#[derive(CubeType, Clone, Copy)]
-#[expand(derive(Clone, Copy))]
-struct Place {
-    /// First row of the cube.
-    row: usize,
-    /// First column of the cube in its block column.
-    inner_col: usize,
-    unit_m: usize,
-    unit_n: usize,
-}
+use crate::cube::load::{F4, Sizes, load4, store4};
+use crate::cube::tile::unit::UnitTile;
+use crate::cube::tile::unit::registers::{
+    Blocks, Place, buffer, contract, multiply, read_w, read_x, unit_col, w_registers, write_w,
+    write_x, x_registers, zero_tile,
+};
 
 /// `h = f(x · gate) · (x · up)`. With gradients, `h` holds `dh` when the kernel starts, and they become the
 /// gradients of the two products.
 ///
 /// `joint` says that gate and up have one pattern.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
 pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
     x: &[Vector<F, NX>],
@@ -49,7 +41,7 @@ pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
     let (row_tile, col_tile) = tile_of(CUBE_POS, grid, sizes.m.div_ceil(tile.rows));
     let task = read_task(index, col_tile / comptime!(tile.col_tiles()));
     let place = Place {
-        row: row_tile * tile.rows,
+        first_row: row_tile * tile.rows,
         inner_col: (col_tile % comptime!(tile.col_tiles())) * tile.cols,
         unit_m: unit / comptime!(tile.units_n()),
         unit_n: unit % comptime!(tile.units_n()),
@@ -57,70 +49,49 @@ pub(crate) fn gated_kernel<F: Float, NX: Size, NY: Size>(
 
     let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.x_tile()));
     let mut gate_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
-    let mut gates = zero_sums();
-    let mut ups = zero_sums();
+    let mut gates = zero_tile(tile);
+    let mut ups = zero_tile(tile);
     if comptime!(joint) {
         let mut up_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
-        for at in 0..task.gate_count {
-            let first_k = index[task.rows + at] as usize * tile.block;
-            for step in 0..comptime!(tile.block / tile.depth) {
-                let inner_k = step * tile.depth;
-                let col = first_k + inner_k;
-                fill_x::<F, NX>(x, &mut x_tile, place.row, col, sizes.m, sizes.k, tile);
-                fill_w::<F>(
-                    gate,
-                    &mut gate_tile,
-                    task.gate_slot + at,
-                    inner_k,
-                    place.inner_col,
-                    tile,
-                );
-                fill_w::<F>(up, &mut up_tile, task.up_slot + at, inner_k, place.inner_col, tile);
-                sync_cube();
-                multiply(&x_tile, &gate_tile, &mut gates, place.unit_m, place.unit_n, tile);
-                multiply(&x_tile, &up_tile, &mut ups, place.unit_m, place.unit_n, tile);
-                sync_cube();
+        let steps = task.gate_count * comptime!(tile.steps());
+        let mut x_ahead = x_registers(tile);
+        let mut gate_ahead = w_registers(tile);
+        let mut up_ahead = w_registers(tile);
+        for turn in 0..steps + 1 {
+            // As in `contract`.
+            if turn < steps {
+                let block = turn / comptime!(tile.steps());
+                let inner_k = (turn % comptime!(tile.steps())) * tile.depth;
+                let first_k = index[task.rows + block] as usize * tile.block + inner_k;
+                let (gate_slot, up_slot) = (task.gate_slot + block, task.up_slot + block);
+                read_x::<F, NX>(x, &mut x_ahead, place.first_row, first_k, sizes.m, sizes.k, tile);
+                read_w::<F>(gate, &mut gate_ahead, gate_slot, inner_k, place.inner_col, tile);
+                read_w::<F>(up, &mut up_ahead, up_slot, inner_k, place.inner_col, tile);
             }
+            if turn > 0 {
+                let (last, unit_m, unit_n) = (buffer(turn + 1), place.unit_m, place.unit_n);
+                multiply(&x_tile, &gate_tile, &mut gates, last, unit_m, unit_n, tile);
+                multiply(&x_tile, &up_tile, &mut ups, last, unit_m, unit_n, tile);
+            }
+            if turn < steps {
+                write_x(&mut x_tile, &x_ahead, buffer(turn), tile);
+                write_w(&mut gate_tile, &gate_ahead, buffer(turn), tile);
+                write_w(&mut up_tile, &up_ahead, buffer(turn), tile);
+            }
+            sync_cube();
         }
     } else {
-        let (rows, count, slot) = (task.rows, task.gate_count, task.gate_slot);
+        let slots = ComptimeOption::<&[u32]>::new_None();
+        let blocks = Blocks { at: task.rows, slot: task.gate_slot, count: task.gate_count };
         let (xs, ws) = (&mut x_tile, &mut gate_tile);
-        add::<F, NX>(x, gate, index, rows, count, slot, xs, ws, &mut gates, place, sizes, tile);
-        let (rows, count, slot) = (task.rows + task.gate_count, task.up_count, task.up_slot);
+        let (m, k) = (sizes.m, sizes.k);
+        contract::<F, NX>(x, gate, index, &slots, blocks, xs, ws, &mut gates, place, m, k, tile);
+        let at = task.rows + task.gate_count;
+        let blocks = Blocks { at, slot: task.up_slot, count: task.up_count };
         let (xs, ws) = (&mut x_tile, &mut gate_tile);
-        add::<F, NX>(x, up, index, rows, count, slot, xs, ws, &mut ups, place, sizes, tile);
+        contract::<F, NX>(x, up, index, &slots, blocks, xs, ws, &mut ups, place, m, k, tile);
     }
     store::<F, NY>(h, gradients, &gates, &ups, task, place, sizes, tile, activation);
-}
-
-/// Adds the product with `count` blocks from `slot` on, whose block rows are in `index` from `rows` on.
-#[cube]
-#[allow(clippy::too_many_arguments)]
-fn add<F: Float, NX: Size>(
-    x: &[Vector<F, NX>],
-    values: &[Vector<F, Const<4>>],
-    index: &[u32],
-    rows: usize,
-    count: usize,
-    slot: usize,
-    x_tile: &mut Shared<[F4]>,
-    w_tile: &mut Shared<[F4]>,
-    sums: &mut Array<F4>,
-    place: Place,
-    sizes: Sizes,
-    #[comptime] tile: UnitTile,
-) {
-    for at in 0..count {
-        let first_k = index[rows + at] as usize * tile.block;
-        for step in 0..comptime!(tile.block / tile.depth) {
-            let inner_k = step * tile.depth;
-            fill_x::<F, NX>(x, x_tile, place.row, first_k + inner_k, sizes.m, sizes.k, tile);
-            fill_w::<F>(values, w_tile, slot + at, inner_k, place.inner_col, tile);
-            sync_cube();
-            multiply(&*x_tile, &*w_tile, sums, place.unit_m, place.unit_n, tile);
-            sync_cube();
-        }
-    }
 }
 
 /// Combines the two products and writes the results that are inside the output.
@@ -137,15 +108,16 @@ fn store<F: Float, NY: Size>(
     #[comptime] tile: UnitTile,
     #[comptime] activation: Activation,
 ) {
-    let col = task.column * tile.block + place.inner_col + place.unit_n * 4;
-    let row = place.row + place.unit_m;
+    let col =
+        task.column * tile.block + place.inner_col + unit_col(place.unit_n, 0usize, 0usize, tile);
+    let row = place.first_row + place.unit_m;
     #[comptime]
     match gradients {
         ComptimeOption::Some((dgate, dup)) =>
         {
             #[unroll]
-            for i in 0..4usize {
-                let row = row + i * comptime!(tile.units_m());
+            for i in 0..comptime!(tile.unit_rows) {
+                let row = row + comptime!(i * tile.units_m());
                 let dh = load4::<F, NY>(&*h, row, col, sizes.m, sizes.n);
                 let (dg, du, value) = gate_gradients(gates[i], ups[i], dh, activation);
                 store4::<F, NY>(dgate, dg, row, col, sizes.m, sizes.n);
@@ -156,8 +128,8 @@ fn store<F: Float, NY: Size>(
         ComptimeOption::None =>
         {
             #[unroll]
-            for i in 0..4usize {
-                let row = row + i * comptime!(tile.units_m());
+            for i in 0..comptime!(tile.unit_rows) {
+                let row = row + comptime!(i * tile.units_m());
                 let value = gate_value(gates[i], ups[i], activation);
                 store4::<F, NY>(h, value, row, col, sizes.m, sizes.n);
             }

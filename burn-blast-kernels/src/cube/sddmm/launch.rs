@@ -21,24 +21,30 @@ pub(crate) fn unit(
 ) {
     let Tensors { x, dy, out, m } = tensors;
     let (index, shape) = (ctx.index(), ctx.pattern.shape());
-    let cubes = ctx.pattern.nnz() * tile.side_tiles() * tile.side_tiles();
-    sddmm_kernel::launch(
-        ctx.client,
-        ctx.cubes(cubes),
-        CubeDim::new_1d(tile.units() as u32),
-        address,
-        row_vector(shape.rows()),
-        row_vector(shape.cols()),
-        index.bindable(x),
-        index.bindable(dy),
-        index.row_idx.arg(),
-        index.col_of_slot.arg(),
-        out,
-        SizesLaunch::new(m, shape.rows(), shape.cols()),
-        cubes,
-        tile,
-        ctx.dtype,
-    );
+    let groups = GroupIndex::of(ctx, tile.blocks);
+    let cubes = groups.count * tile.side_tiles() * tile.side_tiles();
+    // SAFETY: every read of `x` and `dy` is from inside, whatever the sizes; slots of a `BlockPattern` are inside `dw`, which has
+    // its length.
+    unsafe {
+        sddmm_kernel::launch_unchecked(
+            ctx.client,
+            ctx.cubes(cubes),
+            CubeDim::new_1d(tile.units() as u32),
+            address,
+            row_vector(shape.rows()),
+            row_vector(shape.cols()),
+            index.bindable(x),
+            index.bindable(dy),
+            index.row_idx.arg(),
+            index.col_of_slot.arg(),
+            groups.starts.arg(),
+            out,
+            SizesLaunch::new(m, shape.rows(), shape.cols()),
+            cubes,
+            tile,
+            ctx.dtype,
+        );
+    }
 }
 
 /// The norms of all blocks of the grid, on register tiles.
@@ -46,22 +52,25 @@ pub(crate) fn norms(ctx: &Context, tile: unit::base::Blueprint, tensors: Tensors
     let Tensors { x, dy, out, m } = tensors;
     let (index, shape) = (ctx.index(), ctx.pattern.shape());
     let cubes = ctx.pattern.block_count();
-    grad_block_norms_kernel::launch(
-        ctx.client,
-        ctx.cubes(cubes),
-        CubeDim::new_1d(tile.units() as u32),
-        AddressType::from_len(x.len().max(dy.len())),
-        row_vector(shape.rows()),
-        row_vector(shape.cols()),
-        index.bindable(x),
-        index.bindable(dy),
-        out,
-        SizesLaunch::new(m, shape.rows(), shape.cols()),
-        ctx.pattern.block_cols(),
-        cubes,
-        tile,
-        ctx.dtype,
-    );
+    // SAFETY: as above; a cube writes one norm, and there are as many as blocks.
+    unsafe {
+        grad_block_norms_kernel::launch_unchecked(
+            ctx.client,
+            ctx.cubes(cubes),
+            CubeDim::new_1d(tile.units() as u32),
+            AddressType::from_len(x.len().max(dy.len())),
+            row_vector(shape.rows()),
+            row_vector(shape.cols()),
+            index.bindable(x),
+            index.bindable(dy),
+            out,
+            SizesLaunch::new(m, shape.rows(), shape.cols()),
+            ctx.pattern.block_cols(),
+            cubes,
+            tile,
+            ctx.dtype,
+        );
+    }
 }
 
 /// The product on cooperative matrices.
@@ -185,8 +194,7 @@ mod tests {
             let [x, dy] = [shape.rows(), shape.cols()].map(|side| -> Vec<f32> {
                 (0..m * side).map(|_| rng.random_range(-1.0..1.0)).collect()
             });
-            let tile = unit::base::select(block, max_units);
-            let check = |want: &[Exact], launch: &dyn Fn(Tensors)| {
+            let check = |tile: unit::base::Blueprint, want: &[Exact], launch: &dyn Fn(Tensors)| {
                 let out = vec![f32::NAN; want.len()];
                 let [x, dy, out] = [&x, &dy, &out]
                     .map(|data| (client.create_from_slice(f32::as_bytes(data)), data.len()));
@@ -200,10 +208,12 @@ mod tests {
                     .check(&got, want)
                     .unwrap_or_else(|error| panic!("{max_units} units, {tile:?}: {error}"));
             };
-            check(&reference::sddmm(&x, &dy, pattern), &|tensors| {
+            let tile = unit::base::select(block, max_units);
+            check(tile, &reference::sddmm(&x, &dy, pattern), &|tensors| {
                 super::unit(&ctx, tile, AddressType::U32, tensors);
             });
-            check(&reference::grad_block_norms(&x, &dy, pattern), &|tensors| {
+            let tile = unit::base::select_norms(block, max_units);
+            check(tile, &reference::grad_block_norms(&x, &dy, pattern), &|tensors| {
                 norms(&ctx, tile, tensors);
             });
         }

@@ -21,30 +21,35 @@ pub(crate) fn unit(ctx: &Context, tile: UnitTile, address: AddressType, tensors:
     let cubes = m.div_ceil(tile.rows) * view.block_cols * tile.col_tiles();
     // The sums of a transposed tile are `units_n` columns apart and stored one by one.
     let y_vector = if tile.transposed { 1 } else { row_vector(view.output) };
-    spmm_kernel::launch(
-        ctx.client,
-        ctx.cubes(cubes),
-        CubeDim::new_1d(tile.units() as u32),
-        address,
-        row_vector(view.contraction),
-        y_vector,
-        x,
-        index.bindable(values),
-        epilogue.bias.into(),
-        view.order.arg(),
-        view.ptr.arg(),
-        view.idx.arg(),
-        view.slot.map(IndexBuffer::arg).into(),
-        epilogue.residual.into(),
-        y,
-        m,
-        view.contraction,
-        view.output,
-        ctx.grid(cubes, tile.rows, m, view.contraction),
-        tile,
-        epilogue.activation,
-        ctx.dtype,
-    );
+    // SAFETY: every read of `x` and `residual` and every write of `y` is guarded by `m`, `k` and `n`, which the buffers
+    // were checked against; indices come from a `BlockPattern`, whose blocks are inside its grid and whose slots
+    // are inside `values`. The loops are bounded by those indices.
+    unsafe {
+        spmm_kernel::launch_unchecked(
+            ctx.client,
+            ctx.cubes(cubes),
+            CubeDim::new_1d(tile.units() as u32),
+            address,
+            row_vector(view.contraction),
+            y_vector,
+            x,
+            index.bindable(values),
+            epilogue.bias.into(),
+            view.order.arg(),
+            view.ptr.arg(),
+            view.idx.arg(),
+            view.slot.map(IndexBuffer::arg).into(),
+            epilogue.residual.into(),
+            y,
+            m,
+            view.contraction,
+            view.output,
+            ctx.grid(cubes, tile.rows, m, view.contraction),
+            tile,
+            epilogue.activation,
+            ctx.dtype,
+        );
+    }
 }
 
 /// The product on cooperative matrices.

@@ -6,13 +6,14 @@ use cubecl::prelude::*;
 use crate::Activation;
 use crate::cube::epilogue::activate;
 use crate::cube::grid::{Grid, tile_of};
-use crate::cube::load::{F4, zero_sums};
-use crate::cube::tile::unit::{UnitTile, fill_w, fill_x, multiply};
+use crate::cube::load::F4;
+use crate::cube::tile::unit::UnitTile;
+use crate::cube::tile::unit::registers::{Blocks, Place, contract, unit_col, zero_tile};
 
 /// `y[m, n] = f(Σ_k x[m, k] · w[k, n] + bias[n]) + residual[m, n]`, where `w` is the weight or its transpose.
 ///
 /// `slot` maps the blocks of `idx` to value slots; without it they are in slot order.
-#[cube(launch, address_type = "dynamic")]
+#[cube(launch_unchecked, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
     x: &[Vector<F, NX>],
@@ -44,38 +45,48 @@ pub(crate) fn spmm_kernel<F: Float, NX: Size, NY: Size>(
     let column = order[col_tile / comptime!(tile.col_tiles())] as usize;
     let inner_col = (col_tile % comptime!(tile.col_tiles())) * tile.cols;
 
+    let mut sums = zero_tile(tile);
+    let start = ptr[column] as usize;
+    let blocks = Blocks { at: start, slot: start, count: ptr[column + 1] as usize - start };
+    let place = Place { first_row, inner_col, unit_m, unit_n };
     let mut x_tile = Shared::<[F4]>::new_slice(comptime!(tile.x_tile()));
     let mut w_tile = Shared::<[F4]>::new_slice(comptime!(tile.w_tile()));
-    let mut sums = zero_sums();
-
-    let start = ptr[column] as usize;
-    let end = ptr[column + 1] as usize;
-    for at in start..end {
-        let block_k = idx[at] as usize * tile.block;
-        #[comptime]
-        let block_slot = match &slot {
-            ComptimeOption::Some(slot) => slot[at] as usize,
-            ComptimeOption::None => at,
-        };
-        for step in 0..comptime!(tile.block / tile.depth) {
-            let inner_k = step * tile.depth;
-            fill_x::<F, NX>(x, &mut x_tile, first_row, block_k + inner_k, m, k, tile);
-            fill_w::<F>(values, &mut w_tile, block_slot, inner_k, inner_col, tile);
-            sync_cube();
-            multiply(&x_tile, &w_tile, &mut sums, unit_m, unit_n, tile);
-            sync_cube();
-        }
-    }
+    contract::<F, NX>(
+        x,
+        values,
+        idx,
+        &slot,
+        blocks,
+        &mut x_tile,
+        &mut w_tile,
+        &mut sums,
+        place,
+        m,
+        k,
+        tile,
+    );
 
     let first_col = column * tile.block + inner_col;
     #[unroll]
-    for i in 0..4usize {
-        let row = first_row + unit_m + i * comptime!(tile.units_m());
+    for i in 0..comptime!(tile.unit_rows) {
+        let row = first_row + unit_m + comptime!(i * tile.units_m());
         if row < m {
-            let sum = add_epilogue::<F, NY>(
-                &bias, &residual, sums[i], row, first_col, unit_n, n, tile, activation,
-            );
-            store::<F, NY>(y, sum, row, first_col, unit_n, n, tile);
+            #[unroll]
+            for c in 0..comptime!(tile.quads()) {
+                let sum = add_epilogue::<F, NY>(
+                    &bias,
+                    &residual,
+                    sums[comptime!(i * tile.quads() + c)],
+                    row,
+                    first_col,
+                    unit_n,
+                    n,
+                    c,
+                    tile,
+                    activation,
+                );
+                store::<F, NY>(y, sum, row, first_col, unit_n, n, c, tile);
+            }
         }
     }
 }
@@ -91,17 +102,17 @@ fn add_epilogue<F: Float, N: Size>(
     first_col: usize,
     unit_n: usize,
     n: usize,
+    #[comptime] c: usize,
     #[comptime] tile: UnitTile,
     #[comptime] activation: Option<Activation>,
 ) -> F4 {
     let mut sum = sum;
-    let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
-    let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
+    let start = first_col + unit_col(unit_n, c, 0usize, tile);
     #[comptime]
     if let ComptimeOption::Some(bias) = bias {
         #[unroll]
         for j in 0..4usize {
-            let col = start + j * stride;
+            let col = first_col + unit_col(unit_n, c, j, tile);
             if col < n {
                 sum.insert(j, sum.extract(j) + f32::cast_from(bias[col]));
             }
@@ -118,7 +129,7 @@ fn add_epilogue<F: Float, N: Size>(
         } else {
             #[unroll]
             for j in 0..4usize {
-                let col = start + j * stride;
+                let col = first_col + unit_col(unit_n, c, j, tile);
                 if col < n {
                     let add = f32::cast_from(residual[row * n + col].extract(0usize));
                     sum.insert(j, sum.extract(j) + add);
@@ -131,6 +142,7 @@ fn add_epilogue<F: Float, N: Size>(
 
 /// Writes up to four columns of one row, skipping columns outside the output.
 #[cube]
+#[allow(clippy::too_many_arguments)]
 fn store<F: Float, N: Size>(
     y: &mut [Vector<F, N>],
     sum: F4,
@@ -138,10 +150,10 @@ fn store<F: Float, N: Size>(
     first_col: usize,
     unit_n: usize,
     n: usize,
+    #[comptime] c: usize,
     #[comptime] tile: UnitTile,
 ) {
-    let start = first_col + unit_n * comptime!(if tile.transposed { 1usize } else { 4usize });
-    let stride = comptime!(if tile.transposed { tile.units_n() } else { 1usize });
+    let start = first_col + unit_col(unit_n, c, 0usize, tile);
     let width = N::value();
     if comptime!(width == 4) {
         if start < n {
@@ -150,7 +162,7 @@ fn store<F: Float, N: Size>(
     } else {
         #[unroll]
         for j in 0..4usize {
-            let col = start + j * stride;
+            let col = first_col + unit_col(unit_n, c, j, tile);
             if col < n {
                 y[row * n + col] = Vector::cast_from(sum.extract(j));
             }

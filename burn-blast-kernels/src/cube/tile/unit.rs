@@ -1,25 +1,38 @@
 //! Register tiles, on any device: no tensor cores, no plane operations, at most 16 KiB of shared memory and 256 units
 //! per cube.
-
-use cubecl::prelude::*;
+//!
+//! A unit keeps up to 8 x 8 sums. While it multiplies one pair of tiles in shared memory, the vectors of the next pair
+//! are on their way to its registers; it then writes them to the other half of that memory, so that a step has one
+//! barrier.
 
 use crate::BlockSize;
-use crate::cube::load::{F4, load4};
+
+pub(crate) mod registers;
 
 /// Fewest rows of a tile on a device with room for them: few rows still bring enough units to fill the tiles.
 const MIN_ROWS: usize = 16;
-/// Rows and columns of `y` that one unit keeps in registers.
-pub(crate) const REGISTER_TILE: usize = 4;
-/// Most units of a cube: the least that WebGPU promises.
-const MAX_UNITS: usize = 256;
+/// Rows of a tile for up to [`LOW`] rows, where it is 64 columns wide: a taller one would leave few cubes.
+const MIDDLE_ROWS: usize = 64;
+/// Most rows for which wide tiles have at most [`MIDDLE_ROWS`].
+pub(crate) const LOW: usize = 2 * MIDDLE_ROWS;
+/// Most rows of a tile.
+const MAX_ROWS: usize = 128;
 /// Widest tile: at block 128, two cubes share a block, since 128 columns would leave too few rows.
 const MAX_COLS: usize = 64;
-/// Depth of one step through a block. 16 keeps both tiles under 16 KiB with room to spare; deeper steps
-/// save barriers but cost occupancy. Guess; to be measured.
+/// Fewest and most rows or columns of `y` that one unit keeps in registers. 8 x 8 sums take 16 fused multiply-adds
+/// per vector read from shared memory, 4 x 4 take 8.
+const MIN_UNIT: usize = 4;
+const MAX_UNIT: usize = 8;
+/// Most units of a cube: the least that WebGPU promises.
+const MAX_UNITS: usize = 256;
+/// Units of a cube below which a unit keeps fewer columns. Guess: the widest plane of most devices.
+const FEW_UNITS: usize = 32;
+/// Deepest step through a block, where the tiles fit.
 const MAX_DEPTH: usize = 16;
-/// Most rows of a tile, by its width: wide tiles reach [`MAX_UNITS`] at 64 rows. Guess for narrow ones.
-const MAX_ROWS: usize = 64;
-const MAX_ROWS_NARROW: usize = 128;
+/// Shared memory that WebGPU promises, in bytes.
+const SHARED_BYTES: usize = 16 * 1024;
+/// Copies of the tiles in shared memory: one is read while the other is written.
+const BUFFERS: usize = 2;
 
 /// The tile of one cube, and how its units share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,17 +47,21 @@ pub(crate) struct UnitTile {
     pub cols: usize,
     /// Contraction steps taken between two barriers.
     pub depth: usize,
+    /// Rows that one unit keeps in registers.
+    pub unit_rows: usize,
+    /// Columns that one unit keeps in registers.
+    pub unit_cols: usize,
 }
 
 impl UnitTile {
     /// Units along the columns.
     pub(crate) fn units_n(&self) -> usize {
-        self.cols / REGISTER_TILE
+        self.cols / self.unit_cols
     }
 
     /// Units along the rows.
     pub(crate) fn units_m(&self) -> usize {
-        self.rows / REGISTER_TILE
+        self.rows / self.unit_rows
     }
 
     /// Units of a cube.
@@ -57,159 +74,129 @@ impl UnitTile {
         self.block / self.cols
     }
 
-    /// Vectors from one row of the `x` tile to the next; one more than needed, so that units reading
-    /// the same column of different rows use different memory banks.
-    pub(crate) fn x_pitch(&self) -> usize {
-        self.depth / 4 + 1
+    /// Vectors of sums in a row of a unit.
+    pub(crate) fn quads(&self) -> usize {
+        self.unit_cols / 4
     }
 
-    /// Vectors from one row of the `w` tile to the next. The transposed tile is read down its columns,
-    /// hence padded as `x` is.
-    pub(crate) fn w_pitch(&self) -> usize {
-        if self.transposed { self.depth / 4 + 1 } else { self.cols / 4 }
+    /// Vectors of the sums of a unit.
+    pub(crate) fn sums(&self) -> usize {
+        self.unit_rows * self.quads()
     }
 
-    /// Vectors of the `x` tile.
+    /// Steps through a block.
+    pub(crate) fn steps(&self) -> usize {
+        self.block / self.depth
+    }
+
+    /// Vectors of a tile of `side` rows, or `side` columns, of one step.
+    fn vectors(&self, side: usize) -> usize {
+        side * self.depth / 4
+    }
+
+    /// Vectors of both copies of the `x` tile.
     pub(crate) fn x_tile(&self) -> usize {
-        self.rows * self.x_pitch()
+        BUFFERS * self.vectors(self.rows)
     }
 
-    /// Vectors of the `w` tile.
+    /// Vectors of both copies of the `w` tile.
     pub(crate) fn w_tile(&self) -> usize {
-        self.w_pitch() * if self.transposed { self.cols } else { self.depth }
+        BUFFERS * self.vectors(self.cols)
+    }
+
+    /// Vectors of the `x` tile that a unit copies.
+    pub(crate) fn x_ahead(&self) -> usize {
+        self.vectors(self.rows).div_ceil(self.units())
+    }
+
+    /// Vectors of the `w` tile that a unit copies.
+    pub(crate) fn w_ahead(&self) -> usize {
+        self.vectors(self.cols).div_ceil(self.units())
+    }
+
+    /// Shared memory of a cube that reads `weights` weights, in bytes.
+    pub(crate) fn shared_bytes(&self, weights: usize) -> usize {
+        (self.x_tile() + weights * self.w_tile()) * 16
     }
 }
 
-/// The tile for `m` rows on a device with at most `max_units` units per cube.
+/// The tile for `m` rows of a product on a device with at most `max_units` units per cube.
 pub(crate) fn select(block: BlockSize, transposed: bool, m: usize, max_units: usize) -> UnitTile {
-    let block = block.get();
-    let cols = block.min(MAX_COLS);
-    let most = if cols < 32 { MAX_ROWS_NARROW } else { MAX_ROWS };
+    let wide = block.get() > 32;
+    let most = if wide && m <= LOW { MIDDLE_ROWS } else { MAX_ROWS };
     let rows = m.min(most).next_power_of_two().clamp(MIN_ROWS, most);
-    let mut tile = UnitTile { transposed, block, rows, cols, depth: block.min(MAX_DEPTH) };
+    fitting(block, transposed, rows, max_units, 1)
+}
+
+/// The tile for `m` rows of a pair of products. Both have sums, so a unit keeps half as many of each.
+pub(crate) fn select_pair(block: BlockSize, m: usize, max_units: usize) -> UnitTile {
+    let rows = m.min(MIDDLE_ROWS).next_power_of_two().clamp(MIN_ROWS, MIDDLE_ROWS);
+    fitting(block, false, rows, max_units, 2)
+}
+
+/// The same tile at half the height, which gives more cubes, if enough units remain to fill the tiles.
+pub(crate) fn shorter(block: BlockSize, tile: UnitTile, max_units: usize) -> Option<UnitTile> {
+    let rows = tile.rows / 2;
+    (rows >= MIN_ROWS).then(|| fitting(block, tile.transposed, rows, max_units, 1))
+}
+
+/// The tile of `rows` rows, or of as many as the units of a device can hold, for `weights` weights.
+fn fitting(
+    block: BlockSize,
+    transposed: bool,
+    rows: usize,
+    max_units: usize,
+    weights: usize,
+) -> UnitTile {
     let max_units = max_units.clamp(1, MAX_UNITS);
-    while tile.units() > max_units && tile.rows > REGISTER_TILE {
-        tile.rows /= 2;
+    let (mut rows, mut cols) = (rows, block.get().min(MAX_COLS));
+    loop {
+        let tile = of_size(block.get(), transposed, [rows, cols], max_units, weights);
+        if tile.units() <= max_units {
+            return tile;
+        }
+        if rows > MIN_UNIT { rows /= 2 } else { cols /= 2 }
     }
-    while tile.units() > max_units && tile.cols > REGISTER_TILE {
-        tile.cols /= 2;
+}
+
+/// The tile of this size, with as many sums in a unit as leave enough units.
+fn of_size(
+    block: usize,
+    transposed: bool,
+    [rows, cols]: [usize; 2],
+    max_units: usize,
+    weights: usize,
+) -> UnitTile {
+    let unit_rows = if rows >= 64 && cols >= 16 { MAX_UNIT } else { MIN_UNIT };
+    let unit_cols = if cols >= 32 && weights == 1 { MAX_UNIT } else { MIN_UNIT };
+    let mut tile = UnitTile {
+        transposed,
+        block,
+        rows,
+        cols,
+        depth: block.min(MAX_DEPTH),
+        unit_rows,
+        unit_cols,
+    };
+    if tile.units() < FEW_UNITS && 2 * tile.units() <= max_units {
+        tile.unit_cols = MIN_UNIT;
+    }
+    while tile.shared_bytes(weights) > SHARED_BYTES {
+        tile.depth /= 2;
     }
     tile
 }
 
-/// The same tile at half the height, which gives more cubes, if enough units remain to fill the tiles.
-pub(crate) fn shorter(tile: UnitTile) -> Option<UnitTile> {
-    let rows = tile.rows / 2;
-    (rows >= MIN_ROWS).then_some(UnitTile { rows, ..tile })
-}
-
-/// Most shared memory of a cube, in bytes: with the tallest tile in either direction, and forward with one block of
+/// Most shared memory of a cube, in bytes: for any number of rows, in either direction, and forward with one block of
 /// each weight of a gated pair with one pattern.
 pub(crate) fn shared_bytes(block: BlockSize, max_units: usize) -> usize {
-    let bytes = |transposed, weights| {
-        let tile = select(block, transposed, usize::MAX / 2, max_units);
-        (tile.x_tile() + weights * tile.w_tile()) * 16
+    let rows = [MIN_ROWS, 32, MIDDLE_ROWS, MAX_ROWS, usize::MAX / 2].into_iter();
+    let bytes = |m| {
+        let product = |transposed| select(block, transposed, m, max_units).shared_bytes(1);
+        let pair = select_pair(block, m, max_units).shared_bytes(2);
+        product(false).max(product(true)).max(pair)
     };
-    bytes(false, 2).max(bytes(true, 1))
-}
-
-/// Copies `[rows, depth]` of `x`.
-#[cube]
-pub(crate) fn fill_x<F: Float, N: Size>(
-    x: &[Vector<F, N>],
-    x_tile: &mut Shared<[F4]>,
-    first_row: usize,
-    first_k: usize,
-    m: usize,
-    k: usize,
-    #[comptime] tile: UnitTile,
-) {
-    let width = comptime!(tile.depth / 4);
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.rows * tile.depth / 4),
-        comptime!(tile.units()),
-    ) {
-        let row = at / width;
-        let quad = at % width;
-        x_tile[row * comptime!(tile.x_pitch()) + quad] =
-            load4::<F, N>(x, first_row + row, first_k + quad * 4, m, k);
-    }
-}
-
-/// Copies `[depth, cols]` of a block, or `[cols, depth]` when transposed: rows of a block stay rows, so
-/// that both directions read memory in order.
-#[cube]
-pub(crate) fn fill_w<F: Float>(
-    values: &[Vector<F, Const<4>>],
-    w_tile: &mut Shared<[F4]>,
-    block_slot: usize,
-    inner_k: usize,
-    inner_col: usize,
-    #[comptime] tile: UnitTile,
-) {
-    let width = comptime!(if tile.transposed { tile.depth / 4 } else { tile.cols / 4 });
-    let (first_row, first_col) =
-        if comptime!(tile.transposed) { (inner_col, inner_k) } else { (inner_k, inner_col) };
-    let origin = (block_slot * tile.block + first_row) * tile.block + first_col;
-    for at in range_stepped(
-        UNIT_POS as usize,
-        comptime!(tile.cols * tile.depth / 4),
-        comptime!(tile.units()),
-    ) {
-        let row = at / width;
-        let quad = at % width;
-        w_tile[row * comptime!(tile.w_pitch()) + quad] =
-            F4::cast_from(values[(origin + row * tile.block) / 4 + quad]);
-    }
-}
-
-/// Adds one step to the 4 x 4 sums of a unit. The rows of a unit are `units_m` apart, and its columns `units_n` apart
-/// when transposed, so that the units of a plane read neighbouring vectors.
-#[cube]
-pub(crate) fn multiply(
-    x_tile: &Shared<[F4]>,
-    w_tile: &Shared<[F4]>,
-    sums: &mut Array<F4>,
-    unit_m: usize,
-    unit_n: usize,
-    #[comptime] tile: UnitTile,
-) {
-    for quad in 0..comptime!(tile.depth / 4) {
-        // w[j] holds four columns of contraction row `4 quad + j`.
-        let mut w = Array::<F4>::new(4usize);
-        if comptime!(tile.transposed) {
-            let mut columns = Array::<F4>::new(4usize);
-            #[unroll]
-            for j in 0..4usize {
-                let row = unit_n + j * comptime!(tile.units_n());
-                columns[j] = w_tile[row * comptime!(tile.w_pitch()) + quad];
-            }
-            #[unroll]
-            for j in 0..4usize {
-                let mut row = F4::zeroed();
-                #[unroll]
-                for c in 0..4usize {
-                    row.insert(c, columns[c].extract(j));
-                }
-                w[j] = row;
-            }
-        } else {
-            #[unroll]
-            for j in 0..4usize {
-                w[j] = w_tile[(quad * 4 + j) * comptime!(tile.w_pitch()) + unit_n];
-            }
-        }
-        #[unroll]
-        for i in 0..4usize {
-            let row = unit_m + i * comptime!(tile.units_m());
-            let x = x_tile[row * comptime!(tile.x_pitch()) + quad];
-            #[unroll]
-            for j in 0..4usize {
-                sums[i] = fma(F4::new(x.extract(j)), w[j], sums[i]);
-            }
-        }
-    }
+    rows.map(bytes).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -219,25 +206,48 @@ mod tests {
     #[test]
     fn every_tile_fits_the_smallest_device() {
         for block in BlockSize::ALL {
-            for transposed in [false, true] {
-                for m in [1, 16, 17, 33, 64, 100, 8192] {
-                    let tile = select(block, transposed, m, 1024);
-                    assert!(tile.units() <= 256, "{tile:?}");
-                    assert!(shared_bytes(block, 1024) <= 16384, "{tile:?}");
-                    assert!(
-                        (tile.x_tile() + tile.w_tile()) * 16 <= shared_bytes(block, 1024),
-                        "{tile:?}"
-                    );
-                    assert_eq!(tile.block % tile.cols, 0, "{tile:?}");
-                    assert_eq!(tile.block % tile.depth, 0, "{tile:?}");
+            for m in [1, 16, 17, 33, 64, 65, 100, 128, 129, 8192] {
+                for max_units in [1, 2, 7, 48, 64, 1024] {
+                    let product = |transposed| (select(block, transposed, m, max_units), 1);
+                    let pair = (select_pair(block, m, max_units), 2);
+                    for (tile, weights) in [product(false), product(true), pair] {
+                        assert!(tile.units() <= max_units.min(256), "{tile:?}");
+                        assert!(tile.shared_bytes(weights) <= 16384, "{tile:?}");
+                        assert!(tile.shared_bytes(weights) <= shared_bytes(block, max_units));
+                        assert_eq!(tile.block % tile.cols, 0, "{tile:?}");
+                        assert_eq!(tile.block % tile.depth, 0, "{tile:?}");
+                        assert_eq!(tile.cols % tile.unit_cols, 0, "{tile:?}");
+                        assert_eq!(tile.rows % tile.unit_rows, 0, "{tile:?}");
+                        assert!(8 % (tile.depth / 4) == 0, "{tile:?}");
+                    }
                 }
             }
         }
     }
 
     #[test]
+    fn the_sizes_follow_the_table() {
+        let table = [
+            (64, 64, (64, 64, 16, [8, 8])),
+            (64, 512, (128, 64, 8, [8, 8])),
+            (128, 512, (128, 64, 8, [8, 8])),
+            (32, 64, (64, 32, 16, [8, 8])),
+            (32, 512, (128, 32, 8, [8, 8])),
+            (32, 17, (32, 32, 16, [4, 8])),
+            (32, 16, (16, 32, 16, [4, 4])),
+            (16, 512, (128, 16, 8, [8, 4])),
+            (8, 512, (128, 8, 8, [4, 4])),
+        ];
+        for (block, m, want) in table {
+            let tile = select(BlockSize::new(block).unwrap(), false, m, 1024);
+            let got = (tile.rows, tile.cols, tile.depth, [tile.unit_rows, tile.unit_cols]);
+            assert_eq!(got, want, "blocks of {block}, {m} rows");
+        }
+    }
+
+    #[test]
     fn a_device_with_few_units_gets_a_small_tile() {
         let tile = select(BlockSize::new(128).unwrap(), false, 512, 8);
-        assert_eq!((tile.rows, tile.cols, tile.units()), (4, 32, 8));
+        assert_eq!((tile.rows, tile.cols, tile.units()), (4, 64, 8));
     }
 }
