@@ -170,3 +170,18 @@ fn a_wide_window_is_filled() {
     assert!(page.contains("p.lead { max-width: none; columns: 2;"));
     assert!(page.contains("<p class=\"lead\">"));
 }
+
+/// The record of a page in a browser, whose own test compares what it writes with this file.
+#[test]
+fn a_record_of_a_browser_is_reported_and_tuned_from() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("record/2026-12-01-browser/page.jsonl");
+    let run = crate::record::Run::read(&path).unwrap();
+    assert_eq!((run.machine.backend.as_str(), run.results.len()), ("webgpu", 40));
+    assert!(run.results.iter().all(|result| result.error <= 1.0));
+    let tables = serde_json::to_string(&crate::tuning::tables(std::slice::from_ref(&run))).unwrap();
+    assert!(tables.contains("google swiftshader"), "{tables}");
+    let page = page(&[run]);
+    assert!(page.contains("google swiftshader, webgpu + dense-by-blocks"));
+    assert!(part(&page, "Unusable results").contains(": 0 of 40"));
+}

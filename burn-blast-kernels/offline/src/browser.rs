@@ -160,6 +160,29 @@ impl Page<'_> {
         }
     }
 
+    /// Gives the page the size of another screen, in pixels, and the colours for dark or light surroundings.
+    ///
+    /// # Errors
+    /// If the browser ends.
+    pub fn show(&mut self, [width, height]: [u32; 2], dark: bool) -> Result<(), OfflineError> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
+        self.browser.call("Emulation.setDeviceMetricsOverride", size, Some(&self.session))?;
+        let scheme = if dark { "dark" } else { "light" };
+        let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.browser.call("Emulation.setEmulatedMedia", media, Some(&self.session))?;
+        Ok(())
+    }
+
+    /// A picture of the whole page, in base64 of a PNG.
+    ///
+    /// # Errors
+    /// If the browser ends.
+    pub fn picture(&mut self) -> Result<String, OfflineError> {
+        let params = json!({ "format": "png", "captureBeyondViewport": true });
+        let answer = self.browser.call("Page.captureScreenshot", params, Some(&self.session))?;
+        Ok(answer["data"].as_str().unwrap_or_default().to_string())
+    }
+
     /// Waits until the page has set `window.result`, and returns it.
     ///
     /// # Errors

@@ -5,11 +5,13 @@
 
 mod define;
 mod few_rows;
+mod planned;
 mod portable;
 mod problems;
 
 pub use self::define::Definition;
 pub use self::few_rows::FewRows;
+pub use self::planned::{Ask, Planned};
 pub use self::portable::Portable;
 use self::problems::{Code, codes, cooperative, is_transposed, tensor_cores};
 pub use self::problems::{Parts, Target};

@@ -56,8 +56,13 @@ impl Portable {
     }
 }
 
+/// A device with WebGPU's default limits, but for its grid.
+pub(super) fn webgpu_caps(dtype: ElemType) -> Caps {
+    Caps { max_units: 256, bindings: 7, vector: 4, ..few_rows_caps(dtype) }
+}
+
 fn of(block: BlockSize, dtype: ElemType) -> Vec<Portable> {
-    let caps = Caps { max_units: 256, bindings: 7, vector: 4, ..few_rows_caps(dtype) };
+    let caps = webgpu_caps(dtype);
     let (pattern, mut all) = (pattern(block, 2, false), Vec::new());
     let mut add = |kernel, parts, gated, vectors| {
         let made = Portable { kernel, parts, gated, block: block.get(), vectors, dtype };
