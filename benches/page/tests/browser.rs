@@ -196,6 +196,19 @@ fn a_device_that_is_lost_leaves_what_was_measured() {
 }
 
 #[test]
+fn what_the_gpu_refuses_is_said() {
+    let Some(mut browser) = browser() else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut page = browser.open(&written(dir.path(), "")).expect("the page opens");
+    // Buffers that no kernel may bind.
+    let plant = "Gpu.prototype.buffer = function () { \
+        return this.device.createBuffer({ size: 16, usage: GPUBufferUsage.COPY_DST }); }";
+    let said = act(&mut page, &format!("{plant}; {}", small(&[32], &[50])));
+    assert_eq!(said["ok"], false, "{said}");
+    assert!(said["message"].as_str().is_some_and(|text| text.contains("refused a step")), "{said}");
+}
+
+#[test]
 fn a_wrong_kernel_is_found() {
     let Some(mut browser) = browser() else { return };
     let dir = tempfile::tempdir().expect("a folder");

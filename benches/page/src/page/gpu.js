@@ -45,6 +45,12 @@ class Gpu {
     this.stamps = device.features.has('timestamp-query');
     this.pipelines = new Map();
     this.lost = null;
+    // What WebGPU finds wrong with a buffer or a launch, or no memory for: it comes later than the call.
+    this.fault = null;
+    device.addEventListener('uncapturederror', ({ error }) => {
+      const advice = error instanceof GPUOutOfMemoryError ? 'It has no memory for a weight of this size: take a smaller one in the settings.' : 'Please report this with the name of the GPU.';
+      this.fault ??= `The GPU refused a step: ${error.message || 'out of memory'}. ${advice}`;
+    });
     device.lost.then(({ message, reason }) => { this.lost = message || reason || 'no reason was given'; });
     if (this.stamps) {
       const usage = GPUBufferUsage;
@@ -54,8 +60,11 @@ class Gpu {
     }
   }
 
-  /** Throws if the device is gone. */
+  /** Throws if the device is gone, or refused something since it was asked last. */
   alive() {
+    const { fault } = this;
+    this.fault = null;
+    if (fault !== null) { throw new Trouble(fault); }
     if (this.lost !== null) {
       throw new Trouble(`The browser lost the GPU (${this.lost}). What was measured can be saved; reload the page to go on.`);
     }
@@ -116,6 +125,7 @@ class Gpu {
     }
     const bytes = buffer.getMappedRange().slice(0);
     buffer.unmap();
+    this.alive();
     return bytes;
   }
 }

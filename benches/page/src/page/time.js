@@ -81,6 +81,22 @@ async function suitableSide(gpu, kernels, rows, dtype) {
   return fits.length ? fits[fits.length - 1] : SIDES[0];
 }
 
+/** Checks a product with this share of its blocks removed, and times it beside the dense one. */
+async function against(gpu, kernels, dense, problem) {
+  const { verb, rows, side, block, dtype, share, seed } = problem;
+  const random = generator(seed);
+  const host = tensors(randomPattern(side, side, block, 1 - share, random), verb, rows, random);
+  const kernel = kernelFor(kernels, { verb, dtype, block, wide: true, rows });
+  const product = await Product.make(gpu, kernel, host);
+  try {
+    const error = worst(host, await product.output(), kernel);
+    const [sparse, other] = await byTurns(gpu, product, dense);
+    return { verb, rows, side, block, dtype, host, error, sparse, dense: other, flops: product.flops() };
+  } finally {
+    product.destroy();
+  }
+}
+
 /** Measures all problems of the settings; `on` hears of each step, and of each result. */
 async function measure(gpu, kernels, settings, on) {
   const { rows: many, dtype, blocks, removed } = settings;
@@ -96,22 +112,18 @@ async function measure(gpu, kernels, settings, on) {
     const dense = await fastestDense(gpu, kernels, { verb, rows, side, dtype });
     on.dense(2 * rows * side * side / dense.seconds);
     done += 1;
-    for (const block of blocks) {
-      for (const share of removed) {
-        if (on.stopped()) { dense.product.destroy(); return side; }
-        on.step(done / total, `${name}, ${rows} rows, blocks of ${block}, ${Math.round(share * 100)} % removed`);
-        const random = generator(done + 1);
-        const host = tensors(randomPattern(side, side, block, 1 - share, random), verb, rows, random);
-        const kernel = kernelFor(kernels, { verb, dtype, block, wide: true, rows });
-        const product = await Product.make(gpu, kernel, host);
-        const error = worst(host, await product.output(), kernel);
-        const [sparse, other] = await byTurns(gpu, product, dense);
-        on.result({ verb, rows, side, block, dtype, host, error, sparse, dense: other, flops: product.flops() });
-        product.destroy();
-        done += 1;
+    try {
+      for (const block of blocks) {
+        for (const share of removed) {
+          if (on.stopped()) { return side; }
+          on.step(done / total, `${name}, ${rows} rows, blocks of ${block}, ${Math.round(share * 100)} % removed`);
+          on.result(await against(gpu, kernels, dense, { verb, rows, side, block, dtype, share, seed: done + 1 }));
+          done += 1;
+        }
       }
+    } finally {
+      dense.product.destroy();
     }
-    dense.product.destroy();
   }
   return side;
 }
