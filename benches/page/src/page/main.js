@@ -56,7 +56,7 @@ async function busy(work) {
   window.result = { ...result, problems: state.lines.length, record: state.lines.length ? record() : '' };
 }
 
-const record = () => recordText(state.gpu, state.lines, state.rate, state.dtype);
+const record = () => recordText(state.machine, state.lines, state.rate, state.dtype);
 
 async function run() {
   const settings = {
@@ -64,7 +64,7 @@ async function run() {
     blocks: ticked('blocks'), removed: ticked('removed').map(percent => percent / 100),
   };
   if (!settings.blocks.length || !settings.removed.length) { throw new Trouble('Tick at least one block size and one share of removed blocks in the settings.'); }
-  Object.assign(state, { lines: [], rate: 0, dtype: settings.dtype });
+  Object.assign(state, { lines: [], rate: 0, dtype: settings.dtype, machine: machineLine(state.gpu) });
   part('table').replaceChildren();
   const start = performance.now();
   await measure(state.gpu, state.kernels, settings, {

@@ -19,10 +19,13 @@ function values(count, random) {
   return all;
 }
 
+const float = new Float32Array(1), word = new Uint32Array(float.buffer);
+
 /** Bits of an f16, for numbers that it holds exactly or that may be rounded down. */
 function toHalf(value) {
   if (Number.isNaN(value)) { return 0x7e00; }
-  const bits = new Uint32Array(new Float32Array([value]).buffer)[0];
+  float[0] = value;
+  const bits = word[0];
   const sign = (bits >>> 16) & 0x8000;
   const exponent = ((bits >>> 23) & 0xff) - 127 + 15;
   const fraction = bits & 0x7fffff;

@@ -28,9 +28,9 @@ function resultLine({ verb, rows, side, block, dtype, host, error, sparse, dense
 }
 
 /** The record as text. `rate`: the highest dense rate that was seen, in FLOP/s. */
-function recordText(gpu, lines, rate, dtype) {
+function recordText(machine, lines, rate, dtype) {
   const peaks = rate && dtype === 'f32' ? [{ kind: 'peak', limit: 'dense_f32', rate }] : [];
-  return [machineLine(gpu), ...lines, ...peaks].map(line => `${JSON.stringify(line)}\n`).join('');
+  return [machine, ...lines, ...peaks].map(line => `${JSON.stringify(line)}\n`).join('');
 }
 
 function saveRecord(text) {

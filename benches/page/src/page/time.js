@@ -2,6 +2,8 @@
 
 /** Seconds that a sample should take at least, so that the grain of the clocks does not count. */
 const LEAST = 0.015;
+/** Most launches of a sample. */
+const MOST = 4096;
 const ROUNDS = 7;
 /** Seconds that a call of the dense product may take where the page selects the size. */
 const LONGEST = 0.1;
@@ -32,14 +34,12 @@ async function sample(gpu, product, count) {
   return (end > begin ? Number(end - begin) / 1e9 : wall) / count;
 }
 
-/** Launches of a sample. */
+/** Launches of a sample: as many as take long enough by the clock that is read. */
 async function launches(gpu, product) {
   await sample(gpu, product, 1);
-  const few = await sample(gpu, product, 2);
-  const count = Math.min(Math.max(Math.ceil(LEAST / Math.max(few, 1e-7)), 1), 2000);
-  if (count < 50) { return count; }
-  const more = await sample(gpu, product, 50);
-  return Math.min(Math.max(Math.ceil(LEAST / Math.max(more, 1e-7)), 1), 5000);
+  let count = 1;
+  while (count < MOST && count * await sample(gpu, product, count) < LEAST) { count *= 2; }
+  return count;
 }
 
 /** Seconds of both products in each round, which begin with the one and the other by turns. */
