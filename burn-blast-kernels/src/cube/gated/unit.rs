@@ -113,12 +113,15 @@ fn store<F: Float, NY: Size>(
     let row = place.first_row + place.unit_m;
     #[comptime]
     match gradients {
-        ComptimeOption::Some((dgate, dup)) =>
-        {
+        ComptimeOption::Some((dgate, dup)) => {
             #[unroll]
             for i in 0..comptime!(tile.unit_rows) {
                 let row = row + comptime!(i * tile.units_m());
-                let dh = load4::<F, NY>(&*h, row, col, sizes.m, sizes.n);
+                // Outside of the matrix `load4` would read what another unit may be writing.
+                let mut dh = F4::zeroed();
+                if row < sizes.m && col < sizes.n {
+                    dh = load4::<F, NY>(&*h, row, col, sizes.m, sizes.n);
+                }
                 let (dg, du, value) = gate_gradients(gates[i], ups[i], dh, activation);
                 store4::<F, NY>(dgate, dg, row, col, sizes.m, sizes.n);
                 store4::<F, NY>(dup, du, row, col, sizes.m, sizes.n);
